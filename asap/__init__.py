@@ -1,0 +1,10 @@
+"""Training-free token reduction for Vision Transformers: methods, engine, measurement."""
+
+import asap._compat  # noqa: F401  (first: timm imports torchvision)
+from asap import methods
+from asap.backbones.load import load_backbone
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+
+__version__ = "0.1.0"
+__all__ = ["ReducedViT", "RequestError", "load_backbone", "methods"]

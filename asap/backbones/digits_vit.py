@@ -1,0 +1,26 @@
+"""The embedded default's architecture: a plain timm ViT for 112-pixel scenes of digits."""
+
+from timm.models.vision_transformer import VisionTransformer
+
+ARCHITECTURE = {
+    "img_size": 112,
+    "patch_size": 14,
+    "embed_dim": 96,
+    "depth": 12,
+    "num_heads": 3,
+    "num_classes": 10,
+}
+PREPROCESSING = {
+    "input_size": (3, 112, 112),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+
+
+def digits_vit() -> VisionTransformer:
+    """64 patches and a class token, 12 blocks, width 96: 1.4 million parameters."""
+    model = VisionTransformer(**ARCHITECTURE)
+    model.pretrained_cfg = {"architecture": "digits_vit", "num_classes": 10, **PREPROCESSING}
+    return model

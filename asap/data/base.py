@@ -1,0 +1,149 @@
+"""What every data set gives: samples by position, a digest of its content, a line for the table."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Protocol, TypeAlias, cast, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asap.errors import RequestError
+
+Transform: TypeAlias = Callable[[Image.Image], Tensor]  # RGB picture -> Float[Tensor, "3 h w"]
+PatchGrid: TypeAlias = tuple[int, int]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image, or the reason why it could not be read."""
+
+    index: int  # position in the data set
+    id: int  # names the image for random draws, also within a subset; not negative
+    path: str  # relative, or "evaluation/000017" for a scene
+    label: int
+    cluster: int  # source shared with other images; the index where images share none
+    image: Float[Tensor, "3 h w"] | None
+    mask: Bool[Tensor, " n_patches"] | None = None  # which patches are object patches
+    error: str | None = None  # one line
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """Labelled images in a fixed order. Digests cost a pass over the content at most once."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def n_classes(self) -> int: ...
+    @property
+    def digest(self) -> str: ...  # SHA-256 of the content
+    @property
+    def label_digest(self) -> str: ...
+    @property
+    def has_masks(self) -> bool: ...
+    @property
+    def clustered(self) -> bool: ...  # several images may come from one source
+    @property
+    def description(self) -> str: ...  # which data, split, how many
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> Sample: ...
+
+
+class Subset:
+    """Some images of a data set, renumbered from 0. They keep their ids, so they draw alike."""
+
+    def __init__(self, whole: DataSet, positions: Sequence[int], description: str):
+        self.whole = whole
+        self.positions = tuple(positions)
+        self.description = description
+        self.name = whole.name
+        self.classes = whole.classes
+        self.n_classes = whole.n_classes
+        self.has_masks = whole.has_masks
+        self.clustered = whole.clustered
+
+    @property
+    def digest(self) -> str:
+        return self._derived(self.whole.digest)
+
+    @property
+    def label_digest(self) -> str:
+        return self._derived(self.whole.label_digest)
+
+    def _derived(self, digest: str) -> str:
+        return sha256(f"{digest}:{self.positions}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, i: int) -> Sample:
+        sample = self.whole[self.positions[i]]
+        return replace(sample, index=i, cluster=sample.cluster if self.clustered else i)
+
+
+def take(dataset: DataSet, limit: int | None) -> DataSet:
+    """`limit` images at even distances, all of them if there are no more or `limit` is None.
+
+    A sorted folder begins with its first classes, so its first images would say little about the
+    rest. Evenly spaced ones hold every class with at least `len(dataset) / limit` images.
+    """
+    if limit is not None and limit < 1:
+        raise RequestError(f"limit={limit} leaves no image: give at least 1, or null for all")
+    n = len(dataset)
+    if limit is None or limit >= n:
+        return dataset
+    middles = [(2 * i + 1) * n // (2 * limit) for i in range(limit)]
+    return Subset(dataset, middles, f"{dataset.description}; {limit:,} of them, evenly spaced")
+
+
+def loader(
+    dataset: DataSet, indices: Sequence[int], batch_size: int, workers: int
+) -> Iterator[list[Sample]]:
+    """The samples at `indices`, in that order, in lists of `batch_size` (the last may be shorter).
+
+    `workers` processes read ahead; with 0 the caller reads.
+    """
+    batches = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    # Fork, because a launcher may have set a start method that loses the launcher's own state.
+    fork = workers > 0 and sys.platform == "linux"
+    packed = DataLoader(
+        cast(Dataset, dataset),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_pack,
+        multiprocessing_context="fork" if fork else None,
+    )
+    for batch in packed:
+        yield _unpack(*batch)
+
+
+def _pack(samples: list[Sample]) -> tuple[list[Sample], Tensor | None, Tensor | None]:
+    """Samples without their tensors, and these stacked.
+
+    Each tensor sent by a worker holds an open file until it is freed: one per batch, not per image.
+    """
+    bare = [replace(sample, image=None, mask=None) for sample in samples]
+    return bare, _stack([s.image for s in samples]), _stack([s.mask for s in samples])
+
+
+def _stack(parts: list[Tensor | None]) -> Tensor | None:
+    """The tensors there are, stacked; None if there is none."""
+    present = [part for part in parts if part is not None]
+    return torch.stack(present) if present else None
+
+
+def _unpack(bare: list[Sample], images: Tensor | None, masks: Tensor | None) -> list[Sample]:
+    """Undo `_pack`: readable samples take the stacked tensors in turn."""
+    image_of = iter(images if images is not None else ())
+    mask_of = iter(masks if masks is not None else ())
+    return [
+        sample if sample.error else replace(sample, image=next(image_of), mask=next(mask_of, None))
+        for sample in bare
+    ]

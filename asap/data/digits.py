@@ -1,0 +1,114 @@
+"""The embedded default: scenes of real handwritten digits, with known object masks.
+
+Each scene puts one of scikit-learn's 1,797 handwritten digits (bundled with the package, no
+download) at a random position, size, tilt and slant on a textured colour ground. Strokes are
+always brighter than the ground. A scene is a function of (split, seed, index) alone.
+
+Source of the digits: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
+Machine Learning Repository (1998), https://doi.org/10.24432/C50P49, CC BY 4.0; the copy in
+`sklearn.datasets.load_digits` is its test part. Writers are not marked, so splits are made by
+index: evaluation digits never occur in training or calibration scenes.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+SIZE = 112  # pixels, height and width of a scene
+CLASSES = tuple(str(d) for d in range(10))
+SPLITS = ("train", "calibration", "evaluation")
+GENERATOR_VERSION = 1
+_MASK_LEVEL = 96  # of 255: a pixel with at least this much ink belongs to the object
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One labelled picture.
+
+    `image` is (112, 112, 3) uint8, `mask` (112, 112) bool, `digit` the source's index in 0..1796.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    label: int
+    digit: int
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard scenes are: digit edge in pixels, texture strength in [0, 1]."""
+
+    smallest: float = 36.0
+    largest: float = 64.0
+    texture: float = 1.0
+
+
+def split_of(digit: int) -> str:
+    """Which split a source digit belongs to: a third is for evaluation, one in 18 for calibration."""
+    if digit % 3 == 2:
+        return "evaluation"
+    return "calibration" if digit % 18 == 0 else "train"
+
+
+@cache
+def source() -> tuple[np.ndarray, np.ndarray]:
+    """The digits, (1797, 8, 8) uint8 with ink 0..255, and their labels, (1797,) int."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(int)
+
+
+@cache
+def digits_of(split: str) -> tuple[int, ...]:
+    """Indices of the source digits of a split."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown: use one of {', '.join(SPLITS)}")
+    return tuple(i for i in range(len(source()[0])) if split_of(i) == split)
+
+
+def scene(split: str, seed: int, index: int, difficulty: Difficulty | None = None) -> Scene:
+    """Scene number `index` of a split. Digits are taken in turn, so counts per digit are balanced."""
+    difficulty = difficulty or Difficulty()
+    digits = digits_of(split)
+    rng = np.random.default_rng([GENERATOR_VERSION, SPLITS.index(split), seed, index])
+    digit = digits[index % len(digits)]
+    images, labels = source()
+    ink = _placed(images[digit], rng, difficulty)
+    ground = _ground(rng, difficulty.texture)
+    stroke = rng.uniform(175, 255, 3)
+    alpha = ink[..., None].astype(np.float32) / 255
+    picture = ground * (1 - alpha) + stroke * alpha + rng.normal(0, 4, (SIZE, SIZE, 1))
+    image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return Scene(image, ink >= _MASK_LEVEL, int(labels[digit]), digit)
+
+
+def _placed(digit: np.ndarray, rng: np.random.Generator, difficulty: Difficulty) -> np.ndarray:
+    """The digit's ink on the canvas, (112, 112) uint8, under a random affine map."""
+    edge = rng.uniform(difficulty.smallest, difficulty.largest)
+    tilt, slant = np.deg2rad(rng.uniform(-20, 20)), rng.uniform(-0.15, 0.15)
+    aspect = np.exp(rng.uniform(-0.12, 0.12))
+    reach = edge * 0.55
+    cx, cy = rng.uniform(reach, SIZE - reach, 2)
+    scale = 8 / edge  # source pixels per scene pixel
+    rotate = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+    inverse = scale * np.array([[aspect, slant], [0, 1 / aspect]]) @ rotate
+    padded = np.pad(digit, 2)
+    offset = np.array([6.0, 6.0]) - inverse @ np.array([cx, cy])
+    coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
+    canvas = Image.fromarray(padded).transform(
+        (SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+    )
+    return np.asarray(canvas)
+
+
+def _ground(rng: np.random.Generator, texture: float) -> np.ndarray:
+    """A dark coloured ground, (112, 112, 3) float32: a base colour and two octaves of noise."""
+    ground = np.broadcast_to(rng.uniform(30, 100, 3), (SIZE, SIZE, 3)).astype(np.float32)
+    for cells, strength in ((4, 45.0), (14, 22.0)):
+        noise = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        smooth = Image.fromarray(noise).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        ground += texture * strength * (np.asarray(smooth, dtype=np.float32) / 127.5 - 1)
+    return np.clip(ground, 0, 150)

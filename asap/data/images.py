@@ -1,0 +1,104 @@
+"""From a file to an RGB picture, and from a pixel mask to object patches."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from asap.data.base import PatchGrid, Transform
+
+MIN_SIDE = 2  # pixels
+OBJECT_PERCENT = 10  # a patch with at least this share of object pixels is an object patch
+_OBJECT_LEVEL = 128  # of 255: where a resized mask's soft edge counts as object
+
+
+class UnreadableImage(Exception):
+    """An image that cannot be used. The message is one line and leaves the path to the caller."""
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Decode a file as timm's evaluation does: first frame, as stored, converted to RGB.
+
+    EXIF orientation and colour profiles are ignored; grey, palette, CMYK and transparent pictures
+    are converted, 16-bit colour is read as its upper 8 bits. Raises `UnreadableImage` on anything
+    damaged, on pictures too small or too large, and on modes that conversion would clip to white.
+    """
+    try:
+        with Image.open(path) as image:
+            _check(image)
+            return image.convert("RGB")
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image in a known format") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImage(_too_large()) from error
+    except Exception as error:  # decoders fail on damaged bytes in any way; each one is recorded
+        raise UnreadableImage(f"truncated or damaged ({_reason(error)})") from error
+
+
+def _check(image: Image.Image) -> None:
+    """Refuse by the header, before any pixel is decoded."""
+    width, height = image.size
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise UnreadableImage(_too_large())
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImage(f"{width} x {height} pixels: each side needs at least {MIN_SIDE}")
+    if image.mode.startswith("I") or image.mode == "F":
+        raise UnreadableImage(f"more than 8 bits a pixel (mode {image.mode}): save it as 8-bit")
+
+
+def _too_large() -> str:
+    return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: may be a decompression bomb"
+
+
+def _reason(error: Exception) -> str:
+    """The error on one line, without the absolute path that an operating system error names."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def mask_to_patches(
+    mask: Bool[np.ndarray, "height width"], transform: Transform, patch_grid: PatchGrid
+) -> Bool[Tensor, " n_patches"]:
+    """Which patches of the transformed picture are object patches, row by row.
+
+    The mask goes through the transform's own geometry, so it stays on the pixels it marks.
+    Raises ValueError if the transform is not a list of steps or the grid does not divide it.
+    """
+    picture = _spatial(Image.fromarray(mask.astype(np.uint8) * 255), transform)
+    pixels = np.asarray(picture) >= _OBJECT_LEVEL
+    rows, columns = patch_grid
+    if pixels.shape[0] % rows or pixels.shape[1] % columns:
+        raise ValueError(f"a grid of {rows} x {columns} patches does not divide {pixels.shape}")
+    patches = pixels.reshape(rows, pixels.shape[0] // rows, columns, -1)
+    counts = patches.sum(axis=(1, 3))
+    area = pixels.size // counts.size
+    return torch.from_numpy(100 * counts >= OBJECT_PERCENT * area).flatten()
+
+
+def _spatial(picture: Image.Image, transform: Transform) -> Image.Image:
+    """Apply the steps of a timm evaluation transform up to the first that makes a tensor."""
+    steps = getattr(transform, "transforms", None)
+    if steps is None:
+        raise ValueError("masks need a transform made of steps, as timm's create_transform gives")
+    for step in steps:
+        result = _padding_with_ground(step)(picture)
+        if not isinstance(result, Image.Image):
+            break
+        picture = result
+    return picture
+
+
+def _padding_with_ground(step: Any) -> Any:
+    """The step itself, or one that pads a mask with zeros where it pads pictures with a colour."""
+    if not hasattr(step, "fill"):
+        return step
+    step = copy.copy(step)
+    step.fill = 0
+    return step

@@ -1,0 +1,106 @@
+"""One attention call over a ragged batch: each image attends to itself only, nothing is padded.
+
+Images of equal length go together. Where the head-averaged map is wanted, scores are computed for a
+few images at a time, so that they stay in the processor's cache instead of filling fresh pages.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from asap.tokens import SHORT, Ragged, Run
+
+SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # attention scores held at once
+FUSED_FROM = 32  # tokens: below, the fused CPU kernel's bits depend on the thread it runs on
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys and values of all tokens of a ragged batch."""
+
+    q: Float[Tensor, "total heads d"]
+    k: Float[Tensor, "total heads d"]
+    v: Float[Tensor, "total heads d"]
+    scale: float
+
+    def of(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        """The run's queries, keys and values, (images, heads, length, d) each."""
+        return (split(self.q, run), split(self.k, run), split(self.v, run))
+
+
+def split(
+    packed: Float[Tensor, "total heads d"], run: Run
+) -> Float[Tensor, "images heads length d"]:
+    """A run's rows by image and head, without a copy."""
+    rows = packed[run.rows]
+    return rows.view(len(run.images), run.length, *rows.shape[1:]).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Attention output of all rows, and the maps of the runs that wanted one."""
+
+    rows: Float[Tensor, "total width"]
+    maps: dict[Run, Float[Tensor, "b n n"]]
+
+
+def attend(
+    heads: Heads, batch: Ragged, runs: list[Run], want_map: bool, proportional: bool, eager: bool
+) -> Attended:
+    """Attention within every image; maps for the watched runs if wanted."""
+    outputs, maps = [], {}
+    for run in runs:
+        q, k, v = heads.of(run)
+        bias = _log_sizes(batch, run, q.dtype) if proportional and batch.merged else None
+        if want_map and run.watched:
+            out, maps[run] = eager_attention(q, k, v, heads.scale, bias, with_map=True)
+        elif eager or _unsafe_fused(q):
+            out, _ = eager_attention(q, k, v, heads.scale, bias, with_map=False)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=heads.scale)
+        outputs.append(out.transpose(1, 2).reshape(-1, out.shape[1] * out.shape[3]))
+    return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), maps)
+
+
+def _unsafe_fused(q: Tensor) -> bool:
+    return q.device.type == "cpu" and q.shape[2] < FUSED_FROM
+
+
+def _log_sizes(batch: Ragged, run: Run, dtype: torch.dtype) -> Float[Tensor, "images 1 1 length"]:
+    sizes = batch.sizes[run.rows].view(len(run.images), 1, 1, run.length)
+    return sizes.log().to(dtype)
+
+
+def eager_attention(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    scale: float,
+    bias: Float[Tensor, "b 1 1 n"] | None,
+    with_map: bool,
+) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "maps n n"]]:
+    """Explicit softmax attention, and its mean over heads (empty if not wanted), slab by slab.
+
+    The softmax runs in at least float32 where a map is wanted: decisions are made from it.
+    """
+    b, h, n, _ = q.shape
+    if q.device.type == "cpu" and n < SHORT:  # one image; fresh memory is aligned alike for all
+        k, v = k.contiguous(), v.contiguous()
+    limit = SLAB_BYTES.get(q.device.type, SLAB_BYTES["cuda"])
+    step = max(1, limit // (h * n * n * q.element_size()))
+    out = torch.empty(b, n, h, q.shape[3], dtype=q.dtype, device=q.device).transpose(1, 2)
+    kind = torch.promote_types(q.dtype, torch.float32)
+    maps = torch.empty(b if with_map else 0, n, n, dtype=kind, device=q.device)
+    for start in range(0, b, step):
+        part = slice(start, start + step)
+        scores = (q[part] * scale) @ k[part].transpose(-2, -1)
+        if bias is not None:
+            scores += bias[part]
+        share = scores.softmax(-1, dtype=kind if with_map else None)
+        if with_map:
+            torch.mean(share, 1, out=maps[part])
+        out[part] = share.to(v.dtype) @ v[part]
+    return out, maps

@@ -1,0 +1,144 @@
+"""Apply decisions: move, average and drop tokens, once, for every method."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from asap.methods.base import Decision
+from asap.tokens import Ragged, Run, Trace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every row of a ragged batch goes within its image (-1 = dropped), and with what weight."""
+
+    target: Int[Tensor, "total"]
+    weight: Float[Tensor, "total"]
+    lengths: tuple[int, ...]
+    released: frozenset[int]  # images no longer shown to the method
+
+
+def plan(batch: Ragged, decisions: list[tuple[Run, Decision]]) -> Plan | None:
+    """The decisions of all runs as one plan; None if no image changes."""
+    target, weight = _places(batch), torch.ones_like(batch.sizes)
+    lengths = dict(zip(batch.images, batch.lengths, strict=True))
+    released: set[int] = set()
+    for run, decision in decisions:
+        if decision.target is None:
+            continue
+        view = (len(run.images), run.length)
+        chosen = decision.reduced
+        if chosen is None:
+            chosen = target.new_ones(view[0], dtype=torch.bool)
+        old = target[run.rows].view(view)
+        target[run.rows] = torch.where(chosen[:, None], decision.target, old).flatten()
+        if decision.weight is not None:
+            weight[run.rows] = torch.where(chosen[:, None], decision.weight, 1.0).flatten()
+        for image, left, change in zip(
+            run.images, decision.lengths, chosen.tolist(), strict=True
+        ):
+            if change:
+                lengths[image] = left
+                if decision.final:
+                    released.add(image)
+    if not released and all(d.target is None for _, d in decisions):
+        return None
+    return Plan(target, weight, tuple(lengths[i] for i in batch.images), frozenset(released))
+
+
+def _places(batch: Ragged) -> Int[Tensor, "total"]:
+    """Every row's place within its image."""
+    device = batch.rows.device
+    lengths = torch.tensor(batch.lengths, device=device)
+    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    return torch.arange(len(batch.rows), device=device) - starts
+
+
+def regroup(batch: Ragged, moves: Plan, trace: Trace) -> tuple[Ragged, Int[Tensor, "images"]]:
+    """The batch after the plan, and per image of the batch how many rows were averaged.
+
+    Watched images come first, the others follow by length. A token with weight 1 and no partner is
+    copied bit for bit; averages are taken in at least float32. Updates the trace's assignment.
+    """
+    order = _order(batch, moves)
+    images = tuple(batch.images[i] for i in order)
+    lengths = tuple(moves.lengths[i] for i in order)
+    destination, owner = _destinations(batch, moves, order)
+    valid = destination >= 0
+    total = sum(lengths)
+    members = torch.bincount(destination[valid], minlength=total)
+    mixed = ((members[destination.clamp(min=0)] > 1) | (moves.weight != 1)) & valid
+    source = destination.new_zeros(total)
+    kept = valid.nonzero()[:, 0]
+    source[destination[kept]] = kept
+    rows = batch.rows.index_select(0, source)
+    rows = _average(rows, batch, moves, destination, mixed)
+    sizes = batch.sizes.new_zeros(total).index_add_(0, destination[valid], batch.sizes[valid])
+    averaged = torch.bincount(owner[mixed], minlength=len(images)).cpu()
+    _follow(trace, batch, moves.target)
+    watched = sum(i not in moves.released for i in batch.images[: batch.watched])
+    merged = batch.merged or bool(mixed.any())
+    after = replace(
+        batch, rows=rows, sizes=sizes, lengths=lengths, images=images, watched=watched, merged=merged
+    )
+    return after, averaged
+
+
+def _order(batch: Ragged, moves: Plan) -> list[int]:
+    """Positions of the images in their new order."""
+    unwatched = set(batch.images[batch.watched :]) | moves.released
+
+    def key(position: int) -> tuple[bool, int]:
+        image = batch.images[position]
+        return image in unwatched, moves.lengths[position]
+
+    return sorted(range(len(batch.images)), key=key)
+
+
+def _destinations(
+    batch: Ragged, moves: Plan, order: list[int]
+) -> tuple[Int[Tensor, "total"], Int[Tensor, "total"]]:
+    """Every row's new row (-1 = dropped), and the image of the batch that it belongs to."""
+    device = batch.rows.device
+    starts, first = [0] * len(order), 0
+    for position in order:
+        starts[position] = first
+        first += moves.lengths[position]
+    old = torch.tensor(batch.lengths, device=device)
+    start = torch.tensor(starts, device=device).repeat_interleave(old)
+    owner = torch.tensor(batch.images, device=device).repeat_interleave(old)
+    return torch.where(moves.target >= 0, start + moves.target, -1), owner
+
+
+def _average(
+    rows: Float[Tensor, "new dim"],
+    batch: Ragged,
+    moves: Plan,
+    destination: Int[Tensor, "total"],
+    mixed: Tensor,
+) -> Float[Tensor, "new dim"]:
+    """Replace the outputs that have several members, or one with a weight, by weighted sums."""
+    members = mixed.nonzero()[:, 0]
+    if not len(members):
+        return rows
+    outputs, slot = destination[members].unique(return_inverse=True)
+    parts = batch.rows[members].to(batch.sizes.dtype) * moves.weight[members, None]
+    sums = parts.new_zeros(len(outputs), rows.shape[1]).index_add_(0, slot, parts)
+    rows[outputs] = sums.to(rows.dtype)
+    return rows
+
+
+def _follow(trace: Trace, batch: Ragged, target: Int[Tensor, "total"]) -> None:
+    """Patches follow the tokens that hold them."""
+    first = 0
+    target = target.cpu()
+    for run in batch.runs():
+        count = len(run.images) * run.length
+        local = target[first : first + count].view(len(run.images), run.length)
+        first += count
+        index = torch.tensor(run.images)
+        held = trace.assignment[index]
+        moved = local.gather(1, held.clamp(min=0))
+        trace.assignment[index] = torch.where(held >= 0, moved, held)

@@ -1,0 +1,76 @@
+"""From a name in a config to a method: the file name is the registry."""
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from asap.errors import RequestError
+from asap.methods.base import Method
+
+_NOT_METHODS = {"base", "find", "schedule", "walk"}
+
+
+def names() -> tuple[str, ...]:
+    """The methods of this package."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return tuple(sorted(m.name for m in modules if m.name not in _NOT_METHODS))
+
+
+def find(name: str) -> type[Method]:
+    """The method class in module `asap.methods.<name>`, or in the module at a dotted path.
+
+    One's own file is found in the current folder. Raises RequestError for a name that leads nowhere.
+    """
+    if name in names():
+        module = importlib.import_module(f"asap.methods.{name}")
+    else:
+        module = _own_module(name)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value is not Method
+        and value.__module__ == module.__name__
+    ]  # fmt: skip
+    if len(found) != 1:
+        raise RequestError(
+            f"method name={name!r}: its module defines {len(found)} subclasses of Method, not one"
+        )
+    return found[0]
+
+
+def _own_module(name: str):
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not name.startswith(error.name):
+            raise
+        near = difflib.get_close_matches(name, names(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RequestError(
+            f"method name={name!r} is unknown: {hint}use one of {', '.join(names())}, "
+            "or the dotted path of a Python file of your own in the current folder"
+        ) from None
+
+
+def build(name: str, options: Mapping[str, Any]) -> Method:
+    """The method with its options; RequestError names an unknown option or an impossible value."""
+    kind = find(name)
+    known = [f.name for f in fields(kind)]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise RequestError(
+                f"method {name!r} has no option {option!r}{hint} (its options: {', '.join(known)})"
+            )
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"method {name!r}: {error}") from None

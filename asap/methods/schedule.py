@@ -1,0 +1,20 @@
+"""What "how many tokens" means, the same for every method."""
+
+from collections.abc import Sequence
+
+
+def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...]:
+    """Tokens removed per block: from a number, a pair (r, inflection) or a list, one entry a block.
+
+    A number is the same in every block. `(r, f)` goes linearly from `trunc(r (1 - f))` to `2 r` minus
+    that: f = -1 removes 2 r first and nothing last, f = 0 is constant. A list of other lengths, or
+    of integers beyond the second, is used as it is and padded with zeros. A pair counts as (r, f) if f
+    is a float or negative, as ToMe's (8, -1.0).
+    """
+    if isinstance(r, int):
+        return (r,) * depth
+    if len(r) == 2 and (isinstance(r[1], float) or r[1] < 0):
+        first = int(r[0] * (1 - r[1]))
+        rise, steps = 2 * r[0] - 2 * first, max(depth - 1, 1)
+        return tuple(int(first + index * rise / steps) for index in range(depth))
+    return tuple(int(v) for v in r)[:depth] + (0,) * (depth - len(r))

@@ -1,0 +1,61 @@
+"""ToMe: token merging (Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from asap.core.matching import bipartite_matching
+from asap.core.pooling import mean_weights
+from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.schedule import tokens_removed
+
+
+@dataclass(frozen=True)
+class ToMe(Method):
+    """Merges the r most similar pairs of tokens in every block, by the keys of its attention.
+
+    r: tokens removed per block: a number, (r, inflection) or a list, see `tokens_removed`; never
+    more than half of the tokens that are not prefix tokens.
+    proportional_attention: add log(size) to the attention logits (the authors' default for
+    supervised models).
+
+    With more than two prefix tokens (registers) all of them are protected, which the authors' code,
+    knowing class and distillation tokens only, does not do.
+    """
+
+    r: int | Sequence[int | float] = 8
+    proportional_attention: bool = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"keys"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole = isinstance(self.r, int) and not isinstance(self.r, bool)
+        kind = whole or isinstance(self.r, list | tuple)
+        require(kind, "r", self.r, "a whole number, a pair (r, inflection) or a list of numbers")
+        if not whole:
+            object.__setattr__(self, "r", tuple(self.r))
+        counts = self.r if isinstance(self.r, tuple) else (self.r,)
+        pair = len(counts) == 2 and (isinstance(counts[1], float) or counts[1] < 0)
+        require(min(counts[:1] if pair else counts, default=0) >= 0, "r", self.r, "at least 0")
+
+    def check(self, anatomy: Anatomy) -> None:
+        if isinstance(self.r, tuple):
+            fits = len(self.r) <= anatomy.depth
+            require(fits, "r", self.r, f"a list of at most {anatomy.depth} numbers, one a block")
+
+    def decide(self, site: Site) -> Decision | None:
+        planned = tokens_removed(self.r, site.anatomy.depth)[site.block]
+        r = min(planned, (site.length - site.prefix) // 2)
+        if r <= 0:
+            return None
+        assert site.keys is not None
+        metric = site.keys.to(site.sizes.dtype).mean(1)
+        target = bipartite_matching(metric, r, site.prefix)
+        left = site.length - r
+        products = ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
+        return Decision(
+            target,
+            (left,) * len(site.images),
+            weight=mean_weights(site.sizes, target),
+            macs=products,
+        )

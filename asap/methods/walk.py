@@ -1,0 +1,99 @@
+"""The lazy walk of a batch of images, block after block."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from asap.core.transition import first_walk, rollout_on, start_vectors, walk_on, walk_vectors
+
+
+@runtime_checkable
+class Walk(Protocol):
+    """Column mass and class row of every image's cumulative transition matrix; P on demand."""
+
+    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
+        """One more block for some images; the MACs spent per image."""
+        ...
+
+    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
+
+    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
+
+    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+        """P of some images, and the MACs per image it took just now."""
+        ...
+
+
+@dataclass
+class VectorWalk:
+    """The paper's order. Two vectors per image decide; P is computed for images that stop, then.
+
+    Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers.
+    """
+
+    alpha: float
+    vectors: Float[Tensor, "images 2 n"]
+    maps: list[Float[Tensor, "b n n"]] = field(default_factory=list)
+    places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row of the maps
+
+    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
+        self.vectors[images] = walk_vectors(self.vectors[images], attention, self.alpha)
+        place = images.new_zeros(len(self.vectors))
+        place[images] = torch.arange(len(images), device=images.device)
+        self.maps.append(attention)
+        self.places.append(place)
+        return 2 * attention.shape[-1] ** 2
+
+    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[images, 0]
+
+    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[images, 1]
+
+    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+        chain = [maps[place[images]] for maps, place in zip(self.maps, self.places, strict=True)]
+        walk = first_walk(chain[0], self.alpha)
+        for attention in chain[1:]:
+            walk = walk_on(walk, attention, self.alpha)
+        return walk, (len(chain) - 1) * walk.shape[-1] ** 3
+
+
+@dataclass
+class MatrixWalk:
+    """P kept and updated in every block: for rollout order, which has no vector recursion, and for
+    measuring the cost of accumulation."""
+
+    alpha: float
+    order: str
+    walk: Float[Tensor, "images n n"]
+    blocks: int = 0
+
+    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
+        self.blocks += 1
+        if self.blocks == 1:
+            self.walk[images] = first_walk(attention, self.alpha)
+            return 0
+        step = rollout_on if self.order == "rollout" else walk_on
+        self.walk[images] = step(self.walk[images], attention, self.alpha)
+        return attention.shape[-1] ** 3
+
+    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.walk[images].sum(1)
+
+    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.walk[images, 0]
+
+    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+        return self.walk[images], 0
+
+
+def make_walk(
+    order: str, alpha: float, keep_matrix: bool, images: int, tokens: int, like: Tensor
+) -> Walk:
+    """The walk for an order; `like` gives dtype and device."""
+    if order == "walk" and not keep_matrix:
+        return VectorWalk(alpha, start_vectors(images, tokens, like))
+    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens))

@@ -1,0 +1,67 @@
+"""The paper's premise, an attention sink in the background, as the records have it."""
+
+from collections.abc import Sequence
+
+from asap.report.result import CellResult
+from asap.report.statistics import evaluated, share_interval
+
+_VERDICTS = {
+    "more": "more often than chance: the paper's premise does not hold here for {}",
+    "less": "less often than chance, in line with the paper's premise, for {}",
+    "same": "not distinguishably from chance, so that the premise is not visible, for {}",
+}
+
+
+def premise_remark(results: Sequence[CellResult]) -> str | None:
+    """In words, where the sinks lie and whether that agrees with the paper's premise.
+
+    None if no record has both object masks and sinks. Anchors drawn at random are left out.
+    """
+    cells = [cell for cell in results if _has_chosen_sink(cell)]
+    if not cells:
+        return None
+    shares = "; ".join(dict.fromkeys(_share(cell, cells) for cell in cells))
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        found.setdefault(_verdict(cell), []).append(cell.label)
+    verdicts = "; ".join(_VERDICTS[kind].format(", ".join(found[kind])) for kind in found)
+    chance = ", ".join(dict.fromkeys(f"{100 * c.measured['object_share']:.1f} %" for c in cells))
+    return (
+        "The paper's premise is a sink in the background. Share of images whose sink is an object "
+        f"patch: {shares}; a patch drawn at random: {chance}. The sink is on the object {verdicts}."
+    )
+
+
+def _has_chosen_sink(cell: CellResult) -> bool:
+    record = cell.accuracy
+    if record is None or record["sink_on_object"] is None or record["object_share"] is None:
+        return False
+    return cell.method.get("options", {}).get("anchor") != "random"
+
+
+def _share(cell: CellResult, cells: Sequence[CellResult]) -> str:
+    """The share in words, once for all results that have the very same."""
+    share = cell.measured["sink_on_object"]
+    names = [other.label for other in cells if other.measured["sink_on_object"] == share]
+    interval = _sink_interval(cell)
+    spread = (
+        f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    )
+    return f"{', '.join(names)} {100 * share:.1f} %{spread}"
+
+
+def _verdict(cell: CellResult) -> str:
+    share, chance = cell.measured["sink_on_object"], cell.measured["object_share"]
+    low, high = _sink_interval(cell) or (share, share)
+    return "more" if low > chance else "less" if high < chance else "same"
+
+
+def _sink_interval(cell: CellResult) -> tuple[float, float] | None:
+    if cell.predictions is None:
+        return None
+    frame = evaluated(cell.predictions)
+    frame = frame[frame["sink_on_object"].notna()]
+    clusters = frame["cluster"].to_numpy() if cell.measured["clustered"] else None
+    return (
+        share_interval(frame["sink_on_object"].to_numpy() > 0.5, clusters) if len(frame) else None
+    )

@@ -1,0 +1,105 @@
+"""What a table, a figure or a dashboard is made of: one method on one backbone and data set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asap.runs.record import AccuracyRecord, ThroughputRecord
+
+_SCALARS = ("n", "n_failed", "top1", "top5", "gmacs_backbone", "gmacs_method", "gmacs_sd")
+_SCALARS += ("gmacs_no_attention", "final_tokens_mean", "missed_share")
+_SCALARS += ("object_recall", "sink_on_object", "object_share")
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One row: its records as read from disk, and why a part of it is missing.
+
+    paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
+    have; reason: why a record is missing; note: a footnote of this row.
+    """
+
+    label: str
+    paper_method: str | None
+    ours: bool
+    accuracy: AccuracyRecord | None
+    predictions: pd.DataFrame | None
+    throughput: ThroughputRecord | None
+    reason: str | None = None
+    note: str | None = None
+
+    @property
+    def records(self) -> list[Mapping[str, Any]]:
+        """The records there are, accuracy first."""
+        return [record for record in (self.accuracy, self.throughput) if record is not None]
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        """The accuracy record of a result that has one; ValueError if it has none."""
+        if self.accuracy is None:
+            raise ValueError(f"{self.label} has no accuracy record")
+        return self.accuracy
+
+    @property
+    def key(self) -> str | None:
+        """The key of the accuracy record, else of the throughput record."""
+        return next((record["key"] for record in self.records), None)
+
+    @property
+    def backbone(self) -> str | None:
+        """Name of the backbone, None if nothing was recorded."""
+        return next((record["backbone"] for record in self.records), None)
+
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """Name and options of the method as recorded; without any record its name is its label."""
+        for record in self.records:
+            method = record.get("method") or record["identity"].get("method")
+            if isinstance(method, Mapping):
+                return method
+        return {"name": self.label.lower(), "options": {}}
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is an unreduced baseline."""
+        return self.method.get("name") == "dense"
+
+
+def scalars(cell: CellResult) -> dict[str, int | float]:
+    """Every single number of the records, by name: what a dashboard shows as a run's summary."""
+    found: dict[str, int | float] = {}
+    if cell.accuracy is not None:
+        record = cell.measured
+        found = {name: record[name] for name in _SCALARS if record.get(name) is not None}
+        found["gmacs"] = record["gmacs_backbone"] + record["gmacs_method"]
+        found["top1_lo"], found["top1_hi"] = record["top1_interval"]
+    if cell.throughput is not None:
+        found["images_per_s"] = cell.throughput["images_per_s"]["median"]
+        for name in ("ratio_fused", "ratio_eager"):
+            if (ratio := cell.throughput[name]) is not None:
+                found[name] = ratio["median"]
+    return found
+
+
+def curves(cell: CellResult) -> dict[str, dict[int, float]]:
+    """Per-block means over the images, {name: {block: value}}: tokens that entered block 1, 2, ...
+    and (as block L+1) left the last, and the largest column mass after each block over the images
+    that had not stopped.
+    """
+    found: dict[str, dict[int, float]] = {}
+    if cell.accuracy is not None:
+        found["tokens"] = dict(enumerate(cell.accuracy["tokens_mean"], start=1))
+    if cell.predictions is not None:
+        rows = [row for row in cell.predictions["mass"] if row is not None and len(row)]
+        mass = np.array([list(row) for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        alive = ~np.isnan(mass)
+        counts, totals = alive.sum(axis=0), np.where(alive, mass, 0.0).sum(axis=0)
+        found["mass"] = {
+            block: float(total / count)
+            for block, (total, count) in enumerate(zip(totals, counts, strict=True), start=1)
+            if count
+        }
+    return found

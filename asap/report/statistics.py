@@ -1,0 +1,209 @@
+"""Counts, intervals and paired comparisons from per-image predictions.
+
+Every count is an integer over the whole set, never an average of averages. Intervals are at 95 %.
+Images that share a source (`cluster`) are not independent: then the variance is the cluster-robust
+sandwich and the quantile is Student's t with (clusters - 1) degrees of freedom.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from asap.errors import RequestError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of `other` minus `reference` on the same images, in percentage points.
+
+    b: images only the reference has right; c: images only the other has right; p: McNemar's exact
+    two-sided test, which takes images as independent even where the interval does not.
+    """
+
+    n: int
+    n_clusters: int
+    difference: float
+    interval: tuple[float, float]
+    b: int
+    c: int
+    p: float
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a share of `n` independent trials, in [0, 1]. ValueError if
+    impossible.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"successes={successes} of n={n}: expected 0 <= successes <= n and n >= 1")
+    z = stats.norm.ppf((1 + LEVEL) / 2)
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    low = 0.0 if successes == 0 else float(centre - half)
+    high = 1.0 if successes == n else float(centre + half)
+    return low, high
+
+
+def mean_interval(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """Cluster-robust interval of the mean of `values` (n,), `clusters` (n,) naming each value's
+    source.
+
+    The variance is G/(G-1) * sum over clusters of (sum of residuals)^2 / n^2; with one value a
+    cluster it is the usual s^2/n. One cluster says nothing about the spread between clusters:
+    (-inf, inf).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    _, inverse = np.unique(clusters, return_inverse=True)
+    totals = np.bincount(inverse, weights=values - values.mean())
+    groups = len(totals)
+    if groups < 2:
+        return -math.inf, math.inf
+    error = math.sqrt(groups / (groups - 1) * float(totals @ totals)) / len(values)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, groups - 1)) * error
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> tuple[float, float]:
+    """Interval of the share of true `hits` (n,) bool, in [0, 1]: Wilson's, or cluster-robust given
+    `clusters`.
+
+    If all hits agree the sandwich has no spread to work with: then Wilson's with one trial a
+    cluster.
+    """
+    successes, n = int(hits.sum()), len(hits)
+    if clusters is None:
+        return wilson_interval(successes, n)
+    if successes in (0, n):
+        groups = len(np.unique(clusters))
+        return wilson_interval(groups if successes else 0, groups)
+    low, high = mean_interval(hits, clusters)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def evaluated(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows of images that could be read."""
+    return predictions[predictions["error"].isna()]
+
+
+def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: is the label the first prediction, is it among the (up to) five predictions; (n,)
+    bool each.
+    """
+    labels = predictions["label"].tolist()
+    tops = [list(top) for top in predictions["top5"]]
+    first = [top[0] == label for top, label in zip(tops, labels, strict=True)]
+    any5 = [label in top[:5] for top, label in zip(tops, labels, strict=True)]
+    return np.array(first, dtype=bool), np.array(any5, dtype=bool)
+
+
+def paired_difference(
+    reference: pd.DataFrame, other: pd.DataFrame, clustered: bool
+) -> PairedDifference:
+    """Compare two prediction frames image by image, matched by `id`; an image unreadable in either
+    is left out.
+
+    Raises RequestError if the frames are not over the same images with the same labels.
+    """
+    reference, other = _matched(reference, other)
+    before, after = hits(reference)[0], hits(other)[0]
+    b, c, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
+    groups = reference["cluster"].to_numpy() if clustered else np.arange(n)
+    n_clusters = len(np.unique(groups))
+    if clustered and b + c:
+        low, high = mean_interval(after.astype(np.int64) - before, groups)
+    else:  # without discordant pairs the sandwich has no spread to work with
+        low, high = _bonett_price(b, c, n_clusters)
+    interval = (100 * max(low, -1.0), 100 * min(high, 1.0))
+    p = float(stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+    return PairedDifference(n, n_clusters, 100 * (c - b) / n, interval, b, c, p)
+
+
+def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) -> dict:
+    """The counting fields of an accuracy record; percentages in %, MACs in 1e9 per image.
+
+    `reduces` is false for the dense baseline, which cannot miss its stop (`missed_share` None).
+    Quantities that need masks or a sink are None where no image has one. Raises RequestError if no
+    image could be read.
+    """
+    frame = evaluated(predictions)
+    n = len(frame)
+    if n == 0:
+        raise RequestError(f"none of the {len(predictions)} images could be read: check the data")
+    first, any5 = hits(frame)
+    clusters = frame["cluster"].to_numpy() if clustered else None
+    stops = Counter(frame["stop_block"].tolist())
+    tokens = np.array([list(row) for row in frame["tokens"]], dtype=np.int64).sum(axis=0)
+    return {
+        "n": n,
+        "n_failed": len(predictions) - n,
+        "correct1": int(first.sum()),
+        "correct5": int(any5.sum()),
+        "top1": 100 * int(first.sum()) / n,
+        "top5": 100 * int(any5.sum()) / n,
+        "top1_interval": [100 * bound for bound in share_interval(first, clusters)],
+        "clustered": clustered,
+        **_macs(frame),
+        "tokens_mean": [int(total) / n for total in tokens],
+        "final_tokens_mean": int(tokens[-1]) / n,
+        "stop_histogram": {str(block): stops[block] for block in sorted(stops)},
+        "missed_share": stops[0] / n if reduces else None,
+        "object_recall": _known_mean(frame["object_recall"]),
+        "sink_on_object": _known_mean(frame["sink_on_object"]),
+    }
+
+
+def _matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    for frame in (one, two):
+        if not frame["id"].is_unique:
+            raise RequestError("predictions hold an image twice: they cannot be compared by id")
+    one, two = one.sort_values("id"), two.sort_values("id")
+    if not np.array_equal(one["id"].to_numpy(), two["id"].to_numpy()):
+        common = len(np.intersect1d(one["id"], two["id"]))
+        raise RequestError(
+            f"predictions are over different images ({len(one)} and {len(two)}, {common} in "
+            f"common): "
+            "compare runs over the same data and limit"
+        )
+    if not np.array_equal(one["label"].to_numpy(), two["label"].to_numpy()):
+        raise RequestError("predictions give the same images different labels: use one label set")
+    readable = one["error"].isna().to_numpy() & two["error"].isna().to_numpy()
+    if not readable.any():
+        raise RequestError("no image was read in both runs: there is nothing to compare")
+    return one[readable], two[readable]
+
+
+def _bonett_price(b: int, c: int, n: int) -> tuple[float, float]:
+    """Adjusted Wald interval of a paired difference of shares (Bonett and Price 2012): one more
+    image in each discordant cell, so that it has a width and its coverage where few images differ.
+    """
+    lost, won, total = (b + 1) / (n + 2), (c + 1) / (n + 2), n + 2
+    half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / total)
+    return won - lost - float(half), won - lost + float(half)
+
+
+def _macs(frame: pd.DataFrame) -> dict[str, float]:
+    """Exact means of the integer MACs over the images, and the sample deviation of their sum, in
+    1e9.
+    """
+    n = len(frame)
+    backbone, method = frame["macs_backbone"].tolist(), frame["macs_method"].tolist()
+    total = np.array([b + m for b, m in zip(backbone, method, strict=True)], dtype=np.float64)
+    return {
+        "gmacs_backbone": sum(backbone) / n / 1e9,
+        "gmacs_method": sum(method) / n / 1e9,
+        "gmacs_sd": float(total.std(ddof=1)) / 1e9 if n > 1 else 0.0,
+    }
+
+
+def _known_mean(column: pd.Series) -> float | None:
+    """Mean over the images that have the quantity, summed exactly (so in any order), None if none
+    has.
+    """
+    known = column.dropna().tolist()
+    return math.fsum(known) / len(known) if known else None

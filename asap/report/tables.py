@@ -1,0 +1,183 @@
+"""Results -> the table: pure functions of records, nothing measured here and nothing invented.
+
+What nobody measured is an empty cell with a footnote that says why. FLOPs (%) is exact, from the
+multiply-accumulates of backbone and method together; intervals and p values come from predictions
+paired image by image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from asap.errors import RequestError
+from asap.report import columns as layout
+from asap.report import paper
+from asap.report.columns import ROW
+from asap.report.premise import premise_remark
+from asap.report.render import Table
+from asap.report.result import CellResult
+from asap.report.rows import PAPER_KEYS, make_row
+
+__all__ = ["build_table", "parts", "premise_remark"]
+
+_MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
+
+
+def build_table(results: Sequence[CellResult], remarks: Sequence[str] = ()) -> Table:
+    """The whole table: one row a result, every column. Its CSV is the machine-readable form.
+
+    The first result of a backbone whose method is `dense` is the baseline of its rows. Raises
+    RequestError if the records mix data sets, precisions or (for speed) devices, or if there is no
+    record at all.
+    """
+    _refuse_mixtures(results)
+    backbones = _backbones(results)
+    dense = _baselines(results, backbones)
+    rows = tuple(
+        make_row(cell, backbone, dense.get(backbone), _has_speed(results, backbones, backbone))
+        for cell, backbone in zip(results, backbones, strict=True)
+    )
+    gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
+    columns = layout.columns(gmacs)
+    table = Table(
+        title="Results",
+        columns=columns,
+        rows=rows,
+        caption=_caption(results, dense),
+        remarks=tuple(remarks),
+        column_notes=_column_notes(results, backbones),
+        csv_keys=layout.csv_keys(columns),
+    )
+    return _without_undefined(table, any(paper.paper_model(b) for b in backbones))
+
+
+def parts(table: Table) -> tuple[Table, ...]:
+    """The table cut for a page: accuracy and cost; beside the paper's numbers, if it has this
+    backbone; speed, tokens and sinks. The caption stands above the first, the remarks below the
+    last.
+    """
+    first = table.select("Accuracy and cost", (ROW, layout.FORM, layout.PAIRED, layout.COST))
+    paper_too = table.select("Beside the paper", (ROW, layout.FORM, layout.PUBLISHED))
+    last = table.select("Speed, tokens and sinks", (ROW, layout.SPEED, layout.TOKENS))
+    in_paper = any(column.group == layout.PUBLISHED for column in table.columns)
+    middle = [replace(paper_too, caption=(), remarks=())] if in_paper else []
+    return replace(first, remarks=()), *middle, replace(last, caption=())
+
+
+def _refuse_mixtures(results: Sequence[CellResult]) -> None:
+    records = [record for cell in results for record in cell.records]
+    if not records:
+        raise RequestError("no finished record to make a table of: run an experiment first")
+    speeds = [cell.throughput for cell in results if cell.throughput is not None]
+    _refuse_mixed("data set", "data", records)
+    _refuse_mixed("precision", "precision", records)
+    _refuse_mixed("device of throughput", "device_name", speeds)
+
+
+def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> None:
+    found = list(dict.fromkeys(str(record[key]) for record in records))
+    if len(found) > 1:
+        raise RequestError(
+            f"one table holds one {what}, these records have {' and '.join(map(repr, found))}: "
+            "make one table of each"
+        )
+
+
+def _backbones(results: Sequence[CellResult]) -> list[str]:
+    """Each row's backbone; a cell without any record takes that of the row above (or the first
+    known).
+    """
+    known = next(cell.backbone for cell in results if cell.backbone is not None)
+    found = []
+    for cell in results:
+        known = cell.backbone or known
+        found.append(known)
+    return found
+
+
+def _baselines(results: Sequence[CellResult], backbones: Sequence[str]) -> dict[str, CellResult]:
+    """The first dense result of each backbone."""
+    found: dict[str, CellResult] = {}
+    for cell, backbone in zip(results, backbones, strict=True):
+        if cell.is_dense:
+            found.setdefault(backbone, cell)
+    return found
+
+
+def _has_speed(results: Sequence[CellResult], backbones: Sequence[str], backbone: str) -> bool:
+    pairs = zip(results, backbones, strict=True)
+    return any(cell.throughput is not None and name == backbone for cell, name in pairs)
+
+
+def _column_notes(results: Sequence[CellResult], backbones: Sequence[str]) -> dict[str, list[str]]:
+    notes = {
+        "flops_pct": [
+            "Multiply-accumulates (the paper says FLOPs) of backbone and method together, against "
+            "dense, unrounded."
+        ],
+        "throughput_pct": [
+            "Against the eager dense baseline. The paper's column was taken on an RTX 4090 and is "
+            "comparable only with "
+            "this ratio in float32 on that device."
+        ],
+        "flops_pct_rounded": [
+            "The backbone's multiply-accumulates alone, rounded as the paper rounds them: what "
+            "its column compares with."
+        ],
+        "object_recall_pct": [
+            "Object patches whose final token holds object patches only, as a share of all."
+        ],
+        "top1_minus_paper": [
+            "The paper's numbers are for the 50,000 ImageNet-1k validation images."
+        ],
+    }
+    if any(cell.accuracy is not None and cell.accuracy["clustered"] for cell in results):
+        notes["mcnemar_p"] = [
+            "McNemar's exact test takes the images as independent; the interval allows for images "
+            "that share a source."
+        ]
+    pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
+    for note in paper.footnotes("image_classification", pairs):
+        if not note.methods and note.column is not None:
+            notes.setdefault(PAPER_KEYS[note.column][0], []).append(note.text)
+    return notes
+
+
+def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> tuple[str, ...]:
+    records = [record for cell in results for record in cell.records]
+    lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
+    for backbone, cell in dense.items():
+        if cell.accuracy is not None:
+            low, high = cell.accuracy["top1_interval"]
+            lines[0] += (
+                f" Dense {paper.paper_model(backbone) or backbone}: top-1 "
+                f"{cell.accuracy['top1']:.2f} %, "
+                f"95 % interval [{low:.2f}, {high:.2f}]."
+            )
+    settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)
+    return (*lines, *settings)
+
+
+def _setting(record: Mapping[str, Any]) -> str:
+    short = " A short version: an indication, not a measurement." if record["short"] else ""
+    return (
+        f"Throughput on {record['device_name']}: {record['precision']}, "
+        f"batch {record['batch_size']}, {record['threads']} threads, {record['n_images']} images, "
+        f"{record['rounds']} alternating rounds; medians and 95 % intervals.{short}"
+    )
+
+
+def _without_undefined(table: Table, in_paper: bool) -> Table:
+    """Leave out of the shown columns (not of the CSV) what the data or the paper cannot have."""
+    published = {k for c in table.columns if c.group == layout.PUBLISHED for k in c.keys}
+    hidden = set() if in_paper else published
+    remarks = table.remarks
+    masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]
+    if masks and all(value is None for value in masks):
+        hidden |= _MASK_KEYS
+        remarks += (
+            "The data set has no object masks: sinks on the object and object recall are "
+            "undefined.",
+        )
+    kept = tuple(column for column in table.columns if not hidden & set(column.keys))
+    return replace(table, columns=kept, remarks=remarks)

@@ -1,0 +1,45 @@
+"""Mirror a finished cell to TensorBoard. The records on disk are the truth; this may fail.
+
+Called after the record is on disk. Whatever goes wrong here is one warning, never an exception.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asap.report.result import CellResult, curves, scalars
+
+
+def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> bool:
+    """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
+
+    Written again, it replaces what was there. True if it was written; False, after a warning.
+    """
+    try:
+        _log(result, config, directory)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logging.warning("TensorBoard: %s was not logged: %s", result.label, reason)
+        return False
+    return True
+
+
+def _log(result: CellResult, config: Mapping[str, Any], directory: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    if result.key is None:
+        raise ValueError("there is no record")
+    folder = directory / result.key
+    stale = list(folder.glob("events.out.tfevents.*"))
+    with SummaryWriter(log_dir=str(folder)) as writer:
+        writer.add_text("label", f"{result.label}, {result.backbone}")
+        writer.add_text("config", f"```\n{json.dumps(dict(config), indent=2, default=str)}\n```")
+        for name, value in scalars(result).items():
+            writer.add_scalar(f"summary/{name}", value)
+        for name, points in curves(result).items():
+            for block, value in points.items():
+                writer.add_scalar(f"block/{name}", value, global_step=block)
+    for file in stale:
+        file.unlink()

@@ -1,0 +1,359 @@
+"""The folder of records: one cell per key, and a file exists only when it is complete.
+
+    <root>/<key>/config.yaml  accuracy.json + predictions.parquet  or  throughput.json
+                 shard-<start>-<stop>.parquet    predictions of an unfinished run
+                 error.json                      why the last try failed
+                 *.corrupt                       set aside, never read again
+
+Every file is written beside its name, flushed to the disk and renamed, and a record comes after
+everything it stands for, so a process killed at any moment leaves nothing torn. Writers hold the
+cell's `lock()`.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+
+from asap.errors import RequestError
+from asap.runs.record import (
+    SCHEMA_VERSION,
+    AccuracyRecord,
+    DamagedPredictions,
+    ThroughputRecord,
+    decode_predictions,
+    encode_predictions,
+)
+
+log = logging.getLogger(__name__)
+
+_PROBE_BYTES = 64 * 1024
+_SHARD_NAME = re.compile(r"shard-(\d+)-(\d+)\.parquet")
+
+
+# ---- keys
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """16 hex digits that name a run: the SHA-256 of its identity as canonical JSON.
+
+    The order of keys and 3 against 3.0 make no difference. Raises `RequestError` on NaN and
+    infinity, `TypeError` on anything JSON has no form for.
+    """
+    plain = _canonical(identity, "identity")
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, (str, int)):  # bool is an int and stays true or false
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RequestError(f"{where}={value} names no run: give a finite number")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        return {_text(k, where): _canonical(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    raise TypeError(f"{where} is a {type(value).__name__}: use plain Python values")
+
+
+def _text(key: Any, where: str) -> str:
+    if not isinstance(key, str):  # JSON would turn 1 into "1", which another key may already be
+        raise TypeError(f"{where} has the key {key!r}: keys must be strings")
+    return key
+
+
+# ---- disk
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn a disk's refusal (full, read-only, not permitted) into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RequestError(
+            f"{path} cannot be used ({reason}): free space, make it writable, "
+            "or choose another results folder"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with _disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_through(beside, content)
+            beside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Write and wait until the bytes are on the disk: a rename must not overtake them."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> bytes | None:
+    """The content, None if there is no such file."""
+    with _disk(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the file system can."""
+    with suppress(OSError):  # some network file systems refuse; the files themselves are safe
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair, from a file name that is not UTF-8, comes out as JSON's own \udcxx.
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _yaml_bytes(config: Mapping[str, Any]) -> bytes:
+    plain = json.loads(json.dumps(config))  # tuples become lists; objects are refused
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
+
+
+# ---- the store
+
+
+class Store:
+    """All cells under one folder. Raises `RequestError` when the folder cannot be written."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        probe = self.root / ".probe"
+        with _disk(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                _write_through(probe, bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+
+    def cell(self, key: str) -> "Cell":
+        return Cell(self.root, key)
+
+    def cells(self) -> list["Cell"]:
+        """The cells that hold a complete record, sorted by key."""
+        folders = sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        found = [Cell(self.root, name) for name in folders]
+        return [cell for cell in found if cell.accuracy() or cell.throughput()]
+
+
+class Cell:
+    """The files of one key. Reading makes no folder."""
+
+    def __init__(self, root: Path, key: str):
+        self.key = key
+        self.path = Path(root) / key
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the cell against other processes; waits, saying so, while one of them holds it."""
+        with _disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.warning("%s: another process is working on this cell: waiting", self.key)
+                lock.acquire()
+        try:
+            self._tidy()
+            yield
+        finally:
+            lock.release()
+
+    # -- reading
+
+    def accuracy(self) -> AccuracyRecord | None:
+        """The accuracy record, or None unless it and its predictions are there."""
+        if not self._file("predictions.parquet").exists():
+            return None
+        record = self._record("accuracy.json", AccuracyRecord.__required_keys__)
+        return cast(AccuracyRecord | None, record)
+
+    def throughput(self) -> ThroughputRecord | None:
+        """The throughput record, or None unless it is complete."""
+        record = self._record("throughput.json", ThroughputRecord.__required_keys__)
+        return cast(ThroughputRecord | None, record)
+
+    def predictions(self) -> pd.DataFrame:
+        """One row per image, in the columns of `PREDICTION_SCHEMA`; lists come as arrays.
+
+        Raises `RequestError` when they are missing, and when they are damaged: then they are set
+        aside, so the cell counts as not yet measured.
+        """
+        path = self._file("predictions.parquet")
+        content = _read(path)
+        if content is None:
+            raise RequestError(f"{path} is missing: run the command again")
+        try:
+            return decode_predictions(content)
+        except DamagedPredictions as error:
+            self._set_aside(path, error)
+            raise RequestError(f"{path} was damaged: run the command again") from error
+
+    def shards(self) -> list[tuple[int, int, pd.DataFrame]]:
+        """What an interrupted run left: (start, stop, rows), sorted, no image twice.
+
+        A shard that cannot be read, or that overlaps one before it, is deleted with a warning.
+        """
+        found: list[tuple[int, int, pd.DataFrame]] = []
+        for start, stop, path in sorted(self._shard_files()):
+            frame = self._read_shard(path, start, stop)
+            if frame is None or (found and start < found[-1][1]):
+                log.warning("%s: %s is damaged or overlaps: deleted", self.key, path.name)
+                with _disk(path):
+                    path.unlink(missing_ok=True)
+            else:
+                found.append((start, stop, frame))
+        return found
+
+    # -- writing
+
+    def write_shard(self, start: int, stop: int, frame: pd.DataFrame) -> None:
+        """Keep the predictions of images `start` to `stop - 1`, each once (else ValueError)."""
+        _check_rows(frame, start, stop)
+        _write(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
+
+    def finish_accuracy(
+        self, config: Mapping[str, Any], record: AccuracyRecord, predictions: pd.DataFrame
+    ) -> None:
+        """Write the run's results, the record last, then remove what only a resume needs."""
+        self._check(record, AccuracyRecord.__required_keys__)
+        _check_rows(predictions, 0, record["n"] + record["n_failed"])
+        # Encoded before anything is written: a value with no JSON form must not cost a cell.
+        rows = encode_predictions(predictions)
+        settings, entry = _yaml_bytes(config), _json_bytes(record)
+        self._remove(self._file("accuracy.json"))  # an old record must not describe new rows
+        _write(self._file("predictions.parquet"), rows)
+        _write(self._file("config.yaml"), settings)
+        _write(self._file("accuracy.json"), entry)
+        self._tidy()
+
+    def finish_throughput(self, config: Mapping[str, Any], record: ThroughputRecord) -> None:
+        """Write the run's settings, then its record."""
+        self._check(record, ThroughputRecord.__required_keys__)
+        settings, entry = _yaml_bytes(config), _json_bytes(record)
+        _write(self._file("config.yaml"), settings)
+        _write(self._file("throughput.json"), entry)
+        self._tidy()
+
+    def fail(self, error: BaseException) -> None:
+        """Write down why the run failed; the next run tries again."""
+        report = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        _write(self._file("error.json"), _json_bytes(report))
+
+    # -- parts
+
+    def _file(self, name: str) -> Path:
+        return self.path / name
+
+    def _shard_files(self) -> Iterator[tuple[int, int, Path]]:
+        for path in self.path.glob("shard-*.parquet"):
+            if match := _SHARD_NAME.fullmatch(path.name):
+                yield int(match[1]), int(match[2]), path
+
+    def _read_shard(self, path: Path, start: int, stop: int) -> pd.DataFrame | None:
+        try:
+            frame = decode_predictions(_read(path) or b"")
+        except DamagedPredictions:
+            return None
+        return frame if _covers(frame, start, stop) else None
+
+    def _record(self, name: str, fields: frozenset[str]) -> dict[str, Any] | None:
+        path = self._file(name)
+        content = _read(path)
+        if content is None:
+            return None
+        try:
+            record = json.loads(content)
+        except ValueError as error:
+            self._set_aside(path, error)
+            return None
+        return record if self._usable(path, record, fields) else None
+
+    def _usable(self, path: Path, record: Any, fields: frozenset[str]) -> bool:
+        """Whether a parsed record is one of this version, of this cell and has every field."""
+        if not isinstance(record, dict):
+            self._set_aside(path, "no record in it")
+        elif record.get("schema_version") != SCHEMA_VERSION:
+            version = record.get("schema_version")
+            log.warning("%s: %s has schema version %s: ignored", self.key, path.name, version)
+        elif record.get("key") != self.key:  # a folder copied or renamed by hand
+            log.warning("%s: %s belongs to %s: ignored", self.key, path.name, record.get("key"))
+        elif missing := sorted(fields - record.keys()):
+            self._set_aside(path, f"it lacks {', '.join(missing)}")
+        else:
+            return True
+        return False
+
+    def _check(self, record: Mapping[str, Any], fields: frozenset[str]) -> None:
+        if missing := sorted(fields - record.keys()):
+            raise ValueError(f"the record lacks {', '.join(missing)}")
+        if (record["key"], record["schema_version"]) != (self.key, SCHEMA_VERSION):
+            raise ValueError(f"the record is not one of cell {self.key}, version {SCHEMA_VERSION}")
+
+    def _set_aside(self, path: Path, reason: object) -> None:
+        log.warning("%s: %s is damaged (%s): set aside", self.key, path.name, reason)
+        with suppress(OSError):  # records on a read-only disk can still be left unread
+            path.replace(path.with_name(path.name + ".corrupt"))
+
+    def _tidy(self) -> None:
+        """Remove what killed processes and earlier tries left. Needs the lock."""
+        self._remove(*self.path.glob(".*.tmp"))
+        if self.accuracy() or self.throughput():
+            self._remove(self._file("error.json"), *(path for *_, path in self._shard_files()))
+
+    def _remove(self, *paths: Path) -> None:
+        for path in paths:
+            with _disk(path):
+                path.unlink(missing_ok=True)
+
+
+def _check_rows(frame: pd.DataFrame, start: int, stop: int) -> None:
+    if not _covers(frame, start, stop):
+        raise ValueError(f"the rows are not those of images {start} to {stop - 1}, each once")
+
+
+def _covers(frame: pd.DataFrame, start: int, stop: int) -> bool:
+    return sorted(frame["index"]) == list(range(start, stop))

@@ -1,0 +1,45 @@
+"""What every test runs under: no network, silent dashboards, repeatable draws, few threads."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+_scratch = tempfile.TemporaryDirectory(prefix="asap-tests-")
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",  # a missing weight fails at once instead of after retries
+    "MPLBACKEND": "Agg",
+    "MPLCONFIGDIR": _scratch.name,
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "WANDB_DIR": _scratch.name,
+    "WANDB_DATA_DIR": _scratch.name,
+    "WANDB_CACHE_DIR": _scratch.name,
+    "WANDB_CONFIG_DIR": _scratch.name,
+}
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import asap  # noqa: F401  (first: it makes torchvision importable)
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile(
+    "asap",
+    deadline=None,  # the first call of a torch operator takes long
+    derandomize=bool(os.environ.get("CI")),
+    database=None,
+)
+hypothesis.settings.load_profile("asap")
+
+
+def pytest_unconfigure() -> None:
+    _scratch.cleanup()
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    """`set_threads(n)` makes torch compute on n threads until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

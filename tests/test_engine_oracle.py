@@ -1,0 +1,90 @@
+"""The engine against the one-image float64 references, which share no code with it."""
+
+import copy
+import functools
+from collections import Counter
+
+import asap
+import pytest
+import torch
+from asap.methods import Asap, ToMe
+from draws import Draw, draws, models
+from reference.asap_ref import Result, reference_asap
+from reference.tome_ref import reference_tome
+
+EXEMPT = 1e-5  # margins under this may fall either way in float32
+KEYS = ("margin_mass", "margin_sink", "margin_bin")
+
+
+@functools.cache
+def model(key: str, dtype: torch.dtype) -> torch.nn.Module:
+    return copy.deepcopy(models()[key]()).to(dtype)
+
+
+@functools.cache
+def all_draws() -> list[tuple[Draw, Result]]:
+    """240 draws with the reference's answers."""
+    found = []
+    for draw in draws(240, seed=3):
+        reduced = asap.ReducedViT(model(draw.model_key, torch.float64), Asap(**draw.options))
+        _, trace = reduced(draw.image[None].double(), [draw.image_id], return_trace=True)
+        anchor = int(trace.sink) if draw.options.get("anchor") == "random" else None
+        random_anchor = {"random_anchor": max(anchor, 0)} if anchor is not None else {}
+        image = draw.image.double()
+        reference = model(draw.model_key, torch.float64)
+        found.append((draw, reference_asap(reference, image, **random_anchor, **draw.options)))
+    return found
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    theirs = theirs.double().flatten()
+    return float((ours.double().flatten() - theirs).abs().max() / theirs.abs().max())
+
+
+def test_draws_stop_in_many_blocks() -> None:
+    stops = Counter(result.stop_block for _, result in all_draws())
+    assert sum(count >= 10 for block, count in stops.items() if block > 0) >= 5, stops
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
+    compared = 0
+    for draw, expected in all_draws():
+        reduced = asap.ReducedViT(model(draw.model_key, dtype), Asap(**draw.options))
+        logits, trace = reduced(draw.image[None].to(dtype), [draw.image_id], return_trace=True)
+        margins = torch.stack([getattr(trace, key) for key in KEYS])
+        if dtype == torch.float32 and bool((margins < EXEMPT).any()):
+            continue
+        compared += 1
+        where = f"{draw.model_key} {draw.options}"
+        assert int(trace.stop_block) == expected.stop_block, where
+        assert int(trace.sink) == expected.sink, where
+        assert trace.assignment[0].tolist() == list(expected.assignment), where
+        assert trace.tokens[0].tolist() == list(expected.tokens), where
+        assert difference(logits, torch.as_tensor(expected.logits)) < tolerance, where
+        mass = torch.as_tensor(expected.mass, dtype=torch.float64)
+        assert torch.allclose(trace.mass[0].double(), mass, rtol=1e-5, equal_nan=True), where
+        assert int(trace.macs_backbone) == expected.macs_backbone, where
+        assert int(trace.macs_method) == expected.macs_method["total"], where
+    assert compared >= 200
+
+
+@pytest.mark.parametrize("proportional", [True, False])
+@pytest.mark.parametrize("r", [0, 3, 7, (4, -1.0), [5, 0, 9, 2]])
+@pytest.mark.parametrize("key", sorted(models()))
+def test_tome_equals_the_reference(key: str, r: object, proportional: bool) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
+        backbone = model(key, dtype)
+        size = backbone.patch_embed.img_size
+        image = torch.randn(3, *size, generator=torch.Generator().manual_seed(7))
+        expected = reference_tome(
+            model(key, torch.float64), image.double(), r, proportional_attention=proportional
+        )
+        if dtype == torch.float32 and expected.margin < EXEMPT:
+            continue
+        reduced = asap.ReducedViT(backbone, ToMe(r, proportional))
+        logits, trace = reduced(image[None].to(dtype), return_trace=True)
+        assert trace.tokens[0].tolist() == list(expected.tokens)
+        assert trace.assignment[0].tolist() == list(expected.assignment)
+        assert difference(logits, torch.as_tensor(expected.logits)) < tolerance
+        assert int(trace.macs_backbone) == expected.macs_backbone

@@ -1,0 +1,185 @@
+"""The project's own promises: floors, pins, commands, and what the test run itself checks."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+# Rooms of the house and the floor they are on (docs/architecture.md). A file imports only from
+# floors below its own, or from its own room. `asap/__init__.py` shows the public API: the roof.
+ROOF = 9
+FLOORS = {
+    **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 6),
+    **dict.fromkeys(("runner", "calibrate"), 5),
+    **dict.fromkeys(("measure", "sweep", "video"), 4),
+    "engine": 3,
+    **dict.fromkeys(("methods", "report"), 2),
+    **dict.fromkeys(("core", "backbones", "data", "runs", "tokens"), 1),
+    **dict.fromkeys(("_compat", "errors"), 0),
+}
+SOURCES = sorted((ROOT / "asap").rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """The dotted name below asap of a file, "" for asap/__init__.py."""
+    parts = path.relative_to(ROOT / "asap").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """The longest entry of FLOORS that the module is or lies in; KeyError if there is none."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:length])) in FLOORS:
+            return name
+    if module == "":
+        return ""
+    raise KeyError(f"asap.{module} is in no room: add it to FLOORS in tests/test_project.py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name below asap) of everything of the project that the file imports."""
+    package = ["asap", *path.relative_to(ROOT / "asap").parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            names = [
+                f"{source}.{alias.name}" if source == "asap" else source for alias in node.names
+            ]
+        for name in dict.fromkeys(names):
+            if name.split(".")[0] == "asap":
+                yield node.lineno, name.removeprefix("asap").removeprefix(".")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_imports_only_from_floors_below_or_its_own_room(path):
+    room = room_of(module_of(path))
+    floor = FLOORS.get(room, ROOF)
+    for line, target in imports(path):
+        other = room_of(target)
+        below = FLOORS.get(other, ROOF) < floor
+        assert below or other == room, (
+            f"{path.relative_to(ROOT)}:{line} (floor {floor}) imports asap.{target}"
+        )
+
+
+def requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(r) for r in sum(extras, start=[*PROJECT["dependencies"]])]
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    found = dict(line.split("==") for line in lines)
+    assert len(found) == len(lines), "a package is pinned twice"
+    assert all(name == canonicalize_name(name) for name in found)
+    return {name: Version(version) for name, version in found.items()}
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
+def test_the_pin_of_a_requirement_is_in_its_range(requirement):
+    assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_pins_fit_cpu_and_cuda_builds():
+    assert [name for name, version in pins().items() if version.local] == []
+
+
+def test_what_users_ask_for_is_an_ordinary_dependency():
+    names = {Requirement(r).name for r in PROJECT["dependencies"]}
+    wanted = "torch torchvision timm hydra-core omegaconf decord av fvcore pandas pyarrow wandb"
+    assert set(wanted.split()) <= names
+
+
+def test_ci_runs_the_command_of_the_readme():
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    command = [line for line in lines if line and not line.startswith("#")][-1]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    documented = re.findall(r"`(make test[^`]*)`|^(?:\$ )?(make test[^#\n]*)", readme, re.MULTILINE)
+    assert command == "make test"
+    assert {(inline or block).strip() for inline, block in documented} == {command}
+
+
+def test_every_documented_make_target_exists():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    named = re.findall(r"(?:`|^(?:\$ )?)make ([a-z-]+)", readme, re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
+def test_make_without_imagenet_says_so_in_one_line():
+    command = ["make", "--no-print-directory", "imagenet-deit-base", "IMAGENET="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "IMAGENET is empty" in done.stderr
+
+
+def test_shapes_are_checked_while_the_tests_run():
+    assert any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path)
+
+
+def test_warnings_of_the_project_are_errors_and_of_others_are_not():
+    def warn(module):
+        warnings.warn_explicit("a warning", UserWarning, "file.py", 1, module=module)
+
+    with pytest.raises(UserWarning):
+        warn("asap.core.diffusion")
+    with pytest.raises(UserWarning):  # raised by asap with stacklevel=2, in the name of its caller
+        warn(__name__)
+    with pytest.warns(UserWarning):
+        warn("someone.else")
+
+
+# A stand-in torchvision: how it begins, and what the guard makes of it.
+TORCHVISIONS = {
+    "works": (
+        "lib = torch.library.Library('torchvision', 'DEF'); lib.define('nms(Tensor t) -> Tensor')",
+        "0 declared, imported 1 times",
+    ),
+    "lacks its operators": ("", "1 declared, imported 2 times"),
+    "is broken otherwise": ("raise RuntimeError('another reason')", "RuntimeError: another reason"),
+}
+TORCHVISION = """
+import builtins
+import torch
+
+builtins.imported = getattr(builtins, "imported", 0) + 1
+{beginning}
+torch.library.register_fake("torchvision::nms")(lambda *args: args[0])
+"""
+GUARDED = """
+import builtins
+import runpy
+import sys
+
+sys.path.insert(0, sys.argv[1])
+found = runpy.run_path(sys.argv[2])
+sys.stdout.write(f"{len(found['_definitions'])} declared, imported {builtins.imported} times")
+"""
+
+
+@pytest.mark.parametrize("state", TORCHVISIONS)
+def test_the_guard_repairs_torchvision_only_if_operators_are_missing(state, tmp_path):
+    beginning, expected = TORCHVISIONS[state]
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(TORCHVISION.format(beginning=beginning))
+    command = [sys.executable, "-c", GUARDED, tmp_path, ROOT / "asap" / "_compat.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout or done.stderr.strip().splitlines()[-1]) == expected

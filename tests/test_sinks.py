@@ -1,0 +1,202 @@
+"""Dashboards and figures: they hold what the records hold, and can never cost a result."""
+
+import logging
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asap.report import tensorboard, wandb
+from asap.report.figures import Panel, accuracy_vs_macs, scene_panels
+from asap.report.labels import place_labels
+from asap.report.result import CellResult, curves, scalars
+
+NAN = float("nan")
+
+
+def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome", ours=False):
+    accuracy = {
+        "key": key,
+        "identity": {},
+        "method": {"name": name, "options": {"r": 4}},
+        "backbone": "digits_vit",
+        "n": 2,
+        "n_failed": 0,
+        "top1": top1,
+        "top5": 100.0,
+        "top1_interval": [top1 - 4, top1 + 3],
+        "gmacs_backbone": macs,
+        "gmacs_method": 0.25,
+        "gmacs_sd": 0.0,
+        "gmacs_no_attention": None,
+        "tokens_mean": [65.0, 40.0, 15.0],
+        "final_tokens_mean": 15.0,
+        "missed_share": 0.5,
+        "object_recall": None,
+        "sink_on_object": None,
+        "object_share": None,
+        "precision": "float32",
+    }
+    frame = pd.DataFrame({"mass": [[1.0, 3.0], [2.0, NAN], None]})
+    speed = {
+        "key": "speed",
+        "images_per_s": {"median": 321.0},
+        "ratio_fused": {"median": 1.25},
+        "ratio_eager": None,
+    }
+    return CellResult(label, None, ours, accuracy, frame, speed)
+
+
+@pytest.fixture
+def quiet_wandb(monkeypatch, tmp_path):
+    for name in ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / name.lower()))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    return tmp_path / "dashboards"
+
+
+def log(result, mode, folder):
+    return wandb.log_cell(result, {"method": {"r": 4}}, mode, "asap", None, "demo", folder)
+
+
+def test_scalars_and_curves_by_hand():
+    found = scalars(cell())
+    assert found["gmacs"] == 1.75
+    assert (found["top1_lo"], found["top1_hi"]) == (76.0, 83.0)
+    assert (found["images_per_s"], found["ratio_fused"]) == (321.0, 1.25)
+    assert "ratio_eager" not in found
+    assert "object_recall" not in found
+    assert curves(cell())["tokens"] == {1: 65.0, 2: 40.0, 3: 15.0}
+    assert curves(cell())["mass"] == {1: 1.5, 2: 3.0}  # block 2: one image was still unreduced
+
+
+def test_curves_of_a_method_without_mass():
+    frame = pd.DataFrame({"mass": [[NAN, NAN], [NAN, NAN]]})
+    result = CellResult("ToMe", None, False, None, frame, None)
+    assert curves(result) == {"mass": {}}
+    assert scalars(result) == {}
+
+
+def test_wandb_offline_writes_the_run(quiet_wandb):
+    assert log(cell(), "offline", quiet_wandb)
+    (file,) = quiet_wandb.glob("wandb/offline-run-*-00c0ffee00c0ffee/run-00c0ffee00c0ffee.wandb")
+    content = file.read_bytes()
+    for expected in (b"top1", b"80.0", b"block/tokens", b"block/mass", b"demo", b"digits_vit"):
+        assert expected in content
+    assert log(cell(), "offline", quiet_wandb)  # again: a second run folder of the same id
+
+
+def test_wandb_disabled_writes_nothing(quiet_wandb):
+    assert log(cell(), "disabled", quiet_wandb)
+    assert not quiet_wandb.exists()
+
+
+def expect_one_warning(caplog, text):
+    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert text in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_wandb_online_without_a_key_warns(quiet_wandb, caplog):
+    assert not log(cell(), "online", quiet_wandb)
+    expect_one_warning(caplog, "no API key")
+
+
+def test_wandb_not_installed_warns(quiet_wandb, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert not log(cell(), "offline", quiet_wandb)
+    expect_one_warning(caplog, "ToMe was not logged")
+
+
+def test_wandb_unwritable_folder_warns(quiet_wandb, caplog, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert not log(cell(), "offline", tmp_path / "file" / "folder")
+    expect_one_warning(caplog, "was not logged")
+
+
+def test_wandb_failing_half_way_warns_and_finishes(quiet_wandb, caplog, monkeypatch):
+    def fail(run, result):
+        raise RuntimeError("the disk\nis full")
+
+    monkeypatch.setattr(wandb, "_write", fail)
+    assert not log(cell(key="1111111111111111"), "offline", quiet_wandb)
+    expect_one_warning(caplog, "the disk is full")
+    monkeypatch.undo()
+    import wandb as library
+
+    assert library.run is None
+
+
+def test_nothing_recorded_warns(quiet_wandb, caplog, tmp_path):
+    empty = CellResult("Lost", None, False, None, None, None)
+    assert not log(empty, "offline", quiet_wandb)
+    expect_one_warning(caplog, "there is no record")
+    caplog.clear()
+    assert not tensorboard.log_cell(empty, {}, tmp_path)
+    expect_one_warning(caplog, "there is no record")
+
+
+def test_tensorboard_reads_back_and_replaces(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for top1 in (10.0, 80.0):  # the second time replaces the first
+        assert tensorboard.log_cell(cell(top1=top1), {"method": {"r": 4}}, tmp_path)
+    (file,) = (tmp_path / "00c0ffee00c0ffee").iterdir()
+    events = EventAccumulator(str(file.parent))
+    events.Reload()
+    assert [event.value for event in events.Scalars("summary/top1")] == [80.0]
+    tokens = [(event.step, event.value) for event in events.Scalars("block/tokens")]
+    assert tokens == [(1, 65.0), (2, 40.0), (3, 15.0)]
+
+
+def test_tensorboard_not_installed_warns(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert not tensorboard.log_cell(cell(), {}, tmp_path)
+    expect_one_warning(caplog, "ToMe was not logged")
+
+
+def panel(stop_block=3):
+    image = np.random.default_rng(0).integers(0, 255, (30, 45, 3)).astype(np.uint8)
+    values = np.linspace(0, 1, 6)
+    maps = (values, values, np.arange(6) % 3, values > 0.4) if stop_block else [np.full(6, NAN)] * 4
+    return Panel(image, "3", "8", (2, 3), 4 if stop_block else -1, *maps, stop_block, 5)
+
+
+def test_scene_panels_are_the_same_bytes_each_time(tmp_path):
+    panels = [panel(), panel(stop_block=0)]  # the second has no maps to draw
+    one = scene_panels(panels, tmp_path / "one" / "scenes.svg")
+    two = scene_panels(panels, tmp_path / "two" / "scenes")
+    assert [path.suffix for path in one] == [".svg", ".png"]
+    for first, second in zip(one, two, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    assert scene_panels([panel(stop_block=0)], tmp_path / "three")
+    with pytest.raises(ValueError, match="at least one image"):
+        scene_panels([], tmp_path / "four")
+
+
+def test_accuracy_vs_macs_is_written(tmp_path):
+    results = [cell("dense", 90.0, 3.0, name="dense"), cell(), cell("Quiet", 80.1, 1.51, ours=True)]
+    one, two = (accuracy_vs_macs(results, tmp_path / name)[0] for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    with pytest.raises(ValueError, match="nothing to draw"):
+        accuracy_vs_macs([CellResult("x", None, False, None, None, None)], tmp_path / "three")
+
+
+def test_labels_of_crowded_points_do_not_overlap():
+    figure = Figure(figsize=(8, 6))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = [(1.0 + 0.001 * i, 2.0 + 0.001 * i) for i in range(6)] + [(2.0, 3.0)]
+    axes.plot(*zip(*points, strict=True), "o")
+    axes.margins(0.4)
+    place_labels(axes, points, [f"method {i}" for i in range(7)], [])
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 7
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[i + 1 :])

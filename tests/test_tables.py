@@ -1,0 +1,422 @@
+"""Tables from hand-made records: every expected number is worked out beside it."""
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+
+from asap.errors import RequestError
+from asap.report import paper
+from asap.report.premise import premise_remark
+from asap.report.result import CellResult
+from asap.report.tables import build_table, parts
+
+DEIT = "deit_base_patch16_224.fb_in1k"
+
+
+def predictions(right, **columns):
+    n = len(right)
+    values = {
+        "id": list(range(n)),
+        "label": [0] * n,
+        "cluster": list(range(n)),
+        "top5": [[0 if r else 1] for r in right],
+        "sink_on_object": [float("nan")] * n,
+        "error": [None] * n,
+    }
+    return pd.DataFrame(values | columns)
+
+
+def accuracy(name, top1, backbone_macs, method_macs, **changes):
+    record = {
+        "key": f"{name}-key",
+        "identity": {},
+        "method": {"name": name, "options": {}},
+        "backbone": "digits_vit",
+        "data": "ten scenes",
+        "n": 10,
+        "n_failed": 0,
+        "top1": top1,
+        "top5": 100.0,
+        "top1_interval": [top1 - 5, min(top1 + 5, 100.0)],
+        "clustered": False,
+        "gmacs_backbone": backbone_macs,
+        "gmacs_method": method_macs,
+        "gmacs_sd": 0.0,
+        "gmacs_no_attention": None,
+        "final_tokens_mean": 32.5,
+        "missed_share": None if name == "dense" else 0.125,
+        "object_recall": None,
+        "sink_on_object": None,
+        "object_share": None,
+        "precision": "float32",
+        "device": "cpu",
+    }
+    return record | changes
+
+
+def throughput(fused, eager, **changes):
+    def ratio(x):
+        return {"median": x, "q1": x, "q3": x, "lo": x - 0.01, "hi": x + 0.02}
+
+    speed = {"q1": 1.0, "q3": 1.0}
+    record = {
+        "key": "speed-key",
+        "identity": {},
+        "backbone": "digits_vit",
+        "data": "ten scenes",
+        "precision": "float32",
+        "device_name": "a small CPU",
+        "batch_size": 16,
+        "n_images": 64,
+        "threads": 2,
+        "rounds": 9,
+        "short": True,
+        "images_per_s": {"median": 250.0, **speed},
+        "fused_dense": {"median": 200.0, **speed},
+        "eager_dense": {"median": 160.0, **speed},
+        "ratio_fused": ratio(fused) if fused else None,
+        "ratio_eager": ratio(eager) if eager else None,
+        "refused": None,
+    }
+    return record | changes
+
+
+def cell(label, record, right=None, speed=None, **changes):
+    values = {
+        "label": label,
+        "paper_method": None,
+        "ours": False,
+        "accuracy": record,
+        "predictions": None if right is None else predictions(right),
+        "throughput": speed,
+    }
+    return CellResult(**(values | changes))
+
+
+DENSE = cell("Dense", accuracy("dense", 90.0, 2.0, 0.0), [1, 1, 1, 1, 1, 1, 1, 1, 1, 0])
+POOL = cell(
+    "Pooling",
+    accuracy("asap", 50.0, 1.5, 0.1),
+    [0, 0, 0, 0, 0, 1, 1, 1, 1, 1],
+    throughput(1.25, 1.5),
+)
+
+
+def lines(table):
+    return list(csv.DictReader(io.StringIO(table.to_csv())))
+
+
+def shown(table, row):
+    """A row of the Markdown as {column title: text}."""
+    grid = [line for line in table.to_markdown().splitlines() if line.startswith("|")]
+    cells = [[text.strip() for text in line.strip("|").split(" | ")] for line in grid]
+    return dict(zip(cells[0], cells[2 + row], strict=True))
+
+
+def test_numbers_by_hand():
+    row = lines(build_table([DENSE, POOL]))[1]
+    assert float(row["top1_base"]) == 90
+    assert float(row["top1"]) == 50
+    assert float(row["top1_delta"]) == -40
+    assert float(row["flops_pct"]) == pytest.approx(-20)  # (1.5 + 0.1) / 2 - 1
+    assert float(row["macs_pct_of_dense"]) == pytest.approx(80)
+    assert float(row["throughput_pct"]) == pytest.approx(50)  # against eager, 1.5 - 1
+    assert (row["mcnemar_b"], row["mcnemar_c"]) == ("5", "1")
+    assert float(row["mcnemar_p"]) == pytest.approx(14 / 64)
+    assert float(row["top1_err"]) == 50
+    assert float(row["infer_gmacs"]) == pytest.approx(1.6)
+    assert float(row["infer_samples_per_sec"]) == 250
+    assert float(row["missed_pct"]) == 12.5
+
+
+def test_markdown_by_hand():
+    first, last = parts(build_table([DENSE, POOL]))
+    row = shown(first, 1)
+    titles = [title.split(" (a)")[0].split(" (b)")[0] for title in row]
+    assert titles[:7] == [
+        *("Model", "Method", "Acc (%) base", "Acc (%) reduced", "Δ", "FLOPs (%)", "Throughput (%)")
+    ]
+    assert list(row.values())[:7] == [
+        *("digits_vit", "Pooling", "90.00", "50.00", "-40.00", "-20.00", "+50.00")
+    ]
+    # Bonett and Price with b = 5, c = 1, n = 10: -33.33 -+ 1.959964 * sqrt(5 / 108) * 100
+    assert row["Δ, 95 % interval"] == "[-75.51, +8.84]"
+    assert row["McNemar p"] == "0.219"
+    assert row["GMACs backbone + method = total"] == "1.500 + 0.100 = 1.600"
+    assert row["% of dense"] == "80.000"
+    assert row["n"] == "10"
+    speed = shown(last, 1)
+    assert speed["ratio to fused dense"] == "1.250 [1.240, 1.270]"
+    assert speed["ratio to eager dense"] == "1.500 [1.490, 1.520]"
+    assert (speed["img/s"], speed["fused dense"], speed["eager dense"]) == ("250", "200", "160")
+    assert speed["final tokens"] == "32.5"
+    assert "a small CPU" in first.to_markdown()
+    assert "an indication, not a measurement" in first.to_markdown()
+
+
+def test_dense_row_has_no_reduced_accuracy():
+    row = list(shown(parts(build_table([DENSE, POOL]))[0], 0).values())
+    assert row[2:7] == ["90.00", "–", "–", "–", "–"]
+    assert lines(build_table([DENSE, POOL]))[0]["flops_pct"] == ""
+
+
+def test_small_models_keep_their_digits():
+    small = [
+        cell("Dense", accuracy("dense", 90.0, 0.08765, 0.0)),
+        cell("ToMe", accuracy("tome", 80.0, 0.05, 0.00012)),
+    ]
+    text = parts(build_table(small))[0].to_markdown()
+    assert "0.05000 + 0.00012 = 0.05012" in text
+
+
+def test_missing_parts_are_empty_with_a_reason():
+    lost = cell("Lost", None, reason="out of memory at batch 1")
+    unpaired = cell(
+        "Unpaired", accuracy("tome", 80.0, 1.0, 0.0), speed=throughput(0, 0, refused="IQR 9 %")
+    )
+    table = build_table([DENSE, POOL, lost, unpaired])
+    first, last = parts(table)
+    text = first.to_markdown()
+    gone = list(shown(first, 2).values())
+    assert gone[2] == "90.00"  # the baseline's, which is known
+    assert gone[3] == gone[4] == gone[5]
+    mark = gone[3]
+    assert f"- {mark} No accuracy record: out of memory at batch 1." in text
+    mark = shown(first, 3)["Δ, 95 % interval"]
+    assert f"- {mark} No predictions beside both records, so nothing to pair." in text
+    mark = shown(last, 3)["ratio to fused dense"]
+    assert f"- {mark} No ratio: IQR 9 %." in last.to_markdown()
+    assert shown(last, 3)["img/s"] == "250"
+    raw = lines(table)
+    assert (
+        raw[2]["top1"] == raw[2]["flops_pct"] == raw[3]["mcnemar_p"] == raw[3]["ratio_fused"] == ""
+    )
+
+
+def test_speed_nobody_measured():
+    tome = cell("ToMe", accuracy("tome", 80.0, 1.0, 0.0), DENSE.predictions["id"] > 1)
+    first, last = parts(build_table([DENSE, tome]))
+    mark = list(shown(first, 1).values())[6]
+    assert f"- {mark} No throughput record: it was not measured." in first.to_markdown()
+    assert shown(last, 0)["img/s"] != "–"  # the dense row says so too
+
+
+def test_no_dense_baseline():
+    row = shown(parts(build_table([POOL]))[0], 0)
+    mark = row["Δ"]
+    assert list(row.values())[2] == row["% of dense"] == mark
+    assert "No dense record of this backbone" in parts(build_table([POOL]))[0].to_markdown()
+
+
+def test_first_dense_of_each_backbone_is_its_baseline():
+    other = {"backbone": "another_vit"}
+    results = [
+        DENSE,
+        cell("Dense again", accuracy("dense", 10.0, 9.0, 0.0)),
+        cell("Other dense", accuracy("dense", 70.0, 4.0, 0.0, **other)),
+        cell("Other ToMe", accuracy("tome", 60.0, 1.0, 0.0, **other)),
+        cell("ToMe", accuracy("tome", 60.0, 1.0, 0.0)),
+    ]
+    found = lines(build_table(results))
+    assert [float(row["top1_base"]) for row in found] == [90, 90, 70, 70, 90]
+    assert float(found[3]["flops_pct"]) == -75
+    assert float(found[4]["flops_pct"]) == -50
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (cell("x", accuracy("tome", 1.0, 1.0, 0.0, data="photos")), "one data set"),
+        (cell("x", accuracy("tome", 1.0, 1.0, 0.0, precision="bfloat16")), "one precision"),
+        (cell("x", None, speed=throughput(1, 1, precision="float16")), "one precision"),
+        (cell("x", None, speed=throughput(1, 1, device_name="a GPU")), "one device"),
+        (cell("x", accuracy("tome", 1.0, 1.0, 0.0), [1] * 9), "different images"),
+    ],
+)
+def test_mixtures_are_refused(other, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        build_table([DENSE, POOL, other])
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_recorded_is_refused():
+    with pytest.raises(RequestError, match="no finished record"):
+        build_table([cell("x", None)])
+
+
+def test_failed_images_are_counted():
+    failed = cell("Dense", accuracy("dense", 90.0, 2.0, 0.0, n=8, n_failed=2))
+    assert shown(parts(build_table([failed]))[0], 0)["n"] == "8 (2 failed)"
+
+
+def in_paper(label, name, top1, macs, method=None, **changes):
+    record = accuracy(name, top1, macs, 0.25, backbone=DEIT, data="ImageNet-1k validation")
+    return cell(label, record, paper_method=method, **changes)
+
+
+def test_beside_the_paper():
+    results = [
+        in_paper("Dense", "dense", 81.98, 17.3138),
+        in_paper("ToMe r=11", "tome", 80.50, 11.457, "ToMe"),
+        in_paper("Ours", "asap", 81.00, 11.0, "Ours (pool.)"),
+        in_paper("Random drop", "random_drop", 70.0, 11.0),
+        in_paper("Unknown", "asap", 70.0, 11.0, "No such row"),
+        in_paper("Quiet", "asap", 70.0, 11.0, ours=True, note="Found on training images."),
+    ]
+    table = build_table(results)
+    found = lines(table)
+    assert [row["model"] for row in found] == ["DeiT-Base"] * 6
+    assert (found[0]["paper_top1"], found[0]["paper_flops_pct"]) == ("81.8", "")
+    assert float(found[0]["top1_minus_paper"]) == pytest.approx(0.18)
+    tome = found[1]
+    assert (tome["paper_top1"], tome["paper_flops_pct"], tome["paper_throughput_pct"]) == (
+        *("80.68", "-34.09", "38.01"),
+    )
+    assert float(tome["top1_minus_paper"]) == pytest.approx(-0.18)
+    assert float(tome["flops_pct_rounded"]) == pytest.approx(100 * (11.5 / 17.6 - 1))
+    assert found[3]["paper_top1"] == found[3]["top1_minus_paper"] == found[4]["paper_top1"] == ""
+    text = parts(table)[1].to_markdown()
+    for expected in ("identical throughput", "grid's best point is 82.03", "no row 'No such row'"):
+        assert expected in text
+    assert "An extension of ours" in text
+    assert "Found on training images." in text
+    assert "LV-ViT-S" not in [row["model"] for row in found]
+
+
+def test_not_in_the_paper_has_no_paper_part():
+    table = build_table([DENSE, POOL])
+    assert [part.title for part in parts(table)] == ["Accuracy and cost", "Speed, tokens and sinks"]
+    assert "paper acc" not in table.to_markdown()
+
+
+def test_csv_header_does_not_depend_on_what_is_shown():
+    one = build_table([DENSE, POOL]).to_csv().splitlines()[0]
+    two = build_table([in_paper("Dense", "dense", 81.98, 17.3)]).to_csv().splitlines()[0]
+    assert one == two
+    assert len(set(one.split(","))) == len(one.split(","))
+    for name in ("top1", "top5", "top1_err", "top5_err", "infer_gmacs", "infer_samples_per_sec"):
+        assert name in one.split(",")  # timm's names
+
+
+def test_footnote_marks_are_in_reading_order_in_each_part():
+    for part in parts(build_table([DENSE, POOL, cell("Lost", None, reason="gone")])):
+        text = part.to_markdown()
+        marks = [line[2:5] for line in text.splitlines() if line.startswith("- (")]
+        assert marks == [f"({letter})" for letter in "abcdefgh"[: len(marks)]]
+        first_seen = [text.index(mark) for mark in marks]
+        assert first_seen == sorted(first_seen)
+
+
+def test_markdown_is_aligned_and_escaped():
+    odd = cell("a|b", accuracy("tome", 80.0, 1.0, 0.0))
+    text = parts(build_table([DENSE, odd]))[0].to_markdown()
+    grid = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in grid}) == 1
+    assert "a\\|b" in text
+
+
+def test_console_is_aligned_and_names_a_model_once():
+    text = parts(build_table([DENSE, POOL]))[0].to_console()
+    grid = [line for line in text.splitlines() if "│" in line]
+    assert len({line.index("│") for line in grid}) == 1
+    assert text.count("digits_vit") == 2  # the caption's dense accuracy and the first row
+
+
+MASKED = {"object_share": 0.25, "object_recall": 0.9}
+
+
+def sinks(label, share, name="asap", on_object=None, **options):
+    record = accuracy(name, 80.0, 1.0, 0.0, sink_on_object=share, **MASKED)
+    record["method"] = {"name": name, "options": options}
+    frame = (
+        None if on_object is None else predictions([1] * len(on_object), sink_on_object=on_object)
+    )
+    return CellResult(label, None, False, record, frame, None)
+
+
+def test_masks_show_sinks_and_recall():
+    row = shown(parts(build_table([DENSE, sinks("Pool", 0.75)]))[1], 1)
+    assert row["sink on object (%)"] == "75.0"
+    assert row["chance (%)"] == "25.0"
+    assert row[next(title for title in row if title.startswith("object recall"))] == "90.0"
+
+
+def test_no_masks_no_columns_but_a_remark():
+    table = build_table([DENSE, POOL], remarks=["A remark."])
+    text = parts(table)[1].to_markdown()
+    assert "sink on object" not in text
+    assert "no object masks" in text
+    assert "A remark." in text
+    assert lines(table)[1]["sink_on_object_pct"] == ""
+
+
+def test_premise_remark_follows_the_records():
+    often = premise_remark([DENSE, sinks("Pool", 0.75, on_object=[1.0] * 75 + [0.0] * 25)])
+    assert "75.0 %" in often
+    assert "25.0 %" in often
+    assert "does not hold here for Pool" in often
+    seldom = premise_remark([sinks("Pool", 0.05, on_object=[1.0] * 5 + [0.0] * 95)])
+    assert "in line with the paper's premise, for Pool" in seldom
+    # 26 of 100 against 25 %: Wilson's interval holds the chance level
+    same = premise_remark([sinks("Pool", 0.26, on_object=[1.0] * 26 + [0.0] * 74)])
+    assert "not distinguishably from chance" in same
+
+
+def test_premise_remark_leaves_out_random_anchors_and_names_equal_shares_once():
+    results = [sinks("Pool", 0.75), sinks("Prune", 0.75), sinks("Control", 0.3, anchor="random")]
+    text = premise_remark(results)
+    assert "Pool, Prune 75.0 %" in text
+    assert "Control" not in text
+    assert premise_remark([DENSE, POOL]) is None
+    assert premise_remark([sinks("Control", 0.3, anchor="random")]) is None
+
+
+# GMACs and the paper's percentages: the 0.1 G grid of each model (DeiT-Base 11.4, 11.6 ...).
+@pytest.mark.parametrize(
+    ("model", "gmacs", "printed"),
+    [
+        ("DeiT-Base", 11.6, -34.09),
+        ("DeiT-Base", 11.843, -32.95),
+        ("DeiT-Base", 11.36, -35.23),
+        ("DeiT-Small", 2.844, -39.13),
+        ("DeiT-Tiny", 0.846, -38.46),
+        ("LV-ViT-S", 3.543, -46.97),
+        ("ViT-AugReg", 2.77, -39.12),
+        (DEIT, 17.5638, 0.0),
+    ],
+)
+def test_the_papers_rounding(model, gmacs, printed):
+    assert paper.flops_pct_rounded(model, gmacs) == pytest.approx(printed, abs=0.005)
+
+
+def test_paper_rows():
+    row = paper.paper_row(DEIT, "Ours (pool.)")
+    assert (row.acc_reduced, row.flops_pct, row.throughput_pct) == (81.68, -35.23, 48.21)
+    assert paper.paper_row("LV-ViT-S", "ATS").throughput_pct is None
+    assert paper.paper_row("DeiT-Small", "Ours (pool.)").method == "Ours"
+    assert paper.paper_row("DeiT-Base", "ATS") is None
+    assert paper.paper_row("resnet50", "ToMe") is None
+    assert paper.paper_row("ClipViT-Large", "ToMe").acc_reduced == 78.18
+
+
+def test_every_paper_delta_is_its_difference():
+    """A transcription error in one of the three accuracy columns would show here."""
+    for name in ("image_classification", "kinetics"):
+        table = paper.paper_table(name)
+        assert len(table) == {"image_classification": 23, "kinetics": 4}[name]
+        for row in table:
+            difference = float(row["acc_reduced"]) - float(row["acc_base"])
+            assert float(row["acc_delta"]) == pytest.approx(difference, abs=0.005)
+
+
+def test_footnotes_point_at_rows_that_exist():
+    names = {"image_classification", "kinetics"}
+    for note in paper.FOOTNOTES:
+        rows = paper.paper_table(note.table)
+        assert rows
+        assert note.column is None or note.column in rows[0]
+        if note.table in names:
+            pairs = [(row["model"], row["method"]) for row in rows]
+            assert paper.footnotes(note.table, pairs).count(note) == 1
