@@ -21,13 +21,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # floors below its own, or from its own room. `asap/__init__.py` shows the public API: the roof.
 ROOF = 9
 FLOORS = {
-    **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 6),
-    **dict.fromkeys(("runner", "calibrate"), 5),
-    **dict.fromkeys(("measure", "sweep", "video"), 4),
+    **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 7),
+    **dict.fromkeys(("runner", "output", "calibrate"), 6),
+    **dict.fromkeys(("speed",), 5),
+    **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
     "engine": 3,
-    **dict.fromkeys(("methods", "report"), 2),
-    **dict.fromkeys(("core", "backbones", "data", "runs", "tokens"), 1),
-    **dict.fromkeys(("_compat", "errors"), 0),
+    **dict.fromkeys(("methods", "report", "backbones"), 2),
+    **dict.fromkeys(("core", "data", "runs"), 1),
+    **dict.fromkeys(("_compat", "errors", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
 

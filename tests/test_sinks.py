@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,7 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
     frame = pd.DataFrame({"mass": [[1.0, 3.0], [2.0, NAN], None]})
     speed = {
         "key": "speed",
+        "precision": "float32",
         "images_per_s": {"median": 321.0},
         "ratio_fused": {"median": 1.25},
         "ratio_eager": None,
@@ -86,9 +88,11 @@ def test_curves_of_a_method_without_mass():
 def test_wandb_offline_writes_the_run(quiet_wandb):
     assert log(cell(), "offline", quiet_wandb)
     (file,) = quiet_wandb.glob("wandb/offline-run-*-00c0ffee00c0ffee/run-00c0ffee00c0ffee.wandb")
-    content = file.read_bytes()
-    for expected in (b"top1", b"80.0", b"block/tokens", b"block/mass", b"demo", b"digits_vit"):
-        assert expected in content
+    expected = (b"top1", b"80.0", b"block/tokens", b"block/mass", b"demo", b"digits_vit")
+    deadline = time.monotonic() + 30  # W&B's own process completes the file a moment later
+    while missing := [word for word in expected if word not in file.read_bytes()]:
+        assert time.monotonic() < deadline, f"not in the run's file: {missing}"
+        time.sleep(0.05)
     assert log(cell(), "offline", quiet_wandb)  # again: a second run folder of the same id
 
 

@@ -32,6 +32,7 @@ def frame(right, clusters=None, ids=None, **columns):
         "tokens": [[5, 5, 5]] * n,
         "macs_backbone": [10**9] * n,
         "macs_method": [0] * n,
+        "object_share": [math.nan] * n,
         "object_recall": [math.nan] * n,
         "sink_on_object": [math.nan] * n,
         "error": [None] * n,
@@ -222,6 +223,7 @@ def test_summarise_by_hand():
         # a float32 or float64 sum of the numerators would lose these units
         macs_backbone=[2**53 + 1, 2**53 + 1, 2**53 + 1, 2**53 + 1, -1],
         macs_method=[4, 0, 4, 0, -1],
+        object_share=[0.5, 0.25, 0.25, 0.5, math.nan],
         object_recall=[1.0, math.nan, 0.5, 0.0, math.nan],
         sink_on_object=[1.0, math.nan, 0.0, 0.0, math.nan],
         error=[None, None, None, None, "truncated file"],
@@ -237,6 +239,7 @@ def test_summarise_by_hand():
     assert found["final_tokens_mean"] == 3.25
     assert found["stop_histogram"] == {"0": 1, "2": 1, "3": 2}
     assert found["missed_share"] == 0.25
+    assert found["object_share"] == 0.375
     assert found["object_recall"] == 0.5
     assert found["sink_on_object"] == pytest.approx(1 / 3)
     assert found["clustered"] is False
@@ -249,6 +252,7 @@ def test_summarise_deviation_and_dense():
     found = summarise(table, clustered=False, reduces=False)
     assert found["gmacs_sd"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2))  # 1, 2, 6 about 3
     assert found["missed_share"] is None
+    assert found["object_share"] is None
     assert found["object_recall"] is None
     assert found["sink_on_object"] is None
 

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from asap.errors import RequestError
 from asap.runs import record as schemas
 from asap.runs.record import PREDICTION_SCHEMA, SCHEMA_VERSION, encode_predictions, environment
-from asap.runs.store import Cell, Store, key_of
+from asap.runs.keys import key_of
+from asap.runs.store import Cell, Store
 
 IDENTITY = {"method": {"name": "asap", "options": {"tau": 3.0}}, "backbone": "tiny"}
 KEY = key_of(IDENTITY)
@@ -54,6 +55,8 @@ def rows_of(start: int, stop: int) -> pd.DataFrame:
                 "tokens": [] if unreadable else [65] * (5 - i % 3),
                 "mass": [] if unreadable else [0.25, 0.5, float("nan")],
                 "margin_mass": float("nan") if unreadable else 0.125,
+                "margin_sink": float("nan"),
+                "object_share": float("nan"),
                 "margin_bin": float("nan"),
                 "object_recall": 0.5,
                 "sink_on_object": 1.0,

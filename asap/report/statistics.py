@@ -155,6 +155,7 @@ def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) 
         "missed_share": stops[0] / n if reduces else None,
         "object_recall": _known_mean(frame["object_recall"]),
         "sink_on_object": _known_mean(frame["sink_on_object"]),
+        "object_share": _known_mean(frame["object_share"]),
     }
 
 

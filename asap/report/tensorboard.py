@@ -20,7 +20,7 @@ def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> 
     try:
         _log(result, config, directory)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         logging.warning("TensorBoard: %s was not logged: %s", result.label, reason)
         return False
     return True

@@ -28,15 +28,16 @@ def log_cell(
 ) -> bool:
     """Write one run: id = record key, job type eval, summary scalars, per-block curves.
 
-    Offline runs go under `directory`. True if it was written or nothing was asked for (disabled);
-    False, after a warning, if it failed.
+    Runs are kept under `directory`, completed by W&B's own process a moment after this returns.
+    True if it was written or nothing was asked for (disabled); False, after a warning, if it
+    failed.
     """
     if mode == "disabled":
         return True
     try:
         _log(result, config, mode, project, entity, group, directory)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         logging.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
         return False
     return True

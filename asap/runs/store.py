@@ -12,15 +12,11 @@ cell's `lock()`.
 
 import json
 import logging
-import math
-import os
 import re
 import traceback
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +25,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
+from asap.runs.disk import guarded, read_bytes, write_bytes, write_through
 from asap.runs.record import (
     SCHEMA_VERSION,
     AccuracyRecord,
@@ -42,98 +39,6 @@ log = logging.getLogger(__name__)
 
 _PROBE_BYTES = 64 * 1024
 _SHARD_NAME = re.compile(r"shard-(\d+)-(\d+)\.parquet")
-
-
-# ---- keys
-
-
-def key_of(identity: Mapping[str, Any]) -> str:
-    """16 hex digits that name a run: the SHA-256 of its identity as canonical JSON.
-
-    The order of keys and 3 against 3.0 make no difference. Raises `RequestError` on NaN and
-    infinity, `TypeError` on anything JSON has no form for.
-    """
-    plain = _canonical(identity, "identity")
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return sha256(text.encode()).hexdigest()[:16]
-
-
-def _canonical(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, (str, int)):  # bool is an int and stays true or false
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RequestError(f"{where}={value} names no run: give a finite number")
-        return int(value) if value.is_integer() else value
-    if isinstance(value, Mapping):
-        return {_text(k, where): _canonical(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    raise TypeError(f"{where} is a {type(value).__name__}: use plain Python values")
-
-
-def _text(key: Any, where: str) -> str:
-    if not isinstance(key, str):  # JSON would turn 1 into "1", which another key may already be
-        raise TypeError(f"{where} has the key {key!r}: keys must be strings")
-    return key
-
-
-# ---- disk
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Turn a disk's refusal (full, read-only, not permitted) into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise RequestError(
-            f"{path} cannot be used ({reason}): free space, make it writable, "
-            "or choose another results folder"
-        ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with _disk(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_through(beside, content)
-            beside.replace(path)
-        except OSError:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
-    _sync_folder(path.parent)
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    """Write and wait until the bytes are on the disk: a rename must not overtake them."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read(path: Path) -> bytes | None:
-    """The content, None if there is no such file."""
-    with _disk(path):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the file system can."""
-    with suppress(OSError):  # some network file systems refuse; the files themselves are safe
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:
@@ -156,10 +61,10 @@ class Store:
     def __init__(self, root: Path):
         self.root = Path(root)
         probe = self.root / ".probe"
-        with _disk(self.root):
+        with guarded(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             try:
-                _write_through(probe, bytes(_PROBE_BYTES))
+                write_through(probe, bytes(_PROBE_BYTES))
             finally:
                 probe.unlink(missing_ok=True)
 
@@ -183,7 +88,7 @@ class Cell:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the cell against other processes; waits, saying so, while one of them holds it."""
-        with _disk(self.path):
+        with guarded(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
@@ -218,7 +123,7 @@ class Cell:
         aside, so the cell counts as not yet measured.
         """
         path = self._file("predictions.parquet")
-        content = _read(path)
+        content = read_bytes(path)
         if content is None:
             raise RequestError(f"{path} is missing: run the command again")
         try:
@@ -237,7 +142,7 @@ class Cell:
             frame = self._read_shard(path, start, stop)
             if frame is None or (found and start < found[-1][1]):
                 log.warning("%s: %s is damaged or overlaps: deleted", self.key, path.name)
-                with _disk(path):
+                with guarded(path):
                     path.unlink(missing_ok=True)
             else:
                 found.append((start, stop, frame))
@@ -248,7 +153,7 @@ class Cell:
     def write_shard(self, start: int, stop: int, frame: pd.DataFrame) -> None:
         """Keep the predictions of images `start` to `stop - 1`, each once (else ValueError)."""
         _check_rows(frame, start, stop)
-        _write(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
+        write_bytes(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
 
     def finish_accuracy(
         self, config: Mapping[str, Any], record: AccuracyRecord, predictions: pd.DataFrame
@@ -260,17 +165,17 @@ class Cell:
         rows = encode_predictions(predictions)
         settings, entry = _yaml_bytes(config), _json_bytes(record)
         self._remove(self._file("accuracy.json"))  # an old record must not describe new rows
-        _write(self._file("predictions.parquet"), rows)
-        _write(self._file("config.yaml"), settings)
-        _write(self._file("accuracy.json"), entry)
+        write_bytes(self._file("predictions.parquet"), rows)
+        write_bytes(self._file("config.yaml"), settings)
+        write_bytes(self._file("accuracy.json"), entry)
         self._tidy()
 
     def finish_throughput(self, config: Mapping[str, Any], record: ThroughputRecord) -> None:
         """Write the run's settings, then its record."""
         self._check(record, ThroughputRecord.__required_keys__)
         settings, entry = _yaml_bytes(config), _json_bytes(record)
-        _write(self._file("config.yaml"), settings)
-        _write(self._file("throughput.json"), entry)
+        write_bytes(self._file("config.yaml"), settings)
+        write_bytes(self._file("throughput.json"), entry)
         self._tidy()
 
     def fail(self, error: BaseException) -> None:
@@ -281,7 +186,7 @@ class Cell:
             "traceback": "".join(traceback.format_exception(error)),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        _write(self._file("error.json"), _json_bytes(report))
+        write_bytes(self._file("error.json"), _json_bytes(report))
 
     # -- parts
 
@@ -295,14 +200,14 @@ class Cell:
 
     def _read_shard(self, path: Path, start: int, stop: int) -> pd.DataFrame | None:
         try:
-            frame = decode_predictions(_read(path) or b"")
+            frame = decode_predictions(read_bytes(path) or b"")
         except DamagedPredictions:
             return None
         return frame if _covers(frame, start, stop) else None
 
     def _record(self, name: str, fields: frozenset[str]) -> dict[str, Any] | None:
         path = self._file(name)
-        content = _read(path)
+        content = read_bytes(path)
         if content is None:
             return None
         try:
@@ -346,7 +251,7 @@ class Cell:
 
     def _remove(self, *paths: Path) -> None:
         for path in paths:
-            with _disk(path):
+            with guarded(path):
                 path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,36 @@
+"""The data set of a name."""
+
+from asap.data.base import DataSet, PatchGrid, Transform, take
+from asap.data.digit_scenes import DigitScenes
+from asap.data.folder import ImageFolder
+from asap.data.imagenet import ImageNet
+from asap.errors import RequestError
+
+NAMES = ("digits", "imagenet", "folder")
+
+
+def open_data(
+    name: str,
+    transform: Transform,
+    patch_grid: PatchGrid,
+    *,
+    path: str | None = None,
+    split: str = "evaluation",
+    images: int = 2000,
+    seed: int = 0,
+    limit: int | None = None,
+) -> DataSet:
+    """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
+
+    Raises RequestError for a data set that is not there.
+    """
+    if name == "digits":
+        count = images if limit is None else min(limit, images)
+        return DigitScenes(split, count, seed, transform, patch_grid)
+    if name == "imagenet":
+        return take(ImageNet(path, transform), limit)
+    if name == "folder":
+        if path is None:
+            raise RequestError("data.path is missing: give the folder with a sub-folder per class")
+        return take(ImageFolder(path, transform), limit)
+    raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(NAMES)}")

@@ -1,0 +1,1 @@
+"""Accuracy, multiply-accumulates and throughput of a method on a backbone."""

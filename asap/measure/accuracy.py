@@ -1,0 +1,146 @@
+"""Predictions of a reduced model over a data set, in shards that survive an interruption."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from asap.data.base import DataSet, Sample, loader
+from asap.engine.executor import ReducedViT
+from asap.measure.objects import best_classes, object_recall, object_share, sink_on_object
+from asap.runs.store import Cell
+from asap.tokens import Trace
+
+SHARD_SECONDS = 10.0  # at most about this much work is lost to a kill
+NAN = float("nan")
+NOTHING: dict[str, Any] = {
+    "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
+    "margin_mass": NAN, "margin_sink": NAN, "margin_bin": NAN, "object_share": NAN,
+    "object_recall": NAN, "sink_on_object": NAN, "macs_backbone": -1, "macs_method": -1,
+}  # fmt: skip
+
+
+@dataclass
+class Evaluation:
+    """How a data set is fed through a model."""
+
+    batch_size: int
+    workers: int
+    device: torch.device
+    dtype: torch.dtype
+    halved: int = 0  # times the batch was halved for lack of memory
+
+
+def evaluate(
+    model: ReducedViT,
+    data: DataSet,
+    cell: Cell,
+    how: Evaluation,
+    advance: Callable[[int], object] = lambda images: None,
+) -> pd.DataFrame:
+    """One row per image. Continues from the cell's shards; `advance` is told of images done."""
+    parts = cell.shards()
+    advance(sum(stop - start for start, stop, _ in parts))
+    for start, stop in _missing([(start, stop) for start, stop, _ in parts], len(data)):
+        _evaluate_range(model, data, range(start, stop), cell, how, advance)
+    frames = [frame for _, _, frame in cell.shards()]
+    return pd.concat(frames, ignore_index=True).sort_values("index", ignore_index=True)
+
+
+def _missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
+    """The ranges of 0..total that no shard covers; `done` is sorted."""
+    position = 0
+    for start, stop in [*done, (total, total)]:
+        if position < start:
+            yield position, start
+        position = max(position, stop)
+
+
+def _evaluate_range(
+    model: ReducedViT,
+    data: DataSet,
+    todo: range,
+    cell: Cell,
+    how: Evaluation,
+    advance: Callable[[int], object],
+) -> None:
+    """Evaluate images `todo` and write them as shards, one every few seconds."""
+    rows: list[dict[str, Any]] = []
+    written = todo.start
+    since = time.monotonic()
+    for samples in loader(data, todo, how.batch_size, how.workers):
+        rows += _predict(model, samples, how)
+        advance(len(samples))
+        if time.monotonic() - since > SHARD_SECONDS or rows[-1]["index"] == todo.stop - 1:
+            stop = written + len(rows)
+            cell.write_shard(written, stop, pd.DataFrame(rows))
+            rows, written, since = [], stop, time.monotonic()
+
+
+def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[dict[str, Any]]:
+    """Rows of one batch, unreadable images included; halves the batch when memory runs out."""
+    readable = [s for s in samples if s.image is not None]
+    answers = iter(_forward(model, readable, how))
+    return [
+        {**_about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples
+    ]
+
+
+def _about(s: Sample) -> dict[str, Any]:
+    return {
+        "index": s.index, "id": s.id, "path": s.path, "label": s.label, "cluster": s.cluster,
+        "error": s.error,
+    }  # fmt: skip
+
+
+def _forward(
+    model: ReducedViT, samples: list[Sample], how: Evaluation
+) -> Iterator[dict[str, Any]]:
+    step = max(1, min(how.batch_size, len(samples)))
+    start = 0
+    while start < len(samples):
+        part = samples[start : start + step]
+        try:
+            images = torch.stack([s.image for s in part if s.image is not None])
+            images = images.to(how.device, how.dtype, non_blocking=True)
+            logits, trace = model(images, [s.id for s in part], return_trace=True)
+        except torch.OutOfMemoryError:
+            if step == 1:
+                raise
+            step = how.batch_size = step // 2
+            how.halved += 1
+            torch.cuda.empty_cache()
+            continue
+        yield from _rows(part, logits.cpu(), trace)
+        start += len(part)
+
+
+def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[str, Any]]:
+    classes, scores = best_classes(logits)
+    finite = logits.isfinite().all(1).tolist()
+    for i, s in enumerate(samples):
+        if not finite[i]:  # half precision can overflow; such an image has no prediction
+            yield {**NOTHING, "error": "the logits are not finite"}
+            continue
+        sink = int(trace.sink[i])
+        known = s.mask is not None
+        yield {
+            "top5": classes[i].tolist(),
+            "top5_logits": scores[i].tolist(),
+            "stop_block": int(trace.stop_block[i]),
+            "sink": sink,
+            "tokens": trace.tokens[i].tolist(),
+            "mass": trace.mass[i].tolist(),
+            "margin_mass": float(trace.margin_mass[i]),
+            "margin_sink": float(trace.margin_sink[i]),
+            "margin_bin": float(trace.margin_bin[i]),
+            "object_share": object_share(s.mask) if known else NAN,
+            "object_recall": object_recall(trace.assignment[i], s.mask) if known else NAN,
+            "sink_on_object": sink_on_object(sink, s.mask) if known else NAN,
+            "macs_backbone": int(trace.macs_backbone[i]),
+            "macs_method": int(trace.macs_method[i]),
+        }

@@ -1,0 +1,95 @@
+"""Real images for timing: decoded once, held on the device as bytes, normalised there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from asap.data.base import DataSet
+from asap.errors import RequestError
+
+Prepare = Callable[[Tensor], Tensor]  # UInt8[Tensor, "b 3 h w"] -> normalised Float, same shape
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of a data set on a device, in a shuffled order, and their names for random draws."""
+
+    pixels: UInt8[Tensor, "n 3 h w"]
+    ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self, size: int) -> list["Pictures"]:
+        """All full batches of `size`, no two alike; what is left over is not used.
+
+        RequestError if there is none.
+        """
+        if not 1 <= size <= len(self):
+            raise RequestError(f"batch_size={size}: give 1 to {len(self)}, the images there are")
+        starts = range(0, len(self) - size + 1, size)
+        return [Pictures(self.pixels[i : i + size], self.ids[i : i + size]) for i in starts]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.pixels.shape
+
+
+def load_pictures(
+    data: DataSet,
+    count: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    progress: Callable[[int], object] = lambda images: None,
+) -> Pictures:
+    """`count` images drawn from all of the data set, all there are if it is smaller.
+
+    The data set's samples are normalised with `mean` and `std`; that is undone exactly, as they
+    were bytes before. Unreadable ones are skipped; RequestError if nothing is left.
+    """
+    order = np.random.default_rng(seed).permutation(len(data))
+    pixels: list[Tensor] = []
+    ids: list[int] = []
+    for position in order.tolist():
+        if len(ids) == count:
+            break
+        sample = data[position]
+        if sample.image is not None:
+            pixels.append(to_bytes(sample.image, mean, std))
+            ids.append(sample.id)
+            progress(1)
+    if not ids:
+        raise RequestError(
+            f"no image to time out of {len(data)}: none can be read, or count={count}"
+        )
+    return Pictures(torch.stack(pixels).to(device), tuple(ids))
+
+
+def to_bytes(
+    image: Float[Tensor, "3 h w"], mean: Sequence[float], std: Sequence[float]
+) -> UInt8[Tensor, "3 h w"]:
+    """The bytes that an image was before it was scaled to [0, 1] and normalised."""
+    centre, spread = (image.new_tensor(values)[:, None, None] for values in (mean, std))
+    return ((image * spread + centre) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def normaliser(
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device | str
+) -> Prepare:
+    """Bytes on the device to normalised images of `dtype` there; computed in at least float32."""
+    kind = torch.promote_types(dtype, torch.float32)
+    centre, spread = (
+        255 * torch.tensor(values, dtype=kind, device=device)[:, None, None]
+        for values in (mean, std)
+    )
+
+    def prepare(pixels: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return pixels.to(kind).sub_(centre).div_(spread).to(dtype)
+
+    return prepare

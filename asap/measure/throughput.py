@@ -1,0 +1,179 @@
+"""Throughput of methods on a backbone, beside the dense backbone with fused and explicit attention.
+
+What is timed: normalising a batch of bytes that is on the device already, and the forward pass, for
+all candidates alike. Weights are in the stated precision, without autocast.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
+from asap.measure.device import Clock, device_name, gauge, measuring_alone
+from asap.measure.pictures import Pictures, Prepare, normaliser
+from asap.measure.ratios import Summary, summarise
+from asap.measure.timing import ThroughputPlan, Timings, interleave
+from asap.methods.base import Method
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One method's throughput, and what the timed images were to it.
+
+    `tokens_mean`: tokens entering a block, mean over blocks and images; `stop_histogram`: block
+    number from 1 -> images, "0" = never; both over exactly the `n_images` images that the counted
+    rounds ran.
+    """
+
+    summary: Summary
+    n_images: int
+    tokens_mean: float
+    stop_histogram: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One measurement of several methods. `conditions`: the device's clock, power, temperature."""
+
+    speeds: dict[str, Speed]
+    plan: ThroughputPlan
+    batch_size: int
+    batch_halved: int
+    device: str
+    device_name: str
+    precision: str
+    threads: int
+    conditions: dict[str, list[dict[str, float]]]
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """A method's fields of `ThroughputRecord`; the caller adds identity and data."""
+        speed, summary = self.speeds[name], self.speeds[name].summary
+        return {
+            "device": self.device,
+            "device_name": self.device_name,
+            "precision": self.precision,
+            "batch_size": self.batch_size,
+            "n_images": speed.n_images,
+            "threads": self.threads,
+            "rounds": summary.rounds,
+            "seconds_per_round": self.plan.seconds_per_round,
+            "short": self.plan.short,
+            "images_per_s": summary.images_per_s,
+            "fused_dense": summary.fused_dense,
+            "eager_dense": summary.eager_dense,
+            "ratio_fused": summary.ratio_fused,
+            "ratio_eager": summary.ratio_eager,
+            "refused": summary.refused,
+            "tokens_mean": speed.tokens_mean,
+            "stop_histogram": speed.stop_histogram,
+        }
+
+    def circumstances(self, name: str) -> dict[str, Any]:
+        """What belongs beside the record's environment: what the clock cannot say."""
+        return {
+            "batch_halved": self.batch_halved,
+            "rounds_dropped": self.speeds[name].summary.dropped,
+            "allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+            "device_condition": self.conditions,
+        }
+
+
+def measure_throughput(
+    backbone: nn.Module,
+    methods: Mapping[str, Method],
+    pictures: Pictures,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    plan: ThroughputPlan,
+    seed: int = 0,
+    progress: Callable[[int], object] = lambda steps: None,
+    clock: Clock = time.perf_counter,
+) -> Session:
+    """Time all methods and both dense baselines together, alone on the device.
+
+    The backbone is in its final precision and on the device, as the pictures are. On CUDA, if
+    memory runs out, the batch is halved for all candidates and timing starts again. `progress` is
+    told of steps done, `plan.steps(len(methods) + 2)` of them unless it starts again.
+    """
+    _refuse_company()
+    weight = next(backbone.parameters())
+    device, dtype = weight.device, weight.dtype
+    prepare = normaliser(mean, std, dtype, device)
+    models = {name: ReducedViT(backbone, method) for name, method in methods.items()}
+    candidates = candidates_of(dense_baselines(backbone), models, prepare)
+    halved = 0
+    with measuring_alone(device), torch.inference_mode():
+        while True:
+            batches = pictures.batches(batch_size)
+            timings = _attempt(candidates, batches, plan, seed, device, progress, clock)
+            if timings is not None:
+                break
+            batch_size, halved = batch_size // 2, halved + 1
+        speeds = {
+            name: _speed(timings, name, model, batches, prepare, seed)
+            for name, model in models.items()
+        }
+    return Session(
+        speeds, plan, batch_size, halved, str(device), device_name(device),
+        str(dtype).removeprefix("torch."), torch.get_num_threads(),
+        {name: [lap.condition for lap in laps] for name, laps in timings.laps.items()},
+    )  # fmt: skip
+
+
+def _attempt(
+    candidates: Mapping[str, Callable[[Pictures], object]],
+    batches: list[Pictures],
+    plan: ThroughputPlan,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int], object],
+    clock: Clock,
+) -> Timings | None:
+    """The timings; None if memory ran out and a smaller batch may fit."""
+    try:
+        return interleave(candidates, batches, plan, seed, device, progress, clock, gauge(device))
+    except torch.OutOfMemoryError:
+        if len(batches[0]) == 1:
+            raise
+    log.warning("out of memory with batch %d: halving it", len(batches[0]))
+    torch.cuda.empty_cache()
+    return None
+
+
+def _speed(
+    timings: Timings,
+    name: str,
+    model: ReducedViT,
+    batches: list[Pictures],
+    prepare: Prepare,
+    seed: int,
+) -> Speed:
+    """A method's summary, and the trace of the images it was timed on."""
+    tokens, stops, images = 0, Counter[int](), 0
+    for batch in (batches[i] for i in timings.visited[name]):
+        _, trace = model(prepare(batch.pixels), batch.ids, return_trace=True)
+        tokens += int(trace.tokens[:, :-1].sum())
+        stops.update(trace.stop_block.tolist())
+        images += len(batch)
+    depth = model.trunk.anatomy.depth
+    histogram = {str(block): stops[block] for block in sorted(stops)}
+    summary = summarise(timings, name, FUSED, EAGER, seed)
+    return Speed(summary, images, tokens / (images * depth), histogram)
+
+
+def _refuse_company() -> None:
+    """Processes of one launcher would time each other."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RequestError("throughput is timed in one process: start it without a launcher")

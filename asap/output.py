@@ -1,0 +1,73 @@
+"""What a finished run leaves for people: table, figures, mirrors. All from records."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from asap.report import tensorboard, wandb
+from asap.report.figures import accuracy_vs_macs
+from asap.report.premise import premise_remark
+from asap.report.result import CellResult
+from asap.report.tables import build_table, parts
+from asap.runs.spec import RunSpec
+from asap.runs.disk import write_file
+
+log = logging.getLogger("asap")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The table as text, and the files that were written."""
+
+    text: str
+    files: tuple[Path, ...]
+
+
+def write_outputs(spec: RunSpec, results: list[CellResult]) -> Outputs | None:
+    """Write table and figure of a run under results/tables and results/figures; mirror the cells.
+
+    None if no row has a record: there is nothing to show.
+    """
+    for result in results:
+        _mirror(spec, result)
+    if not any(result.records for result in results):
+        return None
+    premise = premise_remark(results)
+    remarks = [*spec.remarks, *([premise] if premise else [])]
+    table = build_table(results, remarks)
+    tables, figures = spec.results / "tables", spec.results / "figures"
+    stem = "".join(c if c.isalnum() else "-" for c in spec.title.lower()).strip("-")
+    pieces = parts(table)
+    markdown = f"# {spec.title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
+    files = [
+        write_file(tables / f"{stem}.md", markdown),
+        write_file(tables / f"{stem}.csv", table.to_csv()),
+    ]
+    if len(results) > 1 and any(result.accuracy for result in results):
+        figures.mkdir(parents=True, exist_ok=True)
+        files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
+    return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
+
+
+def _mirror(spec: RunSpec, result: CellResult) -> None:
+    """Copy a row to the dashboards that are asked for; they never raise."""
+    if result.accuracy is None:
+        return
+    config = {"backbone": spec.backbone.name, "data": spec.data.name, **result.method}
+    if spec.log.wandb != "disabled":
+        wandb.log_cell(
+            result, config, spec.log.wandb, spec.log.project, spec.log.entity,
+            spec.log.group or spec.title, spec.results / "wandb",
+        )  # fmt: skip
+    if spec.log.tensorboard:
+        tensorboard.log_cell(result, config, spec.results / "tensorboard")
+
+
+def show(outputs: Outputs | None) -> None:
+    """Print the table and where the files are."""
+    if outputs is None:
+        return
+    log.info("\n%s\n", outputs.text)
+    log.info("files:")
+    for path in outputs.files:
+        log.info("  %s", path)

@@ -1,0 +1,130 @@
+"""From a spec to records: the file to read first.
+
+    spec -> session (backbone, data, store) -> per row: accuracy, then throughput -> results
+
+A row that has its record already is not done again; one that was interrupted continues where it
+stopped; one that fails leaves the others alone.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from asap.core.macs import backbone_macs
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure.accuracy import Evaluation, evaluate
+from asap.methods import Method
+from asap.report.result import CellResult
+from asap.report.statistics import summarise
+from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
+from asap.runs.spec import MethodSpec, RunSpec
+from asap.runs.keys import key_of
+from asap.runs.store import Cell
+from asap.session import DTYPES, Session, describe
+from asap.speed import measure_speed
+
+log = logging.getLogger("asap")
+
+
+def run(spec: RunSpec) -> list[CellResult]:
+    """Measure every row of a spec that has no record yet; the results of all rows, in order."""
+    session = Session(spec)
+    results = []
+    for row, method in zip(spec.rows, session.methods, strict=True):
+        result = CellResult(row.label, row.paper, row.ours, None, None, None, note=row.note)
+        if spec.measure.accuracy:
+            result = _attempt(session, row, method, result)
+        results.append(result)
+    if spec.measure.throughput:
+        results = measure_speed(session, results)
+    return results
+
+
+def _attempt(
+    session: Session, row: MethodSpec, method: Method, result: CellResult
+) -> CellResult:
+    """The row with its accuracy record, or with the reason why it has none."""
+    cell = session.store.cell(key_of(session.identity(method)))
+    try:
+        with cell.lock():
+            record = cell.accuracy() or _measure(session, row, method, cell)
+        return replace(
+            result, accuracy={**record, "label": row.label}, predictions=cell.predictions()
+        )
+    except RequestError:
+        raise
+    except Exception as error:  # the other rows go on; the failure is recorded and listed
+        cell.fail(error)
+        log.debug("failure of %s", row.label, exc_info=error)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        log.error("%s failed: %s (details: %s/error.json)", row.label, reason, cell.path)
+        return replace(result, reason=f"failed: {reason}")
+
+
+def _measure(
+    session: Session, row: MethodSpec, method: Method, cell: Cell
+) -> AccuracyRecord:
+    """Evaluate one row and write its record."""
+    spec, data = session.spec, session.data
+    how = Evaluation(
+        spec.batch_size, spec.workers, session.device, DTYPES[spec.precision]
+    )
+    model = ReducedViT(session.backbone, method)
+    started = time.monotonic()
+    with progress(row.label, len(data)) as bar:
+        predictions = evaluate(model, data, cell, how, bar.update)
+    counted = summarise(predictions, data.clustered, method.reduces)
+    record = AccuracyRecord(
+        schema_version=SCHEMA_VERSION,
+        key=cell.key,
+        identity=session.identity(method),
+        label=row.label,
+        method=describe(method),
+        backbone=spec.backbone.name,
+        data=data.description,
+        **counted,
+        gmacs_no_attention=_without_attention(model, predictions),
+        precision=spec.precision,
+        device=session.device.type,
+        seed=spec.seed,
+        environment=environment(),
+        seconds=round(time.monotonic() - started, 3),
+        batch_size=spec.batch_size,
+        batch_halved=how.halved,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    cell.finish_accuracy(config_of(spec, row), record, predictions)
+    return record
+
+
+def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
+    """Mean GMACs of the backbone in the convention that leaves out the attention products."""
+    evaluated = predictions[predictions["error"].isna()]
+    tokens = np.array([list(row) for row in evaluated["tokens"]])
+    macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
+    return float(macs.sum()) / len(macs) / 1e9
+
+
+def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
+    """The settings of one row as plain data: what config.yaml beside its record says."""
+    plain = asdict(spec)
+    del plain["rows"]
+    return {**plain, "results": str(spec.results), "method": asdict(row)}
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[tqdm]:
+    """A progress bar on a terminal, one line where there is none."""
+    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=None, smoothing=0.1) as bar:
+        yield bar
+    if bar.disable:
+        log.info("%s: %d images", label, total)

@@ -1,0 +1,34 @@
+"""Where the YAML files are: beside the package in a checkout, inside it when installed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from asap.errors import RequestError
+
+
+def config_dir() -> Path:
+    """The folder of the project's configs."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "configs"
+    return checkout if (checkout / "config.yaml").is_file() else package / "_configs"
+
+
+def choices(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The configs of a group, by name."""
+    found = {p.stem for root in (*folders, config_dir()) for p in (root / group).glob("*.yaml")}
+    return tuple(sorted(found))
+
+
+def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """configs/method/<name>.yaml, from one's own config folders first."""
+    for root in (*folders, config_dir()):
+        path = root / "method" / f"{name}.yaml"
+        if path.is_file():
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+            assert isinstance(content, dict)
+            return {str(k): v for k, v in content.items()}
+    known = ", ".join(choices("method", folders))
+    raise RequestError(f"rows: method {name!r} has no config: use one of {known}")

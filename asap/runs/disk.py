@@ -1,0 +1,70 @@
+"""Files written whole or not at all, and a disk's refusals as one clear line."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from asap.errors import RequestError
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Turn a disk's refusal (full, read-only, not permitted) into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RequestError(
+            f"{path} cannot be used ({reason}): free space, make it writable, "
+            "or choose another results folder"
+        ) from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with guarded(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_through(beside, content)
+            beside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+    sync_folder(path.parent)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write and wait until the bytes are on the disk: a rename must not overtake them."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """The content, None if there is no such file."""
+    with guarded(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the file system can."""
+    with suppress(OSError):  # some network file systems refuse; the files themselves are safe
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_file(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all; returns its path."""
+    write_bytes(path, text.encode())
+    return path

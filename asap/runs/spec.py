@@ -1,0 +1,199 @@
+"""What a run is: a composed config turned once into frozen dataclasses that refuse unknown keys."""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from asap.errors import RequestError
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+WANDB_MODES = ("offline", "online", "disabled")
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone and its weights, see `asap.load_backbone`.
+
+    top1, source: published accuracy in % and where it is published; note: what a reader should know.
+    """
+
+    name: str
+    weights: str = "hub"
+    sha256: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    top1: float | None = None
+    source: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One row of a table: a method with its options, and how tables call it."""
+
+    name: str
+    options: Mapping[str, Any]
+    label: str
+    paper: str | None = None  # the row's name in the paper's tables
+    ours: bool = False  # an extension the paper does not have
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images: scenes of digits, ImageNet, or a folder with one sub-folder per class."""
+
+    name: str
+    path: str | None = None
+    split: str = "evaluation"
+    images: int = 2000  # scenes; files are counted
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """What is measured. Throughput: rounds of `seconds` for every method and both baselines."""
+
+    accuracy: bool = True
+    throughput: bool = False
+    rounds: int = 20
+    seconds: float = 0.5
+    throughput_images: int = 2048
+    throughput_batch_size: int | None = None  # null: the batch size of the run
+    short: bool = False  # a demonstration, labelled so
+    panels: int = 0  # pictures of this many images
+
+
+@dataclass(frozen=True)
+class LogSpec:
+    """Mirrors of finished records; none of them can cost a result."""
+
+    wandb: str = "disabled"
+    project: str = "asap"
+    entity: str | None = None
+    group: str | None = None
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything a run needs. `rows` are its methods, in the order of its table."""
+
+    title: str
+    backbone: BackboneSpec
+    data: DataSpec
+    rows: tuple[MethodSpec, ...]
+    measure: MeasureSpec = MeasureSpec()
+    log: LogSpec = LogSpec()
+    results: Path = Path("results")
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 64
+    workers: int = 0
+    limit: int | None = None
+    seed: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+def read_spec(config: Mapping[str, Any], method_config: typing.Callable[[str], Mapping]) -> RunSpec:
+    """The spec of a composed config. `method_config(name)` reads configs/method/<name>.yaml.
+
+    Raises RequestError that names an unknown key, a missing one or an impossible value.
+    """
+    given = dict(config)
+    rows = given.pop("rows", None) or [{}]
+    chosen = dict(given.pop("method", None) or {})
+    methods = tuple(_row(row, chosen, method_config) for row in rows)
+    parts = {
+        "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
+        "data": _build(DataSpec, given.pop("data", None), "data"),
+        "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
+        "log": _build(LogSpec, given.pop("log", None), "log"),
+    }
+    given.pop("points", None)  # operating points that rows refer to
+    title = given.pop("title", None) or f"{parts['backbone'].name} on {parts['data'].name}"
+    spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
+    return _checked(spec)
+
+
+def _row(
+    row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: typing.Callable
+) -> MethodSpec:
+    """A row's method config with its own options on top; without a name, the chosen method."""
+    row = dict(row)
+    base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
+    options = dict(row.pop("with", None) or {})
+    about = {f.name for f in fields(MethodSpec)} - {"name", "options"}
+    head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
+    unknown = set(row) - about
+    if unknown:
+        allowed = ", ".join(sorted(about | {"method", "with"}))
+        raise RequestError(f"rows: unknown key {min(unknown)!r} in a row; a row has {allowed}")
+    if "name" not in head:
+        raise RequestError("method.name is missing: choose a method, such as method=asap")
+    head.setdefault("label", head["name"])
+    return MethodSpec(**{**head, **row}, options={**base, **options})
+
+
+def _build(kind: type, given: Any, where: str) -> Any:
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping) and given is not None:
+        raise RequestError(f"{where}={given!r} is not a group of settings")
+    known = {f.name: f for f in fields(kind)}
+    values = {}
+    for key, value in (given or {}).items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise RequestError(f"{where}: unknown key {key!r}{hint} (known: {', '.join(known)})")
+        values[key] = _typed(value, known[key].type, f"{where}.{key}".removeprefix("config."))
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise RequestError(f"{where}.{name} is missing".removeprefix("config."))
+    return kind(**values)
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The value as its field has it: paths from strings, floats from ints; RequestError else."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in options:
+        return None
+    plain = options[0]
+    if plain is Path:
+        return Path(value)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(plain) is tuple and isinstance(value, list):
+        return tuple(value)
+    if plain in (int, float, str, bool):
+        right = isinstance(value, plain) and not (plain is int and isinstance(value, bool))
+        if not right:
+            raise RequestError(f"{where}={value!r} is not possible: give a {plain.__name__}")
+    return value
+
+
+def _checked(spec: RunSpec) -> RunSpec:
+    _one_of("precision", spec.precision, PRECISIONS)
+    _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
+    _at_least("batch_size", spec.batch_size, 1)
+    _at_least("workers", spec.workers, 0)
+    _at_least("measure.rounds", spec.measure.rounds, 3)
+    if spec.limit is not None:
+        _at_least("limit", spec.limit, 1)
+    if spec.measure.seconds <= 0:
+        raise RequestError(f"measure.seconds={spec.measure.seconds} is not possible: above 0")
+    return spec
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise RequestError(f"{name}={value!r} is not possible: use one of {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise RequestError(f"{name}={value} is not possible: give {least} or more")

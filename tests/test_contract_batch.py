@@ -1,0 +1,127 @@
+"""One image's result does not depend on its batch mates, their order, or the number of threads."""
+
+import copy
+import functools
+from dataclasses import fields
+
+import asap
+import pytest
+import torch
+from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.tokens import Trace
+from draws import ATTENTION_GAIN, models, randomise
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+IMAGES = 32
+IDS = [1000 + 7 * i for i in range(IMAGES)]
+DTYPES = (torch.float32, torch.bfloat16)
+
+ASAP_OPTIONS: dict[str, dict] = {
+    "pooling": {},
+    "pruning": {"pool": False, "clusters": 3},
+    "rollout": {"order": "rollout"},
+    "rank": {"binning": "rank", "background": 2},
+    "rank_pruning": {"binning": "rank", "background": 3, "pool": False},
+    "random_anchor": {"anchor": "random"},
+    "mass_anchor": {"anchor": "mass"},
+    "force": {"miss": "force", "max_block": 5},
+    "after_block": {"position": "after_block"},
+    "proportional": {"proportional_attention": True, "weights": "normalised"},
+    "no_accumulation": {"accumulate": False},
+    "overhead": {"overhead": True},
+}
+OTHERS: dict[str, Method] = {
+    "dense": Dense(),
+    "random_drop": RandomDrop(keep=0.4, block=1),
+    "random_drop_few": RandomDrop(keep=0.1, block=0),
+    "tome_3": ToMe(3),
+    "tome_8": ToMe(8),
+    "tome_13": ToMe(13),
+    "tome_3_plain": ToMe(3, proportional_attention=False),
+}
+METHODS = (*OTHERS, *ASAP_OPTIONS)
+
+
+def deit_like() -> nn.Module:
+    """197 tokens of DeiT-Tiny's width and heads, 4 blocks, attention with sinks."""
+    model = VisionTransformer(
+        img_size=224, patch_size=16, embed_dim=192, depth=4, num_heads=3, num_classes=11
+    )
+    generator = randomise(model, 5)
+    shared = torch.randn((384, 192), generator=generator) / 192**0.5
+    with torch.no_grad():
+        for block in model.blocks:  # nearly the same q and k everywhere, and large ones
+            own = block.attn.qkv.weight[:384]
+            own.copy_(ATTENTION_GAIN * (shared + 0.3 * own))
+    return model.eval()
+
+
+@functools.cache
+def backbone(key: str, dtype: torch.dtype) -> nn.Module:
+    model = deit_like() if key == "deit" else models()[key]()
+    return copy.deepcopy(model).to(dtype)
+
+
+@functools.cache
+def pictures(key: str, dtype: torch.dtype, count: int = IMAGES) -> Tensor:
+    height, width = backbone(key, dtype).patch_embed.img_size
+    generator = torch.Generator().manual_seed(11)
+    return torch.randn((count, 3, height, width), generator=generator).to(dtype)
+
+
+@functools.cache
+def masses(key: str, dtype: torch.dtype, order: str, count: int) -> Tensor:
+    """Largest column mass of every image after every block, nothing being reduced."""
+    method = Asap(overhead=True, order=order, anchor="mass")
+    model = asap.ReducedViT(backbone(key, dtype), method)
+    return model(pictures(key, dtype, count), return_trace=True)[1].mass
+
+
+def threshold(mass: Tensor, first: int, last: int) -> float:
+    """The tau at which the images stop in the most different blocks, and some never."""
+    allowed = mass[:, first - 1 : last]
+
+    def variety(tau: float) -> int:
+        over = allowed > tau
+        stops = torch.where(over.any(1), over.to(torch.uint8).argmax(1) + 1, 0)
+        return len(stops.unique()) + 2 * int((stops == 0).any() and (stops > 0).any())
+
+    return max(allowed.flatten().quantile(torch.linspace(0.05, 0.95, 37)).tolist(), key=variety)
+
+
+def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Method:
+    if name in OTHERS:
+        return OTHERS[name]
+    options = dict(ASAP_OPTIONS[name])
+    model = backbone(key, dtype)
+    if not model.has_class_token:
+        options.setdefault("anchor", "mass")
+    depth = len(model.blocks)
+    options["max_block"] = min(options.get("max_block", depth - 1), depth - 1)
+    mass = masses(key, dtype, options.get("order", "walk"), count)
+    tau = threshold(mass, 1, options["max_block"])
+    return Asap(tau=tau, **options)
+
+
+def outcome(model: nn.Module, images: Tensor, picked: list[int]) -> tuple[Tensor, Trace]:
+    return model(images[picked], [IDS[i] for i in picked], return_trace=True)
+
+
+def same(left: Tensor, right: Tensor) -> bool:
+    """Equal bit for bit; NaN equals NaN."""
+    if left.is_floating_point():
+        if not torch.equal(left.isnan(), right.isnan()):
+            return False
+        left, right = left.nan_to_num(), right.nan_to_num()
+    return torch.equal(left, right)
+
+
+def differing(whole: tuple[Tensor, Trace], part: tuple[Tensor, Trace], picked: list[int]) -> list[str]:
+    """Names of what differs between some images of a batch and the same images elsewhere."""
+    logits, trace = whole
+    other_logits, other = part
+    index = torch.tensor(picked)
+    taken = trace.take(index)
+    wrong = [f.name for f in fields(Trace) if not same(getattr(taken, f.name), getattr(other, f.name))]
+    return wrong + ([] if same(logits[index], other_logits) else ["logits"])
