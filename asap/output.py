@@ -9,8 +9,10 @@ from asap.report.figures import accuracy_vs_macs
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
-from asap.runs.spec import RunSpec
 from asap.runs.disk import write_file
+from asap.runs.spec import RunSpec
+from asap.scenes import draw_scenes
+from asap.session import Session
 
 log = logging.getLogger("asap")
 
@@ -23,11 +25,12 @@ class Outputs:
     files: tuple[Path, ...]
 
 
-def write_outputs(spec: RunSpec, results: list[CellResult]) -> Outputs | None:
-    """Write table and figure of a run under results/tables and results/figures; mirror the cells.
+def write_outputs(session: Session, results: list[CellResult]) -> Outputs | None:
+    """Write a run's table and figures under results/tables and results/figures; mirror the cells.
 
     None if no row has a record: there is nothing to show.
     """
+    spec = session.spec
     for result in results:
         _mirror(spec, result)
     if not any(result.records for result in results):
@@ -46,6 +49,9 @@ def write_outputs(spec: RunSpec, results: list[CellResult]) -> Outputs | None:
     if len(results) > 1 and any(result.accuracy for result in results):
         figures.mkdir(parents=True, exist_ok=True)
         files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
+    if spec.measure.panels:
+        figures.mkdir(parents=True, exist_ok=True)
+        files += draw_scenes(session, spec.measure.panels, figures / f"{stem}-scenes")
     return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
 
 

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from asap.console import set_up_logging
 from asap.errors import RequestError
 from asap.output import show, write_outputs
 from asap.runner import run
@@ -36,6 +37,7 @@ class _Outcome:
 
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
+    set_up_logging()
     _Outcome.failed, _Outcome.refused = [], []
     try:
         _hydra_main()
@@ -57,8 +59,8 @@ def _hydra_main(config: DictConfig) -> None:
     _Outcome.started += 1
     try:
         spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
-        results = run(spec)
-        show(write_outputs(spec, results))
+        session, results = run(spec)
+        show(write_outputs(session, results))
         _Outcome.failed += [f"{r.label}: {r.reason}" for r in results if r.reason]
     except RequestError as error:
         log.error("error: %s", error)

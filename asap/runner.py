@@ -35,8 +35,12 @@ from asap.speed import measure_speed
 log = logging.getLogger("asap")
 
 
-def run(spec: RunSpec) -> list[CellResult]:
-    """Measure every row of a spec that has no record yet; the results of all rows, in order."""
+def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
+    """Measure every row of a spec that has no record yet; the results of all rows, in order.
+
+    Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
+    the reason in its result.
+    """
     session = Session(spec)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
@@ -46,7 +50,7 @@ def run(spec: RunSpec) -> list[CellResult]:
         results.append(result)
     if spec.measure.throughput:
         results = measure_speed(session, results)
-    return results
+    return session, results
 
 
 def _attempt(

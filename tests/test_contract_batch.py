@@ -2,16 +2,19 @@
 
 import copy
 import functools
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
-import asap
 import pytest
 import torch
-from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
-from asap.tokens import Trace
 from draws import ATTENTION_GAIN, models, randomise
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+import asap
+from asap.core.rows import rowwise
+from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.tokens import Trace
 
 IMAGES = 32
 IDS = [1000 + 7 * i for i in range(IMAGES)]
@@ -117,11 +120,90 @@ def same(left: Tensor, right: Tensor) -> bool:
     return torch.equal(left, right)
 
 
-def differing(whole: tuple[Tensor, Trace], part: tuple[Tensor, Trace], picked: list[int]) -> list[str]:
+def differing(
+    whole: tuple[Tensor, Trace], part: tuple[Tensor, Trace], picked: list[int]
+) -> list[str]:
     """Names of what differs between some images of a batch and the same images elsewhere."""
     logits, trace = whole
     other_logits, other = part
     index = torch.tensor(picked)
     taken = trace.take(index)
-    wrong = [f.name for f in fields(Trace) if not same(getattr(taken, f.name), getattr(other, f.name))]
+    wrong = [
+        f.name for f in fields(Trace) if not same(getattr(taken, f.name), getattr(other, f.name))
+    ]
     return wrong + ([] if same(logits[index], other_logits) else ["logits"])
+
+
+# Every method on a small model of each size, in float32 and bfloat16 by turns; then the length of a
+# real sequence, where other kernels and slabs of several images come into play.
+SMALL_MODELS = ("plain-p25", "registers-p36", "average-p64", "distilled-p36", "qk_norm-p25")
+LONG = ("dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional")
+CASES = [
+    (name, SMALL_MODELS[(index + 2 * turn) % len(SMALL_MODELS)], DTYPES[turn])
+    for turn in range(2)
+    for index, name in enumerate(METHODS)
+]
+
+
+def groups(count: int) -> Iterator[list[int]]:
+    """All images in another order; seven, two and single ones, from all parts of the batch."""
+    yield torch.randperm(count, generator=torch.Generator().manual_seed(3)).tolist()
+    yield [(3 * i + 1) % count for i in range(7)]
+    yield [count - 1, 0]
+    yield from ([image] for image in (0, count // 2, count - 1))
+
+
+def check(name: str, key: str, dtype: torch.dtype, count: int) -> Trace:
+    reduced = asap.ReducedViT(backbone(key, dtype), method(name, key, dtype, count))
+    images = pictures(key, dtype, count)
+    whole = outcome(reduced, images, list(range(count)))
+    for picked in groups(count):
+        wrong = differing(whole, outcome(reduced, images, picked), picked)
+        assert not wrong, f"{name} on {key} in {dtype}, images {picked}: {wrong}"
+    return whole[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "key", "dtype"), CASES)
+def test_results_do_not_depend_on_the_batch(
+    name: str, key: str, dtype: torch.dtype, threads: int, set_threads: Callable[[int], None]
+) -> None:
+    set_threads(threads)
+    check(name, key, dtype, IMAGES)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LONG)
+def test_nor_at_the_length_of_a_real_sequence(
+    name: str, dtype: torch.dtype, threads: int, set_threads: Callable[[int], None]
+) -> None:
+    set_threads(threads)
+    check(name, "deit", dtype, 8)
+
+
+def test_images_of_a_batch_stop_in_different_blocks() -> None:
+    """What the tests above rest on."""
+    for name in ("pooling", "pruning", "rollout", "after_block", "no_accumulation"):
+        for key in SMALL_MODELS:
+            chosen = method(name, key, torch.float32)
+            reduced = asap.ReducedViT(backbone(key, torch.float32), chosen)
+            trace = outcome(reduced, pictures(key, torch.float32), list(range(IMAGES)))[1]
+            stops = set(trace.stop_block.tolist())
+            assert 0 in stops and len(stops) >= 3, (name, key, stops)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+def test_rows_do_not_depend_on_their_number(
+    dtype: torch.dtype, threads: int, set_threads: Callable[[int], None]
+) -> None:
+    """Rows beyond groups of four would go through another kernel if products were not filled up."""
+    set_threads(threads)
+    for wide, narrow in ((24, 72), (96, 24), (24, 7), (192, 192)):
+        generator = torch.Generator().manual_seed(wide)
+        layer = nn.Linear(wide, narrow).to(dtype).requires_grad_(False)
+        rows = torch.randn((300, wide), generator=generator).to(dtype)
+        whole = rowwise(layer, rows)
+        for count in (*range(1, 70), 97, 101, 150, 199, 250):
+            assert torch.equal(rowwise(layer, rows[3 : 3 + count]), whole[3 : 3 + count]), count

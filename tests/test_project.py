@@ -23,12 +23,12 @@ ROOF = 9
 FLOORS = {
     **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate"), 6),
-    **dict.fromkeys(("speed",), 5),
+    **dict.fromkeys(("speed", "scenes"), 5),
     **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs"), 1),
-    **dict.fromkeys(("_compat", "errors", "tokens"), 0),
+    **dict.fromkeys(("_compat", "console", "errors", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
 

@@ -1,8 +1,10 @@
 """Keep a row's result independent of how many rows stand beside it.
 
-On CPU the matrix library switches kernels for products with very few rows, and the last bits of a
-row then depend on its neighbours. Products with at least `MIN_ROWS` rows were found invariant, so
-shorter ones are padded with zero rows (the padding is not counted as work).
+On CPU the matrix library deals rows out to threads and kernels in groups of four; one to three rows
+left over go to another kernel, whose last bits differ. Which rows are left over depends on the
+number of rows and of threads (float64: whenever there are some; float32 on two threads: below 12
+rows). So products run on a multiple of `MIN_ROWS` rows, filled up with zero rows, which are not
+counted as work.
 """
 
 from collections.abc import Callable
@@ -18,9 +20,10 @@ def rowwise(
     layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
 ) -> Float[Tensor, "n out"]:
     """`layer(rows)` for a layer that treats rows alone, bitwise the same however many there are."""
-    if rows.device.type != "cpu" or len(rows) >= MIN_ROWS:
+    missing = -len(rows) % MIN_ROWS if rows.device.type == "cpu" else 0
+    if not missing:
         return layer(rows)
-    padding = rows.new_zeros(MIN_ROWS - len(rows), rows.shape[1])
+    padding = rows.new_zeros(missing, rows.shape[1])
     return layer(torch.cat([rows, padding]))[: len(rows)]
 
 

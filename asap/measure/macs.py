@@ -83,8 +83,7 @@ def fvcore_count(
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     if not out_of_the_box:
-        handle = {"aten::scaled_dot_product_attention": _fvcore_attention}
-        analysis.set_op_handle(**handle)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _fvcore_attention)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is deprecated
         return {name: int(count) for name, count in analysis.by_operator().items()}
@@ -107,9 +106,9 @@ def _averaged(_into: Any, _dim: Any, _index: Any, source: Any, **__: Any) -> int
 
 
 def _distances(
-    rows: Any, _order: Any = 2, _dim: Any = None, keepdim: bool = False, **_: Any
+    differences: Any, _order: Any = 2, _dim: Any = None, keepdim: bool = False, **_: Any
 ) -> int:
-    return 0 if keepdim else 2 * math.prod(rows)
+    return 0 if keepdim else 2 * math.prod(differences)
 
 
 def _fvcore_attention(inputs: list[Any], _outputs: list[Any]) -> int:

@@ -17,9 +17,7 @@ import torch
 from asap.errors import RequestError
 from asap.measure.device import Clock, Stopwatch, stopwatch
 
-FASTEST = (
-    1e-6  # seconds: no forward pass is faster; bounds the calls made before a look at the clock
-)
+FASTEST = 1e-6  # seconds a call: bounds the calls made before a look at the clock
 Gauge = Callable[[], dict[str, float]]  # the device's condition now
 
 

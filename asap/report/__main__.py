@@ -1,0 +1,59 @@
+"""python -m asap.report [folder]: one table per data set and backbone from all accuracy records."""
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from asap.errors import RequestError
+from asap.report.premise import premise_remark
+from asap.report.result import CellResult
+from asap.report.tables import build_table, parts
+from asap.runs.disk import write_file
+from asap.runs.store import Store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write results/tables/all-*.{md,csv}; exit code 2 without any record."""
+    parser = argparse.ArgumentParser(prog="python -m asap.report", description=__doc__)
+    parser.add_argument("results", nargs="?", type=Path, default=Path("results"))
+    folder = parser.parse_args(arguments).results
+    try:
+        for path in write_tables(folder):
+            sys.stdout.write(f"{path}\n")
+    except RequestError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def write_tables(results: Path) -> list[Path]:
+    """One table for each backbone, data set and precision that has records."""
+    if not (results / "runs").is_dir():
+        raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
+    groups: dict[tuple[str, ...], list[CellResult]] = defaultdict(list)
+    for cell in Store(results / "runs").cells():
+        record = cell.accuracy()
+        if record is not None:
+            group = (record["backbone"], record["data"], record["precision"])
+            result = CellResult(record["label"], None, False, record, cell.predictions(), None)
+            groups[group].append(result)
+    if not groups:
+        raise RequestError(f"{results}/runs holds no finished record: run an experiment first")
+    return [path for group in sorted(groups) for path in _write(results, group, groups[group])]
+
+
+def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> list[Path]:
+    cells = sorted(cells, key=lambda c: (not c.is_dense, c.label, str(c.method)))
+    remark = premise_remark(cells)
+    table = build_table(cells, [remark] if remark else [])
+    stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)
+    text = "\n\n".join(part.to_markdown().strip() for part in parts(table)) + "\n"
+    return [
+        write_file(results / "tables" / f"{stem}.md", f"# {', '.join(group)}\n\n{text}"),
+        write_file(results / "tables" / f"{stem}.csv", table.to_csv()),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The MACs of a trace are those of the operations that ran, to the integer.
+
+Counted here by torch's own counter, which is told what it does not know: the fused attention of the
+CPU, and two things of the methods, weighted averages of tokens and distances between rows of P.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from draws import models
+from test_contract_batch import masses, pictures, threshold
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+import asap
+from asap.backbones.vit import Trunk
+from asap.core import rows as core_rows
+from asap.core.macs import backbone_macs
+from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+
+KEYS = ("plain-p64", "distilled-p25", "qk_norm-p36", "registers-p64", "average-p25", "clip-p36")
+IMAGES = 6
+ASAP_OPTIONS: dict[str, dict] = {
+    "pooling": {},
+    "pruning": {"pool": False},
+    "rollout": {"order": "rollout"},
+    "rollout_no_accumulation": {"order": "rollout", "accumulate": False},
+    "no_accumulation": {"accumulate": False},
+    "overhead": {"overhead": True},
+    "after_block": {"position": "after_block"},
+    "patch_columns": {"distance_columns": "patches", "binning": "rank", "background": 2},
+    "proportional": {"proportional_attention": True},
+    "random_anchor": {"anchor": "random"},
+    "force": {"miss": "force", "max_block": 5, "min_block": 3},
+}
+OTHERS: dict[str, Method] = {
+    "dense": Dense(),
+    "random_drop": RandomDrop(keep=0.5, block=2),
+    "tome": ToMe(3),
+    "tome_plain": ToMe(5, proportional_attention=False),
+    "tome_until_nothing_is_left": ToMe(30),
+}
+aten = torch.ops.aten
+
+
+def fused(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def averaged(_self: Any, _dim: Any, _index: Any, source: Any, **__: Any) -> int:
+    """One multiply-add per element of the tokens averaged; one-dimensional sums are bookkeeping."""
+    return 2 * math.prod(source) if len(source) == 2 else 0
+
+
+def distances(values: Any, _ord: Any = 2, _dim: Any = None, keepdim: bool = False, **_: Any) -> int:
+    """One square per element; ToMe's scaling to unit length is a norm, which nobody counts."""
+    return 0 if keepdim else 2 * math.prod(values)
+
+
+MAPPING = {
+    aten._scaled_dot_product_flash_attention_for_cpu: fused,
+    aten.index_add: averaged,
+    aten.index_add_: averaged,
+    aten.linalg_vector_norm: distances,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_padding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Rows that fill a product up to the size of a kernel are not work of the model."""
+    monkeypatch.setattr(core_rows, "MIN_ROWS", 1)
+    yield
+
+
+def executed(run: Any) -> int:
+    with FlopCounterMode(display=False, custom_mapping=MAPPING) as counter:
+        run()
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    return flops // 2
+
+
+def method(name: str, key: str) -> Method:
+    if name in OTHERS:
+        return OTHERS[name]
+    options = {"anchor": "mass"} if key.startswith("average") else {}
+    options |= ASAP_OPTIONS[name]
+    mass = masses(key, torch.float32, options.get("order", "walk"), IMAGES)
+    first, last = options.get("min_block", 1), options.get("max_block", mass.shape[1] - 1)
+    return Asap(tau=threshold(mass, first, last), **options)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["fused", "eager"])
+@pytest.mark.parametrize("name", [*OTHERS, *ASAP_OPTIONS])
+def test_trace_equals_what_ran(name: str, eager: bool) -> None:
+    for key in KEYS:
+        model = asap.ReducedViT(models()[key](), method(name, key), eager=eager)
+        images = pictures(key, torch.float32, IMAGES)
+        found = []
+        count = executed(lambda m=model, x=images, f=found: f.append(m(x, range(IMAGES), True)))
+        trace = found[0][1]
+        assert int((trace.macs_backbone + trace.macs_method).sum()) == count, key
+        if name == "dense":
+            assert not trace.macs_method.any()
+
+
+@functools.cache
+def on_meta(name: str) -> nn.Module:
+    """A real model without memory or arithmetic; its attention explicit, so that it is counted."""
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False).eval()
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [
+        ("deit_tiny_patch16_224", 1.2536832),
+        ("deit_small_patch16_224", 4.5989),
+        ("deit_base_patch16_224", 17.5638),
+    ],
+)
+def test_dense_deit(name: str, gmacs: float) -> None:
+    trunk = Trunk(on_meta(name))
+    tokens = np.full((1, trunk.anatomy.depth + 1), trunk.anatomy.tokens)
+    macs = int(backbone_macs(trunk.cost, tokens, "after_attention")[0])
+    digits = 7 if name.startswith("deit_tiny") else 4
+    assert round(macs / 1e9, digits) == gmacs
+    assert executed(lambda: on_meta(name)(torch.empty(1, 3, 224, 224, device="meta"))) == macs
+
+
+def test_dense_deit_tiny_as_it_runs() -> None:
+    model = timm.create_model("deit_tiny_patch16_224", pretrained=False).eval()
+    found: list = []
+    images = torch.zeros(1, 3, 224, 224)
+    reduced = asap.ReducedViT(model, Dense())
+    assert executed(lambda: found.append(reduced(images, return_trace=True))) == 1_253_683_200
+    assert found[0][1].macs_backbone.tolist() == [1_253_683_200]
