@@ -53,9 +53,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     return session, results
 
 
-def _attempt(
-    session: Session, row: MethodSpec, method: Method, result: CellResult
-) -> CellResult:
+def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResult) -> CellResult:
     """The row with its accuracy record, or with the reason why it has none."""
     cell = session.store.cell(key_of(session.identity(method)))
     try:
@@ -74,14 +72,10 @@ def _attempt(
         return replace(result, reason=f"failed: {reason}")
 
 
-def _measure(
-    session: Session, row: MethodSpec, method: Method, cell: Cell
-) -> AccuracyRecord:
+def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
     """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
-    how = Evaluation(
-        spec.batch_size, spec.workers, session.device, DTYPES[spec.precision]
-    )
+    how = Evaluation(spec.batch_size, spec.workers, session.device, DTYPES[spec.precision])
     model = ReducedViT(session.backbone, method)
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:

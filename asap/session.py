@@ -81,7 +81,11 @@ class Session:
             "engine": ENGINE_VERSION,
             "method": describe(method),
             "method_version": method.method_version,
-            "backbone": {"name": b.name, "args": dict(b.model_args), "weights": self.weights_digest},
+            "backbone": {
+                "name": b.name,
+                "args": dict(b.model_args),
+                "weights": self.weights_digest,
+            },
             "data": {"content": self.data.digest, "labels": self.data.label_digest},
             "preprocessing": self.preprocessing.identity,
             "precision": self.spec.precision,
@@ -93,7 +97,9 @@ class Session:
 def describe(method: Method) -> dict[str, Any]:
     """A method's module and all of its options, as they go into records."""
     name = type(method).__module__.removeprefix("asap.methods.")
-    options = {k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in asdict(method).items()}
+    options = {
+        k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in asdict(method).items()
+    }
     return {"name": name, "options": options}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 SHORT = 16  # tokens: on CPU, images are batched from this length on
 
 
-
 @dataclass(frozen=True)
 class Anatomy:
     """The layout of a backbone's tokens: what a method may know of it."""

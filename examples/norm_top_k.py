@@ -1,6 +1,6 @@
 """A method of one's own: keep the k patches with the largest norm, from one block on.
 
-    python -m asap.run --config-dir examples/configs method=norm_top_k method.k=24
+python -m asap.run --config-dir examples/configs method=norm_top_k method.k=24
 """
 
 from dataclasses import dataclass

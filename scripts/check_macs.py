@@ -3,28 +3,29 @@
     python scripts/check_macs.py            # make check-macs; under a minute on a CPU
     python scripts/check_macs.py --giant    # the largest backbones too; some GB of memory
 
-Weights are random: MACs of a dense backbone do not depend on them, and where a method's decisions do,
-the closed form is taken from the trace of the same images. Exit 1 if the closed form differs from
-torch's counter by a single MAC.
+Dense backbones get random weights, as their MACs do not depend on them; for methods, whose
+decisions do, the closed form is taken from the trace of the same images. Exit 1 if the closed form
+differs from torch's counter by a single MAC.
 """
 
 import argparse
+import copy
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import asap
 import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from tqdm import tqdm
+
+import asap
 from asap.backbones.load import BUNDLED, load_backbone
 from asap.data.digit_scenes import DigitScenes
 from asap.engine.executor import ReducedViT
 from asap.measure.macs import Conventions, conventions, fvcore_count, torch_count
 from asap.methods import Asap, Dense, Method, ToMe
-from rich.console import Console
-from rich.table import Table
-from timm.data import create_transform, resolve_model_data_config
-from torch import nn
-from tqdm import tqdm
 
 # Backbone -> GMACs as published, with the source's convention.
 PUBLISHED = {
@@ -48,9 +49,10 @@ MACs are what the papers call FLOPs: patch embedding, linear layers, both attent
 - closed form = torch's counter to the integer, once that has a formula for fused attention on CPU.
 - torch as shipped: counts fused attention as 0 on CPU (pytorch/pytorch#195460), so it lacks both
   attention products, and equals our convention "without attention".
-- fvcore with a formula for fused attention: more, by LayerNorm at 5 a number, which papers leave out.
-- fvcore as shipped: skips fused attention and counts LayerNorm; so may published numbers: the paper's
-  174.6 G of CLIP-L at 336 pixels is without attention, its 17.6 G of DeiT-B is with it."""
+- fvcore with a formula for fused attention: more, by LayerNorm at 5 a number, which papers leave
+  out.
+- fvcore as shipped: skips fused attention and counts LayerNorm; so may published numbers: the
+  paper's 174.6 G of CLIP-L at 336 pixels is without attention, its 17.6 G of DeiT-B is with it."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,15 @@ def count_dense(backbone: nn.Module) -> DenseCounts:
     model = ReducedViT(backbone, Dense())
     shape = model.trunk.anatomy
     tokens = torch.full((1, shape.depth + 1), shape.tokens)
-    by_operator = fvcore_count(backbone, image)
+    ghost = copy.deepcopy(backbone).to("meta")  # fvcore looks at shapes only
+    by_operator = fvcore_count(ghost, image.to("meta"))
     return DenseCounts(
         ours=conventions(model.trunk.cost, tokens, "after_block"),
         torch=torch_count(backbone, image),
         torch_shipped=torch_count(backbone, image, out_of_the_box=True),
         fvcore=sum(by_operator.values()),
         fvcore_layer_norm=by_operator.get("layer_norm", 0),
-        fvcore_shipped=sum(fvcore_count(backbone, image, out_of_the_box=True).values()),
+        fvcore_shipped=sum(fvcore_count(ghost, image.to("meta"), out_of_the_box=True).values()),
     )
 
 
@@ -110,7 +113,7 @@ def dense_table(names: dict[str, str], seed: int) -> tuple[Table, list[str]]:
 
 
 def methods_for(backbone: nn.Module, images: torch.Tensor) -> Iterator[tuple[str, Method]]:
-    """ToMe and ASAP, tau being a mass that the images reach in the middle: so they stop about there."""
+    """ToMe and ASAP; tau is a mass that the images have halfway, so they stop about there."""
     _, trace = ReducedViT(backbone, Asap(tau=1e9))(images, return_trace=True)
     tau = float(trace.mass[:, trace.mass.shape[1] // 2].median())
     yield "ToMe, r = 4", ToMe(4)
@@ -124,6 +127,8 @@ def methods_for(backbone: nn.Module, images: torch.Tensor) -> Iterator[tuple[str
 
 def method_table(seed: int, n_images: int) -> tuple[Table, list[str]]:
     """Methods on digit scenes: the trace's closed form against the executed graph."""
+    from timm.data import create_transform, resolve_model_data_config  # after asap: its guard
+
     bundled = (BUNDLED / "digits_vit.safetensors").is_file()
     weights = "bundled" if bundled else "random"
     backbone = load_backbone("digits_vit", weights, seed=seed)

@@ -17,6 +17,8 @@ PREPROCESSING = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.5, 0.5, 0.5),
 }
+# of weights/digits_vit.safetensors
+SHA256 = "69e55e51c334c65d1ae91e59357a67af227840b90e10e0cef9ada4577741fbac"
 
 
 def digits_vit() -> VisionTransformer:

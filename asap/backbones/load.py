@@ -15,11 +15,13 @@ import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
+from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
 from asap.backbones.digits_vit import digits_vit
 from asap.errors import RequestError
 
 OURS: dict[str, Callable[[], nn.Module]] = {"digits_vit": digits_vit}
-BUNDLED = Path(__file__).parent / "weights"
+BUNDLED = {"digits_vit": DIGITS_VIT_SHA256}
+BUNDLED_FOLDER = Path(__file__).parent / "weights"
 
 
 def load_backbone(
@@ -42,10 +44,22 @@ def load_backbone(
     torch.manual_seed(seed)
     model = _build(name, weights == "hub", dict(model_args or {}))
     if weights not in ("hub", "random"):
-        path = BUNDLED / f"{name}.safetensors" if weights == "bundled" else Path(weights)
+        path, sha256 = _file(name, weights, sha256)
         load_weights(model, path, sha256)
     _refuse_nan(model, name)
     return model.eval().requires_grad_(False)
+
+
+def _file(name: str, weights: str, sha256: str | None) -> tuple[Path, str | None]:
+    """The weights file and the digest it must have."""
+    if weights != "bundled":
+        return Path(weights), sha256
+    if name not in BUNDLED:
+        raise RequestError(
+            f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
+            "this package"
+        )
+    return BUNDLED_FOLDER / f"{name}.safetensors", sha256 or BUNDLED[name]
 
 
 def _build(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Module:

@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def bipartite_matching(
-    metric: Float[Tensor, "b n d"], r: int, prefix: int
-) -> Int[Tensor, "b n"]:
+def bipartite_matching(metric: Float[Tensor, "b n d"], r: int, prefix: int) -> Int[Tensor, "b n"]:
     """Output position of every token when the r best pairs merge; `metric` decides similarity.
 
     Prefix tokens are neither sources nor destinations. The output holds the prefix tokens, then the

@@ -14,9 +14,7 @@ def transition_weights(
     return (distance / temperature).masked_fill(~members, float("-inf")).softmax(1)
 
 
-def mean_weights(
-    sizes: Float[Tensor, "b n"], target: Int[Tensor, "b n"]
-) -> Float[Tensor, "b n"]:
+def mean_weights(sizes: Float[Tensor, "b n"], target: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """Each token's share in the size-weighted mean of the output position it goes to."""
     position = target.clamp(min=0)
     kept = torch.where(target >= 0, sizes, torch.zeros_like(sizes))

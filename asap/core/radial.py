@@ -23,9 +23,7 @@ def normalise(
     return torch.where(spread > 0, scaled, torch.zeros_like(scaled))
 
 
-def width_bins(
-    normalised: Float[Tensor, "b patches"], clusters: int
-) -> Int[Tensor, "b patches"]:
+def width_bins(normalised: Float[Tensor, "b patches"], clusters: int) -> Int[Tensor, "b patches"]:
     """Equal-width bins: `c_i = min(floor(K d_i), K - 1)` (Eq. 5)."""
     return (normalised * clusters).floor().long().clamp(max=clusters - 1)
 

@@ -80,7 +80,9 @@ class ReducedViT(nn.Module):
     def _start(self, images: Tensor, image_ids: Any) -> _Pass:
         ids = None if image_ids is None else [int(i) for i in image_ids]
         if self.method.draws and (ids is None or len(ids) != len(images)):
-            raise ValueError(f"{type(self.method).__name__} draws at random: pass image_ids, one each")
+            raise ValueError(
+                f"{type(self.method).__name__} draws at random: pass image_ids, one each"
+            )
         batch = pack(self.trunk.embed(images))
         anatomy = self.trunk.anatomy
         trace = Trace.empty(len(images), anatomy.depth, anatomy.patches, anatomy.prefix)

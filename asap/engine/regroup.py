@@ -36,9 +36,7 @@ def plan(batch: Ragged, decisions: list[tuple[Run, Decision]]) -> Plan | None:
         target[run.rows] = torch.where(chosen[:, None], decision.target, old).flatten()
         if decision.weight is not None:
             weight[run.rows] = torch.where(chosen[:, None], decision.weight, 1.0).flatten()
-        for image, left, change in zip(
-            run.images, decision.lengths, chosen.tolist(), strict=True
-        ):
+        for image, left, change in zip(run.images, decision.lengths, chosen.tolist(), strict=True):
             if change:
                 lengths[image] = left
                 if decision.final:
@@ -81,7 +79,13 @@ def regroup(batch: Ragged, moves: Plan, trace: Trace) -> tuple[Ragged, Int[Tenso
     watched = sum(i not in moves.released for i in batch.images[: batch.watched])
     merged = batch.merged or bool(mixed.any())
     after = replace(
-        batch, rows=rows, sizes=sizes, lengths=lengths, images=images, watched=watched, merged=merged
+        batch,
+        rows=rows,
+        sizes=sizes,
+        lengths=lengths,
+        images=images,
+        watched=watched,
+        merged=merged,
     )
     return after, averaged
 

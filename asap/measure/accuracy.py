@@ -85,9 +85,7 @@ def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[
     """Rows of one batch, unreadable images included; halves the batch when memory runs out."""
     readable = [s for s in samples if s.image is not None]
     answers = iter(_forward(model, readable, how))
-    return [
-        {**_about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples
-    ]
+    return [{**_about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
 
 
 def _about(s: Sample) -> dict[str, Any]:
@@ -97,9 +95,7 @@ def _about(s: Sample) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _forward(
-    model: ReducedViT, samples: list[Sample], how: Evaluation
-) -> Iterator[dict[str, Any]]:
+def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Iterator[dict[str, Any]]:
     step = max(1, min(how.batch_size, len(samples)))
     start = 0
     while start < len(samples):

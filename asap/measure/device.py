@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from filelock import FileLock, Timeout
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], float]  # seconds since any fixed moment
 
 
+@runtime_checkable
 class Stopwatch(Protocol):
     """Seconds between `start` and `elapsed`, all work of the device included."""
 

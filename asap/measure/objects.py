@@ -7,9 +7,7 @@ from torch import Tensor
 NAN = float("nan")
 
 
-def object_recall(
-    assignment: Int[Tensor, "patches"], mask: Bool[Tensor, "patches"]
-) -> float:
+def object_recall(assignment: Int[Tensor, "patches"], mask: Bool[Tensor, "patches"]) -> float:
     """Share of object patches whose final token holds object patches only; NaN without any.
 
     `assignment`: the final token of each patch, -1 = dropped.

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -48,6 +48,7 @@ class ThroughputPlan:
         return candidates * (1 + self.discard + self.rounds)
 
 
+@runtime_checkable
 class Batch(Protocol):
     """Something a candidate is called with; a tensor is one."""
 
