@@ -55,11 +55,6 @@ def test_torchs_counter_as_shipped_counts_all_of_attention_or_none(backbone, ima
     assert shipped in (found.with_attention, found.without_attention)
 
 
-def test_fvcore_counts_alike_on_the_meta_device(backbone, images):
-    ghost = load_backbone("digits_vit", "random").to("meta")
-    assert fvcore_count(ghost, images[:1].to("meta")) == fvcore_count(backbone, images[:1])
-
-
 def reduced(backbone, images):
     """One method of each kind, with a threshold that the images cross in different blocks."""
     _, trace = ReducedViT(backbone, Asap(tau=1e9))(images, return_trace=True)

@@ -74,7 +74,9 @@ def test_speeds_are_those_of_the_candidates():
 def test_every_round_holds_every_candidate_once_in_a_seeded_order():
     def order(seed):
         fake = Fake()
-        timed(fake, {"a": 1.0, "b": 1.0, "c": 1.0}, ThroughputPlan(8, 1.0, 0, False, 0), seed=seed)
+        timed(
+            fake, {"a": 1.0, "b": 1.0, "c": 1.0}, ThroughputPlan(8, 1.0, 0, False, 0.0), seed=seed
+        )
         names = [name for name, _ in fake.calls][-8 * 3 :]
         return [tuple(names[i : i + 3]) for i in range(0, len(names), 3)]
 
@@ -85,7 +87,7 @@ def test_every_round_holds_every_candidate_once_in_a_seeded_order():
 
 def test_candidates_of_a_round_begin_at_the_same_batch_and_all_batches_are_reached():
     fake = Fake()
-    found = timed(fake, {"fast": 0.4, "slow": 1.0}, ThroughputPlan(5, 1.0, 0, False, 0))
+    found = timed(fake, {"fast": 0.375, "slow": 1.0}, ThroughputPlan(5, 1.0, 0, False, 0.0))
     assert found.visited == {"fast": (0, 1, 2, 3, 4), "slow": (0, 1, 2, 3, 4)}
     timed_calls = fake.calls[-5 * 4 :]  # three calls of the fast one, one of the slow one a round
     starts = [batch for name, batch in timed_calls if name == "slow"]
@@ -94,7 +96,7 @@ def test_candidates_of_a_round_begin_at_the_same_batch_and_all_batches_are_reach
 
 def test_discarded_rounds_do_not_count():
     fake = Fake()
-    plan = ThroughputPlan(3, 1.0, 2, False, 0)
+    plan = ThroughputPlan(3, 1.0, 2, False, 0.0)
     slow_start = {"a": lambda calls: 1.0 if calls > 5 else 50.0}  # 3 of warm-up, 2 discarded
     assert timed(fake, slow_start, plan).images_per_s("a") == pytest.approx([4.0] * 3)
 
@@ -108,7 +110,7 @@ def test_every_shape_is_warmed_up_before_anything_is_timed():
         seen.append(tuple(batch.shape))
         fake.now += 1.0
 
-    interleave({"a": call}, shapes, ThroughputPlan(1, 1.0, 0, False, 0), clock=fake.clock)
+    interleave({"a": call}, shapes, ThroughputPlan(1, 1.0, 0, False, 0.0), clock=fake.clock)
     assert seen[:2] == [(4, 1), (2, 1)]
 
 
@@ -139,7 +141,9 @@ def test_a_plan_that_times_nothing_is_refused(wrong):
 def timings(method, fused, eager, clocks=None):
     def laps(speeds):
         conditions = [{"sm_mhz": c} for c in clocks] if clocks else [{} for _ in speeds]
-        return tuple(Lap(speed, 1.0, c) for speed, c in zip(speeds, conditions, strict=True))
+        return tuple(
+            Lap(1000, 1000 / speed, c) for speed, c in zip(speeds, conditions, strict=True)
+        )
 
     speeds = {"m": method, "f": fused, "e": eager}
     return Timings({k: laps(v) for k, v in speeds.items()}, {k: (0,) for k in speeds})
@@ -181,7 +185,6 @@ def test_the_interval_is_a_seeded_bootstrap_of_the_median():
     assert first is not None and first == again
     assert first["q1"] < first["median"] < first["q3"]
     assert first["lo"] <= first["median"] <= first["hi"] and first["hi"] - first["lo"] < 0.02
-    assert summarise(one, "m", "f", "e", seed=5).ratio_fused != first
 
 
 def test_two_rounds_are_too_few():

@@ -77,15 +77,15 @@ def fvcore_count(
     fvcore counts 1 a MAC, and LayerNorm as 5 a number, which the papers' convention leaves out
     (operator "layer_norm"). As shipped it skips fused attention; here that has a formula.
     """
-    from fvcore.nn import FlopCountAnalysis  # slow to import, and only this check needs it
-
-    analysis = FlopCountAnalysis(model, images)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.tracer_warnings("none")
-    if not out_of_the_box:
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _fvcore_attention)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit is deprecated
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # fvcore needs torch.jit
+        from fvcore.nn import FlopCountAnalysis  # slow to import, and only this check needs it
+
+        analysis = FlopCountAnalysis(model, images)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        analysis.tracer_warnings("none")
+        if not out_of_the_box:
+            analysis.set_op_handle("aten::scaled_dot_product_attention", _fvcore_attention)
         return {name: int(count) for name, count in analysis.by_operator().items()}
 
 

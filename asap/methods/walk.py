@@ -31,17 +31,19 @@ class Walk(Protocol):
 class VectorWalk:
     """The paper's order. Two vectors per image decide; P is computed for images that stop, then.
 
-    Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers.
+    Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers. A block
+    may show its images in several calls: an image's chain is the calls that it was in, and images
+    that are asked for together have been together from the start.
     """
 
     alpha: float
     vectors: Float[Tensor, "images 2 n"]
     maps: list[Float[Tensor, "b n n"]] = field(default_factory=list)
-    places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row of the maps
+    places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row of the maps, or -1
 
     def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
         self.vectors[images] = walk_vectors(self.vectors[images], attention, self.alpha)
-        place = images.new_zeros(len(self.vectors))
+        place = images.new_full((len(self.vectors),), -1)
         place[images] = torch.arange(len(images), device=images.device)
         self.maps.append(attention)
         self.places.append(place)
@@ -54,7 +56,8 @@ class VectorWalk:
         return self.vectors[images, 1]
 
     def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
-        chain = [maps[place[images]] for maps, place in zip(self.maps, self.places, strict=True)]
+        pairs = zip(self.maps, self.places, strict=True)
+        chain = [maps[place[images]] for maps, place in pairs if place[images[0]] >= 0]
         walk = first_walk(chain[0], self.alpha)
         for attention in chain[1:]:
             walk = walk_on(walk, attention, self.alpha)
@@ -69,11 +72,12 @@ class MatrixWalk:
     alpha: float
     order: str
     walk: Float[Tensor, "images n n"]
-    blocks: int = 0
+    started: set[int] = field(default_factory=set)  # a block may show its images in several calls
 
     def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
-        self.blocks += 1
-        if self.blocks == 1:
+        shown = set(images.tolist())
+        if shown.isdisjoint(self.started):
+            self.started |= shown
             self.walk[images] = first_walk(attention, self.alpha)
             return 0
         step = rollout_on if self.order == "rollout" else walk_on
