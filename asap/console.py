@@ -3,6 +3,8 @@
 import logging
 import sys
 
+_ASIDE = ("Config search path:", "See https://hydra.cc", "object_type=")
+
 
 def set_up_logging() -> None:
     """Send the project's log to the terminal, plain. Calling it twice changes nothing."""
@@ -17,3 +19,12 @@ def set_up_logging() -> None:
     problems.setLevel(logging.WARNING)
     log.addHandler(messages)
     log.addHandler(problems)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line, without what only helps hydra's developers."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    aside = [i for i, line in enumerate(lines) if line.startswith(_ASIDE)]
+    said = [line for line in lines[: aside[0] if aside else None] if line]
+    text = " ".join(" ".join(said).split())
+    return text or type(error).__name__

@@ -9,12 +9,15 @@ from asap.report.figures import accuracy_vs_macs
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
-from asap.runs.disk import write_file
+from asap.runs.disk import guarded, write_file
 from asap.runs.spec import RunSpec
 from asap.scenes import draw_scenes
 from asap.session import Session
 
 log = logging.getLogger("asap")
+RANDOM_WEIGHTS = (
+    "The weights are random: this table shows that the chain runs, and nothing about any method."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def write_outputs(session: Session, results: list[CellResult]) -> Outputs | None
         return None
     premise = premise_remark(results)
     remarks = [*spec.remarks, *([premise] if premise else [])]
+    if spec.backbone.weights == "random":
+        remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks)
     tables, figures = spec.results / "tables", spec.results / "figures"
     stem = "".join(c if c.isalnum() else "-" for c in spec.title.lower()).strip("-")
@@ -46,12 +51,12 @@ def write_outputs(session: Session, results: list[CellResult]) -> Outputs | None
         write_file(tables / f"{stem}.md", markdown),
         write_file(tables / f"{stem}.csv", table.to_csv()),
     ]
-    if len(results) > 1 and any(result.accuracy for result in results):
+    with guarded(figures):
         figures.mkdir(parents=True, exist_ok=True)
-        files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
-    if spec.measure.panels:
-        figures.mkdir(parents=True, exist_ok=True)
-        files += draw_scenes(session, spec.measure.panels, figures / f"{stem}-scenes")
+        if len(results) > 1 and any(result.accuracy for result in results):
+            files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
+        if spec.measure.panels:
+            files += draw_scenes(session, spec.measure.panels, figures / f"{stem}-scenes")
     return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
 
 

@@ -8,6 +8,7 @@ Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from asap.console import set_up_logging
+from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 from asap.output import show, write_outputs
 from asap.runner import run
@@ -30,28 +31,40 @@ log = logging.getLogger("asap")
 class _Outcome:
     """What happened to the cells of this command, over all jobs of a multirun."""
 
-    started = 0
-    failed: list[str]  # noqa: RUF012  (set in main)
-    refused: list[str]  # noqa: RUF012
+    started: int
+    failed: list[str]  # rows that failed, and requests that were refused
+    refused: int
+
+    @classmethod
+    def clear(cls) -> None:
+        cls.started, cls.failed, cls.refused = 0, [], 0
+
+    @classmethod
+    def code(cls) -> int:
+        """The exit code; several failures, or one among several jobs, are listed at the end."""
+        if cls.failed and not cls.started == cls.refused == 1:
+            log.error("%d failed: %s", len(cls.failed), "; ".join(cls.failed))
+        if cls.refused and cls.refused == cls.started:
+            return 2
+        return 1 if cls.failed else 0
 
 
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
     set_up_logging()
-    _Outcome.failed, _Outcome.refused = [], []
+    _Outcome.clear()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
         _hydra_main()
-    except SystemExit as stop:
-        if stop.code and not _Outcome.started:
-            sys.exit(2)  # the config did not compose: hydra has said why
-        raise
     except KeyboardInterrupt:
         log.error("interrupted: run the same command again to continue where it stopped")
         sys.exit(130)
-    done = _Outcome.started - len(_Outcome.refused)
-    if _Outcome.failed:
-        log.error("%d failed: %s", len(_Outcome.failed), "; ".join(_Outcome.failed))
-    sys.exit(2 if _Outcome.refused and not done else 1 if _Outcome.failed else 0)
+    except Exception as error:
+        if _Outcome.started:
+            raise
+        log.error("error: the config does not compose: %s", one_line(error))
+        sys.exit(2)
+    sys.exit(_Outcome.code())
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -64,7 +77,7 @@ def _hydra_main(config: DictConfig) -> None:
         _Outcome.failed += [f"{r.label}: {r.reason}" for r in results if r.reason]
     except RequestError as error:
         log.error("error: %s", error)
-        _Outcome.refused.append(str(error))
+        _Outcome.refused += 1
         _Outcome.failed.append(str(error))
 
 
@@ -72,7 +85,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise RequestError(str(error).splitlines()[0]) from None
+        raise RequestError(one_line(error)) from None
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items() if k != "hydra"}
 

@@ -10,9 +10,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,15 +20,16 @@ from tqdm import tqdm
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.accuracy import Evaluation, evaluate
+from asap.failure import note_failure
+from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
 from asap.report.result import CellResult
 from asap.report.statistics import summarise
+from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
 from asap.runs.spec import MethodSpec, RunSpec
-from asap.runs.keys import key_of
 from asap.runs.store import Cell
-from asap.session import DTYPES, Session, describe
+from asap.session import DTYPES, Session, config_of, describe
 from asap.speed import measure_speed
 
 log = logging.getLogger("asap")
@@ -65,21 +65,19 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
-        cell.fail(error)
-        log.debug("failure of %s", row.label, exc_info=error)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        log.error("%s failed: %s (details: %s/error.json)", row.label, reason, cell.path)
-        return replace(result, reason=f"failed: {reason}")
+        return replace(result, reason=note_failure(cell, row.label, error))
 
 
 def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
     """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
-    how = Evaluation(spec.batch_size, spec.workers, session.device, DTYPES[spec.precision])
+    dtype = DTYPES[spec.precision]
+    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds)
     model = ReducedViT(session.backbone, method)
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:
         predictions = evaluate(model, data, cell, how, bar.update)
+    _refuse_none(predictions, cell)
     counted = summarise(predictions, data.clustered, method.reduces)
     record = AccuracyRecord(
         schema_version=SCHEMA_VERSION,
@@ -104,19 +102,24 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
     return record
 
 
+def _refuse_none(predictions: pd.DataFrame, cell: Cell) -> None:
+    """No number comes from no image: RequestError if the data is the reason, ValueError else."""
+    errors = predictions["error"]
+    if errors.isna().any():
+        return
+    cell.discard_shards()  # what is repaired may look the same from outside
+    said = f"none of the {len(errors)} images could be evaluated"
+    if (errors == NOT_FINITE).any():
+        raise ValueError(f"{said}: {NOT_FINITE}")
+    raise RequestError(f"{said}; {predictions['path'][0]}: {errors[0]}: check data.path")
+
+
 def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
     """Mean GMACs of the backbone in the convention that leaves out the attention products."""
     evaluated = predictions[predictions["error"].isna()]
     tokens = np.array([list(row) for row in evaluated["tokens"]])
     macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
     return float(macs.sum()) / len(macs) / 1e9
-
-
-def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
-    """The settings of one row as plain data: what config.yaml beside its record says."""
-    plain = asdict(spec)
-    del plain["rows"]
-    return {**plain, "results": str(spec.results), "method": asdict(row)}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,7 @@ from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Method, build
 from asap.runs.record import SCHEMA_VERSION
-from asap.runs.spec import RunSpec
+from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Store
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -112,10 +113,18 @@ def pick_device(name: str) -> torch.device:
     """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise RequestError(f"device={name!r} is not possible: use auto, cpu, cuda or cuda:0")
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise RequestError(f"device={name!r} cannot be used: {reason}") from None
-    return device
+        raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
+    return torch.device(name)
+
+
+def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
+    """The settings of one row as plain data: what config.yaml beside its record says."""
+    plain = asdict(spec)
+    del plain["rows"]
+    return {**plain, "results": str(spec.results), "method": asdict(row)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from asap.errors import RequestError
 from asap.measure.device import device_name
 from asap.measure.pictures import load_pictures
 from asap.measure.throughput import measure_throughput
@@ -16,27 +17,46 @@ from asap.methods import Method
 from asap.report.result import CellResult
 from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, ThroughputRecord, environment
-from asap.session import Session
+from asap.runs.store import Cell
+from asap.session import Session, config_of
 
 log = logging.getLogger("asap")
 
 
 def measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
     """The results with their throughput records; what is recorded already is not timed again."""
+    results = list(results)
     plan = _plan(session)
     cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
-    missing = [i for i, cell in enumerate(cells) if cell.throughput() is None]
-    if missing:
-        records = _time(session, [session.methods[i] for i in missing], plan)
-        for i, record in zip(missing, records, strict=True):
-            row = session.spec.rows[i]
-            with cells[i].lock():
-                entry = {"key": cells[i].key, "label": row.label, **record}
-                cells[i].finish_throughput({"method": row.label}, ThroughputRecord(**entry))
+    # A row that has failed already would cost the others their timing: all are timed together.
+    runs = [i for i, result in enumerate(results) if result.reason is None]
+    missing = [i for i in runs if cells[i].throughput() is None]
+    try:
+        if missing:
+            _time_and_record(session, missing, cells, plan)
+    except RequestError:
+        raise
+    except Exception as error:  # the accuracy records stand; the table says what is missing
+        reason = f"throughput failed: {type(error).__name__}: {error}".splitlines()[0]
+        for i in missing:
+            cells[i].fail(error)
+            results[i] = replace(results[i], reason=reason)
+        log.error("%s (details: %s/error.json)", reason, cells[missing[0]].path)
     return [
         replace(result, throughput=_labelled(cell.throughput(), result.label))
         for result, cell in zip(results, cells, strict=True)
     ]
+
+
+def _time_and_record(
+    session: Session, missing: list[int], cells: list[Cell], plan: ThroughputPlan
+) -> None:
+    records = _time(session, [session.methods[i] for i in missing], plan)
+    for i, record in zip(missing, records, strict=True):
+        row = session.spec.rows[i]
+        with cells[i].lock():
+            entry = {"key": cells[i].key, "label": row.label, **record}
+            cells[i].finish_throughput(config_of(session.spec, row), ThroughputRecord(**entry))
 
 
 def _labelled(record: ThroughputRecord | None, label: str) -> ThroughputRecord | None:
@@ -63,7 +83,14 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
+        "driver": _driver(session.device),
     }
+
+
+def _driver(device: torch.device) -> int | None:
+    """The CUDA driver's version number, None where there is none to ask."""
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return int(ask()) if device.type == "cuda" and ask else None
 
 
 def _batch_size(session: Session) -> int:

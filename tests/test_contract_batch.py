@@ -1,6 +1,5 @@
 """One image's result does not depend on its batch mates, their order, or the number of threads."""
 
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -46,24 +45,29 @@ OTHERS: dict[str, Method] = {
 METHODS = (*OTHERS, *ASAP_OPTIONS)
 
 
-def deit_like() -> nn.Module:
-    """197 tokens of DeiT-Tiny's width and heads, 4 blocks, attention with sinks."""
-    model = VisionTransformer(
-        img_size=224, patch_size=16, embed_dim=192, depth=4, num_heads=3, num_classes=11
-    )
+def sharp(width: int, **options: int) -> nn.Module:
+    """A random model whose blocks have nearly the same q and k, and large ones: sinks emerge."""
+    model = VisionTransformer(embed_dim=width, num_heads=3, num_classes=11, **options)
     generator = randomise(model, 5)
-    shared = torch.randn((384, 192), generator=generator) / 192**0.5
+    shared = torch.randn((2 * width, width), generator=generator) / width**0.5
     with torch.no_grad():
-        for block in model.blocks:  # nearly the same q and k everywhere, and large ones
-            own = block.attn.qkv.weight[:384]
+        for block in model.blocks:
+            own = block.attn.qkv.weight[: 2 * width]
             own.copy_(ATTENTION_GAIN * (shared + 0.3 * own))
     return model.eval()
 
 
+OWN_MODELS = {
+    # 197 tokens of DeiT-Tiny's width
+    "deit": lambda: sharp(192, img_size=224, patch_size=16, depth=4),
+    # 10 tokens: so few that the engine takes its images one by one
+    "tiny": lambda: sharp(24, img_size=24, patch_size=8, depth=6),
+}
+
+
 @functools.cache
 def backbone(key: str, dtype: torch.dtype) -> nn.Module:
-    model = deit_like() if key == "deit" else models()[key]()
-    return copy.deepcopy(model).to(dtype)
+    return (OWN_MODELS | models())[key]().to(dtype)
 
 
 @functools.cache
@@ -170,6 +174,11 @@ def test_results_do_not_depend_on_the_batch(
 ) -> None:
     set_threads(threads)
     check(name, key, dtype, IMAGES)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nor_where_images_are_taken_one_by_one(name: str) -> None:
+    check(name, "tiny", torch.float32, 8)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

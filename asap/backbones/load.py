@@ -41,6 +41,10 @@ def load_backbone(
     """
     if weights == "hub" and name in OURS:
         weights = "bundled"
+    if weights == "hub" and sha256 is not None:
+        raise RequestError(
+            f"sha256={sha256!r} is of a file, and weights='hub' is none: set it null"
+        )
     torch.manual_seed(seed)
     model = _build(name, weights == "hub", dict(model_args or {}))
     if weights not in ("hub", "random"):
@@ -57,7 +61,7 @@ def _file(name: str, weights: str, sha256: str | None) -> tuple[Path, str | None
     if name not in BUNDLED:
         raise RequestError(
             f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
-            "this package"
+            "this package; use backbone.weights=hub and backbone.sha256=null, or a file"
         )
     return BUNDLED_FOLDER / f"{name}.safetensors", sha256 or BUNDLED[name]
 

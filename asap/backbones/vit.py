@@ -36,6 +36,8 @@ class Trunk:
         for index, block in enumerate(backbone.blocks):
             _accept(f"block {index + 1}", block, BLOCKS)
             _accept(f"attention of block {index + 1}", block.attn, ATTENTIONS)
+        if getattr(backbone, "pool_include_prefix", False):
+            raise ValueError("pool_include_prefix=True is not supported: prefix tokens stay apart")
         if backbone.attn_pool is not None or backbone.global_pool not in POOLS:
             pool = "map" if backbone.attn_pool is not None else backbone.global_pool
             raise ValueError(f"global_pool={pool!r} is not supported: use one of {POOLS}")

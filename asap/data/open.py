@@ -25,8 +25,12 @@ def open_data(
     Raises RequestError for a data set that is not there.
     """
     if name == "digits":
+        if path is not None:
+            raise RequestError(f"data.path={path!r} is not for data=digits: choose data=folder")
         count = images if limit is None else min(limit, images)
         return DigitScenes(split, count, seed, transform, patch_grid)
+    if name in NAMES and split != "evaluation":
+        raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
     if name == "imagenet":
         return take(ImageNet(path, transform), limit)
     if name == "folder":

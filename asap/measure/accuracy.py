@@ -15,8 +15,8 @@ from asap.measure.objects import best_classes, object_recall, object_share, sink
 from asap.runs.store import Cell
 from asap.tokens import Trace
 
-SHARD_SECONDS = 10.0  # at most about this much work is lost to a kill
 NAN = float("nan")
+NOT_FINITE = "the logits are not finite"
 NOTHING: dict[str, Any] = {
     "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
     "margin_mass": NAN, "margin_sink": NAN, "margin_bin": NAN, "object_share": NAN,
@@ -32,6 +32,7 @@ class Evaluation:
     workers: int
     device: torch.device
     dtype: torch.dtype
+    shard_seconds: float = 10.0  # about this much work is lost to a kill
     halved: int = 0  # times the batch was halved for lack of memory
 
 
@@ -75,7 +76,7 @@ def _evaluate_range(
     for samples in loader(data, todo, how.batch_size, how.workers):
         rows += _predict(model, samples, how)
         advance(len(samples))
-        if time.monotonic() - since > SHARD_SECONDS or rows[-1]["index"] == todo.stop - 1:
+        if time.monotonic() - since > how.shard_seconds or rows[-1]["index"] == todo.stop - 1:
             stop = written + len(rows)
             cell.write_shard(written, stop, pd.DataFrame(rows))
             rows, written, since = [], stop, time.monotonic()
@@ -120,7 +121,7 @@ def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):
         if not finite[i]:  # half precision can overflow; such an image has no prediction
-            yield {**NOTHING, "error": "the logits are not finite"}
+            yield {**NOTHING, "error": NOT_FINITE}
             continue
         sink = int(trace.sink[i])
         known = s.mask is not None

@@ -6,6 +6,8 @@ where it acts, looks at a `Site` (some images of equal length at one block), and
 their sizes, the assignment of patches and the counting of MACs exist once, in the engine.
 """
 
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -90,11 +92,7 @@ class Method:
         """Raise ValueError for an option of the wrong kind; subclasses add their ranges."""
         for option in fields(self):
             value = getattr(self, option.name)
-            kinds = {int: int, float: (int, float), bool: bool, str: str}.get(option.type)
-            fits = kinds is None or isinstance(value, kinds)
-            wrong_bool = isinstance(value, bool) and option.type in (int, float)
-            name = getattr(option.type, "__name__", "")
-            require(fits and not wrong_bool, option.name, value, f"of type {name}")
+            require(_is_a(value, option.type), option.name, value, f"of type {_name(option.type)}")
 
     def check(self, anatomy: Anatomy) -> None:
         """Raise ValueError if these options do not fit the backbone."""
@@ -110,6 +108,22 @@ class Method:
     def decide(self, site: Site) -> Decision | None:
         """The decision for these images at this block; None = leave them as they are."""
         raise NotImplementedError(f"{type(self).__name__}.decide")
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether an option's value is of its annotated type; types not listed here pass."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, part) for part in typing.get_args(kind))
+    if kind is types.NoneType:
+        return value is None
+    if kind is bool or isinstance(value, bool):
+        return isinstance(value, bool) and kind not in (int, float, str)
+    kinds = {int: int, float: (int, float), str: str}.get(kind)
+    return kinds is None or isinstance(value, kinds)
 
 
 def keep_only(kept: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "b n"], tuple[int, ...]]:

@@ -46,17 +46,26 @@ def find(name: str) -> type[Method]:
 def _own_module(name: str):
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise RequestError(_unknown(name))
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
-            raise
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+    except Exception as error:  # whatever the file does when it is run
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise RequestError(_unknown(name)) from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise RequestError(
-            f"method name={name!r} is unknown: {hint}use one of {', '.join(names())}, "
-            "or the dotted path of a Python file of your own in the current folder"
-        ) from None
+            f"method name={name!r}: its file cannot be imported: {reason}: repair it"
+        ) from error
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"method name={name!r} is unknown: {hint}use one of {', '.join(names())}, "
+        "or the dotted path of a Python file of your own in the current folder"
+    )
 
 
 def build(name: str, options: Mapping[str, Any]) -> Method:
@@ -72,5 +81,7 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
             )
     try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
+    except TypeError as error:  # from comparing an option of the wrong kind; it names no option
+        raise RequestError(f"method {name!r} with {dict(options)}: {error}") from None

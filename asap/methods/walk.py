@@ -39,7 +39,7 @@ class VectorWalk:
     alpha: float
     vectors: Float[Tensor, "images 2 n"]
     maps: list[Float[Tensor, "b n n"]] = field(default_factory=list)
-    places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row of the maps, or -1
+    places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row there, or -1
 
     def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
         self.vectors[images] = walk_vectors(self.vectors[images], attention, self.alpha)
@@ -56,8 +56,9 @@ class VectorWalk:
         return self.vectors[images, 1]
 
     def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
-        pairs = zip(self.maps, self.places, strict=True)
-        chain = [maps[place[images]] for maps, place in pairs if place[images[0]] >= 0]
+        rows = torch.stack(self.places)[:, images]
+        shown = (rows[:, 0] >= 0).tolist()
+        chain = [maps[row] for maps, row, here in zip(self.maps, rows, shown, strict=True) if here]
         walk = first_walk(chain[0], self.alpha)
         for attention in chain[1:]:
             walk = walk_on(walk, attention, self.alpha)

@@ -3,13 +3,19 @@
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
+from asap.methods.find import find, names
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.runs.disk import write_file
+from asap.runs.record import AccuracyRecord
 from asap.runs.store import Store
 
 
@@ -28,23 +34,51 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_tables(results: Path) -> list[Path]:
-    """One table for each backbone, data set and precision that has records."""
+    """One table for each backbone with its weights, data set and precision that has records.
+
+    Records of an older engine or method version are left out: their numbers no longer hold.
+    """
     if not (results / "runs").is_dir():
         raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
     groups: dict[tuple[str, ...], list[CellResult]] = defaultdict(list)
     for cell in Store(results / "runs").cells():
         record = cell.accuracy()
-        if record is not None:
-            group = (record["backbone"], record["data"], record["precision"])
-            result = CellResult(record["label"], None, False, record, cell.predictions(), None)
-            groups[group].append(result)
+        if record is not None and _is_current(record["identity"]):
+            result = CellResult(_label(record), None, False, record, cell.predictions(), None)
+            groups[_group(record)].append(result)
     if not groups:
-        raise RequestError(f"{results}/runs holds no finished record: run an experiment first")
+        raise RequestError(f"{results}/runs holds no current record: run an experiment first")
     return [path for group in sorted(groups) for path in _write(results, group, groups[group])]
 
 
+def _group(record: AccuracyRecord) -> tuple[str, ...]:
+    """What the rows of one table share, readable, and the digest of the weights."""
+    weights = record["identity"]["backbone"]["weights"][:8]
+    content = record["identity"]["data"]["content"][:8]
+    return (record["backbone"], record["data"], record["precision"], record["device"]) + (
+        f"weights {weights}",
+        f"data {content}",
+    )
+
+
+def _is_current(identity: Mapping[str, Any]) -> bool:
+    """Whether the engine and the method still are what they were."""
+    if identity["engine"] != ENGINE_VERSION:
+        return False
+    name = identity["method"]["name"]
+    return name not in names() or find(name).method_version == identity["method_version"]
+
+
+def _label(record: AccuracyRecord) -> str:
+    """The row's label, and the options that differ from the method's defaults."""
+    name, options = record["method"]["name"], record["method"]["options"]
+    defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
+    changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
+    return ", ".join([record["label"], *(f"{k}={v}" for k, v in changed.items())])
+
+
 def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> list[Path]:
-    cells = sorted(cells, key=lambda c: (not c.is_dense, c.label, str(c.method)))
+    cells = sorted(cells, key=lambda c: (not c.is_dense, c.label))
     remark = premise_remark(cells)
     table = build_table(cells, [remark] if remark else [])
     stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)

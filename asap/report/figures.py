@@ -122,7 +122,7 @@ def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> Non
         row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=_FAINT, size=13)
         return
     _heat(row[1], panel, panel.mass, "magma")
-    _heat(row[2], panel, panel.distance, "viridis")
+    _heat(row[2], panel, panel.distance, "viridis", skip_sink=True)
     row[3].imshow(_on_pixels(panel.cluster, panel), cmap=colours, vmin=-0.5, vmax=colours.N - 0.5)
     row[4].imshow(_darkened(panel))
     for axes in row[1:]:
@@ -138,10 +138,18 @@ def _above(axes: Axes, text: str, points: int, **style: Any) -> None:
     )
 
 
-def _heat(axes: Axes, panel: Panel, values: np.ndarray, colours: str) -> None:
-    """A map over the patches, over a grey copy of the image so that one sees what lies where."""
+def _heat(
+    axes: Axes, panel: Panel, values: np.ndarray, colours: str, skip_sink: bool = False
+) -> None:
+    """A map over the patches, over a grey copy of the image so that one sees what lies where.
+
+    `skip_sink` scales the colours to the other patches: the sink's own distance is 0 and far below
+    all others, which would come out in one colour.
+    """
     axes.imshow(panel.image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    axes.imshow(_on_pixels(values, panel), cmap=colours, alpha=0.78)
+    others = np.delete(values, panel.sink) if skip_sink else values
+    low, high = float(others.min()), float(others.max())
+    axes.imshow(_on_pixels(values, panel), cmap=colours, alpha=0.78, vmin=low, vmax=high)
 
 
 def _on_pixels(values: np.ndarray, panel: Panel) -> np.ndarray:

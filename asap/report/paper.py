@@ -101,7 +101,24 @@ def paper_row(model: str, method: str | None) -> PaperRow | None:
             for row in paper_table(table):
                 if wanted is not None and (row["model"], row["method"]) == (name, wanted):
                     return _parse(row)
-    return None
+    return next((_anchor(r) for r in paper_table("anchor_image") if _is_anchor(r, name, method)), None)
+
+
+def _is_anchor(row: dict[str, str], model: str, method: str | None) -> bool:
+    return (row["model"], row["anchor"]) == (model, method)
+
+
+def _anchor(row: dict[str, str]) -> PaperRow:
+    """A row of the anchor ablation, which prints accuracy and throughput alone."""
+    return PaperRow(
+        model=row["model"],
+        method=row["anchor"],
+        acc_base=paper_base(row["model"]),
+        acc_reduced=float(row["acc"]),
+        acc_delta=None,
+        flops_pct=None,
+        throughput_pct=float(row["throughput_pct"]),
+    )
 
 
 def paper_base(model: str) -> float | None:

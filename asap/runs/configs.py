@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from asap.errors import RequestError
 
@@ -27,8 +29,17 @@ def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     for root in (*folders, config_dir()):
         path = root / "method" / f"{name}.yaml"
         if path.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-            assert isinstance(content, dict)
-            return {str(k): v for k, v in content.items()}
+            return _read(path)
     known = ", ".join(choices("method", folders))
     raise RequestError(f"rows: method {name!r} has no config: use one of {known}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{path} cannot be read: {reason}: repair it") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} holds no settings: give it lines of the form key: value")
+    return {str(k): v for k, v in content.items()}

@@ -1,6 +1,7 @@
 """What a run is: a composed config turned once into frozen dataclasses that refuse unknown keys."""
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,10 @@ from asap.errors import RequestError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
+_KINDS = {
+    int: "an integer", float: "a number", str: "a text", bool: "true or false", Path: "a path",
+    tuple: "a list", Mapping: "a group of settings",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class RunSpec:
     batch_size: int = 64
     workers: int = 0
     limit: int | None = None
+    shard_seconds: float = 10.0
     seed: int = 0
     remarks: tuple[str, ...] = ()
 
@@ -104,8 +110,8 @@ def read_spec(config: Mapping[str, Any], method_config: typing.Callable[[str], M
     Raises RequestError that names an unknown key, a missing one or an impossible value.
     """
     given = dict(config)
-    rows = given.pop("rows", None) or [{}]
-    chosen = dict(given.pop("method", None) or {})
+    rows = _typed(given.pop("rows", None) or [{}], tuple[Mapping, ...], "rows")
+    chosen = _typed(given.pop("method", None) or {}, Mapping[str, Any], "method")
     methods = tuple(_row(row, chosen, method_config) for row in rows)
     parts = {
         "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
@@ -125,7 +131,7 @@ def _row(
     """A row's method config with its own options on top; without a name, the chosen method."""
     row = dict(row)
     base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
-    options = dict(row.pop("with", None) or {})
+    options = dict(_typed(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
     about = {f.name for f in fields(MethodSpec)} - {"name", "options"}
     head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
     unknown = set(row) - about
@@ -135,7 +141,7 @@ def _row(
     if "name" not in head:
         raise RequestError("method.name is missing: choose a method, such as method=asap")
     head.setdefault("label", head["name"])
-    return MethodSpec(**{**head, **row}, options={**base, **options})
+    return _build(MethodSpec, {**head, **row, "options": {**base, **options}}, "rows")
 
 
 def _build(kind: type, given: Any, where: str) -> Any:
@@ -163,29 +169,44 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
     if value is None and type(None) in options:
         return None
     plain = options[0]
-    if plain is Path:
-        return Path(value)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if typing.get_origin(plain) is tuple and isinstance(value, list):
-        return tuple(value)
-    if plain in (int, float, str, bool):
-        right = isinstance(value, plain) and not (plain is int and isinstance(value, bool))
-        if not right:
-            raise RequestError(f"{where}={value!r} is not possible: give a {plain.__name__}")
+    if plain is Path and isinstance(value, str):
+        return Path(value)
+    origin = typing.get_origin(plain)
+    if origin is tuple and isinstance(value, list):
+        inside = typing.get_args(plain)[0]
+        return tuple(_typed(item, inside, f"{where}[{i}]") for i, item in enumerate(value))
+    wanted = origin or plain
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise RequestError(f"{where}={value!r} is not possible: give {_KINDS[wanted]}")
     return value
 
 
 def _checked(spec: RunSpec) -> RunSpec:
     _one_of("precision", spec.precision, PRECISIONS)
     _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
-    _at_least("batch_size", spec.batch_size, 1)
-    _at_least("workers", spec.workers, 0)
-    _at_least("measure.rounds", spec.measure.rounds, 3)
-    if spec.limit is not None:
-        _at_least("limit", spec.limit, 1)
-    if spec.measure.seconds <= 0:
-        raise RequestError(f"measure.seconds={spec.measure.seconds} is not possible: above 0")
+    m = spec.measure
+    for name, value, least in (
+        ("batch_size", spec.batch_size, 1),
+        ("workers", spec.workers, 0),
+        ("limit", spec.limit, 1),
+        ("seed", spec.seed, 0),
+        ("data.images", spec.data.images, 1),
+        ("data.seed", spec.data.seed, 0),
+        ("measure.rounds", m.rounds, 3),
+        ("measure.throughput_images", m.throughput_images, 1),
+        ("measure.throughput_batch_size", m.throughput_batch_size, 1),
+        ("measure.panels", m.panels, 0),
+    ):
+        _at_least(name, value, least)
+    for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
+        if not 0 < seconds < math.inf:
+            raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
+    if not m.accuracy and not m.throughput:
+        raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
+    if not any(c.isalnum() for c in spec.title):
+        raise RequestError(f"title={spec.title!r} names no file: give it a letter or a digit")
     return spec
 
 
@@ -194,6 +215,6 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise RequestError(f"{name}={value!r} is not possible: use one of {', '.join(allowed)}")
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
         raise RequestError(f"{name}={value} is not possible: give {least} or more")

@@ -155,6 +155,10 @@ class Cell:
         _check_rows(frame, start, stop)
         write_bytes(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
 
+    def discard_shards(self) -> None:
+        """Forget an unfinished run."""
+        self._remove(*(path for *_, path in self._shard_files()))
+
     def finish_accuracy(
         self, config: Mapping[str, Any], record: AccuracyRecord, predictions: pd.DataFrame
     ) -> None:

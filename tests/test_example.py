@@ -1,0 +1,27 @@
+"""The README's worked example: a method in a file outside the package, found by name."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "python -m asap.run --config-dir examples/configs method=norm_top_k method.k=24"
+
+
+def test_the_readme_shows_the_example_as_it_is():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert (ROOT / "examples/norm_top_k.py").read_text("utf-8").rstrip() in readme
+    assert (ROOT / "examples/configs/method/norm_top_k.yaml").read_text("utf-8").rstrip() in readme
+    assert COMMAND in readme
+
+
+def test_the_example_runs_from_the_command_line(tmp_path):
+    command = [sys.executable, *COMMAND.split()[1:], "limit=40", f"results={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").glob("*/accuracy.json")
+    record = json.loads(path.read_text())
+    assert record["method"] == {"name": "examples.norm_top_k", "options": {"k": 24, "block": 3}}
+    assert record["tokens_mean"] == [65.0] * 4 + [25.0] * 9
+    assert record["n"] == 40
