@@ -4,5 +4,6 @@
 class RequestError(Exception):
     """A request that cannot be carried out: bad config, missing data or weights.
 
-    The message is one line that names the thing, its value and the remedy. Commands print it and exit 2.
+    The message is one line that names the thing, its value and the remedy. Commands print it and
+    exit 2.
     """

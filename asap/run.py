@@ -7,9 +7,12 @@
 Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the request is wrong.
 """
 
+import difflib
 import logging
 import os
+import re
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
+from asap.methods.find import find, names
 from asap.output import show, write_outputs
 from asap.runner import run
 from asap.runs.configs import config_dir, read_method
-from asap.runs.spec import read_spec
+from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
 
@@ -62,7 +66,7 @@ def main() -> None:
     except Exception as error:
         if _Outcome.started:
             raise
-        log.error("error: the config does not compose: %s", one_line(error))
+        log.error("error: %s", _not_composed(one_line(error)))
         sys.exit(2)
     sys.exit(_Outcome.code())
 
@@ -79,6 +83,24 @@ def _hydra_main(config: DictConfig) -> None:
         log.error("error: %s", error)
         _Outcome.refused += 1
         _Outcome.failed.append(str(error))
+
+
+def _not_composed(reason: str) -> str:
+    """Hydra's reason why the config did not compose; for an unknown key, with a remedy that helps."""
+    unknown = re.match(r"Could not override '([^']+)'", reason)
+    if unknown is None:
+        return f"the config does not compose: {reason}"
+    near = difflib.get_close_matches(unknown[1], _keys(), 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
+
+
+def _keys() -> list[str]:
+    """Everything that can be set, as on the command line."""
+    kinds = [("method", find(name)) for name in names()]
+    kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
+    inside = [f"{group}.{f.name}" for group, kind in kinds for f in fields(kind)]
+    return [*inside, *(f.name for f in fields(RunSpec))]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Throughput records of a run's rows: all that are missing are timed together, with both baselines."""
+"""Throughput records of a run's rows: those missing are timed together, with both baselines."""
 
 import logging
 from dataclasses import replace

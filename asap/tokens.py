@@ -87,10 +87,10 @@ class Trace:
     """What happened to each image of a batch (B images, L blocks, n patches).
 
     All tensors are on the CPU. `stop_block` counts from 1 and 0 means never; `sink` is a patch
-    index, -1 if there is none; `assignment` is the final token that each patch ended in, -1 if it was
-    dropped. `mass` is NaN after the stop. A margin says how far a decision was from falling
-    otherwise: `margin_mass` min |largest column mass - tau| over the blocks tested, `margin_sink` the
-    lead of the sink over the next patch, `margin_bin` the distance of the nearest patch to the
+    index, -1 if there is none; `assignment` is the final token that each patch ended in, -1 if it
+    was dropped. `mass` is NaN after the stop. A margin says how far a decision was from falling
+    otherwise: `margin_mass` min |largest column mass - tau| over the blocks tested, `margin_sink`
+    the lead of the sink over the next patch, `margin_bin` the distance of the nearest patch to the
     edge of the background; NaN where there was no such decision.
     """
 

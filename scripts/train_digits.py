@@ -1,10 +1,10 @@
 """Train the embedded default: a 12-block ViT on scenes of handwritten digits.
 
-    python scripts/train_digits.py                 # about an hour on 2 CPU cores, resumes after Ctrl-C
+    python scripts/train_digits.py      # about an hour on 2 CPU cores, resumes after Ctrl-C
 
 The recipe was fixed before the run and the last step is kept: nothing is selected on evaluation
-digits. Writes `<out>/weights.safetensors` (fp16) and `<out>/training.json` (recipe, loss, calibration
-accuracy along the way).
+digits. Writes `<out>/weights.safetensors` (fp16) and `<out>/training.json` (recipe, loss,
+calibration accuracy along the way).
 """
 
 import argparse
@@ -14,19 +14,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional as F
-
-try:
-    import asap._compat  # noqa: F401  (before timm: the torchvision guard)
-except ImportError:
-    pass
 import timm
+import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+import asap  # noqa: F401  (before timm: the torchvision guard)
 from asap.data import digits
 
 RECIPE = dict(
@@ -39,7 +35,7 @@ ARCHITECTURE = dict(
 
 
 class TrainingScenes(Dataset):
-    """Scene `i` belongs to step `i // batch`: from large digits on plain grounds to the real task."""
+    """Scene `i` belongs to step `i // batch`: from large digits on plain grounds to the task."""
 
     def __len__(self):
         return RECIPE["steps"] * RECIPE["batch"]

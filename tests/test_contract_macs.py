@@ -24,7 +24,7 @@ from asap.core import rows as core_rows
 from asap.core.macs import backbone_macs
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
 
-KEYS = ("plain-p64", "distilled-p25", "qk_norm-p36", "registers-p64", "average-p25", "clip-p36")
+KEYS = ("plain-p64", "distilled-p25", "registers-p36", "average-p25")
 IMAGES = 6
 ASAP_OPTIONS: dict[str, dict] = {
     "pooling": {},

@@ -227,7 +227,7 @@ BAD: list[tuple[type[Method], dict, str]] = [
 
 @pytest.mark.parametrize(("kind", "options", "allowed"), BAD)
 def test_bad_values_are_refused(kind: type[Method], options: dict, allowed: str) -> None:
-    """Constructed past the type checks that only the tests make, which would refuse some earlier."""
+    """Constructed past the type checks that only tests make, which would refuse some earlier."""
     name, made = next(reversed(options)), kind()
     for option, value in options.items():
         object.__setattr__(made, option, value)

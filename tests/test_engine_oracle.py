@@ -4,13 +4,14 @@ import copy
 import functools
 from collections import Counter
 
-import asap
 import pytest
 import torch
-from asap.methods import Asap, ToMe
 from draws import Draw, draws, models
 from reference.asap_ref import Result, reference_asap
 from reference.tome_ref import reference_tome
+
+import asap
+from asap.methods import Asap, ToMe
 
 EXEMPT = 1e-5  # margins under this may fall either way in float32
 KEYS = ("margin_mass", "margin_sink", "margin_bin")

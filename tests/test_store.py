@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from asap.errors import RequestError
 from asap.runs import record as schemas
-from asap.runs.record import PREDICTION_SCHEMA, SCHEMA_VERSION, encode_predictions, environment
 from asap.runs.keys import key_of
+from asap.runs.record import PREDICTION_SCHEMA, SCHEMA_VERSION, encode_predictions, environment
 from asap.runs.store import Cell, Store
 
 IDENTITY = {"method": {"name": "asap", "options": {"tau": 3.0}}, "backbone": "tiny"}

@@ -34,9 +34,9 @@ def load_backbone(
     """A backbone in evaluation mode, float32, on the CPU.
 
     name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), or "digits_vit".
-    weights: "hub" (downloaded by timm, or from its cache), "bundled" (ours, in this package), "random"
-    (initialised from `seed`), or the path of a .safetensors, .pth or .pt file. Files are loaded without
-    executing code, strictly, and with `sha256` only if they have that digest.
+    weights: "hub" (downloaded by timm, or from its cache), "bundled" (ours, in this package),
+    "random" (initialised from `seed`), or the path of a .safetensors, .pth or .pt file. Files are
+    loaded without executing code, strictly, and with `sha256` only if they have that digest.
     Raises RequestError for an unknown name and for weights that are missing or do not fit.
     """
     if weights == "hub" and name in OURS:
@@ -89,8 +89,8 @@ def _unknown(name: str) -> str:
 def _no_hub(name: str, error: Exception) -> str:
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
     return (
-        f"weights of {name!r} could not be had from the hub{offline}: {type(error).__name__}. Connect "
-        "once, copy a hub cache (HF_HOME), or give backbone.weights=/path/to/file"
+        f"weights of {name!r} could not be had from the hub{offline}: {type(error).__name__}. "
+        "Connect once, copy a hub cache (HF_HOME), or give backbone.weights=/path/to/file"
     )
 
 

@@ -1,7 +1,8 @@
 """Multiply-accumulates (MACs) of a backbone in closed form, from the tokens that were there.
 
 The convention of the token-reduction papers, which call them FLOPs: patch embedding, every linear
-layer, the two attention products and the classifier. LayerNorm, softmax, GELU and biases are left out.
+layer, the two attention products and the classifier. LayerNorm, softmax, GELU and biases are left
+out.
 """
 
 from dataclasses import dataclass

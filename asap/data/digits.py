@@ -46,7 +46,7 @@ class Difficulty:
 
 
 def split_of(digit: int) -> str:
-    """Which split a source digit belongs to: a third is for evaluation, one in 18 for calibration."""
+    """The split of a source digit: a third is for evaluation, one in 18 for calibration."""
     if digit % 3 == 2:
         return "evaluation"
     return "calibration" if digit % 18 == 0 else "train"
@@ -70,7 +70,7 @@ def digits_of(split: str) -> tuple[int, ...]:
 
 
 def scene(split: str, seed: int, index: int, difficulty: Difficulty | None = None) -> Scene:
-    """Scene number `index` of a split. Digits are taken in turn, so counts per digit are balanced."""
+    """Scene number `index` of a split. Digits are taken in turn, so all occur equally often."""
     difficulty = difficulty or Difficulty()
     digits = digits_of(split)
     rng = np.random.default_rng([GENERATOR_VERSION, SPLITS.index(split), seed, index])

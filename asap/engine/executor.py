@@ -64,7 +64,7 @@ class ReducedViT(nn.Module):
     def features(
         self, images: Float[Tensor, "b 3 h w"], image_ids: Any = None
     ) -> tuple[Float[Tensor, "total dim"], Ragged, Trace]:
-        """Normalised final tokens in packed order, the batch that says whose they are, the trace."""
+        """Normalised final tokens in packed order, the batch that says whose they are, trace."""
         done = self._run(images, image_ids)
         return self.trunk.features(done.batch), done.batch, done.trace
 

@@ -12,7 +12,7 @@ from asap.tokens import Ragged, Run, Trace
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every row of a ragged batch goes within its image (-1 = dropped), and with what weight."""
+    """Where every row of a ragged batch goes within its image (-1 = dropped), and its weight."""
 
     target: Int[Tensor, "total"]
     weight: Float[Tensor, "total"]

@@ -1,4 +1,4 @@
-"""The methods. A config's `name` is a module of this package, or a dotted path to one's own file."""
+"""The methods. A config's `name` is a module of this package, or the dotted path of another."""
 
 from asap.methods.asap import Asap
 from asap.methods.base import Anatomy, Decision, Method, Site

@@ -20,8 +20,9 @@ class Asap(Method):
 
     The tokens walk lazily along the attention (Eq. 1, 2). In the first block whose largest column
     mass exceeds tau, the sink is the patch that the class token reaches most (Eq. 3); patches are
-    clustered by their diffusion distance to it (Eq. 4, 5); the nearest cluster is pooled into one token
-    (Eq. 6) or dropped. tau = 3 and clusters = 4 are defaults of ours; the paper's are not known.
+    clustered by their diffusion distance to it (Eq. 4, 5); the nearest cluster is pooled into one
+    token (Eq. 6) or dropped. tau = 3 and clusters = 4 are defaults of ours; the paper's are not
+    known.
 
     alpha: weight of attention against staying, in (0, 1].
     tau: threshold on the column mass, above 0.
@@ -31,10 +32,11 @@ class Asap(Method):
     accumulate: False takes sink and distances from the stop block's attention alone.
     order: "walk" (P T) or "rollout" (T P). columns: "patches" or "all" may exceed tau.
     min_block, max_block: where the stop is allowed, numbers from 1; None = the last but one.
-    miss: what becomes of an image that never exceeds tau: "dense", or "force" to reduce at max_block.
+    miss: what becomes of an image that never exceeds tau: "dense", or "force": it is reduced at
+    max_block.
     position: "after_attention" (before the stop block's MLP) or "after_block".
     normalise: "minmax_others" or "max". binning: "width" or "rank".
-    distance_columns: "all" or "patches". temperature, weights ("raw", "normalised"): of the pooling.
+    distance_columns: "all" or "patches". temperature, weights ("raw", "normalised"): of pooling.
     overhead: accumulate P over all blocks and reduce nothing (the paper's overhead table).
     seed: of the random anchor, with the image's id.
     """
@@ -94,7 +96,8 @@ class Asap(Method):
     def check(self, anatomy: Anatomy) -> None:
         if self.anchor == "sink" and not anatomy.class_token:
             raise ValueError(
-                f"anchor='sink' needs a class token, which {anatomy.name} has not: use anchor='mass'"
+                f"anchor='sink' needs a class token, which {anatomy.name} has not: "
+                "use anchor='mass'"
             )
         last = self.last_block(anatomy.depth)
         require(last <= anatomy.depth, "max_block", last, f"at most {anatomy.depth}")

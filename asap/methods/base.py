@@ -56,11 +56,12 @@ class Site:
 class Decision:
     """What becomes of the tokens of a site's b images.
 
-    `target` (b, n): output position of each token, -1 = dropped; an output token is the weighted sum of
-    the tokens sent to it, `weight` (b, n) being 1 where None. `lengths`: tokens left per image.
-    `reduced` (b,): the images concerned, all where None; the others stay as they are. With `final`, the
-    reduced images are not shown to the method again. `macs` (b,) or one number: the method's own work at
-    this site, averaging not included (the engine counts that). `notes`: trace entries, (b,) each.
+    `target` (b, n): output position of each token, -1 = dropped; an output token is the weighted
+    sum of the tokens sent to it, `weight` (b, n) being 1 where None. `lengths`: tokens left per
+    image. `reduced` (b,): the images concerned, all where None; the others stay as they are. With
+    `final`, the reduced images are not shown to the method again. `macs` (b,) or one number: the
+    method's own work at this site, averaging not included (the engine counts that).
+    `notes`: trace entries, (b,) each.
     """
 
     target: Int[Tensor, "b n"] | None = None
@@ -76,8 +77,8 @@ class Decision:
 class Method:
     """Base of every method. Class attributes say what it needs; fields are its options.
 
-    Options with impossible values raise ValueError at construction; options that do not fit a backbone
-    raise it in `check`.
+    Options with impossible values raise ValueError at construction; options that do not fit a
+    backbone raise it in `check`.
     """
 
     method_version: ClassVar[int] = 1  # raised by hand when results change

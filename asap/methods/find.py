@@ -24,7 +24,7 @@ def names() -> tuple[str, ...]:
 def find(name: str) -> type[Method]:
     """The method class in module `asap.methods.<name>`, or in the module at a dotted path.
 
-    One's own file is found in the current folder. Raises RequestError for a name that leads nowhere.
+    One's own file is found in the current folder. RequestError for a name that leads nowhere.
     """
     if name in names():
         module = importlib.import_module(f"asap.methods.{name}")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...]:
     """Tokens removed per block: from a number, a pair (r, inflection) or a list, one entry a block.
 
-    A number is the same in every block. `(r, f)` goes linearly from `trunc(r (1 - f))` to `2 r` minus
-    that: f = -1 removes 2 r first and nothing last, f = 0 is constant. A list of other lengths, or
-    of integers beyond the second, is used as it is and padded with zeros. A pair counts as (r, f) if f
-    is a float or negative, as ToMe's (8, -1.0).
+    A number is the same in every block. `(r, f)` goes linearly from `trunc(r (1 - f))` to `2 r`
+    minus that: f = -1 removes 2 r first and nothing last, f = 0 is constant. Any other list is used
+    as it is and padded with zeros. A pair counts as (r, f) if f is a float or negative, as ToMe's
+    (8, -1.0).
     """
     if isinstance(r, int):
         return (r,) * depth

@@ -55,10 +55,8 @@ def _group(record: AccuracyRecord) -> tuple[str, ...]:
     """What the rows of one table share, readable, and the digest of the weights."""
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
-    return (record["backbone"], record["data"], record["precision"], record["device"]) + (
-        f"weights {weights}",
-        f"data {content}",
-    )
+    names = [record[key] for key in ("backbone", "data", "precision", "device")]
+    return (*names, f"weights {weights}", f"data {content}")
 
 
 def _is_current(identity: Mapping[str, Any]) -> bool:

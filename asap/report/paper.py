@@ -101,7 +101,8 @@ def paper_row(model: str, method: str | None) -> PaperRow | None:
             for row in paper_table(table):
                 if wanted is not None and (row["model"], row["method"]) == (name, wanted):
                     return _parse(row)
-    return next((_anchor(r) for r in paper_table("anchor_image") if _is_anchor(r, name, method)), None)
+    anchors = (row for row in paper_table("anchor_image") if _is_anchor(row, name, method))
+    return next(map(_anchor, anchors), None)
 
 
 def _is_anchor(row: dict[str, str], model: str, method: str | None) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 from asap.report.result import CellResult, curves, scalars
 
+log = logging.getLogger(__name__)
+
 
 def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> bool:
     """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
@@ -21,7 +23,7 @@ def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> 
         _log(result, config, directory)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        logging.warning("TensorBoard: %s was not logged: %s", result.label, reason)
+        log.warning("TensorBoard: %s was not logged: %s", result.label, reason)
         return False
     return True
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from asap.report.result import CellResult, curves, scalars
 
+log = logging.getLogger(__name__)
 Mode = Literal["offline", "online", "disabled"]
 
 _INIT_SECONDS = 30  # how long to wait for a server that does not answer
@@ -38,7 +39,7 @@ def log_cell(
         _log(result, config, mode, project, entity, group, directory)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        logging.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
+        log.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
         return False
     return True
 

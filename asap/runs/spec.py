@@ -23,7 +23,7 @@ _KINDS = {
 class BackboneSpec:
     """A backbone and its weights, see `asap.load_backbone`.
 
-    top1, source: published accuracy in % and where it is published; note: what a reader should know.
+    top1, source: published accuracy in % and where it is published; note: for the reader.
     """
 
     name: str
