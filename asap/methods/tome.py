@@ -32,7 +32,7 @@ class ToMe(Method):
         if isinstance(self.r, list):
             object.__setattr__(self, "r", tuple(self.r))
         whole = isinstance(self.r, int) and not isinstance(self.r, bool) and self.r >= 0
-        allowed = "whole and at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
+        allowed = "a whole number at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
         require(whole or is_schedule(self.r), "r", self.r, allowed)
 
     def check(self, anatomy: Anatomy) -> None:
