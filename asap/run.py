@@ -12,22 +12,25 @@ import logging
 import os
 import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 from asap.methods.find import find, names
-from asap.output import show, write_outputs
+from asap.output import line_of, mirror, show, write_outputs
+from asap.report.result import CellResult
 from asap.runner import run
 from asap.runs.configs import config_dir, read_method
 from asap.runs.spec import RunSpec, read_spec
+from asap.session import Session
 
 log = logging.getLogger("asap")
 
@@ -38,10 +41,11 @@ class _Outcome:
     started: int
     failed: list[str]  # rows that failed, and requests that were refused
     refused: int
+    sweep: dict[tuple[str, ...], tuple[Session, list[CellResult]]]  # a multirun's, by comparability
 
     @classmethod
     def clear(cls) -> None:
-        cls.started, cls.failed, cls.refused = 0, [], 0
+        cls.started, cls.failed, cls.refused, cls.sweep = 0, [], 0, {}
 
     @classmethod
     def code(cls) -> int:
@@ -68,6 +72,8 @@ def main() -> None:
             raise
         log.error("error: %s", _not_composed(one_line(error)))
         sys.exit(2)
+    for session, results in _Outcome.sweep.values():
+        show(write_outputs(session, results, f"{session.spec.title} (multirun)"))
     sys.exit(_Outcome.code())
 
 
@@ -77,7 +83,11 @@ def _hydra_main(config: DictConfig) -> None:
     try:
         spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
         session, results = run(spec)
-        show(write_outputs(session, results))
+        mirror(spec, results)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _keep(session, results)
+        else:
+            show(write_outputs(session, results))
         _Outcome.failed += [f"{r.label}: {r.reason}" for r in results if r.reason]
     except RequestError as error:
         log.error("error: %s", error)
@@ -85,13 +95,31 @@ def _hydra_main(config: DictConfig) -> None:
         _Outcome.failed.append(str(error))
 
 
+def _keep(session: Session, results: list[CellResult]) -> None:
+    """Say in a line how a job of a multirun went; its rows join one table at the end."""
+    options = [o for o in HydraConfig.get().overrides.task if o.startswith("method.")]
+    suffix = ", ".join(o.removeprefix("method.") for o in options)
+    spec = session.spec
+    group = (spec.backbone.name, str(spec.data), spec.precision, str(spec.limit))
+    kept = _Outcome.sweep.setdefault(group, (session, []))[1]
+    for result in results:
+        if not result.is_dense and suffix:
+            result = replace(result, label=f"{result.label} {suffix}")
+        if result.records and all(result.key != other.key for other in kept):
+            kept.append(result)
+            log.info("%s", line_of(result))
+
+
 def _not_composed(reason: str) -> str:
-    """Hydra's reason why the config did not compose; for an unknown key, with a remedy that helps."""
+    """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
     unknown = re.match(r"Could not override '([^']+)'", reason)
     if unknown is None:
         return f"the config does not compose: {reason}"
-    near = difflib.get_close_matches(unknown[1], _keys(), 1)
+    keys = _keys()
+    near = difflib.get_close_matches(unknown[1], keys, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if unknown[1] in keys:
+        hint = "the chosen method or group does not have it; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
 
 
