@@ -72,8 +72,7 @@ def main() -> None:
             raise
         log.error("error: %s", _not_composed(one_line(error)))
         sys.exit(2)
-    for session, results in _Outcome.sweep.values():
-        show(write_outputs(session, results, f"{session.spec.title} (multirun)"))
+    _show_sweep()
     sys.exit(_Outcome.code())
 
 
@@ -92,6 +91,16 @@ def _hydra_main(config: DictConfig) -> None:
     except RequestError as error:
         log.error("error: %s", error)
         _Outcome.refused += 1
+        _Outcome.failed.append(str(error))
+
+
+def _show_sweep() -> None:
+    """The tables of a multirun, one for each group of rows that can be compared."""
+    try:
+        for session, results in _Outcome.sweep.values():
+            show(write_outputs(session, results, f"{session.spec.title} (multirun)"))
+    except RequestError as error:  # the records are there; it is only the table that is missing
+        log.error("error: %s", error)
         _Outcome.failed.append(str(error))
 
 

@@ -558,6 +558,15 @@ def test_a_disk_that_refuses_at_any_step_leaves_nothing_torn(cli, number, step, 
     assert (again.code, again.record()["n"]) == (0, 4)
 
 
+def test_a_place_for_a_multiruns_table_that_is_taken_is_told(cli, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "tables").write_text("mine")
+    done = cli("-m", "data.images=4", "method.tau=2.0,2.5")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert "tables" in done.err.splitlines()[0]
+    assert len(list(done.results.glob("runs/*/accuracy.json"))) == 2
+
+
 @pytest.mark.parametrize("place", ["tables", "figures"])
 def test_a_place_for_tables_or_figures_that_is_taken_is_one_line(cli, place, tmp_path):
     (tmp_path / "results").mkdir()
