@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from asap.report import tensorboard, wandb
 from asap.report.figures import accuracy_vs_macs
@@ -82,7 +83,7 @@ def _mirror(spec: RunSpec, result: CellResult) -> None:
     config = {"backbone": spec.backbone.name, "data": spec.data.name, **result.method}
     if spec.log.wandb != "disabled":
         wandb.log_cell(
-            result, config, spec.log.wandb, spec.log.project, spec.log.entity,
+            result, config, cast(wandb.Mode, spec.log.wandb), spec.log.project, spec.log.entity,
             spec.log.group or spec.title, spec.results / "wandb",
         )  # fmt: skip
     if spec.log.tensorboard:

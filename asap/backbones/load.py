@@ -7,13 +7,13 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
@@ -122,8 +122,8 @@ def _read(path: Path) -> dict[str, Tensor]:
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RequestError(
-            f"weights file {path} holds more than tensors (it may be a pickle that would run code) or "
-            "is no weights file: save the weights as .safetensors"
+            f"weights file {path} holds more than tensors (it may be a pickle that would run "
+            "code) or is no weights file: save the weights as .safetensors"
         ) from None
     except Exception as error:  # damaged bytes fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -146,7 +146,7 @@ def _converted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     position = state.get("pos_embed")
     if position is None or position.shape != expected["pos_embed"].shape:
         return state  # timm would resample it without a word
-    return checkpoint_filter_fn(dict(state), model)
+    return checkpoint_filter_fn(dict(state), cast(VisionTransformer, model))
 
 
 def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:
