@@ -99,7 +99,7 @@ def describe(method: Method) -> MethodRecord:
     """A method's module and all of its options, as they go into records."""
     name = type(method).__module__.removeprefix("asap.methods.")
     options = {
-        k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in asdict(method).items()
+        k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in method.identity().items()
     }
     return {"name": name, "options": options}
 

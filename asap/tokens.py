@@ -20,6 +20,7 @@ class Anatomy:
     prefix: int  # tokens before the patches: class, distillation, register tokens
     patches: int
     class_token: bool
+    width: int = 0  # channels of a token; 0 = not stated
 
     @property
     def tokens(self) -> int:

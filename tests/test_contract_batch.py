@@ -7,12 +7,13 @@ from dataclasses import fields
 import pytest
 import torch
 from draws import ATTENTION_GAIN, models, randomise
+from peers import predictor_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import asap
 from asap.core.rows import rowwise
-from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.methods import PPT, Asap, Dense, DynamicViT, EViT, Method, RandomDrop, ToMe
 from asap.tokens import Trace
 
 IMAGES = 32
@@ -41,8 +42,16 @@ OTHERS: dict[str, Method] = {
     "tome_8": ToMe(8),
     "tome_13": ToMe(13),
     "tome_3_plain": ToMe(3, proportional_attention=False),
+    "ppt": PPT(),
+    "ppt_pruning": PPT([5, 3, 4], 0.0),
+    "ppt_pooling": PPT(threshold=float("inf"), blocks=[1, 2]),
+    "evit": EViT(),
+    "evit_dropping": EViT(0.6, blocks=[0, 3], fuse=False),
 }
-METHODS = (*OTHERS, *ASAP_OPTIONS)
+# Evenness of class attention, in squared coefficients of variation, where small models split.
+EVENNESS = 7.0
+METHODS = (*OTHERS, *ASAP_OPTIONS, "ppt_both", "dynamicvit")
+CLASS_ATTENTION = ("ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping")
 
 
 def sharp(width: int, **options: int) -> nn.Module:
@@ -100,8 +109,12 @@ def threshold(mass: Tensor, first: int, last: int) -> float:
 def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Method:
     if name in OTHERS:
         return OTHERS[name]
-    options = dict(ASAP_OPTIONS[name])
     model = backbone(key, dtype)
+    if name == "dynamicvit":
+        return DynamicViT(0.6, predictor_file(model.embed_dim))
+    if name == "ppt_both":
+        return PPT(threshold=EVENNESS / model.patch_embed.num_patches**2)
+    options = dict(ASAP_OPTIONS[name])
     if not model.has_class_token:
         options.setdefault("anchor", "mass")
     depth = len(model.blocks)
@@ -109,6 +122,11 @@ def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Meth
     mass = masses(key, dtype, options.get("order", "walk"), count)
     tau = threshold(mass, 1, options["max_block"])
     return Asap(tau=tau, **options)
+
+
+def accepted(name: str, key: str) -> str:
+    """The model, or its like with a class token for a method that asks what it attends to."""
+    return key.replace("average-", "average_with_class-") if name in CLASS_ATTENTION else key
 
 
 def outcome(model: nn.Module, images: Tensor, picked: list[int]) -> tuple[Tensor, Trace]:
@@ -141,7 +159,10 @@ def differing(
 # Every method on a small model of each size, in float32 and bfloat16 by turns; then the length of a
 # real sequence, where other kernels and slabs of several images come into play.
 SMALL_MODELS = ("plain-p25", "registers-p36", "average-p64", "distilled-p36", "qk_norm-p25")
-LONG = ("dense", "tome_13", "pooling", "pruning", "rollout", "proportional")
+LONG = (
+    "dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional",
+    "ppt_both", "evit", "dynamicvit",
+)  # fmt: skip
 CASES = [
     (name, SMALL_MODELS[(index + 2 * turn) % len(SMALL_MODELS)], DTYPES[turn])
     for turn in range(2)
@@ -158,6 +179,7 @@ def groups(count: int) -> Iterator[list[int]]:
 
 
 def check(name: str, key: str, dtype: torch.dtype, count: int) -> Trace:
+    key = accepted(name, key)
     reduced = asap.ReducedViT(backbone(key, dtype), method(name, key, dtype, count))
     images = pictures(key, dtype, count)
     whole = outcome(reduced, images, list(range(count)))

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import (
 from torch import Tensor, nn
 
 import asap
-from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.methods import PPT, Asap, Dense, EViT, Method, RandomDrop, ToMe
 
 # Real architectures with fewer blocks, every parameter random (also LayerScale, norms and heads,
 # whose initial values would hide a part that is left out).
@@ -65,6 +65,7 @@ def switched_off(class_token: bool) -> list[Method]:
         Asap(overhead=True, anchor=anchor),
         ToMe(0),
         RandomDrop(keep=1.0, block=1),
+        *([PPT(0), EViT(1.0)] if class_token else []),
     ]
 
 

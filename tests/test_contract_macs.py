@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from draws import models
+from draws import WIDTH, models
+from peers import predictor_file
 from test_contract_batch import masses, pictures, threshold
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -22,7 +23,7 @@ import asap
 from asap.backbones.vit import Trunk
 from asap.core import rows as core_rows
 from asap.core.macs import backbone_macs
-from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.methods import PPT, Asap, Dense, DynamicViT, EViT, Method, RandomDrop, ToMe
 
 KEYS = ("plain-p64", "distilled-p25", "registers-p36", "average-p25")
 IMAGES = 6
@@ -45,6 +46,11 @@ OTHERS: dict[str, Method] = {
     "tome": ToMe(3),
     "tome_plain": ToMe(5, proportional_attention=False),
     "tome_until_nothing_is_left": ToMe(30),
+    "ppt": PPT(7, 7.0 / 64**2),
+    "ppt_pruning": PPT(threshold=0.0),
+    "evit": EViT(),
+    "evit_dropping": EViT(fuse=False),
+    "dynamicvit": DynamicViT(0.6, predictor_file(WIDTH)),
 }
 aten = torch.ops.aten
 
@@ -100,6 +106,8 @@ def method(name: str, key: str) -> Method:
 @pytest.mark.parametrize("name", [*OTHERS, *ASAP_OPTIONS])
 def test_trace_equals_what_ran(name: str, eager: bool) -> None:
     for key in KEYS:
+        if name.startswith(("ppt", "evit")):  # they need a class token
+            key = key.replace("average-", "average_with_class-")
         model = asap.ReducedViT(models()[key](), method(name, key), eager=eager)
         images = pictures(key, torch.float32, IMAGES)
         found = []

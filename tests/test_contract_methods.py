@@ -12,7 +12,17 @@ from draws import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from test_contract_batch import IDS, METHODS, backbone, differing, method, outcome, pictures
+from test_contract_batch import (
+    ASAP_OPTIONS,
+    IDS,
+    METHODS,
+    accepted,
+    backbone,
+    differing,
+    method,
+    outcome,
+    pictures,
+)
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -49,6 +59,7 @@ def run(name: str, key: str) -> tuple[Tensor, Any, Any]:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", METHODS)
 def test_assignment_tokens_and_sizes_agree(name: str, key: str) -> None:
+    key = accepted(name, key)
     prefix = backbone(key, FLOAT).num_prefix_tokens
     patches = backbone(key, FLOAT).patch_embed.num_patches
     rows, batch, trace = run(name, key)
@@ -66,10 +77,10 @@ def test_assignment_tokens_and_sizes_agree(name: str, key: str) -> None:
         assert (members[prefix:] >= 1).all()
         assert torch.equal(sizes[prefix:], members[prefix:].float())
         assert (sizes[:prefix] == 1).all()
-        if name.startswith("tome") or name in MERGING:
+        if name.startswith(("tome", "ppt_pooling")) or name in (*MERGING, "evit"):
             assert float(sizes.sum()) == prefix + patches
         reduced = bool((trace.tokens[image] != prefix + patches).any())
-        if not name.startswith(("tome", "random_drop")):
+        if name in ASAP_OPTIONS:
             assert reduced <= bool(trace.stop_block[image] > 0)
             assert bool(trace.sink[image] >= 0) == bool(trace.stop_block[image] > 0)
 
@@ -143,7 +154,7 @@ def test_one_method_object_serves_two_models_at_once(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", METHODS)
 def test_other_precisions_run(name: str, dtype: torch.dtype) -> None:
-    for key in ("plain-p25", "average-p36"):
+    for key in ("plain-p25", accepted(name, "average-p36")):
         reduced = asap.ReducedViT(backbone(key, dtype), method(name, key, dtype, COUNT))
         images = pictures(key, dtype, COUNT)
         logits, trace = outcome(reduced, images, list(range(COUNT)))

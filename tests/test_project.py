@@ -27,7 +27,7 @@ FLOORS = {
     **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
-    **dict.fromkeys(("core", "data", "runs"), 1),
+    **dict.fromkeys(("core", "data", "runs", "checkpoints"), 1),
     **dict.fromkeys(("_compat", "console", "errors", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))

@@ -1,16 +1,11 @@
 """Build a backbone by its timm name (or one of ours) and load its weights, safely and strictly."""
 
-import argparse
 import hashlib
 import os
-import pickle
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -18,6 +13,7 @@ from torch import Tensor, nn
 
 from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
 from asap.backbones.digits_vit import digits_vit
+from asap.checkpoints import file_digest, read_state, without_companions
 from asap.errors import RequestError
 
 OURS: dict[str, Callable[[], nn.Module]] = {"digits_vit": digits_vit}
@@ -96,46 +92,21 @@ def _no_hub(name: str, error: Exception) -> str:
 
 
 def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> None:
-    """Load a file's weights into a model, strictly. Raises RequestError."""
+    """Load a file's weights into a model, strictly. Raises RequestError.
+
+    A method's own networks beside them (`COMPANIONS`) are the method's to load.
+    """
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check backbone.weights")
     if sha256 is not None and (found := file_digest(path)) != sha256:
         raise RequestError(
             f"weights file {path} has sha256 {found}, not {sha256}: it is damaged or another file"
         )
-    state = _converted(_read(path), model)
+    state = _converted(without_companions(read_state(path, "backbone.weights")), model)
     problems = _mismatches(state, model)
     if problems:
         raise RequestError(f"weights file {path} does not fit the backbone: {problems}")
     model.load_state_dict({k: v.to(model.state_dict()[k].dtype) for k, v in state.items()})
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, wrappers and a `module.` prefix removed."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(path)
-        else:
-            allowed = torch.serialization.safe_globals([argparse.Namespace])
-            with allowed, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it may fail: then it says so below
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise RequestError(
-            f"weights file {path} holds more than tensors (it may be a pickle that would run "
-            "code) or is no weights file: save the weights as .safetensors"
-        ) from None
-    except Exception as error:  # damaged bytes fail in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise RequestError(
-            f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
-        ) from None
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise RequestError(f"weights file {path} holds no state dict of tensors")
-    return {k.removeprefix("module."): v for k, v in state.items()}
 
 
 def _converted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -170,12 +141,6 @@ def _refuse_nan(model: nn.Module, name: str) -> None:
     for key, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise RequestError(f"weights of {name!r} hold NaN or infinity in {key}")
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -51,6 +51,7 @@ class Trunk:
             prefix=backbone.num_prefix_tokens,
             patches=backbone.patch_embed.num_patches,
             class_token=backbone.cls_token is not None,
+            width=backbone.embed_dim,
         )
         self.grid: tuple[int, int] = tuple(backbone.patch_embed.grid_size)
         self.cost = _cost(backbone)

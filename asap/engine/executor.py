@@ -40,6 +40,7 @@ class ReducedViT(nn.Module):
         super().__init__()
         self.trunk = Trunk(backbone)
         method.check(self.trunk.anatomy)
+        method.check_weights(backbone)
         self.backbone = backbone
         self.method = method
         self.eager = eager

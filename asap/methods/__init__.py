@@ -3,10 +3,14 @@
 from asap.methods.asap import Asap
 from asap.methods.base import Anatomy, Decision, Method, Site
 from asap.methods.dense import Dense
+from asap.methods.dynamicvit import DynamicViT
+from asap.methods.evit import EViT
 from asap.methods.find import build, find
+from asap.methods.ppt import PPT
 from asap.methods.random_drop import RandomDrop
 from asap.methods.tome import ToMe
 
 __all__ = [
-    "Anatomy", "Asap", "Decision", "Dense", "Method", "RandomDrop", "Site", "ToMe", "build", "find",
+    "PPT", "Anatomy", "Asap", "Decision", "Dense", "DynamicViT", "EViT", "Method", "RandomDrop",
+    "Site", "ToMe", "build", "find",
 ]  # fmt: skip

@@ -9,12 +9,12 @@ their sizes, the assignment of patches and the counting of MACs exist once, in t
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap.tokens import Anatomy
 
@@ -97,6 +97,13 @@ class Method:
 
     def check(self, anatomy: Anatomy) -> None:
         """Raise ValueError if these options do not fit the backbone."""
+
+    def check_weights(self, backbone: nn.Module) -> None:
+        """Raise ValueError if the method was trained for a backbone with other weights."""
+
+    def identity(self) -> dict[str, Any]:
+        """All options, as they go into records and keys: content in the place of paths."""
+        return asdict(self)
 
     def acts_in(self, block: int, depth: int) -> bool:
         """Whether the method wants to see block `block` (index from 0) of `depth`."""

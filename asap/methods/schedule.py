@@ -1,6 +1,11 @@
-"""What "how many tokens" means, the same for every method."""
+"""What "how many tokens" and "in which blocks" mean, the same for every method."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from asap.methods.base import require
+from asap.tokens import Anatomy
 
 
 def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...]:
@@ -35,3 +40,61 @@ def _is_pair(r: Sequence[int | float]) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def stage_blocks(blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """The blocks, from 0, of a method that reduces in a few stages.
+
+    None: where the depth is divided into four, the usual place: 3, 6, 9 of 12 blocks; 4, 8, 12 of
+    16; 5, 10, 15 of 20; 6, 12, 18 of 24.
+    """
+    if blocks is not None:
+        return tuple(blocks)
+    return tuple(sorted({depth * part // 4 for part in (1, 2, 3)}))
+
+
+def per_stage(value: Any, stages: int) -> tuple[Any, ...]:
+    """One value for every stage: the number itself for all, or a list's."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * stages
+
+
+def as_tuples(method: Any, *names: str) -> None:
+    """Turn options that were given as lists into tuples."""
+    for name in names:
+        if isinstance(getattr(method, name), list):
+            object.__setattr__(method, name, tuple(getattr(method, name)))
+
+
+def require_blocks(blocks: Any) -> None:
+    """Raise ValueError unless `blocks` is None or rising whole numbers from 0 on."""
+    if blocks is None:
+        return
+    whole = isinstance(blocks, tuple) and all(type(b) is int and b >= 0 for b in blocks)
+    rising = whole and all(a < b for a, b in pairwise(blocks))
+    require(bool(blocks) and rising, "blocks", blocks, "rising whole numbers, at least 0")
+
+
+def require_stages(anatomy: Anatomy, blocks: Any, name: str, value: Any) -> None:
+    """Raise ValueError unless the stages lie in the network and a list has a value for each."""
+    inside = blocks is None or blocks[-1] < anatomy.depth
+    require(inside, "blocks", blocks, f"below {anatomy.depth}, the blocks of {anatomy.name}")
+    stages = len(stage_blocks(blocks, anatomy.depth))
+    fits = not isinstance(value, tuple) or len(value) == stages
+    require(fits, name, value, f"a number, or a list of {stages}, one for each of the blocks")
+
+
+def require_rate(value: Any) -> None:
+    """Raise ValueError unless `keep_rate` is a number in (0, 1], or several."""
+    rates = per_stage(value, 1)
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in rates)
+    inside = bool(rates) and numbers and all(0 < v <= 1 for v in rates)
+    require(inside, "keep_rate", value, "in (0, 1], one number or one for each of the blocks")
+
+
+def require_class_token(anatomy: Anatomy, method: str) -> None:
+    """Raise ValueError for a backbone whose class token cannot be asked what it attends to."""
+    if not anatomy.class_token:
+        raise ValueError(
+            f"{method} scores patches by the class token's attention, and {anatomy.name} has no "
+            "class token: choose another method"
+        )

@@ -1,0 +1,40 @@
+"""Patches scored by what the class token attends to, and the order that scores give.
+
+Scores: attention alone (EViT), or attention times the length of the value (ATS, PPT). Token 0 is
+the class token.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def class_attention(attention: Float[Tensor, "b n n"], prefix: int) -> Float[Tensor, "b patches"]:
+    """How much the class token attends to each patch, averaged over heads."""
+    return attention[:, 0, prefix:]
+
+
+def value_scores(
+    attention: Float[Tensor, "b n n"], values: Float[Tensor, "b heads n d"], prefix: int
+) -> Float[Tensor, "b patches"]:
+    """`a_j ||v_j||`, scaled to sum 1: class attention times the norm over all heads' values.
+
+    Whether attention is summed or averaged over heads makes no difference. In the precision of
+    `attention`. MACs: one square per patch and channel.
+    """
+    whole = values[:, :, prefix:].transpose(1, 2).flatten(2).to(attention.dtype)
+    scores = class_attention(attention, prefix) * torch.linalg.vector_norm(whole, dim=-1)
+    return scores / scores.sum(1, keepdim=True)
+
+
+def ranked_target(scores: Float[Tensor, "b patches"], keep: int, prefix: int) -> Int[Tensor, "b n"]:
+    """Output positions: the prefix, then the `keep` best patches, best first; -1 for the others.
+
+    Ties go to the lowest index.
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    places = torch.empty_like(order).scatter_(1, order, ranks)
+    kept = torch.where(places < keep, places + prefix, -1)
+    first = torch.arange(prefix, device=scores.device).expand(len(scores), -1)
+    return torch.cat([first, kept], dim=1)

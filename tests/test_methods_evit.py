@@ -1,0 +1,123 @@
+"""EViT: against its reference, at the published points, and what it refuses."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from peers import CLASS_KEYS, compare, deit, model, picture, refuses
+from reference.evit_ref import reference_evit
+
+import asap
+from asap.backbones.vit import Trunk
+from asap.core.macs import backbone_macs
+from asap.methods import EViT, build
+
+FLOAT = torch.float32
+DRAWS = 12  # per model
+FUSED = [197] * 4 + [140] * 3 + [100] * 3 + [72] * 3
+DROPPED = [197] * 4 + [139] * 3 + [98] * 3 + [69] * 3
+
+
+def drawn(rng: random.Random) -> dict[str, Any]:
+    blocks = rng.choice([None, None, (0, 1, 5), (3, 7), (2,), tuple(range(8))])
+    stages = len(blocks or (2, 4, 6))
+    rates = [0.3, 0.5, 0.7, 0.9, 0.97, 1.0]
+    rate = rng.choice([*rates, [rng.choice(rates) for _ in range(stages)]])
+    return {"keep_rate": rate, "blocks": blocks, "fuse": rng.random() < 0.7}
+
+
+@pytest.mark.parametrize("key", CLASS_KEYS)
+def test_equals_the_reference(key: str) -> None:
+    rng, compared = random.Random(key), 0
+    for turn in range(DRAWS):
+        options, image = drawn(rng), picture(key, turn)
+        blocks, rate = options["blocks"] or (2, 4, 6), options["keep_rate"]
+        each = (rate,) * len(blocks) if isinstance(rate, float) else rate
+        net = model(key, torch.float64)
+        answer = reference_evit(net, image.double(), each, blocks, options["fuse"])
+        compared += compare(key, EViT(**options), image, answer)
+    assert compared >= 1.5 * DRAWS
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "tokens", "gmacs"),
+    [(384, 6, FUSED, 3.03), (384, 6, DROPPED, 3.00), (768, 12, FUSED, 11.61),
+     (768, 12, DROPPED, 11.49)],
+)  # fmt: skip
+def test_published_costs(width: int, heads: int, tokens: list[int], gmacs: float) -> None:
+    trunk = Trunk(deit(width, heads))
+    macs = backbone_macs(trunk.cost, torch.tensor([tokens]).numpy(), EViT.position)
+    assert round(int(macs[0]) / 1e9, 2) == gmacs
+
+
+@pytest.mark.parametrize(
+    ("method", "tokens"),
+    [(EViT(0.7, (3, 6, 9)), FUSED), (EViT(), FUSED), (EViT(0.7, fuse=False), DROPPED)],
+)
+def test_token_counts_on_deit(method: EViT, tokens: list[int]) -> None:
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    trace = asap.ReducedViT(deit(24, 3), method)(image, return_trace=True)[1]
+    assert trace.tokens[0].tolist() == tokens
+
+
+@pytest.mark.parametrize(("depth", "patches"), [(16, 64), (24, 256), (12, 576)])
+def test_defaults_fit_other_backbones(depth: int, patches: int) -> None:
+    image = torch.randn(1, 3, *[round(patches**0.5) * 16] * 2)
+    trace = asap.ReducedViT(deit(24, 3, depth, patches), EViT())(image, return_trace=True)[1]
+    steps = trace.tokens[0].diff().nonzero()[:, 0].tolist()
+    assert steps == [depth // 4, depth // 2, 3 * depth // 4]
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.97])  # 0.97 of 25 patches are all of them
+def test_nothing_to_remove_changes_nothing(rate: float) -> None:
+    key, image = "registers-p25", picture("registers-p25", 0)[None]
+    logits, trace = asap.ReducedViT(model(key, FLOAT), EViT(rate))(image, return_trace=True)
+    assert torch.allclose(logits, model(key, FLOAT)(image), rtol=1e-5, atol=1e-5)
+    assert int(trace.macs_method) == int(trace.stop_block) == 0
+
+
+def test_a_single_patch_is_fused_with_its_weight() -> None:
+    """One token less would be kept: it is replaced by itself times its attention, at the end."""
+    key, image = "plain-p25", picture("plain-p25", 1)
+    method = EViT(0.95, (2,))
+    logits, trace = asap.ReducedViT(model(key, FLOAT), method)(image[None], return_trace=True)
+    assert trace.tokens[0].tolist() == [26] * 9 and int(trace.stop_block) == 3
+    assert (trace.assignment == 25).sum() == 1 and int(trace.macs_method) == 24
+    assert not torch.allclose(logits, model(key, FLOAT)(image[None]), rtol=1e-3)
+
+
+BAD = [
+    ({"keep_rate": 0.0}, r"keep_rate=0.0 .*\(0, 1\]"),
+    ({"keep_rate": -0.1}, r"keep_rate=-0.1 .*\(0, 1\]"),
+    ({"keep_rate": 1.1}, r"keep_rate=1.1 .*\(0, 1\]"),
+    ({"keep_rate": float("nan")}, r"keep_rate=nan .*\(0, 1\]"),
+    ({"keep_rate": [0.7, 0, 0.7]}, r"keep_rate=.*\(0, 1\]"),
+    ({"keep_rate": "0.7"}, r"keep_rate='0.7' .*\(0, 1\]"),
+    ({"keep_rate": True}, "keep_rate=True "),
+    ({"keep_rate": []}, r"keep_rate=\(\) "),
+    ({"blocks": [-1]}, "blocks=.*at least 0"),
+    ({"blocks": [6, 3]}, "blocks=.*rising"),
+    ({"fuse": 1}, "fuse=1 .*bool"),
+]
+UNFIT = [
+    ({"blocks": [3, 8]}, r"blocks=\(3, 8\) .*below 8"),
+    ({"keep_rate": [0.7, 0.7]}, "keep_rate=.*list of 3"),
+    ({"keep_rate": [0.7] * 3, "blocks": [2]}, "keep_rate=.*list of 1"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), BAD)
+def test_bad_values_are_refused(options: dict, said: str) -> None:
+    refuses(EViT, options, said)
+
+
+@pytest.mark.parametrize(("options", "said"), UNFIT)
+def test_values_that_do_not_fit_are_refused(options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        asap.ReducedViT(model("plain-p25", FLOAT), build("evit", options))
+
+
+def test_a_backbone_without_class_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="class token"):
+        asap.ReducedViT(model("average-p25", FLOAT), EViT())
