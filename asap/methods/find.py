@@ -12,7 +12,9 @@ from typing import Any
 from asap.errors import RequestError
 from asap.methods.base import Method
 
-_NOT_METHODS = {"base", "find", "schedule", "walk"}
+_NOT_METHODS = {
+    "anchors", "asap_options", "base", "clusters", "find", "reduction", "schedule", "walk",
+}  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
