@@ -181,9 +181,9 @@ def draw_options(model: nn.Module, rng: random.Random) -> dict:
     options: dict = {"alpha": rng.choice([0.5, 0.5, 0.4, 0.6, 0.9, 1.0])}
     options["clusters"] = rng.choice([2, 3, 4, 6, 10])
     if not model.has_class_token:
-        options["anchor"] = rng.choice(["mass", "random"])
+        options["anchor"] = rng.choice(["mass", "random", "pca", "quiet"])
     else:
-        sometimes("anchor", "mass", "random", share=0.3)
+        sometimes("anchor", "mass", "random", "pca", "quiet", share=0.45)
     if options["clusters"] > 2:
         sometimes("background", 2)
     sometimes("pool", False)
@@ -202,4 +202,20 @@ def draw_options(model: nn.Module, rng: random.Random) -> dict:
     sometimes("proportional_attention", True)
     sometimes("overhead", True, share=0.03)
     sometimes("seed", 1, 2)
+    sometimes("distance", "self_aligned")
+    _draw_budget(options, sometimes, model.has_class_token)
+    if options.get("binning", "width") == "width":
+        sometimes("clusters", "auto", share=0.15)
     return options
+
+
+def _draw_budget(options: dict, sometimes: Callable, class_token: bool) -> None:
+    """Budgets from the smallest possible to more than there is; plug-ins where there is one."""
+    sometimes("max_tokens", 2, 3, 5, 8, 12, 16, 24, 40, share=0.5)
+    if "max_tokens" not in options or not class_token:
+        return
+    sometimes("plugin", "diffusion", "features", "keys", share=0.6)
+    if "plugin" in options:
+        room = options["max_tokens"] - options.get("pool", True)
+        sometimes("kappa", 0, 1, room, room // 3)
+        sometimes("per_round", 1, 3, share=0.3)

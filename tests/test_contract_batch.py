@@ -32,6 +32,10 @@ ASAP_OPTIONS: dict[str, dict] = {
     "after_block": {"position": "after_block"},
     "proportional": {"proportional_attention": True, "weights": "normalised"},
     "no_accumulation": {"accumulate": False},
+    "budget": {"max_tokens": 6},
+    "plugin": {"max_tokens": 6, "plugin": "diffusion", "per_round": 2, "anchor": "pca"},
+    "plugin_keys": {"max_tokens": 5, "plugin": "keys", "pool": False, "kappa": 1},
+    "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},
     "overhead": {"overhead": True},
 }
 OTHERS: dict[str, Method] = {
@@ -117,6 +121,7 @@ def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Meth
     options = dict(ASAP_OPTIONS[name])
     if not model.has_class_token:
         options.setdefault("anchor", "mass")
+        options.pop("plugin", None), options.pop("kappa", None)  # they need a class token
     depth = len(model.blocks)
     options["max_block"] = min(options.get("max_block", depth - 1), depth - 1)
     mass = masses(key, dtype, options.get("order", "walk"), count)
@@ -161,7 +166,7 @@ def differing(
 SMALL_MODELS = ("plain-p25", "registers-p36", "average-p64", "distilled-p36", "qk_norm-p25")
 LONG = (
     "dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional",
-    "ppt_both", "evit", "dynamicvit",
+    "ppt_both", "evit", "dynamicvit", "plugin", "plugin_keys", "quiet",
 )  # fmt: skip
 CASES = [
     (name, SMALL_MODELS[(index + 2 * turn) % len(SMALL_MODELS)], DTYPES[turn])

@@ -134,9 +134,11 @@ def test_pooling_over_prefix_tokens_is_refused() -> None:
         asap.ReducedViT(model.eval(), Dense())
 
 
-def test_a_sink_needs_a_class_token() -> None:
+def test_a_sink_and_a_plugin_need_a_class_token() -> None:
     with pytest.raises(ValueError, match="anchor='mass'"):
         asap.ReducedViT(backbone("global_pool"), Asap())
+    with pytest.raises(ValueError, match="plugin='keys' needs a class token"):
+        asap.ReducedViT(backbone("global_pool"), Asap(anchor="mass", max_tokens=8, plugin="keys"))
     asap.ReducedViT(backbone("global_pool"), Asap(anchor="mass"))
 
 

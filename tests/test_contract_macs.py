@@ -39,6 +39,9 @@ ASAP_OPTIONS: dict[str, dict] = {
     "proportional": {"proportional_attention": True},
     "random_anchor": {"anchor": "random"},
     "force": {"miss": "force", "max_block": 5, "min_block": 3},
+    "budget": {"max_tokens": 8},
+    "pca_anchor": {"anchor": "pca"},
+    "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},
 }
 OTHERS: dict[str, Method] = {
     "dense": Dense(),

@@ -38,7 +38,9 @@ from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
 FLOAT = torch.float32
 COUNT = 6
 KEYS = ("plain-p25", "distilled-p36", "registers-p25", "average-p36")
-MERGING = ("pooling", "rollout", "rank", "random_anchor", "force", "after_block", "proportional")
+MERGING = (
+    "pooling", "rollout", "rank", "random_anchor", "force", "after_block", "proportional", "quiet",
+)  # fmt: skip
 DEIT = {"img_size": 224, "patch_size": 16, "embed_dim": 24, "depth": 12, "num_heads": 3}
 
 
@@ -215,7 +217,20 @@ BAD: list[tuple[type[Method], dict, str]] = [
     (Asap, {"pool": 1}, "bool"),
     (Asap, {"min_block": 0}, "at least 1"),
     (Asap, {"min_block": 5, "max_block": 4}, "at least min_block"),
-    (Asap, {"anchor": "class"}, "sink, mass, random"),
+    (Asap, {"anchor": "class"}, "sink, mass, random, pca, quiet"),
+    (Asap, {"clusters": "many"}, "at least 2, or auto"),
+    (Asap, {"clusters": "auto", "background": 64}, r"1\.\.63"),
+    (Asap, {"clusters": "auto", "binning": "rank"}, "width with"),
+    (Asap, {"distance": "cosine"}, "diffusion, self_aligned"),
+    (Asap, {"max_tokens": 1}, "at least 2 with a pooled token"),
+    (Asap, {"pool": False, "max_tokens": 0}, "at least 1 without a pooled token"),
+    (Asap, {"max_tokens": 8.0}, "int"),
+    (Asap, {"max_tokens": 8, "plugin": "values"}, "diffusion, features, keys"),
+    (Asap, {"plugin": "diffusion"}, "None without max_tokens"),
+    (Asap, {"max_tokens": 8, "kappa": 4}, "None without plugin"),
+    (Asap, {"max_tokens": 8, "plugin": "keys", "kappa": 8}, r"0\.\.7"),
+    (Asap, {"max_tokens": 8, "plugin": "keys", "kappa": -1}, r"0\.\.7"),
+    (Asap, {"per_round": 0}, "at least 1"),
     (Asap, {"order": "forward"}, "walk, rollout"),
     (Asap, {"columns": "none"}, "patches, all"),
     (Asap, {"miss": "drop"}, "dense, force"),

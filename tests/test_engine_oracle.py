@@ -24,9 +24,9 @@ def model(key: str, dtype: torch.dtype) -> torch.nn.Module:
 
 @functools.cache
 def all_draws() -> list[tuple[Draw, Result]]:
-    """240 draws with the reference's answers."""
+    """400 draws with the reference's answers."""
     found = []
-    for draw in draws(240, seed=3):
+    for draw in draws(400, seed=3):
         reduced = asap.ReducedViT(model(draw.model_key, torch.float64), Asap(**draw.options))
         _, trace = reduced(draw.image[None].double(), [draw.image_id], return_trace=True)
         anchor = int(trace.sink) if draw.options.get("anchor") == "random" else None
@@ -54,7 +54,8 @@ def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None
         reduced = asap.ReducedViT(model(draw.model_key, dtype), Asap(**draw.options))
         logits, trace = reduced(draw.image[None].to(dtype), [draw.image_id], return_trace=True)
         margins = torch.stack([getattr(trace, key) for key in KEYS])
-        if dtype == torch.float32 and bool((margins < EXEMPT).any()):
+        unsure = bool((margins < EXEMPT).any()) or expected.margin_budget < EXEMPT
+        if dtype == torch.float32 and unsure:
             continue
         compared += 1
         where = f"{draw.model_key} {draw.options}"
@@ -67,7 +68,7 @@ def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None
         assert torch.allclose(trace.mass[0].double(), mass, rtol=1e-5, equal_nan=True), where
         assert int(trace.macs_backbone) == expected.macs_backbone, where
         assert int(trace.macs_method) == expected.macs_method["total"], where
-    assert compared >= 200
+    assert compared >= 300
 
 
 @pytest.mark.parametrize("proportional", [True, False])

@@ -614,7 +614,8 @@ def test_draws_reach_every_option(drawn):
         for name, value in draw.options.items():
             values[name].add(value)
     assert set(values) == set(Options.__dataclass_fields__)
-    assert values["anchor"] == {"mass", "random"}  # "sink" is the default
+    assert values["anchor"] == {"mass", "random", "pca", "quiet"}  # "sink" is the default
+    assert values["plugin"] == {"diffusion", "features", "keys"}
     assert max(len(v) for name, v in values.items() if name != "tau") >= 5
 
 

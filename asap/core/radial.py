@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.order import ranks
+
 
 def normalise(
     distance: Float[Tensor, "b patches"], anchor: Int[Tensor, "b"], mode: str = "minmax_others"
@@ -23,9 +25,12 @@ def normalise(
     return torch.where(spread > 0, scaled, torch.zeros_like(scaled))
 
 
-def width_bins(normalised: Float[Tensor, "b patches"], clusters: int) -> Int[Tensor, "b patches"]:
-    """Equal-width bins: `c_i = min(floor(K d_i), K - 1)` (Eq. 5)."""
-    return (normalised * clusters).floor().long().clamp(max=clusters - 1)
+def width_bins(
+    normalised: Float[Tensor, "b patches"], clusters: int | Int[Tensor, "b"]
+) -> Int[Tensor, "b patches"]:
+    """Equal-width bins: `c_i = min(floor(K d_i), K - 1)` (Eq. 5). K may differ by image."""
+    count = torch.as_tensor(clusters, device=normalised.device).view(-1, 1)
+    return (normalised * count).floor().long().minimum(count - 1)
 
 
 def rank_bins(
@@ -34,7 +39,4 @@ def rank_bins(
     """Equal-count bins over ranks: the anchor has rank 0, ties go to the lowest index."""
     patches = distance.shape[1]
     ranked = distance.scatter(1, anchor[:, None], -1.0)
-    order = ranked.argsort(dim=1, stable=True)
-    ranks = torch.arange(patches, device=distance.device).expand_as(order)
-    ranks = torch.zeros_like(order).scatter(1, order, ranks)
-    return ranks * clusters // patches
+    return ranks(ranked) * clusters // patches

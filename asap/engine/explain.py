@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from asap.core.diffusion import distance_to_anchor
-from asap.core.radial import normalise, rank_bins, width_bins
 from asap.engine.executor import ReducedViT
 from asap.methods.asap import Asap
 from asap.methods.base import Decision, Site
-from asap.methods.walk import Walk, make_walk
+from asap.methods.clusters import cluster
+from asap.methods.walk import make_walk
 from asap.tokens import Trace
 
 
@@ -57,24 +56,37 @@ def explain(
         return Explanation(
             trace, int(logits.argmax()), nothing, nothing, torch.full((patches,), -1), kept
         )
-    walk = _walk(method, watched.maps)
-    matrix = walk.matrix(torch.tensor([0]))[0] if method.accumulate else watched.maps[-1]
-    row = walk.class_row(torch.tensor([0])) if method.accumulate else matrix[:, 0]
+    matrix, row = _geometry(method, watched.maps)
     prefix, sink = model.trunk.anatomy.prefix, trace.sink.to(matrix.device)
-    distance = distance_to_anchor(matrix, sink, prefix, method.distance_columns)
-    if method.binning == "rank":
-        cluster = rank_bins(distance, sink, method.clusters)
-    else:
-        cluster = width_bins(normalise(distance, sink, method.normalise), method.clusters)
-    seen, far, near = (t[0].cpu() for t in (row[:, prefix:], distance, cluster))
+    found = cluster(method, matrix, sink, prefix)
+    seen, far, near = (t[0].cpu() for t in (row[:, prefix:], found.distance, found.index))
     return Explanation(trace, int(logits.argmax()), seen, far, near, kept)
 
 
-def _walk(method: Asap, maps: list[Tensor]) -> Walk:
+def walk_at_stop(
+    backbone: nn.Module, method: Asap, image: Float[Tensor, "3 h w"], image_id: int = 0
+) -> tuple[Float[Tensor, "1 n n"], Int[Tensor, "1"]] | None:
+    """P of one image in the block where it stops, and its anchor; None if it never stops."""
+    watched = _Watched(method)
+    model = ReducedViT(backbone, watched)  # type: ignore[arg-type]
+    _, trace = model(image[None], [image_id], return_trace=True)
+    if trace.stop_block[0] == 0:
+        return None
+    matrix, _ = _geometry(method, watched.maps)
+    return matrix, trace.sink.to(matrix.device)
+
+
+def _geometry(
+    method: Asap, maps: list[Tensor]
+) -> tuple[Float[Tensor, "1 n n"], Float[Tensor, "1 n"]]:
+    """The matrix whose rows give distances, and its class row, from the maps of an image."""
+    if not method.accumulate:
+        return maps[-1], maps[-1][:, 0]
     walk = make_walk(method.order, method.alpha, method.overhead, 1, maps[0].shape[-1], maps[0])
+    image = torch.tensor([0], device=maps[0].device)
     for attention in maps:
-        walk.advance(attention, torch.tensor([0], device=attention.device))
-    return walk
+        walk.advance(attention, image)
+    return walk.matrix(image)[0], walk.class_row(image)
 
 
 def _kept(trace: Trace) -> Bool[Tensor, "patches"]:

@@ -12,7 +12,10 @@ from typing import Any
 from asap.errors import RequestError
 from asap.methods.base import Method
 
-_NOT_METHODS = {"base", "find", "predictors", "schedule", "walk"}
+_NOT_METHODS = {
+    "anchors", "asap_options", "base", "clusters", "find", "predictors", "reduction", "schedule",
+    "walk",
+}  # fmt: skip
 
 
 def names() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ _VERDICTS = {
 def premise_remark(results: Sequence[CellResult]) -> str | None:
     """In words, where the sinks lie and whether that agrees with the paper's premise.
 
-    None if no record has both object masks and sinks. Anchors drawn at random are left out.
+    None if no record has both object masks and sinks. Other anchors than a sink are left out.
     """
     cells = [cell for cell in results if _has_chosen_sink(cell)]
     if not cells:
@@ -36,7 +36,7 @@ def _has_chosen_sink(cell: CellResult) -> bool:
     record = cell.accuracy
     if record is None or record["sink_on_object"] is None or record["object_share"] is None:
         return False
-    return cell.method.get("options", {}).get("anchor") != "random"
+    return cell.method.get("options", {}).get("anchor", "sink") in ("sink", "mass")
 
 
 def _share(cell: CellResult, cells: Sequence[CellResult]) -> str:

@@ -19,15 +19,18 @@ How open points are read
   sequence is the prefix and the pooled token, and without pooling the prefix alone.
 * The pooled token is last and has size |B|. The sizes weight an average-pooled head, and with
   `proportional_attention` bias the keys of later blocks by their logarithm.
+* The token budget, the plug-in, the further anchors and distances: see `asap_parts_ref`.
 * `weights="normalised"`: the pooling weights use the distance as `normalise` scaled it.
 * Margins. `margin_mass`: smallest |mass - tau| over the blocks where the stop was tested.
   `margin_bin`: distance from the background's edge, in units of the normalised distance; equal
   widths: smallest |d - k/K| over patches other than the sink; ranks: the gap between the last
   background and the first foreground patch, NaN if the edge has only the sink on its inner side.
-  `margin_sink`: lead of the best anchor over the second best, which no engine records.
+  `margin_sink`: lead of the best anchor over the second best. `margin_budget`: the smallest gap that
+  decided who stays within a budget, or which K was found; no engine records it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +39,7 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from . import asap_parts_ref as parts
 from .macs_ref import asap_macs, backbone_macs
 from .vit import Reduction, View, forward
 
@@ -48,10 +52,10 @@ class Options:
 
     alpha: float = 0.5
     tau: float = 3.0
-    clusters: int = 4
+    clusters: int | Literal["auto"] = 4
     background: int = 1
     pool: bool = True
-    anchor: Literal["sink", "mass", "random"] = "sink"
+    anchor: Literal["sink", "mass", "random", "pca", "quiet"] = "sink"
     accumulate: bool = True
     order: Literal["walk", "rollout"] = "walk"
     columns: Literal["patches", "all"] = "patches"
@@ -59,11 +63,16 @@ class Options:
     max_block: int | None = None
     miss: Literal["dense", "force"] = "dense"
     position: Literal["after_attention", "after_block"] = "after_attention"
+    distance: Literal["diffusion", "self_aligned"] = "diffusion"
     normalise: Literal["minmax_others", "max"] = "minmax_others"
     binning: Literal["width", "rank"] = "width"
     distance_columns: Literal["all", "patches"] = "all"
     temperature: float = 1.0
     weights: Literal["raw", "normalised"] = "raw"
+    max_tokens: int | None = None
+    plugin: Literal["diffusion", "features", "keys"] | None = None
+    kappa: int | None = None
+    per_round: int = 8
     proportional_attention: bool = False
     overhead: bool = False
     seed: int = 0  # not used: the drawn anchor is an argument of the reference
@@ -82,6 +91,7 @@ class Result:
     margin_mass: float
     margin_bin: float
     margin_sink: float
+    margin_budget: float
     distances: list[float]  # per patch, raw; empty if never reduced
     bins: list[int]  # per patch; empty if never reduced
     n_attention: list[int]
@@ -118,6 +128,7 @@ def reference_asap(
         margin_mass=min(walker.mass_gaps, default=NAN),
         margin_bin=walker.margin_bin,
         margin_sink=walker.margin_sink,
+        margin_budget=walker.margin_budget,
         distances=walker.distances,
         bins=walker.bins,
         n_attention=out.n_attention,
@@ -135,6 +146,8 @@ def reference_asap(
             accumulate=chosen.accumulate,
             order=chosen.order,
             overhead=chosen.overhead,
+            pca=chosen.anchor == "pca",
+            plugin=walker.plugin_macs,
         ),
     )
 
@@ -155,6 +168,8 @@ class _Walker:
     bins: list[int] = field(default_factory=list)
     margin_bin: float = NAN
     margin_sink: float = NAN
+    margin_budget: float = math.inf
+    plugin_macs: int = 0
 
     def __post_init__(self) -> None:
         self.mass = [NAN] * self.n_blocks
@@ -175,15 +190,48 @@ class _Walker:
         self.stop_block = view.block
         geometry = self.walk if self.options.accumulate else attention
         self._find_sink(geometry, n_prefix)
-        self.distances = diffusion_distances(
-            geometry, self.sink, n_prefix, self.options.distance_columns
-        )
+        measure = diffusion_distances
+        if self.options.distance == "self_aligned":
+            measure = parts.self_aligned
+        self.distances = measure(geometry, self.sink, n_prefix, self.options.distance_columns)
         scaled = normalised(self.distances, self.sink, self.options.normalise)
         self._bin(scaled)
         background = [i for i, b in enumerate(self.bins) if b < self.options.background]
+        foreground = [i for i, b in enumerate(self.bins) if b >= self.options.background]
+        dropped = set(foreground) - set(self._within_budget(view, geometry, foreground))
         weighing = self.distances if self.options.weights == "raw" else scaled
         weights = pooling_weights([weighing[i] for i in background], self.options.temperature)
-        return reduced(view, background, weights if self.options.pool else None)
+        return reduced(view, background, weights if self.options.pool else None, sorted(dropped))
+
+    def _within_budget(
+        self, view: View, geometry: Float[Tensor, "N N"], foreground: list[int]
+    ) -> list[int]:
+        """The foreground patches that stay."""
+        if self.options.max_tokens is None:
+            return foreground
+        budget = self.options.max_tokens - (1 if self.options.pool else 0)
+        if self.options.plugin is None:
+            kept, margin = parts.stride_sample(self.distances, self.bins, foreground, budget)
+            self.margin_budget = min(self.margin_budget, margin)
+            return kept
+        best = self.options.kappa
+        if best is None:
+            best = math.ceil(self.options.max_tokens / 2)
+        first = view.n_prefix
+        metric, measure = geometry[first:], parts.euclidean
+        if self.options.plugin == "diffusion" and self.options.distance_columns == "patches":
+            metric = metric[:, first:]
+        if self.options.plugin == "features":
+            metric, measure = view.tokens[first:], parts.cosine
+        if self.options.plugin == "keys":
+            metric, measure = view.keys.mean(dim=0)[first:], parts.cosine
+        kept, pairs, margin = parts.thin(
+            list(metric), measure, geometry[0, first:].tolist(), foreground, budget, best,
+            self.options.per_round,
+        )  # fmt: skip
+        self.margin_budget = min(self.margin_budget, margin)
+        self.plugin_macs = pairs * metric.shape[1]
+        return kept
 
     def _stops(self, block: int) -> bool:
         if block < self.options.min_block:
@@ -199,14 +247,23 @@ class _Walker:
                 raise ValueError('anchor="random" needs random_anchor, the patch drawn')
             self.sink = self.random_anchor
             return
-        row = geometry[0] if self.options.anchor == "sink" else column_mass(geometry)
-        score = row[n_prefix:].tolist()
+        if self.options.anchor == "pca":
+            score = [-d for d in parts.distances_from_centre(geometry[n_prefix:])]
+        elif self.options.anchor == "quiet":
+            score = [-m for m in column_mass(geometry)[n_prefix:].tolist()]
+        else:
+            row = geometry[0] if self.options.anchor == "sink" else column_mass(geometry)
+            score = row[n_prefix:].tolist()
         self.sink = max(range(len(score)), key=score.__getitem__)  # the first of equal ones
         best, *rest = sorted(score, reverse=True)
         self.margin_sink = best - rest[0] if rest else NAN
 
     def _bin(self, scaled: list[float]) -> None:
         k_bins, k = self.options.clusters, self.options.background
+        if k_bins == "auto":
+            threshold, behind = parts.otsu_threshold(scaled, self.sink)
+            k_bins, lead = parts.clusters_for(threshold, k)
+            self.margin_budget = min(behind, lead)
         if self.options.binning == "width":
             self.bins = width_bins(scaled, k_bins)
             gaps = [abs(d - k / k_bins) for i, d in enumerate(scaled) if i != self.sink]
@@ -275,11 +332,14 @@ def pooling_weights(distances: list[float], temperature: float) -> list[float]:
     return [r / sum(raised) for r in raised]
 
 
-def reduced(view: View, background: list[int], weights: list[float] | None) -> Reduction:
+def reduced(
+    view: View, background: list[int], weights: list[float] | None, dropped: Sequence[int] = ()
+) -> Reduction:
     """Prefix, foreground patches in their order, and last the pooled token (none: no weights)."""
     n_prefix, n = view.n_prefix, len(view.sizes)
     inner = [n_prefix + i for i in background]
-    kept = [t for t in range(n) if t not in inner]
+    gone = [n_prefix + i for i in dropped]
+    kept = [t for t in range(n) if t not in inner and t not in gone]
     tokens, sizes = [view.tokens[t] for t in kept], [view.sizes[t] for t in kept]
     destination = torch.full((n,), -1)
     destination[kept] = torch.arange(len(kept))

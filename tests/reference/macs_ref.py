@@ -51,6 +51,8 @@ def asap_macs(
     accumulate: bool = True,
     order: str = "walk",
     overhead: bool = False,
+    pca: bool = False,
+    plugin: int = 0,
 ) -> dict[str, int]:
     """The method's own MACs on one image, by part; `total` is their sum.
 
@@ -60,6 +62,8 @@ def asap_macs(
         that stop need it, and none without accumulation; in rollout order every walked block.
     distances: a square for every patch and column. pooling: one weighted sum over the background,
         unless that is the anchor alone, which is moved.
+    anchor: the PCA centre, products of all patches' rows of P with each other.
+    plugin: what its rounds computed, every distance as long as the vectors compared.
 
     Args:
         n: tokens before the reduction, prefix included.
@@ -71,6 +75,8 @@ def asap_macs(
         "matrix": n**3 * max(n_walked - 1, 0) if needs_matrix else 0,
         "distances": n_patches * n_columns if stopped else 0,
         "pooling": n_background * width if stopped and pool and n_background > 1 else 0,
+        "anchor": n_patches**2 * n if stopped and pca else 0,
+        "plugin": plugin,
     }
     return {**parts, "total": sum(parts.values())}
 

@@ -1,0 +1,17 @@
+"""Orders that are the same on every device: ties go to the lowest index."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def ranks(values: Tensor, descending: bool = False) -> Int[Tensor, "b n"]:
+    """The place of every value (b, n) in the order of its row, from 0."""
+    order = values.argsort(dim=1, descending=descending, stable=True)
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.zeros_like(order).scatter(1, order, places)
+
+
+def first_argmax(scores: Float[Tensor, "b n"]) -> Int[Tensor, "b"]:
+    """Index of the maximum of every row."""
+    return (scores == scores.amax(1, keepdim=True)).to(torch.uint8).argmax(1)

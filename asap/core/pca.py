@@ -1,0 +1,22 @@
+"""How far tokens lie from the centre of their principal plane (paper, Appendix G)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def radius_in_plane(rows: Float[Tensor, "b patches n"]) -> Float[Tensor, "b patches"]:
+    """Distance of each row from the mean row, both projected on the first two principal components.
+
+    Computed in float64, image by image. The signs of the components do not matter.
+    """
+    return torch.stack([_radius(own.double().clone()) for own in rows])
+
+
+def _radius(rows: Float[Tensor, "patches n"]) -> Float[Tensor, "patches"]:
+    """From the products of the centred rows: an eigenvector times the root of its eigenvalue holds
+    the coordinates on that component."""
+    centred = rows - rows.mean(0)
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    coordinates = vectors[:, -2:] * values[-2:].clamp(min=0).sqrt()
+    return coordinates.square().sum(1).sqrt()
