@@ -32,7 +32,10 @@ def read_state(path: Path, option: str) -> dict[str, Tensor]:
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise RequestError(f"weights file {path} holds no state dict of tensors")
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    plain = {k.removeprefix("module."): v for k, v in state.items()}
+    if len(plain) < len(state):
+        raise RequestError(f"weights file {path} has keys both with and without `module.`")
+    return plain
 
 
 def _load(path: Path) -> Any:

@@ -19,6 +19,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from asap.backbones.lvvit import LVViT
+
 DEPTH = 8
 WIDTH = 24
 CLASSES = 7
@@ -35,6 +37,7 @@ VARIANTS: dict[str, dict] = {
     "clip": {"pre_norm": True, "act_layer": "quick_gelu"},
     "average": {"class_token": False, "global_pool": "avg"},
     "average_with_class": {"global_pool": "avg"},
+    "lvvit": {"mlp_ratio": 3.0, "stem_width": 8},
 }
 # Image and patch size: 64, 25 and 36 patches.
 SIZES = {"p64": (32, 4), "p25": (40, 8), "p36": (36, 6)}
@@ -63,7 +66,8 @@ def models() -> dict[str, Callable[[], nn.Module]]:
 def build(variant: str, size: str, seed: int) -> nn.Module:
     """A small random model whose attention has sinks."""
     img_size, patch_size = SIZES[size]
-    kind = VisionTransformerDistilled if variant == "distilled" else VisionTransformer
+    kind = {"distilled": VisionTransformerDistilled, "lvvit": LVViT}.get(variant, VisionTransformer)
+    own = VARIANTS[variant] | ({} if kind is LVViT else {"weight_init": "skip"})
     model = kind(
         img_size=img_size,
         patch_size=patch_size,
@@ -71,8 +75,7 @@ def build(variant: str, size: str, seed: int) -> nn.Module:
         depth=DEPTH,
         num_heads=3,
         num_classes=CLASSES,
-        weight_init="skip",
-        **VARIANTS[variant],
+        **own,
     )
     generator = randomise(model, seed)
     with torch.no_grad():
@@ -82,10 +85,18 @@ def build(variant: str, size: str, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int) -> torch.Generator:
-    """Fill every parameter so that each part of the model matters; returns the generator used."""
+    """Fill every parameter so that each part of the model matters; returns the generator used.
+
+    Batch norms get statistics too.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         _fill(name, parameter, generator)
+    for name, buffer in model.named_buffers():  # of batch norms
+        if name.endswith("running_mean"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+        elif name.endswith("running_var"):
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
     return generator
 
 
@@ -94,7 +105,7 @@ def _fill(name: str, parameter: Tensor, generator: torch.Generator) -> None:
     noise = torch.randn(parameter.shape, generator=generator)
     if ".ls1." in name or ".ls2." in name:
         parameter.copy_(0.3 + 0.7 * torch.rand(parameter.shape, generator=generator))
-    elif "norm" in name:
+    elif "norm" in name or ".bn" in name:
         parameter.copy_(0.1 * noise + (1.0 if name.endswith("weight") else 0.0))
     elif name.endswith("bias"):
         parameter.copy_(0.1 * noise)
@@ -113,7 +124,8 @@ def _sharpen(model: nn.Module, generator: torch.Generator) -> None:
     for block in model.blocks:
         own = block.attn.qkv.weight[:n_query_key]
         own.copy_(ATTENTION_GAIN * (weight + 0.3 * own))
-        block.attn.qkv.bias[:n_query_key] = bias
+        if block.attn.qkv.bias is not None:
+            block.attn.qkv.bias[:n_query_key] = bias
 
 
 def draws(n: int, seed: int = 0) -> list[Draw]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +11,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
-from asap.backbones.digits_vit import digits_vit
+from asap.backbones.families import OURS
 from asap.checkpoints import file_digest, read_state, without_companions
 from asap.errors import RequestError
 
-OURS: dict[str, Callable[[], nn.Module]] = {"digits_vit": digits_vit}
-BUNDLED = {"digits_vit": DIGITS_VIT_SHA256}
+BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -30,9 +28,11 @@ def load_backbone(
 ) -> nn.Module:
     """A backbone in evaluation mode, float32, on the CPU.
 
-    name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), or "digits_vit".
+    name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), "digits_vit" or
+    "lvvit_s".
     weights: "hub" (downloaded by timm, or from its cache), "bundled" (ours, in this package),
-    "random" (initialised from `seed`), or the path of a .safetensors, .pth or .pt file. Files are
+    "random" (initialised from `seed`), or the path of a .safetensors, .pth, .pt or .pth.tar file,
+    which is the only source of "lvvit_s" (`lvvit.RELEASE` is its authors' address). Files are
     loaded without executing code, strictly, and with `sha256` only if they have that digest.
     Raises RequestError for an unknown name and for weights that are missing or do not fit.
     """
@@ -55,22 +55,30 @@ def _file(name: str, weights: str, sha256: str | None) -> tuple[Path, str | None
     """The weights file and the digest it must have."""
     if weights != "bundled":
         return Path(weights), sha256
-    if name not in BUNDLED:
+    if name in BUNDLED:
+        return BUNDLED_FOLDER / f"{name}.safetensors", sha256 or BUNDLED[name]
+    if name in OURS:
         raise RequestError(
-            f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
-            "this package; use backbone.weights=hub and backbone.sha256=null, or a file"
+            f"weights of {name!r} are neither on the hub nor in this package: download "
+            f"{OURS[name].released} and give backbone.weights=/path/to/file"
         )
-    return BUNDLED_FOLDER / f"{name}.safetensors", sha256 or BUNDLED[name]
+    raise RequestError(
+        f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
+        "this package; use backbone.weights=hub and backbone.sha256=null, or a file"
+    )
 
 
 def _build(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Module:
+    own = OURS.get(name)
     try:
-        if name in OURS:
-            return OURS[name](**model_args)
+        if own:
+            return own.build(**model_args)
         return timm.create_model(name, pretrained=pretrained, **model_args)
     except (TypeError, AssertionError) as error:
         raise RequestError(f"backbone {name!r} with {model_args}: {error}") from None
     except (RuntimeError, OSError, ValueError) as error:
+        if own:
+            raise RequestError(f"backbone {name!r} with {model_args}: {error}") from None
         if timm.is_model(name.split(".")[0]) and pretrained:
             raise RequestError(_no_hub(name, error)) from None
         raise RequestError(_unknown(name)) from None
@@ -106,13 +114,14 @@ def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> Non
     problems = _mismatches(state, model)
     if problems:
         raise RequestError(f"weights file {path} does not fit the backbone: {problems}")
-    model.load_state_dict({k: v.to(model.state_dict()[k].dtype) for k, v in state.items()})
+    kinds = {k: v.dtype for k, v in model.state_dict().items()}
+    model.load_state_dict({k: v.to(kinds[k]) for k, v in state.items()})
 
 
 def _converted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The authors' original key names changed to timm's, if that is all that differs."""
     expected = model.state_dict()
-    if state.keys() == expected.keys():
+    if state.keys() == expected.keys() or not isinstance(model, VisionTransformer):
         return state
     position = state.get("pos_embed")
     if position is None or position.shape != expected["pos_embed"].shape:
@@ -148,5 +157,5 @@ def weights_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

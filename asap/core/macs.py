@@ -23,11 +23,16 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class BackboneCost:
-    """MACs of one image outside the blocks, and of each block."""
+    """MACs of one image outside the blocks, and of each block.
+
+    `head` is spent once an image, `patch_head` on every token left beyond the first `prefix`.
+    """
 
     embed: int
     head: int
     blocks: tuple[BlockCost, ...]
+    patch_head: int = 0
+    prefix: int = 0
 
 
 def backbone_macs(
@@ -43,6 +48,7 @@ def backbone_macs(
     """
     tokens = tokens.astype(np.int64)
     total = np.full(len(tokens), cost.embed + cost.head, dtype=np.int64)
+    total += (tokens[:, -1] - cost.prefix) * cost.patch_head
     for index, block in enumerate(cost.blocks):
         entering, leaving = tokens[:, index], tokens[:, index + 1]
         late = leaving if position in ("after_attention", "in_attention") else entering

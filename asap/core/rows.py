@@ -4,7 +4,8 @@ On CPU the matrix library deals rows out to threads in groups of four; one to th
 go to another kernel, whose last bits differ. Which rows are left over depends on the number of rows
 and of threads: in float64 whenever there are some, else up to about `T (4 T - 1)` rows on T
 threads. So such products run on a multiple of `MIN_ROWS` rows, filled up with zero rows, which are
-not counted as work.
+not counted as work. Convolutions of a single small image go to another kernel too; they run on at
+least `MIN_IMAGES` images.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 MIN_ROWS = 8
+MIN_IMAGES = 2
 
 
 def rowwise(
@@ -43,3 +45,14 @@ def row_products(
     if rows.device.type == "cpu" and few < MIN_ROWS:
         rows = torch.nn.functional.pad(rows, (0, 0, 0, MIN_ROWS - few))
     return torch.bmm(rows, matrices)[:, :few]
+
+
+def imagewise(
+    layers: Callable[[Tensor], Tensor], images: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b n dim"]:
+    """`layers(images)` for convolutions, bitwise the same for an image alone and in a batch."""
+    missing = max(0, MIN_IMAGES - len(images)) if images.device.type == "cpu" else 0
+    if not missing:
+        return layers(images)
+    padding = images.new_zeros(missing, *images.shape[1:])
+    return layers(torch.cat([images, padding]))[: len(images)]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from asap.backbones.vit import Trunk
+from asap.backbones.families import trunk_of
 from asap.core.macs import backbone_macs
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
@@ -31,14 +31,14 @@ class _Pass:
 class ReducedViT(nn.Module):
     """A backbone whose forward pass reduces tokens as a method decides.
 
-    backbone: an accepted timm ViT in evaluation mode; it is used, never modified.
+    backbone: an accepted ViT in evaluation mode; it is used, never modified.
     method: see `asap.methods`. Raises ValueError if the two do not fit.
     eager: explicit softmax attention everywhere instead of the fused kernel.
     """
 
     def __init__(self, backbone: nn.Module, method: Method, eager: bool = False) -> None:
         super().__init__()
-        self.trunk = Trunk(backbone)
+        self.trunk = trunk_of(backbone)
         method.check(self.trunk.anatomy)
         method.check_weights(backbone)
         self.backbone = backbone

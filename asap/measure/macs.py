@@ -57,8 +57,8 @@ def torch_count(
     on CPU (torch 2.13 does) and it counts matrix products and convolutions only. Given formulas
     here: fused attention on CPU; and two of a method's steps that are no matrix products, one MAC
     per number each: averaging rows (`index_add_` of rows) and distances between rows (`vector_norm`
-    without keepdim). Padding rows, added on CPU to keep bits stable, are not counted as work: they
-    are switched off while counting, so not thread-safe.
+    without keepdim). Padding, added on CPU to keep bits stable, is not counted as work: it is
+    switched off while counting, so not thread-safe.
     """
     formulas = {} if out_of_the_box else _formulas()
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
@@ -74,8 +74,9 @@ def fvcore_count(
 ) -> dict[str, int]:
     """MACs of one forward pass over all `images` by fvcore, per operator; for dense backbones.
 
-    fvcore counts 1 a MAC, and LayerNorm as 5 a number, which the papers' convention leaves out
-    (operator "layer_norm"). As shipped it skips fused attention; here that has a formula.
+    fvcore counts 1 a MAC, and LayerNorm as 5 a number and batch norm as 2, which the papers'
+    convention leaves out (operators "layer_norm", "batch_norm"). As shipped it skips fused
+    attention; here that has a formula.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # fvcore needs torch.jit
@@ -118,8 +119,9 @@ def _fvcore_attention(inputs: list[Any], _outputs: list[Any]) -> int:
 
 @contextmanager
 def _without_padding() -> Iterator[None]:
-    before, rows.MIN_ROWS = rows.MIN_ROWS, 1
+    before = rows.MIN_ROWS, rows.MIN_IMAGES
+    rows.MIN_ROWS = rows.MIN_IMAGES = 1
     try:
         yield
     finally:
-        rows.MIN_ROWS = before
+        rows.MIN_ROWS, rows.MIN_IMAGES = before

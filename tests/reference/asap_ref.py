@@ -133,7 +133,7 @@ def reference_asap(
         bins=walker.bins,
         n_attention=out.n_attention,
         n_mlp=out.n_mlp,
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp),
+        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
         macs_method=asap_macs(
             out.tokens[0],
             model.embed_dim,

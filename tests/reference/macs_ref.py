@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .lvvit_ref import is_lvvit, outside_macs
+
 
 def linear_macs(module: nn.Module) -> int:
     """MACs of one token through every linear layer inside `module`."""
@@ -16,22 +18,35 @@ def linear_macs(module: nn.Module) -> int:
 
 
 def backbone_macs(
-    model: VisionTransformer, n_attention: Sequence[int], n_mlp: Sequence[int]
+    model: VisionTransformer,
+    n_attention: Sequence[int],
+    n_mlp: Sequence[int],
+    n_left: int | None = None,
 ) -> int:
     """MACs of the backbone's own layers on one image.
 
     Args:
         n_attention: tokens in the attention of each block, prefix included.
         n_mlp: tokens in the MLP of each block; fewer where a reduction lies between the two.
+        n_left: tokens that leave the last block, if not those of its MLP. LV-ViT's second head
+            sees them.
     """
-    conv = model.patch_embed.proj
-    per_patch = conv.out_channels * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
-    total = model.patch_embed.num_patches * per_patch
+    total = _outside_macs(model, n_mlp[-1] if n_left is None else n_left)
     for block, n_a, n_m in zip(model.blocks, n_attention, n_mlp, strict=True):
         attention_width = block.attn.num_heads * block.attn.head_dim
         total += n_a * linear_macs(block.attn)  # qkv, projection, and the gate where there is one
         total += 2 * n_a * n_a * attention_width  # Q K^T and A V, all heads
         total += n_m * linear_macs(block.mlp)
+    return total
+
+
+def _outside_macs(model: VisionTransformer, n_left: int) -> int:
+    """Patch embedding and heads."""
+    if is_lvvit(model):
+        return outside_macs(model, n_left)
+    conv = model.patch_embed.proj
+    per_patch = conv.out_channels * conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
+    total = model.patch_embed.num_patches * per_patch
     total += linear_macs(model.head)
     if isinstance(getattr(model, "head_dist", None), nn.Module):
         total += linear_macs(model.head_dist)

@@ -73,7 +73,7 @@ def reference_tome(
         margin=min(merger.margins, default=math.nan),
         n_attention=out.n_attention,
         n_mlp=out.n_mlp,
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp),
+        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
         macs_method=merger.macs,
     )
 

@@ -1,4 +1,4 @@
-"""One image through a timm VisionTransformer, in float64, one plain step after another.
+"""One image through a timm VisionTransformer (or LV-ViT), in float64, one plain step after another.
 
 The weights are the module's own; the two things timm hides are written out: the softmax attention
 (so that every map can be looked at) and the sequence of the two halves of a block (so that tokens
@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+
+from .lvvit_ref import is_lvvit, unfolded
 
 Position = Literal["after_attention", "after_block"]
 
@@ -61,7 +63,12 @@ Reduce = Callable[[View], Reduction | None]
 
 
 def as_float64(model: VisionTransformer) -> VisionTransformer:
-    """The model itself if it is in float64 and evaluation mode, else such a copy of it."""
+    """The model itself if it is in float64 and evaluation mode, else such a copy of it.
+
+    An LV-ViT is replaced by the reference's own, whose residual branches are divided in the open.
+    """
+    if is_lvvit(model):
+        return unfolded(model)
     if model.training or any(p.dtype != torch.float64 for p in model.parameters()):
         model = copy.deepcopy(model).double().eval()
     return model
@@ -139,6 +146,8 @@ def embed(
     model: VisionTransformer, image: Float[Tensor, "c height width"]
 ) -> Float[Tensor, "1 N D"]:
     """Patches, prefix tokens, positions, and the norm in front of the blocks where there is one."""
+    if is_lvvit(model):
+        return model.embed(image)
     x = model.patch_embed(image.double()[None])
     x = model._pos_embed(x)  # class, distillation and register tokens are put in front here
     return model.norm_pre(model.patch_drop(x))
@@ -182,8 +191,10 @@ def classify(
 
     Three heads: the class token; class and distillation token, each with its own layer, averaged;
     or the mean over patch tokens, in which a token counts as often as it has original tokens, so
-    that merging alone does not change it. Dropped tokens count in neither sum.
+    that merging alone does not change it. Dropped tokens count in neither sum. LV-ViT has its own.
     """
+    if is_lvvit(model):
+        return model.classify(features)
     if isinstance(getattr(model, "head_dist", None), nn.Module):
         return (model.head(features[0]) + model.head_dist(features[1])) / 2
     if model.attn_pool is not None or model.global_pool not in ("token", "avg"):
