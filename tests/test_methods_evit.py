@@ -9,7 +9,7 @@ from peers import CLASS_KEYS, compare, deit, model, picture, refuses
 from reference.evit_ref import reference_evit
 
 import asap
-from asap.backbones.vit import Trunk
+from asap.backbones.families import trunk_of
 from asap.core.macs import backbone_macs
 from asap.methods import EViT, build
 
@@ -46,7 +46,7 @@ def test_equals_the_reference(key: str) -> None:
      (768, 12, DROPPED, 11.49)],
 )  # fmt: skip
 def test_published_costs(width: int, heads: int, tokens: list[int], gmacs: float) -> None:
-    trunk = Trunk(deit(width, heads))
+    trunk = trunk_of(deit(width, heads))
     macs = backbone_macs(trunk.cost, torch.tensor([tokens]).numpy(), EViT.position)
     assert round(int(macs[0]) / 1e9, 2) == gmacs
 

@@ -10,7 +10,7 @@ from peers import CLASS_KEYS, compare, deit, model, picture, refuses
 from reference.ppt_ref import Result, reference_ppt
 
 import asap
-from asap.backbones.vit import Trunk
+from asap.backbones.families import trunk_of
 from asap.core.macs import backbone_macs
 from asap.methods import PPT, build
 
@@ -75,7 +75,7 @@ def test_images_of_a_batch_choose_for_themselves() -> None:
     [(384, 6, 50, 2.941), (384, 6, 55, 2.829), (768, 12, 45, 11.843), (192, 3, 50, 0.798)],
 )
 def test_published_costs(width: int, heads: int, r: int, gmacs: float) -> None:
-    trunk = Trunk(deit(width, heads))
+    trunk = trunk_of(deit(width, heads))
     tokens, left = [], 197
     for block in range(13):
         tokens.append(left)
@@ -93,10 +93,10 @@ def test_token_counts_on_deit(method: PPT) -> None:
 
 
 def test_defaults_fit_other_backbones() -> None:
-    anatomy = Trunk(deit(24, 3)).anatomy
+    anatomy = trunk_of(deit(24, 3)).anatomy
     assert PPT().removed(anatomy) == {3: 50, 6: 50, 9: 50} and PPT().limit(anatomy) == 7e-5
     for depth, patches, removed in ((16, 196, 50), (24, 576, 147), (24, 256, 65), (12, 64, 16)):
-        other = Trunk(deit(24, 3, depth, patches)).anatomy
+        other = trunk_of(deit(24, 3, depth, patches)).anatomy
         assert PPT().removed(other) == dict.fromkeys(
             (depth // 4, depth // 2, 3 * depth // 4), removed
         )
