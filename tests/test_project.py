@@ -23,7 +23,7 @@ ROOF = 9
 FLOORS = {
     **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate"), 6),
-    **dict.fromkeys(("speed", "scenes"), 5),
+    **dict.fromkeys(("speed", "scenes", "failure"), 5),
     **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
