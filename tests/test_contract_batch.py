@@ -52,8 +52,8 @@ OTHERS: dict[str, Method] = {
     "evit": EViT(),
     "evit_dropping": EViT(0.6, blocks=[0, 3], fuse=False),
 }
-# Evenness of class attention, in squared coefficients of variation, where small models split.
-EVENNESS = 7.0
+# Squared coefficient of variation of PPT's scores at which a batch splits into both branches.
+EVENNESS, EVENNESS_LONG = 7.0, 40.0
 METHODS = (*OTHERS, *ASAP_OPTIONS, "ppt_both", "dynamicvit")
 CLASS_ATTENTION = ("ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping")
 
@@ -117,7 +117,8 @@ def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Meth
     if name == "dynamicvit":
         return DynamicViT(0.6, predictor_file(model.embed_dim))
     if name == "ppt_both":
-        return PPT(threshold=EVENNESS / model.patch_embed.num_patches**2)
+        evenness = EVENNESS_LONG if key == "deit" else EVENNESS
+        return PPT(threshold=evenness / model.patch_embed.num_patches**2)
     options = dict(ASAP_OPTIONS[name])
     if not model.has_class_token:
         options.setdefault("anchor", "mass")
@@ -227,6 +228,16 @@ def test_images_of_a_batch_stop_in_different_blocks() -> None:
             trace = outcome(reduced, pictures(key, torch.float32), list(range(IMAGES)))[1]
             stops = set(trace.stop_block.tolist())
             assert 0 in stops and len(stops) >= 3, (name, key, stops)
+
+
+def test_ppt_pools_some_images_of_a_batch_and_prunes_others() -> None:
+    """What the tests above rest on: pooling drops no patch, pruning always does."""
+    for key in ("plain-p25", "distilled-p36", "deit"):
+        reduced = asap.ReducedViT(
+            backbone(key, torch.float32), method("ppt_both", key, torch.float32)
+        )
+        trace = outcome(reduced, pictures(key, torch.float32), list(range(8)))[1]
+        assert len((trace.assignment < 0).sum(1).unique()) >= 3, key
 
 
 @pytest.mark.parametrize("threads", [1, 2])
