@@ -147,8 +147,8 @@ def differing(
 # real sequence, where other kernels and slabs of several images come into play.
 SMALL_MODELS = ("plain-p25", "registers-p36", "average-p64", "distilled-p36", "qk_norm-p25")
 LONG = (
-    "dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional", "plugin",
-    "plugin_keys", "quiet",
+    "dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional",
+    "plugin", "plugin_keys", "quiet",
 )  # fmt: skip
 CASES = [
     (name, SMALL_MODELS[(index + 2 * turn) % len(SMALL_MODELS)], DTYPES[turn])
