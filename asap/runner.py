@@ -44,7 +44,8 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     session = Session(spec)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
-        result = CellResult(row.label, row.paper, row.ours, None, None, None, note=row.note)
+        ours = row.ours or method.extension
+        result = CellResult(row.label, row.paper, ours, None, None, None, note=row.note)
         if spec.measure.accuracy:
             result = _attempt(session, row, method, result)
         results.append(result)

@@ -2,12 +2,13 @@
 
     python scripts/appendix_a.py                              # the embedded model; under a minute
     python scripts/appendix_a.py --tau 2.5 --images 500
-    python scripts/appendix_a.py --backbone deit_base_patch16_224.fb_in1k --folder /data/imagenet/val \\
-        --images 1000                                         # the paper's setting
+    python scripts/appendix_a.py --backbone deit_base_patch16_224.fb_in1k \\
+        --folder /data/imagenet/val --images 1000             # the paper's setting
 
-The paper drops the weights 1/pi of the diffusion distance and says that the order of distances to the
-sink hardly changes. Spearman's rho between `||P_i - P_s||` and `sum_j (P_ij - P_sj)^2 / pi_j`, pi the
-column mean of P, for every image that stops, over the patches other than the sink; then its mean.
+The paper drops the weights 1/pi of the diffusion distance and says that the order of distances to
+the sink hardly changes. Spearman's rho between `||P_i - P_s||` and `sum_j (P_ij - P_sj)^2 / pi_j`,
+pi the column mean of P, for every image that stops, over the patches other than the sink; then its
+mean.
 """
 
 import argparse
@@ -78,7 +79,8 @@ def main() -> int:
         return 1
     low, median = rho.quantile(torch.tensor([0.05, 0.5], dtype=rho.dtype)).tolist()
     console.print(
-        f"{given.backbone}, tau={given.tau}, alpha={given.alpha}: {len(rho)} of {count} images stop\n"
+        f"{given.backbone}, tau={given.tau}, alpha={given.alpha}: "
+        f"{len(rho)} of {count} images stop\n"
         f"Spearman's rho: mean {rho.mean():.4f}, standard deviation {rho.std():.4f}, "
         f"5 % quantile {low:.4f}, median {median:.4f}, lowest {rho.min():.4f}",
         highlight=False,

@@ -575,7 +575,12 @@ def test_method_macs_by_hand():
     """10 tokens of width 24, stopped in block 3 with 4 in the background."""
     stop = {"n_patches": 9, "n_columns": 10, "stopped": True}
     walk = macs_ref.asap_macs(10, 24, n_walked=3, n_background=4, **stop)
-    assert walk == {"vectors": 600, "matrix": 2000, "distances": 90, "pooling": 96, "total": 2786}
+    assert walk == {
+        "vectors": 600, "matrix": 2000, "distances": 90, "pooling": 96, "anchor": 0, "plugin": 0,
+        "total": 2786,
+    }  # fmt: skip
+    centre = macs_ref.asap_macs(10, 24, n_walked=3, n_background=4, pca=True, plugin=7, **stop)
+    assert centre["anchor"] == 810 and centre["total"] == 2786 + 810 + 7
     missed = macs_ref.asap_macs(10, 24, n_walked=11, stopped=False)
     assert missed["total"] == missed["vectors"] == 2200
     rollout = macs_ref.asap_macs(10, 24, n_walked=3, stopped=False, order="rollout")

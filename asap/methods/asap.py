@@ -35,6 +35,11 @@ class Asap(AsapOptions):
         return not self.overhead
 
     @property
+    def extension(self) -> bool:  # type: ignore[override]
+        ours = self.distance == "self_aligned", self.anchor == "quiet", self.clusters == "auto"
+        return any(ours)
+
+    @property
     def needs(self) -> frozenset[Need]:  # type: ignore[override]
         return frozenset({"attention", "keys"} if self.plugin == "keys" else {"attention"})
 

@@ -86,6 +86,7 @@ class Method:
     draws: ClassVar[bool] = False  # draws at random, so image ids are required
     reduces: ClassVar[bool] = True
     # without annotations, so that a method may make them options of its own, in its own order
+    extension = False  # these options are none of a paper's: tables mark the row
     position = "after_attention"
     proportional_attention = False  # adds log(size) to the attention logits
 

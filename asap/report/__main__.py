@@ -10,7 +10,7 @@ from typing import Any
 
 from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
-from asap.methods.find import find, names
+from asap.methods.find import build, find, names
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
@@ -44,7 +44,8 @@ def write_tables(results: Path) -> list[Path]:
     for cell in Store(results / "runs").cells():
         record = cell.accuracy()
         if record is not None and _is_current(record["identity"]):
-            result = CellResult(_label(record), None, False, record, cell.predictions(), None)
+            ours = _is_extension(record["method"])
+            result = CellResult(_label(record), None, ours, record, cell.predictions(), None)
             groups[_group(record)].append(result)
     if not groups:
         raise RequestError(f"{results}/runs holds no current record: run an experiment first")
@@ -65,6 +66,16 @@ def _is_current(identity: Mapping[str, Any]) -> bool:
         return False
     name = identity["method"]["name"]
     return name not in names() or find(name).method_version == identity["method_version"]
+
+
+def _is_extension(method: Mapping[str, Any]) -> bool:
+    """Whether a method of this package has options that no paper has."""
+    if method["name"] not in names():
+        return False
+    try:
+        return build(method["name"], method["options"]).extension
+    except RequestError:  # options of another time, which cannot be asked any more
+        return False
 
 
 def _label(record: AccuracyRecord) -> str:

@@ -25,8 +25,8 @@ How open points are read
   `margin_bin`: distance from the background's edge, in units of the normalised distance; equal
   widths: smallest |d - k/K| over patches other than the sink; ranks: the gap between the last
   background and the first foreground patch, NaN if the edge has only the sink on its inner side.
-  `margin_sink`: lead of the best anchor over the second best. `margin_budget`: the smallest gap that
-  decided who stays within a budget, or which K was found; no engine records it.
+  `margin_sink`: lead of the best anchor over the second best. `margin_budget`: the smallest gap
+  that decided who stays within a budget, or which K was found; no engine records it.
 """
 
 import math
