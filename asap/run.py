@@ -3,119 +3,45 @@
     python -m asap.run experiment=demo
     python -m asap.run backbone=deit_base method=asap data=imagenet data.path=/data/imagenet
     python -m asap.run -m method=asap method.tau=2.5,3,3.5 method.clusters=4,6,8
+    python -m asap.run experiment=matched_macs budget=-25
+
+With calibrate.macs_pct every row is first brought to that MACs budget, on calibration images.
 
 Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the request is wrong.
 """
 
-import difflib
-import logging
-import os
-import re
-import sys
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from asap.console import one_line, set_up_logging
-from asap.errors import RequestError
-from asap.methods.find import find, names
+from asap.calibrate.rows import at_budget
+from asap.command import command
 from asap.output import show, write_outputs
+from asap.report.result import CellResult
 from asap.runner import run
-from asap.runs.configs import config_dir, read_method
-from asap.runs.spec import RunSpec, read_spec
-
-log = logging.getLogger("asap")
+from asap.runs.spec import RunSpec
 
 
-class _Outcome:
-    """What happened to the cells of this command, over all jobs of a multirun."""
-
-    started: int
-    failed: list[str]  # rows that failed, and requests that were refused
-    refused: int
-
-    @classmethod
-    def clear(cls) -> None:
-        cls.started, cls.failed, cls.refused = 0, [], 0
-
-    @classmethod
-    def code(cls) -> int:
-        """The exit code; several failures, or one among several jobs, are listed at the end."""
-        if cls.failed and not cls.started == cls.refused == 1:
-            log.error("%d failed: %s", len(cls.failed), "; ".join(cls.failed))
-        if cls.refused and cls.refused == cls.started:
-            return 2
-        return 1 if cls.failed else 0
+def job(spec: RunSpec) -> list[str]:
+    """Run a spec and print its table; the rows that failed. A row that cannot reach the budget did
+    not fail: the table says why it has no numbers.
+    """
+    missing: dict[int, CellResult] = {}
+    ready = spec
+    if spec.calibrate.macs_pct is not None:
+        ready, reasons = at_budget(spec)
+        rows = {i: spec.rows[i] for i in reasons}
+        missing = {
+            i: CellResult(r.label, r.paper, r.ours, None, None, None, reasons[i], r.note)
+            for i, r in rows.items()
+        }
+    session, results = run(ready)
+    failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
+    for i, result in missing.items():
+        results.insert(i, result)
+    show(write_outputs(session, results))
+    return failed
 
 
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
-    set_up_logging()
-    _Outcome.clear()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
-    try:
-        _hydra_main()
-    except KeyboardInterrupt:
-        log.error("interrupted: run the same command again to continue where it stopped")
-        sys.exit(130)
-    except Exception as error:
-        if _Outcome.started:
-            raise
-        log.error("error: %s", _not_composed(one_line(error)))
-        sys.exit(2)
-    sys.exit(_Outcome.code())
-
-
-@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
-def _hydra_main(config: DictConfig) -> None:
-    _Outcome.started += 1
-    try:
-        spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
-        session, results = run(spec)
-        show(write_outputs(session, results))
-        _Outcome.failed += [f"{r.label}: {r.reason}" for r in results if r.reason]
-    except RequestError as error:
-        log.error("error: %s", error)
-        _Outcome.refused += 1
-        _Outcome.failed.append(str(error))
-
-
-def _not_composed(reason: str) -> str:
-    """Hydra's reason why the config did not compose; for an unknown key, with a remedy that helps."""
-    unknown = re.match(r"Could not override '([^']+)'", reason)
-    if unknown is None:
-        return f"the config does not compose: {reason}"
-    near = difflib.get_close_matches(unknown[1], _keys(), 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
-
-
-def _keys() -> list[str]:
-    """Everything that can be set, as on the command line."""
-    kinds = [("method", find(name)) for name in names()]
-    kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
-    inside = [f"{group}.{f.name}" for group, kind in kinds for f in fields(kind)]
-    return [*inside, *(f.name for f in fields(RunSpec))]
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise RequestError(one_line(error)) from None
-    assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items() if k != "hydra"}
-
-
-def _own_folders() -> list[Path]:
-    """Folders given with --config-dir: their configs come before the project's."""
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(s.path) for s in sources if s.schema == "file" and s.provider == "command-line"]
+    command(job)
 
 
 if __name__ == "__main__":

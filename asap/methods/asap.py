@@ -11,6 +11,7 @@ from asap.core.diffusion import distance_to_anchor
 from asap.core.pooling import transition_weights
 from asap.core.radial import normalise, rank_bins, width_bins
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, choice, generator, require
+from asap.methods.knobs import Knob
 from asap.methods.walk import Walk, make_walk
 
 
@@ -103,6 +104,14 @@ class Asap(Method):
         require(last <= anatomy.depth, "max_block", last, f"at most {anatomy.depth}")
         require(self.min_block <= last, "min_block", self.min_block, f"at most {last}")
         require(anatomy.patches >= 2, "patches", anatomy.patches, "at least 2")
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        return (
+            Knob("tau", (2.0, 2.5, 3.0, 3.5, 4.0), between="real", beyond=(1.5, 5.0, 7.0, 10.0)),
+            Knob("clusters", (2, 3, 4, 6, 8, 10, 12), between="whole", beyond=(16, 24, 32)),
+            Knob("background", beyond=(self.background + 1,)),
+            Knob("position", beyond=tuple({"after_attention", "after_block"} - {self.position})),
+        )
 
     def last_block(self, depth: int) -> int:
         """Number, from 1, of the last block where an image may stop."""

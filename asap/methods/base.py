@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from asap.methods.knobs import Knob
 from asap.tokens import Anatomy
 
 Position = Literal["before_block", "after_attention", "after_block"]
@@ -85,6 +86,7 @@ class Method:
     needs: ClassVar[frozenset[Need]] = frozenset()
     draws: ClassVar[bool] = False  # draws at random, so image ids are required
     reduces: ClassVar[bool] = True
+    same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
     # without annotations, so that a method may make them options of its own, in its own order
     position = "after_attention"
     proportional_attention = False  # adds log(size) to the attention logits
@@ -97,6 +99,10 @@ class Method:
 
     def check(self, anatomy: Anatomy) -> None:
         """Raise ValueError if these options do not fit the backbone."""
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """The options that calibration varies to meet a MACs budget, with their grids."""
+        return ()
 
     def acts_in(self, block: int, depth: int) -> bool:
         """Whether the method wants to see block `block` (index from 0) of `depth`."""

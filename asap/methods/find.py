@@ -12,7 +12,7 @@ from typing import Any
 from asap.errors import RequestError
 from asap.methods.base import Method
 
-_NOT_METHODS = {"base", "find", "schedule", "walk"}
+_NOT_METHODS = {"base", "find", "knobs", "schedule", "walk"}
 
 
 def names() -> tuple[str, ...]:
