@@ -3,7 +3,8 @@
 Some torchvision wheels are built against CUDA torch only; on such a pair `import torchvision` (and
 so `import timm`) raises "operator torchvision::nms does not exist". Their Python parts work once
 the two operator schemas that torchvision patches at import time exist. Only tried after the real
-import failed: a library namespace can be defined once, so doing it first would break a working build.
+import failed: a library namespace can be defined once, so doing it first would break a working
+build.
 """
 
 import sys

@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,6 +23,7 @@ from asap.runs.configs import config_dir, read_method
 from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
+Job = Callable[[RunSpec], list[str]]
 
 
 class _Outcome:
@@ -45,11 +47,11 @@ class _Outcome:
         return 1 if cls.failed else 0
 
 
-def command(job: Callable[[RunSpec], list[str]]) -> None:
+def command(job: Job, finish: Callable[[], object] = lambda: None) -> None:
     """Run `job` on the spec of the command line, several times in a multirun, and exit.
 
-    `job` says what failed, one line each. Exit codes: 0 done; 1 something failed, or a part of a
-    multirun was refused; 2 the request is wrong; 130 interrupted.
+    `job` says what failed, one line each; `finish` comes after the last. Exit codes: 0 done; 1
+    something failed, or a part of a multirun was refused; 2 the request is wrong; 130 interrupted.
     """
     set_up_logging()
     _Outcome.clear()
@@ -64,10 +66,21 @@ def command(job: Callable[[RunSpec], list[str]]) -> None:
             raise
         log.error("error: %s", _not_composed(one_line(error)))
         sys.exit(2)
+    try:
+        finish()
+    except RequestError as error:  # the records are there; it is only the table that is missing
+        log.error("error: %s", error)
+        _Outcome.failed.append(str(error))
     sys.exit(_Outcome.code())
 
 
-def _composed(job: Callable[[RunSpec], list[str]]) -> Callable[[], None]:
+def overrides() -> list[str] | None:
+    """What was given to this job of a multirun; None where there is only one job."""
+    config = HydraConfig.get()
+    return list(config.overrides.task) if config.mode == RunMode.MULTIRUN else None
+
+
+def _composed(job: Job) -> Callable[[], None]:
     """The job as hydra calls it, with one line for a request that is refused."""
 
     def run_job(config: DictConfig) -> None:
@@ -84,12 +97,15 @@ def _composed(job: Callable[[RunSpec], list[str]]) -> Callable[[], None]:
 
 
 def _not_composed(reason: str) -> str:
-    """Hydra's reason why the config did not compose; an unknown key comes with a remedy."""
+    """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
     unknown = re.match(r"Could not override '([^']+)'", reason)
     if unknown is None:
         return f"the config does not compose: {reason}"
-    near = difflib.get_close_matches(unknown[1], _keys(), 1)
+    keys = _keys()
+    near = difflib.get_close_matches(unknown[1], keys, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    if unknown[1] in keys:
+        hint = "the chosen method or group does not have it; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
 
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from asap.report import tensorboard, wandb
 from asap.report.figures import accuracy_vs_macs
@@ -28,14 +29,29 @@ class Outputs:
     files: tuple[Path, ...]
 
 
-def write_outputs(session: Session, results: list[CellResult]) -> Outputs | None:
-    """Write a run's table and figures under results/tables and results/figures; mirror the cells.
+def mirror(spec: RunSpec, results: list[CellResult]) -> None:
+    """Copy finished rows to the dashboards that are asked for."""
+    for result in results:
+        _mirror(spec, result)
+
+
+def line_of(result: CellResult) -> str:
+    """A finished row in one line."""
+    if result.accuracy is None:
+        return f"{result.label}: throughput recorded"
+    record = result.accuracy
+    gmacs = record["gmacs_backbone"] + record["gmacs_method"]
+    return f"{result.label}: top-1 {record['top1']:.2f} %, {gmacs:.4g} GMACs, n = {record['n']:,}"
+
+
+def write_outputs(
+    session: Session, results: list[CellResult], title: str | None = None
+) -> Outputs | None:
+    """Write a run's table and figures under results/tables and results/figures.
 
     None if no row has a record: there is nothing to show.
     """
-    spec = session.spec
-    for result in results:
-        _mirror(spec, result)
+    spec, title = session.spec, title or session.spec.title
     if not any(result.records for result in results):
         return None
     premise = premise_remark(results)
@@ -44,9 +60,9 @@ def write_outputs(session: Session, results: list[CellResult]) -> Outputs | None
         remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks)
     tables, figures = spec.results / "tables", spec.results / "figures"
-    stem = "".join(c if c.isalnum() else "-" for c in spec.title.lower()).strip("-")
+    stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
     pieces = parts(table)
-    markdown = f"# {spec.title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
+    markdown = f"# {title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
     files = [
         write_file(tables / f"{stem}.md", markdown),
         write_file(tables / f"{stem}.csv", table.to_csv()),
@@ -67,7 +83,7 @@ def _mirror(spec: RunSpec, result: CellResult) -> None:
     config = {"backbone": spec.backbone.name, "data": spec.data.name, **result.method}
     if spec.log.wandb != "disabled":
         wandb.log_cell(
-            result, config, spec.log.wandb, spec.log.project, spec.log.entity,
+            result, config, cast(wandb.Mode, spec.log.wandb), spec.log.project, spec.log.entity,
             spec.log.group or spec.title, spec.results / "wandb",
         )  # fmt: skip
     if spec.log.tensorboard:

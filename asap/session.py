@@ -16,7 +16,7 @@ from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Method, build
-from asap.runs.record import SCHEMA_VERSION
+from asap.runs.record import SCHEMA_VERSION, MethodRecord
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Store
 
@@ -95,7 +95,7 @@ class Session:
         }
 
 
-def describe(method: Method) -> dict[str, Any]:
+def describe(method: Method) -> MethodRecord:
     """A method's module and all of its options, as they go into records."""
     name = type(method).__module__.removeprefix("asap.methods.")
     options = {

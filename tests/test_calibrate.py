@@ -452,7 +452,7 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     rows = "rows=[{method: dense}, {method: tome}, {method: asap}, {method: random_drop}]"
     grid = "calibrate.grid={tau: [2.0], clusters: [12]}"
     small = ("limit=40", "budget=-40", rows, grid)
-    code, out, err = cli("run", "experiment=matched_macs", *small)
+    code, _, err = cli("run", "experiment=matched_macs", *small)
     assert code == 0, err
     assert "unreachable" in err and len(err.splitlines()) == 1
     table = (tmp_path / "tables" / "matched-macs-at--40.md").read_text("utf-8")

@@ -142,9 +142,7 @@ def test_a_sink_needs_a_class_token() -> None:
 @pytest.mark.parametrize(
     "dynamic",
     [
-        pytest.param(
-            False, marks=pytest.mark.xfail(raises=AssertionError, reason="timm's own assertion")
-        ),
+        False,
         True,
     ],
 )

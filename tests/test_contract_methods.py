@@ -11,6 +11,7 @@ import torch
 from draws import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from test_contract_batch import IDS, METHODS, backbone, differing, method, outcome, pictures
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -369,3 +370,25 @@ def test_transition_weights_are_a_mean_over_members(seed: int, n: int, temperatu
     weights = transition_weights(random(seed + 1, 2, n), members, temperature)
     assert (weights[~members] == 0).all()
     assert torch.allclose(weights.sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize("r", [[3, "a"], [2.7, 1, 1], (), (8, 2.0), 2.5, -1, True])
+def test_tome_refuses_what_is_no_schedule(r: object) -> None:
+    with pytest.raises((ValueError, TypeCheckError), match="r"):  # or the checker, first
+        ToMe(r)
+
+
+def test_decisions_do_not_depend_on_autocast() -> None:
+    model = models()["plain-p64"]()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    reduced = asap.ReducedViT(model, Asap(tau=1.3, clusters=4))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, trace = reduced(images, return_trace=True)
+    assert logits.isfinite().all()
+    assert (trace.stop_block > 0).any()
+
+
+def test_an_empty_batch_is_refused() -> None:
+    model = models()["plain-p64"]()
+    with pytest.raises(ValueError, match="empty batch"):
+        asap.ReducedViT(model, Dense())(torch.zeros(0, 3, 32, 32))

@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate"), 6),
     **dict.fromkeys(("speed", "scenes", "command"), 5),
-    **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
+    **dict.fromkeys(("measure", "session", "failure", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs"), 1),

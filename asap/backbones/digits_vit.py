@@ -1,8 +1,10 @@
 """The embedded default's architecture: a plain timm ViT for 112-pixel scenes of digits."""
 
+from typing import Any
+
 from timm.models.vision_transformer import VisionTransformer
 
-ARCHITECTURE = {
+ARCHITECTURE: dict[str, Any] = {
     "img_size": 112,
     "patch_size": 14,
     "embed_dim": 96,
@@ -23,6 +25,6 @@ SHA256 = "69e55e51c334c65d1ae91e59357a67af227840b90e10e0cef9ada4577741fbac"
 
 def digits_vit() -> VisionTransformer:
     """64 patches and a class token, 12 blocks, width 96: 1.4 million parameters."""
-    model = VisionTransformer(**ARCHITECTURE)
+    model: Any = VisionTransformer(**ARCHITECTURE)
     model.pretrained_cfg = {"architecture": "digits_vit", "num_classes": 10, **PREPROCESSING}
     return model

@@ -4,15 +4,16 @@ import argparse
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
@@ -115,15 +116,20 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            allowed = torch.serialization.safe_globals([argparse.Namespace])
+            with allowed, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it may fail: then it says so below
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RequestError(
-            f"weights file {path} is a pickle that would run code: save it as .safetensors"
+            f"weights file {path} holds more than tensors (it may be a pickle that would run "
+            "code) or is no weights file: save the weights as .safetensors"
         ) from None
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"weights file {path} cannot be read: {reason}") from None
+    except Exception as error:  # damaged bytes fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise RequestError(
+            f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
+        ) from None
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -140,7 +146,7 @@ def _converted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     position = state.get("pos_embed")
     if position is None or position.shape != expected["pos_embed"].shape:
         return state  # timm would resample it without a word
-    return checkpoint_filter_fn(dict(state), model)
+    return checkpoint_filter_fn(dict(state), cast(VisionTransformer, model))
 
 
 def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 
@@ -21,8 +22,8 @@ class Preprocessing:
 def preprocessing_of(backbone: nn.Module) -> Preprocessing:
     """timm's evaluation preprocessing of a model, at the size it was built for."""
     config = resolve_model_data_config(backbone)
-    embed = backbone.patch_embed
+    embed: Any = backbone.patch_embed
     config["input_size"] = (3, *embed.img_size)
     identity = {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(config.items())}
-    transform = create_transform(**config, is_training=False)
+    transform: Any = create_transform(**config, is_training=False)
     return Preprocessing(transform, tuple(embed.grid_size), identity)

@@ -57,7 +57,13 @@ class Trunk:
 
     def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
         """Everything before the first block. Raises ValueError for images of another size."""
-        x = self.backbone.patch_embed(images)
+        try:
+            x = self.backbone.patch_embed(images)
+        except AssertionError as error:  # timm's own check of a fixed size
+            raise ValueError(
+                f"images of {tuple(images.shape[-2:])} pixels do not fit the backbone "
+                f"({error}): build it with img_size={images.shape[-1]}"
+            ) from None
         x = self.backbone._pos_embed(x)
         x = self.backbone.norm_pre(self.backbone.patch_drop(x))
         if x.shape[1] != self.anatomy.tokens:

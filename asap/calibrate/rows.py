@@ -49,8 +49,8 @@ def at_budget(spec: RunSpec) -> tuple[RunSpec, dict[int, str]]:
 
 
 def calibrate(spec: RunSpec) -> list[Calibrated]:
-    """Every row at the budget; dense rows stay as they are. A row on its own that has no knob is
-    refused with RequestError, among others it carries the reason.
+    """Every row at the budget; dense rows stay as they are. The only other row is refused with
+    RequestError if it has no knob; among several it carries the reason.
     """
     budget = _budget(spec)
     room = _Room(Session(calibration_spec(spec)), budget)
@@ -89,7 +89,7 @@ class _Room:
 def _check_grid(room: _Room) -> None:
     """RequestError for a name in `calibrate.grid` that no row has, with a value that is no list."""
     known = {f.name for method in room.session.methods for f in fields(method)}
-    for name, values in room.spec.calibrate.grid.items():
+    for name, values in (room.spec.calibrate.grid or {}).items():
         if name not in known:
             raise RequestError(f"calibrate.grid has {name!r}, which is an option of no row")
         if not isinstance(values, list) or not values:
@@ -98,8 +98,8 @@ def _check_grid(room: _Room) -> None:
 
 def _attempt(room: _Room, index: int) -> Calibrated:
     row, method = room.spec.rows[index], room.session.methods[index]
-    alone = len(room.spec.rows) == 1
-    if not method.reduces and not alone:
+    alone = sum(method.reduces for method in room.session.methods) < 2
+    if not method.reduces and len(room.spec.rows) > 1:
         return Calibrated(row)
     knobs = _knobs(room, method)
     if not any(knob.grid for knob in knobs):
@@ -112,7 +112,7 @@ def _attempt(room: _Room, index: int) -> Calibrated:
 
 def _knobs(room: _Room, method: Method) -> list[Knob]:
     """The method's knobs with the grids of `calibrate.grid` in the place of their own."""
-    grid = room.spec.calibrate.grid
+    grid = room.spec.calibrate.grid or {}
     declared = method.knobs(Trunk(room.session.backbone).anatomy) if method.reduces else ()
     found = [
         replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob

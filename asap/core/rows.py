@@ -1,10 +1,10 @@
 """Keep a row's result independent of how many rows stand beside it.
 
-On CPU the matrix library deals rows out to threads and kernels in groups of four; one to three rows
-left over go to another kernel, whose last bits differ. Which rows are left over depends on the
-number of rows and of threads (float64: whenever there are some; float32 on two threads: below 12
-rows). So products run on a multiple of `MIN_ROWS` rows, filled up with zero rows, which are not
-counted as work.
+On CPU the matrix library deals rows out to threads in groups of four; one to three rows left over
+go to another kernel, whose last bits differ. Which rows are left over depends on the number of rows
+and of threads: in float64 whenever there are some, else up to about `T (4 T - 1)` rows on T
+threads. So such products run on a multiple of `MIN_ROWS` rows, filled up with zero rows, which are
+not counted as work.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,19 @@ def rowwise(
     layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
 ) -> Float[Tensor, "n out"]:
     """`layer(rows)` for a layer that treats rows alone, bitwise the same however many there are."""
-    missing = -len(rows) % MIN_ROWS if rows.device.type == "cpu" else 0
-    if not missing:
+    missing = -len(rows) % MIN_ROWS
+    if not missing or not _sensitive(rows):
         return layer(rows)
     padding = rows.new_zeros(missing, rows.shape[1])
     return layer(torch.cat([rows, padding]))[: len(rows)]
+
+
+def _sensitive(rows: Float[Tensor, "n dim"]) -> bool:
+    """Whether left-over rows may get other bits than the rest."""
+    if rows.device.type != "cpu":
+        return False
+    threads = torch.get_num_threads()
+    return rows.dtype == torch.float64 or len(rows) < threads * (4 * threads - 1) + MIN_ROWS
 
 
 def row_products(

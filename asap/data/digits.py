@@ -12,6 +12,7 @@ index: evaluation digits never occur in training or calibration scenes.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,7 +58,7 @@ def source() -> tuple[np.ndarray, np.ndarray]:
     """The digits, (1797, 8, 8) uint8 with ink 0..255, and their labels, (1797,) int."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     return np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(int)
 
 

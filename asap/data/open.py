@@ -1,5 +1,7 @@
 """The data set of a name."""
 
+from typing import cast
+
 from asap.data.base import DataSet, PatchGrid, Transform, take
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
@@ -34,9 +36,9 @@ def open_data(
     if name in NAMES and split != "evaluation":
         raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
     if name == "imagenet":
-        return take(ImageNet(path, transform), limit)
+        return take(cast(DataSet, ImageNet(path, transform)), limit)
     if name == "folder":
         if path is None:
             raise RequestError("data.path is missing: give the folder with a sub-folder per class")
-        return take(ImageFolder(path, transform), limit)
+        return take(cast(DataSet, ImageFolder(path, transform)), limit)
     raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(NAMES)}")

@@ -71,6 +71,8 @@ class ReducedViT(nn.Module):
     def _run(self, images: Tensor, image_ids: Any) -> _Pass:
         if self.backbone.training:
             raise ValueError("the backbone is in training mode: call backbone.eval() first")
+        if not len(images):
+            raise ValueError("an empty batch has no result: give at least one image")
         done = self._start(images, image_ids)
         for index, block in enumerate(self.trunk.blocks):
             self._block(index, block, done)
@@ -115,7 +117,8 @@ class ReducedViT(nn.Module):
         for run in now.runs:
             if not run.watched:
                 continue
-            decision = self.method.decide(self._site(index, run, now, heads, attended))
+            with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
+                decision = self.method.decide(self._site(index, run, now, heads, attended))
             if decision is not None:
                 decisions.append((run, decision))
                 _note(index, run, decision, now.trace)

@@ -38,6 +38,7 @@ class _Watched:
         return getattr(self.method, name)
 
     def decide(self, site: Site) -> Decision | None:
+        assert site.attention is not None
         self.maps.append(site.attention)
         return self.method.decide(site)
 
@@ -65,8 +66,8 @@ def explain(
         cluster = rank_bins(distance, sink, method.clusters)
     else:
         cluster = width_bins(normalise(distance, sink, method.normalise), method.clusters)
-    parts = [t[0].cpu() for t in (row[:, prefix:], distance, cluster)]
-    return Explanation(trace, int(logits.argmax()), *parts, kept)
+    seen, far, near = (t[0].cpu() for t in (row[:, prefix:], distance, cluster))
+    return Explanation(trace, int(logits.argmax()), seen, far, near, kept)
 
 
 def _walk(method: Asap, maps: list[Tensor]) -> Walk:

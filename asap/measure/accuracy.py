@@ -123,8 +123,7 @@ def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[
         if not finite[i]:  # half precision can overflow; such an image has no prediction
             yield {**NOTHING, "error": NOT_FINITE}
             continue
-        sink = int(trace.sink[i])
-        known = s.mask is not None
+        sink, mask = int(trace.sink[i]), s.mask
         yield {
             "top5": classes[i].tolist(),
             "top5_logits": scores[i].tolist(),
@@ -135,9 +134,9 @@ def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[
             "margin_mass": float(trace.margin_mass[i]),
             "margin_sink": float(trace.margin_sink[i]),
             "margin_bin": float(trace.margin_bin[i]),
-            "object_share": object_share(s.mask) if known else NAN,
-            "object_recall": object_recall(trace.assignment[i], s.mask) if known else NAN,
-            "sink_on_object": sink_on_object(sink, s.mask) if known else NAN,
+            "object_share": NAN if mask is None else object_share(mask),
+            "object_recall": NAN if mask is None else object_recall(trace.assignment[i], mask),
+            "sink_on_object": NAN if mask is None else sink_on_object(sink, mask),
             "macs_backbone": int(trace.macs_backbone[i]),
             "macs_method": int(trace.macs_method[i]),
         }

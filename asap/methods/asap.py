@@ -76,6 +76,7 @@ class Asap(Method):
         require(self.min_block >= 1, "min_block", self.min_block, "at least 1")
         last = self.max_block
         require(last is None or last >= self.min_block, "max_block", last, "at least min_block")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
         choice("anchor", self.anchor, "sink", "mass", "random")
         choice("order", self.order, "walk", "rollout")
         choice("columns", self.columns, "patches", "all")

@@ -113,7 +113,11 @@ class Method:
         return None
 
     def decide(self, site: Site) -> Decision | None:
-        """The decision for these images at this block; None = leave them as they are."""
+        """The decision for these images at this block; None = leave them as they are.
+
+        Called once for every run of images of equal length, so several times a block: what a
+        method remembers, it remembers per image (`site.images`).
+        """
         raise NotImplementedError(f"{type(self).__name__}.decide")
 
 

@@ -71,7 +71,7 @@ def _unknown(name: str) -> str:
 def build(name: str, options: Mapping[str, Any]) -> Method:
     """The method with its options; RequestError names an unknown option or an impossible value."""
     kind = find(name)
-    known = [f.name for f in fields(kind)]
+    known = {f.name: f.type for f in fields(kind)}
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, 1)
@@ -80,8 +80,16 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
                 f"method {name!r} has no option {option!r}{hint} (its options: {', '.join(known)})"
             )
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        return kind(**{k: _plain(v, known[k]) for k, v in options.items()})
     except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
     except TypeError as error:  # from comparing an option of the wrong kind; it names no option
         raise RequestError(f"method {name!r} with {dict(options)}: {error}") from None
+
+
+def _plain(value: Any, declared: Any) -> Any:
+    """YAML's lists as tuples, and 3 as 3.0 where a float is declared."""
+    if isinstance(value, list):
+        return tuple(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and declared is float else value

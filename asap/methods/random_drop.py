@@ -27,6 +27,7 @@ class RandomDrop(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.keep <= 1, "keep", self.keep, "in (0, 1]")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.block >= 0, "block", self.block, "at least 0")
 
     def check(self, anatomy: Anatomy) -> None:

@@ -13,8 +13,25 @@ def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...
     """
     if isinstance(r, int):
         return (r,) * depth
-    if len(r) == 2 and (isinstance(r[1], float) or r[1] < 0):
+    if _is_pair(r):
         first = int(r[0] * (1 - r[1]))
         rise, steps = 2 * r[0] - 2 * first, max(depth - 1, 1)
         return tuple(int(first + index * rise / steps) for index in range(depth))
     return tuple(int(v) for v in r)[:depth] + (0,) * (depth - len(r))
+
+
+def is_schedule(r: object) -> bool:
+    """Whether `r` is a pair (r, inflection) or a list that `tokens_removed` can read."""
+    if not isinstance(r, tuple) or not r or not all(_is_number(v) for v in r):
+        return False
+    if _is_pair(r):
+        return r[0] >= 0 and -1 <= r[1] <= 1
+    return all(isinstance(v, int) and v >= 0 for v in r)
+
+
+def _is_pair(r: Sequence[int | float]) -> bool:
+    return len(r) == 2 and (isinstance(r[1], float) or r[1] < 0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
 from asap.methods.knobs import Knob, doubling
-from asap.methods.schedule import tokens_removed
+from asap.methods.schedule import is_schedule, tokens_removed
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,11 @@ class ToMe(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.r, int) and not isinstance(self.r, bool)
-        kind = whole or isinstance(self.r, list | tuple)
-        require(kind, "r", self.r, "a whole number, a pair (r, inflection) or a list of numbers")
-        if not whole:
+        if isinstance(self.r, list):
             object.__setattr__(self, "r", tuple(self.r))
-        counts = self.r if isinstance(self.r, tuple) else (self.r,)
-        pair = len(counts) == 2 and (isinstance(counts[1], float) or counts[1] < 0)
-        require(min(counts[:1] if pair else counts, default=0) >= 0, "r", self.r, "at least 0")
+        whole = isinstance(self.r, int) and not isinstance(self.r, bool) and self.r >= 0
+        allowed = "a whole number at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
+        require(whole or is_schedule(self.r), "r", self.r, allowed)
 
     def check(self, anatomy: Anatomy) -> None:
         if isinstance(self.r, tuple):

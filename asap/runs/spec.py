@@ -4,7 +4,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class CalibrateSpec:
     images: int = 500
     window: float = 1.5
     path: str | None = None
-    grid: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,17 @@ class RunSpec:
     remarks: tuple[str, ...] = ()
 
 
-def read_spec(config: Mapping[str, Any], method_config: typing.Callable[[str], Mapping]) -> RunSpec:
+def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]) -> RunSpec:
     """The spec of a composed config. `method_config(name)` reads configs/method/<name>.yaml.
 
     Raises RequestError that names an unknown key, a missing one or an impossible value.
     """
     given = dict(config)
-    rows = _typed(given.pop("rows", None) or [{}], tuple[Mapping, ...], "rows")
     chosen = _typed(given.pop("method", None) or {}, Mapping[str, Any], "method")
+    wanted = _typed(given.pop("baseline", True), bool, "baseline")
+    baseline = wanted and chosen.get("name") != "dense"
+    alone = [{"method": "dense"}, {}] if baseline else [{}]
+    rows = _typed(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
     methods = tuple(_row(row, chosen, method_config) for row in rows)
     parts = {
         "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
@@ -145,7 +148,7 @@ def read_spec(config: Mapping[str, Any], method_config: typing.Callable[[str], M
 
 
 def _row(
-    row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: typing.Callable
+    row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
 ) -> MethodSpec:
     """A row's method config with its own options on top; without a name, the chosen method."""
     row = dict(row)

@@ -1,0 +1,111 @@
+"""The commands a user types, on small data: exit codes, files, and what the tables say."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asap.data.imagenet import synsets
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8")
+
+
+def run(*arguments: str, module: str = "asap.run") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def table(results: Path, stem: str) -> dict[str, dict[str, str]]:
+    with (results / "tables" / f"{stem}.csv").open(newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    results = tmp_path_factory.mktemp("demo")
+    done = run("experiment=demo", "data.images=24", "batch_size=8", *QUICK, f"results={results}")
+    assert done.returncode == 0, done.stderr
+    return results, done.stdout
+
+
+def test_the_demo_writes_its_table_and_figures(demo: tuple[Path, str]) -> None:
+    results, printed = demo
+    rows = table(results, "demo")
+    assert len(rows) == 7
+    assert all(row["n"] == "24" for row in rows.values())
+    for name in ("demo-scenes.png", "demo-scenes.svg", "demo-accuracy-macs.png"):
+        assert (results / "figures" / name).stat().st_size > 1000
+        assert name in printed
+    words = " ".join(printed.split())
+    assert "The paper's premise is a sink in the background." in words
+    assert "A short version: an indication, not a measurement." in words
+
+
+def test_a_second_demo_evaluates_nothing(demo: tuple[Path, str]) -> None:
+    results, _ = demo
+    before = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*.json")}
+    again = run("experiment=demo", "data.images=24", "batch_size=8", *QUICK, f"results={results}")
+    assert again.returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*.json")} == before
+    assert "24 images" not in again.stdout.split("Accuracy and cost")[0]
+
+
+def test_the_report_makes_tables_of_all_records(demo: tuple[Path, str]) -> None:
+    results, _ = demo
+    done = run(str(results), module="asap.report")
+    assert done.returncode == 0, done.stderr
+    (path,) = [Path(line) for line in done.stdout.splitlines() if line.endswith(".csv")]
+    assert len(path.read_text().splitlines()) == 8
+
+
+def test_the_imagenet_experiment_on_a_folder_in_its_layout(tmp_path: Path) -> None:
+    """Real JPEG files, random weights: the table stands beside the paper's and says so."""
+    rng = np.random.default_rng(0)
+    for wnid in synsets()[10:13]:
+        folder = tmp_path / "imagenet" / "val" / wnid
+        folder.mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+            name = folder / f"ILSVRC2012_val_{wnid}_{i}.JPEG"
+            Image.fromarray(pixels).resize((280, 240)).save(name)
+    done = run(
+        "experiment=imagenet_deit_base", "backbone=deit_tiny", "backbone.weights=random",
+        f"data.path={tmp_path}/imagenet", "batch_size=3", *QUICK, f"results={tmp_path}/results",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 of 50,000 images" in done.stdout
+    assert "The weights are random" in done.stdout
+    rows = table(tmp_path / "results", "deit-base-on-imagenet-1k")
+    assert rows["Dense"]["paper_top1"] == "72.2"
+    assert rows["ToMe"]["paper_top1"] == "71.15"
+    assert float(rows["Dense"]["gmacs_backbone"]) == pytest.approx(1.2536832)
+
+
+def test_a_multirun_ends_in_one_table(tmp_path: Path) -> None:
+    done = run("-m", "method=tome", "method.r=2,4", "limit=16", f"results={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert list(table(tmp_path, "digits-vit-on-digits--multirun")) == [
+        "Dense",
+        "ToMe r=2",
+        "ToMe r=4",
+    ]
+
+
+def test_help_lists_what_there_is() -> None:
+    printed = run("--help").stdout
+    for word in ("digits_vit", "deit_base", "random_anchor", "imagenet", "demo", "precision"):
+        assert word in printed
+
+
+def test_make_says_what_imagenet_needs() -> None:
+    done = subprocess.run(
+        ["make", "imagenet-deit-base", "IMAGENET="], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 2
+    assert b"IMAGENET" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

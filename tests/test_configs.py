@@ -1,0 +1,79 @@
+"""Every config composes, builds, and says what the code does."""
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from asap.backbones.load import BUNDLED, BUNDLED_FOLDER, file_digest
+from asap.methods import build, find
+from asap.methods.find import names
+from asap.runs.configs import choices, config_dir, read_method
+from asap.runs.spec import MethodSpec, RunSpec, read_spec
+
+ABOUT = {f.name for f in fields(MethodSpec)} - {"options"}
+
+
+def spec_of(*overrides: str) -> RunSpec:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        config = compose("config", overrides=list(overrides))
+    plain = OmegaConf.to_container(config, resolve=True)
+    return read_spec({k: v for k, v in plain.items() if k != "hydra"}, read_method)
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_a_method_config_lists_every_option(name: str) -> None:
+    config = read_method(name)
+    kind = find(config["name"])
+    options = {k: v for k, v in config.items() if k not in ABOUT}
+    assert set(options) == {f.name for f in fields(kind)}
+    build(config["name"], options)
+
+
+@pytest.mark.parametrize("name", [n for n in choices("method") if n in names()])
+def test_a_method_config_has_the_class_defaults(name: str) -> None:
+    config = read_method(name)
+    for option in fields(find(name)):
+        if option.default is not MISSING:
+            assert config[option.name] == option.default, option.name
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_composes_and_builds(name: str) -> None:
+    spec = spec_of(f"experiment={name}")
+    assert spec.rows
+    for row in spec.rows:
+        build(row.name, row.options)
+    text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_\n#   "), "an experiment opens with its command"
+
+
+@pytest.mark.parametrize("group", ["backbone", "data", "measure"])
+def test_every_choice_composes(group: str) -> None:
+    for name in choices(group):
+        spec_of(f"{group}={name}")
+
+
+def test_ablations_keep_the_point_of_the_pooling_row() -> None:
+    rows = {row.label: row for row in spec_of("experiment=demo").rows}
+    point = {k: rows["ASAP (pool.)"].options[k] for k in ("tau", "clusters")}
+    for label in ("ASAP w/o accumulation", "Random anchor"):
+        assert {k: rows[label].options[k] for k in point} == point
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_config_states_the_digest_of_the_bundled_weights(name: str) -> None:
+    config = yaml.safe_load((config_dir() / "backbone" / f"{name}.yaml").read_text())
+    digest = file_digest(BUNDLED_FOLDER / f"{name}.safetensors")
+    assert config["sha256"] == BUNDLED[name] == digest
+    assert digest in (BUNDLED_FOLDER / "README.md").read_text()
+
+
+def test_own_config_folders_come_first(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "tome.yaml").write_text("name: tome\nlabel: mine\nr: 1\n")
+    assert read_method("tome", [tmp_path])["label"] == "mine"
+    assert read_method("asap", [tmp_path])["label"] == "ASAP (pool.)"

@@ -1,0 +1,155 @@
+"""Runs interrupted, repeated, copied together or raced: nothing lost, nothing done twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import asap.runner
+from asap.measure.accuracy import evaluate
+from asap.output import write_outputs
+from asap.runner import run
+from asap.runs.configs import read_method
+from asap.runs.spec import MethodSpec, RunSpec, read_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def spec_of(results: Path, *rows: dict, images: int = 12) -> RunSpec:
+    """A run of the embedded model over a few scenes."""
+    return read_spec(
+        {
+            "title": "Resume",
+            "backbone": {"name": "digits_vit", "weights": "bundled"},
+            "data": {"name": "digits", "images": images},
+            "rows": list(rows),
+            "results": str(results),
+            "device": "cpu",
+        },
+        read_method,
+    )
+
+
+DENSE = {"method": "dense"}
+ASAP = {"method": "asap", "with": {"tau": 2.0}}
+
+
+def files(results: Path) -> dict[str, bytes]:
+    found = [*results.glob("runs/*/*"), *results.glob("tables/*")]
+    return {str(p.relative_to(results)): p.read_bytes() for p in found if p.name != ".lock"}
+
+
+@pytest.fixture
+def evaluated(monkeypatch) -> list[MethodSpec]:
+    """Grows by one with every row that is evaluated rather than read from its record."""
+    rows: list[MethodSpec] = []
+
+    def counting(model, *rest):
+        rows.append(model.method)
+        return evaluate(model, *rest)
+
+    monkeypatch.setattr(asap.runner, "evaluate", counting)
+    return rows
+
+
+def test_a_second_call_evaluates_nothing_and_changes_nothing(evaluated, tmp_path):
+    write_outputs(*run(spec_of(tmp_path, DENSE, ASAP)))
+    assert len(evaluated) == 2
+    before = files(tmp_path)
+    began = time.monotonic()
+    write_outputs(*run(spec_of(tmp_path, DENSE, ASAP)))
+    assert time.monotonic() - began < 10
+    assert len(evaluated) == 2
+    assert files(tmp_path) == before
+
+
+def test_another_threshold_does_not_reuse_a_record(evaluated, tmp_path):
+    for tau in (2.0, 2.5, 2.0, 2):
+        run(spec_of(tmp_path, {"method": "asap", "with": {"tau": tau}}))
+    assert [method.tau for method in evaluated] == [2.0, 2.5]
+    records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/accuracy.json")]
+    assert sorted(r["method"]["options"]["tau"] for r in records) == [2.0, 2.5]
+
+
+def test_what_changes_no_number_reuses_the_record(evaluated, tmp_path):
+    run(spec_of(tmp_path, ASAP))
+    again = {**ASAP, "label": "another label", "note": "a footnote"}
+    _, (result,) = run(spec_of(tmp_path, again))
+    assert len(evaluated) == 1 and result.accuracy["label"] == "another label"
+
+
+@pytest.mark.parametrize("images", [11, 13])
+def test_another_number_of_images_does_not_reuse_a_record(evaluated, images, tmp_path):
+    run(spec_of(tmp_path, DENSE))
+    run(spec_of(tmp_path, DENSE, images=images))
+    assert len(evaluated) == 2
+
+
+def test_records_of_two_folders_merge_by_copying(evaluated, tmp_path):
+    one, two, both = (tmp_path / name for name in ("one", "two", "both"))
+    run(spec_of(one, DENSE))
+    run(spec_of(two, ASAP))
+    shutil.copytree(one / "runs", both / "runs")
+    shutil.copytree(two / "runs", both / "runs", dirs_exist_ok=True)
+    before = files(both)
+    session, results = run(spec_of(both, DENSE, ASAP))
+    assert len(evaluated) == 2, "nothing is evaluated a third time"
+    assert [r.accuracy["n"] for r in results] == [12, 12]
+    write_outputs(session, results)
+    assert {k: v for k, v in files(both).items() if k.startswith("runs")} == before
+
+
+def test_a_row_that_failed_is_tried_again(monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("the power went out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asap.runner, "evaluate", fail)
+        _, (result,) = run(spec_of(tmp_path, DENSE))
+    assert result.accuracy is None and "the power went out" in result.reason
+    assert len(list(tmp_path.glob("runs/*/error.json"))) == 1
+    _, (result,) = run(spec_of(tmp_path, DENSE))
+    assert result.accuracy["n"] == 12
+    assert list(tmp_path.glob("runs/*/error.json")) == []
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_goes_on(tmp_path):
+    arguments = [
+        "method=dense", "device=cpu", "data.images=3000", "batch_size=8", "shard_seconds=0.1",
+        f"results={tmp_path}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asap.run", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob("runs/*/shard-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (line,) = errors.splitlines()
+    assert "interrupted" in line and "same command again" in line
+    assert list(tmp_path.glob("runs/*/shard-*")), "what was done is kept"
+    assert not list(tmp_path.glob("runs/*/accuracy.json"))
+
+
+@pytest.mark.slow
+def test_kills_and_a_second_process_change_nothing(tmp_path):
+    """Two kills, two processes at once, one of two killed; the script does twenty kills."""
+    report = tmp_path / "report.txt"
+    small = ["--kills", "2", "--images", "48", "--seed", "1", "--report", str(report)]
+    command = [sys.executable, "scripts/stress_resume.py", *small]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env=ENVIRONMENT, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert report.read_text("utf-8").endswith("passed\n")
