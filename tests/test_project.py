@@ -21,10 +21,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # floors below its own, or from its own room. `asap/__init__.py` shows the public API: the roof.
 ROOF = 9
 FLOORS = {
-    **dict.fromkeys(("run", "report.__main__", "show", "compare", "dashboards"), 7),
+    **dict.fromkeys(("run", "report.__main__", "calibrate.__main__", "show"), 7),
+    **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate"), 6),
-    **dict.fromkeys(("speed", "scenes", "failure"), 5),
-    **dict.fromkeys(("measure", "session", "sweep", "video"), 4),
+    **dict.fromkeys(("speed", "scenes", "command"), 5),
+    **dict.fromkeys(("measure", "session", "failure", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs", "checkpoints"), 1),

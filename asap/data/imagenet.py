@@ -45,6 +45,28 @@ class ImageNet(ImageFolder):
         return f"ImageNet-1k validation, {len(self):,}{part} images"
 
 
+class ImageNetTraining(ImageFolder):
+    """Training images, for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
+
+    Raises `RequestError` where the validation images are instead.
+    """
+
+    _hint = "expected train/<wnid>/*.JPEG"
+
+    def __init__(self, root: str | Path | None, transform: Transform):
+        if root is None or not str(root):
+            raise RequestError(f"no folder is given for ImageNet's training images: {self._hint}")
+        folder = Path(root)
+        folder = folder / "train" if (folder / "train").is_dir() else folder
+        super().__init__(folder, transform, classes=synsets(), name="imagenet")
+        if found := next((file for file in self._files if "ILSVRC2012_val_" in file), None):
+            raise RequestError(f"{folder}/{found} is a validation image: give training images")
+
+    @property
+    def description(self) -> str:
+        return f"ImageNet-1k training, {len(self):,} images"
+
+
 def _validation_folder(root: str | Path | None) -> Path:
     """`<root>/val` where there is one, else `root`, which may be that folder itself."""
     if root is None or not str(root):

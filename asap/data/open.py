@@ -5,7 +5,7 @@ from typing import cast
 from asap.data.base import DataSet, PatchGrid, Transform, take
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
-from asap.data.imagenet import ImageNet
+from asap.data.imagenet import ImageNet, ImageNetTraining
 from asap.errors import RequestError
 
 NAMES = ("digits", "imagenet", "folder")
@@ -31,6 +31,8 @@ def open_data(
             raise RequestError(f"data.path={path!r} is not for data=digits: choose data=folder")
         count = images if limit is None else min(limit, images)
         return DigitScenes(split, count, seed, transform, patch_grid)
+    if name == "imagenet" and split == "train":
+        return take(ImageNetTraining(path, transform), limit)
     if name in NAMES and split != "evaluation":
         raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
     if name == "imagenet":

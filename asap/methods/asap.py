@@ -10,6 +10,7 @@ from asap.methods.anchors import anchor_macs, find_anchor
 from asap.methods.asap_options import AsapOptions
 from asap.methods.base import Anatomy, Decision, Need, Site
 from asap.methods.clusters import cluster
+from asap.methods.knobs import Knob
 from asap.methods.reduction import Reduced, reduce
 from asap.methods.walk import Walk, make_walk
 
@@ -42,6 +43,14 @@ class Asap(AsapOptions):
     @property
     def needs(self) -> frozenset[Need]:  # type: ignore[override]
         return frozenset({"attention", "keys"} if self.plugin == "keys" else {"attention"})
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        return (
+            Knob("tau", (2.0, 2.5, 3.0, 3.5, 4.0), between="real", beyond=(1.5, 5.0, 7.0, 10.0)),
+            Knob("clusters", (2, 3, 4, 6, 8, 10, 12), between="whole", beyond=(16, 24, 32)),
+            Knob("background", beyond=(self.background + 1,)),
+            Knob("position", beyond=tuple({"after_attention", "after_block"} - {self.position})),
+        )
 
     def acts_in(self, block: int, depth: int) -> bool:
         return self.overhead or block < self.last_block(depth)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from asap.methods.knobs import Knob
 from asap.tokens import Anatomy
 
 Position = Literal["before_block", "after_attention", "after_block"]
@@ -85,6 +86,7 @@ class Method:
     needs: ClassVar[frozenset[Need]] = frozenset()
     draws: ClassVar[bool] = False  # draws at random, so image ids are required
     reduces: ClassVar[bool] = True
+    same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
     # without annotations, so that a method may make them options of its own, in its own order
     extension = False  # these options are none of a paper's: tables mark the row
     position = "after_attention"
@@ -105,6 +107,10 @@ class Method:
     def identity(self) -> dict[str, Any]:
         """All options, as they go into records and keys: content in the place of paths."""
         return asdict(self)
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """The options that calibration varies to meet a MACs budget, with their grids."""
+        return ()
 
     def acts_in(self, block: int, depth: int) -> bool:
         """Whether the method wants to see block `block` (index from 0) of `depth`."""

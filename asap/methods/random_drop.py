@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
+from asap.methods.knobs import Knob
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class RandomDrop(Method):
     block: int = 3
     seed: int = 0
     draws: ClassVar[bool] = True
+    same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,6 +32,14 @@ class RandomDrop(Method):
 
     def check(self, anatomy: Anatomy) -> None:
         require(self.block < anatomy.depth, "block", self.block, f"below {anatomy.depth}")
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        counts = range(1, anatomy.patches + 1)
+        earlier, later = self.block // 2, (self.block + anatomy.depth) // 2
+        return (
+            Knob("keep", tuple(round(count / anatomy.patches, 4) for count in counts)),
+            Knob("block", beyond=tuple({earlier, later} - {self.block})),
+        )
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block == self.block

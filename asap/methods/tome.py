@@ -7,6 +7,7 @@ from typing import ClassVar
 from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.knobs import Knob, doubling
 from asap.methods.schedule import is_schedule, tokens_removed
 
 
@@ -26,6 +27,7 @@ class ToMe(Method):
     r: int | Sequence[int | float] = 8
     proportional_attention: bool = True
     needs: ClassVar[frozenset[Need]] = frozenset({"keys"})
+    same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,6 +41,10 @@ class ToMe(Method):
         if isinstance(self.r, tuple):
             fits = len(self.r) <= anatomy.depth
             require(fits, "r", self.r, f"a list of at most {anatomy.depth} numbers, one a block")
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        most = anatomy.patches // 2
+        return (Knob("r", doubling(most), between="whole", blocks=anatomy.depth),)
 
     def decide(self, site: Site) -> Decision | None:
         planned = tokens_removed(self.r, site.anatomy.depth)[site.block]

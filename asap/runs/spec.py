@@ -84,6 +84,22 @@ class LogSpec:
 
 
 @dataclass(frozen=True)
+class CalibrateSpec:
+    """A MACs budget that rows are brought to first, and how it is searched.
+
+    macs_pct: MACs of backbone and method against dense, in %, negative; null: no calibration.
+    images: of the calibration slice. window: points below the budget that count as meeting it.
+    path: a folder of training images. grid: option -> values, in the place of a method's own.
+    """
+
+    macs_pct: float | None = None
+    images: int = 500
+    window: float = 1.5
+    path: str | None = None
+    grid: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything a run needs. `rows` are its methods, in the order of its table."""
 
@@ -93,6 +109,7 @@ class RunSpec:
     rows: tuple[MethodSpec, ...]
     measure: MeasureSpec = MeasureSpec()
     log: LogSpec = LogSpec()
+    calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     results: Path = Path("results")
     device: str = "auto"
     precision: str = "fp32"
@@ -121,8 +138,10 @@ def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]
         "data": _build(DataSpec, given.pop("data", None), "data"),
         "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
         "log": _build(LogSpec, given.pop("log", None), "log"),
+        "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
-    given.pop("points", None)  # operating points that rows refer to
+    for name in ("points", "budget"):  # what an experiment's own lines refer to
+        given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].name} on {parts['data'].name}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
     return _checked(spec)
@@ -201,11 +220,20 @@ def _checked(spec: RunSpec) -> RunSpec:
         ("measure.throughput_images", m.throughput_images, 1),
         ("measure.throughput_batch_size", m.throughput_batch_size, 1),
         ("measure.panels", m.panels, 0),
+        ("calibrate.images", spec.calibrate.images, 1),
     ):
         _at_least(name, value, least)
     for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
         if not 0 < seconds < math.inf:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
+    budget, window = spec.calibrate.macs_pct, spec.calibrate.window
+    if budget is not None and not -100 < budget < 0:
+        raise RequestError(
+            f"calibrate.macs_pct={budget} is not possible: give MACs against dense in %, such as "
+            "-35.23, above -100 and below 0"
+        )
+    if not 0 < window < 100:
+        raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
     if not m.accuracy and not m.throughput:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
     if not any(c.isalnum() for c in spec.title):

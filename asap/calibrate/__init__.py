@@ -1,0 +1,5 @@
+"""Operating points: which setting of a method meets a MACs budget, found on calibration images."""
+
+from asap.calibrate.rows import Calibrated, at_budget, calibrate
+
+__all__ = ["Calibrated", "at_budget", "calibrate"]

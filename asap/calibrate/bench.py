@@ -1,0 +1,103 @@
+"""The calibration images with a backbone: what a method costs there, and how accurate it is."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from asap.data.base import DataSet, loader
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure.budget import Budget
+from asap.methods import Dense, Method
+
+FIRST = 32  # images before a setting may be left early
+SURE = 4.0  # standard errors between a cost and the window, then it is left
+SLACK = 0.1  # points on top: the averaging of tokens, which `same_cost` leaves out
+
+
+class Bench:
+    """The slice in memory, in a fixed random order, so that its first images stand for all.
+
+    A sorted folder begins with its first classes. Images that cannot be read are left out;
+    RequestError if none can be.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        data: DataSet,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.backbone, self.batch_size = backbone, batch_size
+        self.device, self.dtype = device, dtype
+        order = np.random.default_rng(0).permutation(len(data)).tolist()
+        samples = [s for batch in loader(data, order, batch_size, workers) for s in batch]
+        read = [s for s in samples if s.image is not None]
+        if not read:
+            raise RequestError(
+                f"none of the {len(samples)} calibration images can be read: {samples[0].path}: "
+                f"{samples[0].error}: check calibrate.path"
+            )
+        self.images = torch.stack([s.image for s in read if s.image is not None])
+        self.labels = torch.tensor([s.label for s in read])
+        self.ids = [s.id for s in read]
+        costs, correct = self._run(ReducedViT(backbone, Dense()), 0, len(read))
+        self.dense_macs = float(costs.mean())
+        self.dense_top1 = 100 * correct / len(read)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def measure(
+        self, method: Method, budget: Budget | None = None
+    ) -> tuple[float, float | None, int]:
+        """Mean MACs against dense in %, accuracy in %, and over how many images.
+
+        Left early, without an accuracy, once the cost is clearly outside the window of `budget`.
+        """
+        model = ReducedViT(self.backbone, method)
+        costs, correct = np.empty(0, dtype=np.int64), 0
+        for start, stop in self._steps(1 if method.same_cost else FIRST):
+            more, right = self._run(model, start, stop)
+            costs, correct = np.concatenate([costs, more]), correct + right
+            saved = 100 * (costs / self.dense_macs - 1)
+            if budget and stop < len(self) and self._outside(saved, method.same_cost, budget):
+                return float(saved.mean()), None, stop
+        return float(saved.mean()), 100 * correct / len(self), len(self)
+
+    def _steps(self, first: int) -> Iterator[tuple[int, int]]:
+        start, stop = 0, min(first, len(self))
+        while start < stop:
+            yield start, stop
+            start, stop = stop, min(stop + self.batch_size, len(self))
+
+    def _outside(self, saved: np.ndarray, same_cost: bool, budget: Budget) -> bool:
+        """Whether the mean over all images is outside the window, going by the first ones."""
+        error = 0.0 if same_cost else SURE * float(saved.std()) / len(saved) ** 0.5
+        low, high = budget.macs_pct - budget.window, budget.macs_pct
+        return not low - error - SLACK <= saved.mean() <= high + error + SLACK
+
+    def _run(self, model: ReducedViT, start: int, stop: int) -> tuple[np.ndarray, int]:
+        """MACs of each image, and how many are classified correctly; in batches that fit."""
+        parts = range(start, stop, self.batch_size)
+        done = [self._batch(model, slice(i, min(i + self.batch_size, stop))) for i in parts]
+        return np.concatenate([macs for macs, _ in done]), sum(correct for _, correct in done)
+
+    def _batch(self, model: ReducedViT, part: slice) -> tuple[np.ndarray, int]:
+        images: Tensor = self.images[part].to(self.device, self.dtype)
+        try:
+            logits, trace = model(images, self.ids[part], return_trace=True)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+            del images
+            torch.cuda.empty_cache()
+            self.batch_size = (part.stop - part.start + 1) // 2
+            return self._run(model, part.start, part.stop)
+        correct = int((logits.argmax(1).cpu() == self.labels[part]).sum())
+        return (trace.macs_backbone + trace.macs_method).numpy(), correct

@@ -1,0 +1,192 @@
+"""Which setting of a method meets a MACs budget: a search over grids. Nothing is measured here.
+
+MACs need not fall with a knob (a later stop also changes how much is removed), so every setting of
+the grid is tried. Only where a line of the grid steps over the window below the budget is it
+halved, from neighbour to neighbour.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+from asap.methods.knobs import Knob
+
+Options = Mapping[str, Any]
+HALVINGS = 12  # at most, between two neighbours of a grid
+CLOSEST = 3  # settings on each side that are measured again to name the nearest
+NEAR = 0.1  # points below the budget: one knob alone is not halved further
+
+
+@dataclass(frozen=True)
+class Budget:
+    """MACs against dense in %, negative, and how many points below it a setting may lie."""
+
+    macs_pct: float
+    window: float
+
+    def holds(self, macs_pct: float, window: float | None = None) -> bool:
+        """Whether a cost is at the budget or at most `window` points below."""
+        below = self.window if window is None else window
+        return self.macs_pct - below <= macs_pct <= self.macs_pct
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting with its MACs against dense in %, over `images` images.
+
+    top1: accuracy in %, None where measuring ended early because the cost is clearly outside.
+    """
+
+    options: Options
+    macs_pct: float
+    top1: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The chosen setting; without one, `reason` and what would reach the budget (`ways`)."""
+
+    point: Point | None
+    points: tuple[Point, ...]  # all that were tried, in order
+    reason: str | None = None
+    ways: tuple[Point, ...] = ()
+
+
+# Whether measuring may end early; None: options that do not fit together.
+Measure = Callable[[dict[str, Any], bool], Point | None]
+
+
+class _Tried:
+    """Remembers every setting, so that none is measured twice."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self.points: dict[str, Point | None] = {}
+
+    def __call__(self, options: dict[str, Any]) -> Point | None:
+        key = _key(options)
+        if key not in self.points:
+            self.points[key] = self.measure(options, True)
+        return self.points[key]
+
+    def fully(self, point: Point) -> Point:
+        """The point over all images."""
+        if point.top1 is None:
+            options = dict(point.options)
+            self.points[_key(options)] = point = self.measure(options, False) or point
+        return point
+
+
+def _key(options: Options) -> str:
+    return repr(sorted(options.items()))
+
+
+def search(knobs: Sequence[Knob], budget: Budget, measure: Measure) -> Found:
+    """The best setting at or up to `window` points below the budget.
+
+    One knob that has a choice: the setting nearest to the budget. More: the best accuracy, ties to
+    the nearest, then to the first tried. If the grids reach no setting there, every knob in turn is
+    widened by its values beyond, and what is found then is said but not chosen.
+    """
+    tried = _Tried(measure)
+    point, seen = _best(knobs, budget, tried)
+    ways = []
+    if point is None:
+        for i, knob in enumerate(knobs):
+            wider = [*knobs[:i], knob.widened(), *knobs[i + 1 :]]
+            way = _best(wider, budget, tried)[0] if wider[i].grid != knob.grid else None
+            ways += [way] if way else []
+    reason = None if point else _unreachable(knobs, budget, _nearest(seen, budget, tried), ways)
+    points = tuple(p for p in tried.points.values() if p is not None)
+    return Found(point, points, reason, tuple(ways))
+
+
+def _best(knobs: Sequence[Knob], budget: Budget, tried: _Tried) -> tuple[Point | None, list[Point]]:
+    """The chosen setting of these grids, if any, and all that were tried for it."""
+    single = sum(len(knob.grid) > 1 for knob in knobs) < 2
+    near = min(NEAR, budget.window) if single else budget.window
+    turned = [knob for knob in knobs if knob.grid]
+    settings = (
+        {knob.name: value for knob, value in zip(turned, values, strict=True)}
+        for values in product(*(knob.grid for knob in turned))
+    )
+    points = [p for p in map(tried, settings) if p is not None]
+    divisible = [k for k in knobs if len(k.grid) > 1 and k.between != "nothing"]
+    for knob in (*divisible, *divisible):  # again: one knob's new values are lines for the other
+        points += _halved(knob, points, budget, near, tried)
+        if any(budget.holds(p.macs_pct) for p in points):
+            break
+    fitting = [p for p in points if p.top1 is not None and budget.holds(p.macs_pct)]
+    rank = (lambda p: p.macs_pct) if single else (lambda p: (p.top1, p.macs_pct))
+    return max(fitting, key=rank, default=None), points
+
+
+def _halved(
+    knob: Knob, points: Sequence[Point], budget: Budget, near: float, tried: _Tried
+) -> list[Point]:
+    """New settings between neighbours along one knob, on lines without a setting near enough."""
+    lines: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        lines[repr([v for k, v in point.options.items() if k != knob.name])].append(point)
+    found = []
+    for line in lines.values():
+        if any(budget.holds(p.macs_pct, near) for p in line):
+            continue
+        ordered = sorted(line, key=lambda p: knob.rank(p.options[knob.name]))
+        for low, high in pairwise(ordered):
+            found += _between(knob, low, high, budget, near, tried)
+    return found
+
+
+def _between(
+    knob: Knob, low: Point, high: Point, budget: Budget, near: float, tried: _Tried
+) -> list[Point]:
+    """Settings between two that lie on either side of the budget, nearer to it with every step."""
+    found = []
+    for _ in range(HALVINGS):
+        if (low.macs_pct > budget.macs_pct) == (high.macs_pct > budget.macs_pct):
+            break
+        value = knob.middle(low.options[knob.name], high.options[knob.name])
+        point = None if value is None else tried({**low.options, knob.name: value})
+        if point is None:
+            break
+        found.append(point)
+        if budget.holds(point.macs_pct, near):
+            break
+        same = (point.macs_pct > budget.macs_pct) == (low.macs_pct > budget.macs_pct)
+        low, high = (point, high) if same else (low, point)
+    return found
+
+
+def _nearest(points: Sequence[Point], budget: Budget, tried: _Tried) -> list[Point]:
+    """The settings next to the budget on either side, over all images."""
+    ends = []
+    for side in (True, False):
+        there = [p for p in points if (p.macs_pct > budget.macs_pct) == side]
+        there.sort(key=lambda p: abs(p.macs_pct - budget.macs_pct))
+        close = [tried.fully(p) for p in there[:CLOSEST]]
+        ends += [min(close, key=lambda p: abs(p.macs_pct - budget.macs_pct))] if close else []
+    return ends
+
+
+def _unreachable(
+    knobs: Sequence[Knob], budget: Budget, nearest: Sequence[Point], ways: Sequence[Point]
+) -> str:
+    """One line: what was tried, how near it came, what would reach the budget."""
+    varied = " and ".join(k.name for k in knobs if k.grid)
+    low, high = budget.macs_pct - budget.window, budget.macs_pct
+    text = f"unreachable: no setting of {varied} costs {low:+g} to {high:+g} % MACs"
+    text += f"; nearest {' and '.join(map(describe, nearest))}" if nearest else ""
+    if ways:
+        return f"{text}; would be reached by {' or by '.join(describe(p) for p in ways)}"
+    tried = [k.name for k in knobs if k.widened().grid != k.grid]
+    return f"{text}; nor do the wider values of {', '.join(tried)}" if tried else text
+
+
+def describe(point: Point) -> str:
+    """A setting and what it costs, in words."""
+    options = ", ".join(f"{name}={value}" for name, value in point.options.items())
+    return f"{options} ({point.macs_pct:+.2f} % MACs)"
