@@ -16,7 +16,7 @@ from PIL import Image
 
 import asap.calibrate.__main__
 import asap.run
-from asap.backbones.vit import Trunk
+from asap.backbones.families import trunk_of
 from asap.calibrate.images import calibration_spec
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
@@ -226,7 +226,7 @@ METHODS: list[Method] = [Dense(), RandomDrop(), ToMe(), Asap(), Asap(pool=False)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_every_value_of_every_knob_is_possible(method: Method):
     """Together with the defaults of the other options."""
-    anatomy = Trunk(asap.load_backbone("digits_vit")).anatomy
+    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
     knobs = method.knobs(anatomy)
     assert any(knob.grid for knob in knobs) == method.reduces
     for knob in knobs:
@@ -239,14 +239,14 @@ def test_every_value_of_every_knob_is_possible(method: Method):
 
 
 def test_random_drops_knob_has_every_count_of_patches():
-    anatomy = Trunk(asap.load_backbone("digits_vit")).anatomy
+    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
     keeps = RandomDrop().knobs(anatomy)[0].grid
     assert [int(keep * 64 + 0.5) for keep in keeps] == list(range(1, 65))
 
 
 def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
     """Every list with r + 1 in the first blocks and r in the others, costed without a model."""
-    trunk = Trunk(asap.load_backbone("digits_vit"))
+    trunk = trunk_of(asap.load_backbone("digits_vit"))
     anatomy = trunk.anatomy
 
     def cost(r: Any) -> float:
@@ -466,7 +466,7 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
 
 
 def test_every_row_of_matched_macs_but_dense_declares_knobs():
-    anatomy = Trunk(asap.load_backbone("digits_vit")).anatomy
+    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
     path = Path(__file__).parents[1] / "configs" / "experiment" / "matched_macs.yaml"
     for row in yaml.safe_load(path.read_text("utf-8"))["rows"]:
         config = read_method(row["method"])

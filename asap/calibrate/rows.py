@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from asap.backbones.vit import Trunk
+from asap.backbones.families import trunk_of
 from asap.calibrate.bench import Bench
 from asap.calibrate.images import calibration_spec
 from asap.calibrate.preset import Files
@@ -113,7 +113,7 @@ def _attempt(room: _Room, index: int) -> Calibrated:
 def _knobs(room: _Room, method: Method) -> list[Knob]:
     """The method's knobs with the grids of `calibrate.grid` in the place of their own."""
     grid = room.spec.calibrate.grid or {}
-    declared = method.knobs(Trunk(room.session.backbone).anatomy) if method.reduces else ()
+    declared = method.knobs(trunk_of(room.session.backbone).anatomy) if method.reduces else ()
     found = [
         replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob
         for knob in declared

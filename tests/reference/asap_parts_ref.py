@@ -5,7 +5,7 @@ Plain loops over plain numbers. How open points are read
 * The budget counts tokens made of patches, the pooled one too. Foreground beyond it is dropped.
 * Stride sampling sees the foreground clusters only, in the numbering of the bins.
 * Plug-in: rounds re-split what is left in index order; positions from 0, so the first is even.
-  Equal distances: the lowest index goes first. A single token without a partner is dropped as it is.
+  Equal distances: the lowest index goes first. A token without a partner is dropped as it is.
 * PCA centre: patch rows of P over all columns, mean over patches.
 * Otsu looks at the patches other than the anchor; equal cuts: the lowest; threshold in the middle
   between the two neighbours; K from k + 1 to 64 by the nearest k/K, equal ones: the smallest.
