@@ -131,8 +131,8 @@ def _weights(module: nn.Module | None) -> int:
 def _cost(backbone: nn.Module) -> BackboneCost:
     blocks = tuple(
         BlockCost(
-            qkv=_weights(b.attn.qkv) + _weights(b.attn.gate),
-            proj=_weights(b.attn.proj),
+            qkv=_weights(b.attn.qkv),
+            proj=_weights(b.attn.gate) + _weights(b.attn.proj),  # both on the queries that remain
             mlp=_weights(b.mlp),
             attention_width=b.attn.attn_dim,
         )
