@@ -124,8 +124,8 @@ def block_costs(blocks: Sequence[Any]) -> tuple[BlockCost, ...]:
     """The cost of each block."""
     return tuple(
         BlockCost(
-            qkv=weights_of(b.attn.qkv) + weights_of(b.attn.gate),
-            proj=weights_of(b.attn.proj),
+            qkv=weights_of(b.attn.qkv),
+            proj=weights_of(b.attn.gate) + weights_of(b.attn.proj),  # both on remaining queries
             mlp=weights_of(b.mlp),
             attention_width=b.attn.attn_dim,
         )

@@ -13,7 +13,10 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class BlockCost:
-    """MACs per token of a block's linear layers, and the width its attention products run over."""
+    """MACs per token of a block's linear layers, and the width its attention products run over.
+
+    `proj` is everything between the attention and the residual, a gate included.
+    """
 
     qkv: int
     proj: int

@@ -4,6 +4,7 @@ Images of equal length go together. Where the head-averaged map is wanted, score
 few images at a time, so that they stay in the processor's cache instead of filling fresh pages.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from asap.methods.base import Need
 from asap.tokens import SHORT, Ragged, Run
 
 SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # attention scores held at once
@@ -45,31 +47,48 @@ class Attended:
 
     rows: Float[Tensor, "total width"]
     maps: dict[Run, Float[Tensor, "b n n"]]
+    head_maps: dict[Run, Float[Tensor, "b heads n n"]]
 
 
 def attend(
-    heads: Heads, batch: Ragged, runs: list[Run], want_map: bool, proportional: bool, eager: bool
+    heads: Heads,
+    batch: Ragged,
+    runs: list[Run],
+    wanted: Set[Need],
+    proportional: bool,
+    eager: bool,
 ) -> Attended:
-    """Attention within every image; maps for the watched runs if wanted."""
-    outputs, maps = [], {}
+    """Attention within every image; for the watched runs the maps that are wanted."""
+    outputs, maps, head_maps = [], {}, {}
+    with_map, with_heads = "attention" in wanted, "attention_heads" in wanted
     for run in runs:
         q, k, v = heads.of(run)
-        bias = _log_sizes(batch, run, q.dtype) if proportional and batch.merged else None
-        if want_map and run.watched:
-            out, maps[run] = eager_attention(q, k, v, heads.scale, bias, with_map=True)
+        bias = log_sizes(batch, run, q.dtype) if proportional and batch.merged else None
+        if run.watched and (with_map or with_heads):
+            out, mean, each = eager_attention(q, k, v, heads.scale, bias, with_map, with_heads)
+            if with_map:
+                maps[run] = mean
+            if with_heads:
+                head_maps[run] = each
         elif eager or _unsafe_fused(q):
-            out, _ = eager_attention(q, k, v, heads.scale, bias, with_map=False)
+            out = eager_attention(q, k, v, heads.scale, bias)[0]
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=heads.scale)
-        outputs.append(out.transpose(1, 2).reshape(-1, out.shape[1] * out.shape[3]))
-    return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), maps)
+        outputs.append(joined(out))
+    return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), maps, head_maps)
+
+
+def joined(out: Float[Tensor, "b heads n d"]) -> Float[Tensor, "rows width"]:
+    """Heads side by side, images one after the other."""
+    return out.transpose(1, 2).reshape(-1, out.shape[1] * out.shape[3])
 
 
 def _unsafe_fused(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.shape[2] < FUSED_FROM
 
 
-def _log_sizes(batch: Ragged, run: Run, dtype: torch.dtype) -> Float[Tensor, "images 1 1 length"]:
+def log_sizes(batch: Ragged, run: Run, dtype: torch.dtype) -> Float[Tensor, "images 1 1 length"]:
+    """What proportional attention adds to the scores of every key."""
     sizes = batch.sizes[run.rows].view(len(run.images), 1, 1, run.length)
     return sizes.log().to(dtype)
 
@@ -80,27 +99,41 @@ def eager_attention(
     v: Float[Tensor, "b h n d"],
     scale: float,
     bias: Float[Tensor, "b 1 1 n"] | None,
-    with_map: bool,
-) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "maps n n"]]:
-    """Explicit softmax attention, and its mean over heads (empty if not wanted), slab by slab.
+    with_map: bool = False,
+    with_heads: bool = False,
+) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "maps n n"], Float[Tensor, "head_maps h n n"]]:
+    """Explicit softmax attention; its mean over heads; its maps (empty if not wanted); by slabs.
 
     The softmax runs in at least float32 where a map is wanted: decisions are made from it.
     """
     b, h, n, _ = q.shape
-    if q.device.type == "cpu" and n < SHORT:  # one image; fresh memory is aligned alike for all
-        k, v = k.contiguous(), v.contiguous()
-    limit = SLAB_BYTES.get(q.device.type, SLAB_BYTES["cuda"])
-    step = max(1, limit // (h * n * n * q.element_size()))
+    k, v = fresh(k), fresh(v)
     out = torch.empty(b, n, h, q.shape[3], dtype=q.dtype, device=q.device).transpose(1, 2)
     kind = torch.promote_types(q.dtype, torch.float32)
     maps = torch.empty(b if with_map else 0, n, n, dtype=kind, device=q.device)
+    head_maps = torch.empty(b if with_heads else 0, h, n, n, dtype=kind, device=q.device)
+    step = images_per_slab(q)
     for start in range(0, b, step):
         part = slice(start, start + step)
         scores = (q[part] * scale) @ k[part].transpose(-2, -1)
         if bias is not None:
             scores += bias[part]
-        share = scores.softmax(-1, dtype=kind if with_map else None)
+        share = scores.softmax(-1, dtype=kind if with_map or with_heads else None)
         if with_map:
             torch.mean(share, 1, out=maps[part])
+        if with_heads:
+            head_maps[part] = share
         out[part] = share.to(v.dtype) @ v[part]
-    return out, maps
+    return out, maps, head_maps
+
+
+def fresh(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+    """Below `SHORT` tokens on CPU (one image) in its own memory, aligned alike for all images."""
+    return x.contiguous() if x.device.type == "cpu" and x.shape[2] < SHORT else x
+
+
+def images_per_slab(q: Float[Tensor, "b h n d"]) -> int:
+    """How many images' scores are held at once."""
+    _, h, n, _ = q.shape
+    limit = SLAB_BYTES.get(q.device.type, SLAB_BYTES["cuda"])
+    return max(1, limit // (h * n * n * q.element_size()))

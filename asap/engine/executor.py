@@ -1,5 +1,6 @@
 """Runs a backbone's blocks with a method: the backbone's layers, the method's decisions."""
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,9 @@ from asap.backbones.families import trunk_of
 from asap.core.macs import backbone_macs
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
+from asap.engine.narrow import head_maps, kept_products, slabs
 from asap.engine.regroup import plan, regroup
-from asap.methods.base import Decision, Method, Site
+from asap.methods.base import Decision, Method, Need, Site
 from asap.tokens import Ragged, Run, Trace, pack
 
 
@@ -99,38 +101,90 @@ class ReducedViT(nn.Module):
         self._count(index, now)
         hidden = rowwise(block.norm1, now.batch.rows)
         heads = _heads(block, hidden)
-        attended = attend(
-            heads, now.batch, now.runs, acts and "attention" in self.method.needs,
-            self.method.proportional_attention, self.eager or not block.attn.fused_attn,
-        )  # fmt: skip
-        _add(now, block.drop_path1(block.ls1(_project(block, hidden, attended.rows))))
+        fused = block.attn.fused_attn and not self.eager
+        if acts and self.method.position == "in_attention":
+            rows, hidden = self._narrow(index, now, heads, hidden, fused)
+        else:
+            wanted = self.method.needs if acts else frozenset()
+            attended = self._attend(now, now.runs, heads, fused, wanted)
+            rows = attended.rows
+        _add(now, block.drop_path1(block.ls1(_project(block, hidden, rows))))
         if acts and self.method.position == "after_attention":
             self._reduce(index, now, heads, attended)
         _add(now, block.drop_path2(block.ls2(_mlp(block, now.batch.rows))))
         if acts and self.method.position == "after_block":
             self._reduce(index, now, heads, attended)
 
+    def _attend(
+        self, now: _Pass, runs: list[Run], heads: Heads, fused: bool, wanted: Set[Need]
+    ) -> Attended:
+        proportional = self.method.proportional_attention
+        return attend(heads, now.batch, runs, wanted, proportional, eager=not fused)
+
+    def _narrow(
+        self, index: int, now: _Pass, heads: Heads, hidden: Tensor, fused: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Attention whose queries the method thins out: the rows left of it and of `hidden`."""
+        outputs, decisions = [], []
+        for run in now.runs:
+            if not run.watched:
+                outputs.append(self._attend(now, [run], heads, fused, frozenset()).rows)
+                continue
+            for slab in slabs(heads, run):
+                maps = head_maps(heads, now.batch, slab, self.method)
+                mean = maps.mean(1) if "attention" in self.method.needs else None
+                decision = self._ask(index, slab, now, heads, mean, maps)
+                outputs.append(kept_products(maps, heads, slab, decision))
+                decisions.append((slab, decision))
+        attended, source = torch.cat(outputs), self._apply(now, decisions)
+        return (attended, hidden) if source is None else (attended[source], hidden[source])
+
     def _reduce(
         self, index: int, now: _Pass, heads: Heads | None, attended: Attended | None
     ) -> None:
-        """Ask the method about every watched run, note what it says, apply it."""
+        """Ask the method about every watched run and apply what it says."""
         decisions = []
         for run in now.runs:
-            if not run.watched:
-                continue
-            with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
-                decision = self.method.decide(self._site(index, run, now, heads, attended))
-            if decision is not None:
-                decisions.append((run, decision))
-                _note(index, run, decision, now.trace)
-        moves = plan(now.batch, decisions)
-        if moves is not None:
-            now.batch, averaged = regroup(now.batch, moves, now.trace)
-            now.trace.macs_method += averaged * now.batch.rows.shape[1]
-            now.runs = list(now.batch.runs())
+            if run.watched:
+                mean = attended.maps.get(run) if attended else None
+                each = attended.head_maps.get(run) if attended else None
+                decisions.append((run, self._ask(index, run, now, heads, mean, each)))
+        self._apply(now, decisions)
+
+    def _ask(
+        self,
+        index: int,
+        run: Run,
+        now: _Pass,
+        heads: Heads | None,
+        mean: Tensor | None,
+        each: Tensor | None,
+    ) -> Decision | None:
+        """The method's decision about a run, its notes in the trace."""
+        with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
+            decision = self.method.decide(self._site(index, run, now, heads, mean, each))
+        if decision is not None:
+            _note(index, run, decision, now.trace)
+        return decision
+
+    def _apply(self, now: _Pass, decisions: list[tuple[Run, Decision | None]]) -> Tensor | None:
+        """Regroup the batch; the old row of every new one, None if nothing changes."""
+        moves = plan(now.batch, [(run, d) for run, d in decisions if d is not None])
+        if moves is None:
+            return None
+        now.batch, averaged, source = regroup(now.batch, moves, now.trace)
+        now.trace.macs_method += averaged * now.batch.rows.shape[1]
+        now.runs = list(now.batch.runs())
+        return source
 
     def _site(
-        self, index: int, run: Run, now: _Pass, heads: Heads | None, attended: Attended | None
+        self,
+        index: int,
+        run: Run,
+        now: _Pass,
+        heads: Heads | None,
+        mean: Tensor | None,
+        each: Tensor | None,
     ) -> Site:
         rows, sizes = now.batch.rows[run.rows], now.batch.sizes[run.rows]
         needs = self.method.needs
@@ -141,7 +195,8 @@ class ReducedViT(nn.Module):
             sizes=sizes.view(len(run.images), run.length),
             images=torch.tensor(run.images, device=rows.device),
             image_ids=None if now.image_ids is None else [now.image_ids[i] for i in run.images],
-            attention=attended.maps.get(run) if attended else None,
+            attention=mean,
+            attention_heads=each if "attention_heads" in needs else None,
             keys=split(heads.k, run) if heads and "keys" in needs else None,
             values=split(heads.v, run) if heads and "values" in needs else None,
             state=now.state,

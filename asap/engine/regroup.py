@@ -54,8 +54,10 @@ def _places(batch: Ragged) -> Int[Tensor, "total"]:
     return torch.arange(len(batch.rows), device=device) - starts
 
 
-def regroup(batch: Ragged, moves: Plan, trace: Trace) -> tuple[Ragged, Int[Tensor, "images"]]:
-    """The batch after the plan, and per image of the batch how many rows were averaged.
+def regroup(
+    batch: Ragged, moves: Plan, trace: Trace
+) -> tuple[Ragged, Int[Tensor, "images"], Int[Tensor, "new"]]:
+    """The batch after the plan; per image how many rows were averaged; every new row's old row.
 
     Watched images come first, the others follow by length. A token with weight 1 and no partner is
     copied bit for bit; averages are taken in at least float32. Updates the trace's assignment.
@@ -87,7 +89,7 @@ def regroup(batch: Ragged, moves: Plan, trace: Trace) -> tuple[Ragged, Int[Tenso
         watched=watched,
         merged=merged,
     )
-    return after, averaged
+    return after, averaged, source
 
 
 def _order(batch: Ragged, moves: Plan) -> list[int]:

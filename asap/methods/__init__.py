@@ -1,6 +1,7 @@
 """The methods. A config's `name` is a module of this package, or the dotted path of another."""
 
 from asap.methods.asap import Asap
+from asap.methods.ats import ATS
 from asap.methods.base import Anatomy, Decision, Method, Site
 from asap.methods.dense import Dense
 from asap.methods.dynamicvit import DynamicViT
@@ -9,8 +10,9 @@ from asap.methods.find import build, find
 from asap.methods.ppt import PPT
 from asap.methods.random_drop import RandomDrop
 from asap.methods.tome import ToMe
+from asap.methods.zero_tprune import ZeroTPrune
 
 __all__ = [
-    "PPT", "Anatomy", "Asap", "Decision", "Dense", "DynamicViT", "EViT", "Method", "RandomDrop",
-    "Site", "ToMe", "build", "find",
+    "ATS", "PPT", "Anatomy", "Asap", "Decision", "Dense", "DynamicViT", "EViT", "Method",
+    "RandomDrop", "Site", "ToMe", "ZeroTPrune", "build", "find",
 ]  # fmt: skip

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from asap.methods.knobs import Knob
 from asap.tokens import Anatomy
 
-Position = Literal["before_block", "after_attention", "after_block"]
-Need = Literal["attention", "keys", "values"]
+Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
+Need = Literal["attention", "attention_heads", "keys", "values"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class Site:
     """b images with n tokens each, at one block.
 
     `tokens` (b, n, dim); `sizes` (b, n): patches each token stands for; `attention` (b, n, n):
-    attention averaged over heads, rows sum to 1, in at least float32; `keys`, `values` (b, heads,
-    n, head_dim). What a method does not need is None. `images` are indices into the batch,
-    `image_ids` the images' names for random draws, `state` whatever `Method.start` returned.
+    attention averaged over heads, rows sum to 1, in at least float32; `attention_heads` (b, heads,
+    n, n): before averaging; `keys`, `values` (b, heads, n, head_dim). What a method does not need
+    is None. `images` are indices into the batch, `image_ids` the images' names for random draws,
+    `state` whatever `Method.start` returned.
     """
 
     anatomy: Anatomy
@@ -40,6 +41,7 @@ class Site:
     images: Int[Tensor, "b"]
     image_ids: Sequence[int] | None = None
     attention: Float[Tensor, "b n n"] | None = None
+    attention_heads: Float[Tensor, "b heads n n"] | None = None
     keys: Float[Tensor, "b heads n d"] | None = None
     values: Float[Tensor, "b heads n d"] | None = None
     state: Any = None
@@ -62,7 +64,8 @@ class Decision:
     image. `reduced` (b,): the images concerned, all where None; the others stay as they are. With
     `final`, the reduced images are not shown to the method again. `macs` (b,) or one number: the
     method's own work at this site, averaging not included (the engine counts that).
-    `notes`: trace entries, (b,) each.
+    `notes`: trace entries, (b,) each. At position "in_attention" tokens can be dropped and put in
+    another order, not averaged.
     """
 
     target: Int[Tensor, "b n"] | None = None
@@ -89,8 +92,9 @@ class Method:
     same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
     # without annotations, so that a method may make them options of its own, in its own order
     extension = False  # these options are none of a paper's: tables mark the row
-    position = "after_attention"
+    position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
+    softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:
         """Raise ValueError for an option of the wrong kind; subclasses add their ranges."""
