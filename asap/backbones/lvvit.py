@@ -8,12 +8,12 @@ halved, whichever way it goes. Written from a public description of the architec
 checkpoint's keys; the released file itself was not available to check.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import LayerNorm
+from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -99,7 +99,7 @@ class LVViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, embed_dim))
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, qkv_bias=False, norm_layer=_norm)
+            Block(embed_dim, num_heads, mlp_ratio, qkv_bias=False, norm_layer=cast(Any, _norm))
             for _ in range(depth)
         )
         self.norm = _norm(embed_dim)
@@ -131,7 +131,7 @@ def _norm(width: int, **options: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def _initialise(model: LVViT) -> None:
+def _initialise(model: Any) -> None:
     """Small random weights, as the released layout is initialised, then halved branches."""
     for token in (model.cls_token, model.pos_embed):
         nn.init.trunc_normal_(token, std=0.02)
@@ -145,7 +145,7 @@ def _initialise(model: LVViT) -> None:
             layer.weight /= SKIP
 
 
-def _halved_keys(model: nn.Module, prefix: str) -> list[str]:
+def _halved_keys(model: Any, prefix: str) -> list[str]:
     return [f"{prefix}blocks.{i}.{name}" for i in range(len(model.blocks)) for name in HALVED]
 
 
@@ -164,7 +164,7 @@ def _halve(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> Non
 
 def lvvit_s(**model_args: Any) -> LVViT:
     """LV-ViT-S: 16 blocks, width 384, 6 heads, 26.2 million parameters."""
-    model = LVViT(**model_args)
+    model: Any = LVViT(**model_args)
     size = model.patch_embed.img_size
     model.pretrained_cfg = {
         "architecture": "lvvit_s", "num_classes": model.num_classes,
@@ -178,7 +178,7 @@ class LVViTTrunk(Trunk):
 
     models = (LVViT,)
 
-    def _check(self, backbone: nn.Module) -> None:
+    def _check(self, backbone: Any) -> None:
         accept("patch embedding", backbone.patch_embed, (Stem,))
 
     def _embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class Trunk(ABC):
         self.cost = self._cost()
 
     @abstractmethod
-    def _check(self, backbone: nn.Module) -> None:
+    def _check(self, backbone: Any) -> None:
         """Raise ValueError for an embedding or a head that this family does not support."""
 
     @abstractmethod

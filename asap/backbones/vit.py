@@ -1,10 +1,12 @@
 """timm's plain ViTs: embedding, prefix tokens and the heads that timm gives them."""
 
+from typing import Any
+
 from jaxtyping import Float
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from asap.backbones.trunk import Trunk, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
@@ -20,7 +22,7 @@ class ViTTrunk(Trunk):
 
     models = (VisionTransformer, VisionTransformerDistilled)
 
-    def _check(self, backbone: nn.Module) -> None:
+    def _check(self, backbone: Any) -> None:
         accept("patch embedding", backbone.patch_embed, EMBEDDINGS)
         if getattr(backbone, "pool_include_prefix", False):
             raise ValueError("pool_include_prefix=True is not supported: prefix tokens stay apart")

@@ -62,6 +62,7 @@ class Bench:
         """
         model = ReducedViT(self.backbone, method)
         costs, correct = np.empty(0, dtype=np.int64), 0
+        saved = np.empty(0)
         for start, stop in self._steps(1 if method.same_cost else FIRST):
             more, right = self._run(model, start, stop)
             costs, correct = np.concatenate([costs, more]), correct + right

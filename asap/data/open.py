@@ -32,7 +32,7 @@ def open_data(
         count = images if limit is None else min(limit, images)
         return DigitScenes(split, count, seed, transform, patch_grid)
     if name == "imagenet" and split == "train":
-        return take(ImageNetTraining(path, transform), limit)
+        return take(cast(DataSet, ImageNetTraining(path, transform)), limit)
     if name in NAMES and split != "evaluation":
         raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
     if name == "imagenet":

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from asap.backbones.families import trunk_of
@@ -94,14 +93,14 @@ class ReducedViT(nn.Module):
         state = self.method.start(anatomy, len(images), batch.sizes)
         return _Pass(batch, trace, state, ids, list(batch.runs()))
 
-    def _block(self, index: int, block: Block, now: _Pass) -> None:
+    def _block(self, index: int, block: Any, now: _Pass) -> None:
         acts = now.batch.watched > 0 and self.method.acts_in(index, self.trunk.anatomy.depth)
         if acts and self.method.position == "before_block":
             self._reduce(index, now, None, None)
         self._count(index, now)
         hidden = rowwise(block.norm1, now.batch.rows)
         heads = _heads(block, hidden)
-        fused = block.attn.fused_attn and not self.eager
+        fused, attended = block.attn.fused_attn and not self.eager, None
         if acts and self.method.position == "in_attention":
             rows, hidden = self._narrow(index, now, heads, hidden, fused)
         else:
@@ -136,7 +135,7 @@ class ReducedViT(nn.Module):
                 decision = self._ask(index, slab, now, heads, mean, maps)
                 outputs.append(kept_products(maps, heads, slab, decision))
                 decisions.append((slab, decision))
-        attended, source = torch.cat(outputs), self._apply(now, decisions)
+        attended, source = torch.cat(outputs), self._regroup(now, decisions)
         return (attended, hidden) if source is None else (attended[source], hidden[source])
 
     def _reduce(
@@ -149,7 +148,7 @@ class ReducedViT(nn.Module):
                 mean = attended.maps.get(run) if attended else None
                 each = attended.head_maps.get(run) if attended else None
                 decisions.append((run, self._ask(index, run, now, heads, mean, each)))
-        self._apply(now, decisions)
+        self._regroup(now, decisions)
 
     def _ask(
         self,
@@ -167,7 +166,7 @@ class ReducedViT(nn.Module):
             _note(index, run, decision, now.trace)
         return decision
 
-    def _apply(self, now: _Pass, decisions: list[tuple[Run, Decision | None]]) -> Tensor | None:
+    def _regroup(self, now: _Pass, decisions: list[tuple[Run, Decision | None]]) -> Tensor | None:
         """Regroup the batch; the old row of every new one, None if nothing changes."""
         moves = plan(now.batch, [(run, d) for run, d in decisions if d is not None])
         if moves is None:
@@ -212,14 +211,14 @@ class ReducedViT(nn.Module):
         now.trace.macs_backbone = torch.from_numpy(macs)
 
 
-def _heads(block: Block, hidden: Tensor) -> Heads:
+def _heads(block: Any, hidden: Tensor) -> Heads:
     attn = block.attn
     qkv = rowwise(attn.qkv, hidden).view(len(hidden), 3, attn.num_heads, attn.head_dim)
     q, k, v = qkv.unbind(1)
     return Heads(attn.q_norm(q), attn.k_norm(k), v, attn.scale)
 
 
-def _project(block: Block, hidden: Tensor, attended: Tensor) -> Tensor:
+def _project(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     attn = block.attn
     x = attn.norm(attended)
     if attn.gate is not None:
@@ -227,7 +226,7 @@ def _project(block: Block, hidden: Tensor, attended: Tensor) -> Tensor:
     return attn.proj_drop(rowwise(attn.proj, x))
 
 
-def _mlp(block: Block, rows: Tensor) -> Tensor:
+def _mlp(block: Any, rows: Tensor) -> Tensor:
     return rowwise(lambda x: block.mlp(block.norm2(x)), rows)
 
 

@@ -27,9 +27,9 @@ class ATS(Method):
         Several points can hit the same patch, so this is an upper bound of the patches kept.
     blocks: indices, from 0, of the blocks that sample; None = 3 to the last. Empty = no reduction.
 
-    Evidence: these rules agreed with the authors' code on single images. Deviations: in a batch that
-    code pads all images to the longest and lets the padding into the cumulative scores, here every
-    image is on its own; it needs as many samples as patches, here any number works, as the paper
+    Evidence: these rules agreed with the authors' code on single images. Deviations: in a batch
+    that code pads all images to the longest and lets the padding into the cumulative scores; here
+    every image is on its own. It needs as many samples as patches, here any number works, as the paper
     describes. Ours, as no source says: prefix tokens other than the class token (distillation,
     registers) always stay and are not scored; a single sampling point takes the best token; a lone
     patch stays.

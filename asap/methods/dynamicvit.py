@@ -94,10 +94,11 @@ class DynamicViT(Method):
     def kept(self, anatomy: Anatomy) -> dict[int, int]:
         """Patches left, by block."""
         blocks = stage_blocks(self.blocks, anatomy.depth)
-        if isinstance(self.keep_rate, tuple):
-            shares = tuple(accumulate(self.keep_rate, mul))
+        rate: Any = self.keep_rate
+        if isinstance(rate, tuple):
+            shares = tuple(accumulate(rate, mul))
         else:
-            shares = tuple(self.keep_rate ** (i + 1) for i in range(len(blocks)))
+            shares = tuple(rate ** (i + 1) for i in range(len(blocks)))
         return {b: int(anatomy.patches * s) for b, s in zip(blocks, shares, strict=True)}
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Weights:
