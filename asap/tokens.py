@@ -77,7 +77,8 @@ class Ragged:
 def pack(tokens: Float[Tensor, "b n dim"]) -> Ragged:
     """A batch of equal length, packed; every image watched, every size 1."""
     b, n, dim = tokens.shape
-    rows = tokens.reshape(b * n, dim)
+    # a single image can come transposed in memory, which changes the bits of later sums
+    rows = tokens.reshape(b * n, dim).contiguous()
     kind = torch.float64 if rows.dtype == torch.float64 else torch.float32
     sizes = torch.ones(b * n, dtype=kind, device=rows.device)
     return Ragged(rows, sizes, (n,) * b, tuple(range(b)), b)

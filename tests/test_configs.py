@@ -38,7 +38,9 @@ def test_a_method_config_has_the_class_defaults(name: str) -> None:
     config = read_method(name)
     for option in fields(find(name)):
         if option.default is not MISSING:
-            assert config[option.name] == option.default, option.name
+            listed = config[option.name]
+            listed = tuple(listed) if isinstance(listed, list) else listed
+            assert listed == option.default, option.name
 
 
 @pytest.mark.parametrize("name", choices("experiment"))

@@ -71,7 +71,7 @@ def reference_dynamicvit(
         assignment=out.assignment.tolist(),
         tokens=out.tokens,
         margin=min(stages.margins, default=math.inf),
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp),
+        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
         macs_method=stages.macs,
     )
 

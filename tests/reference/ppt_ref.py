@@ -62,7 +62,7 @@ def reference_ppt(
         pooled=stages.pooled,
         variances=stages.variances,
         margin=min(stages.margins, default=math.inf),
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp),
+        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
         macs_method=stages.macs,
     )
 

@@ -67,7 +67,7 @@ def reference_zero_tprune(
         assignment=out.assignment.tolist(),
         tokens=out.tokens,
         margin=min(pruner.margins, default=math.inf),
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp),
+        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
         macs_method=pruner.macs,
     )
 
