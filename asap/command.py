@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
@@ -120,6 +120,8 @@ def _keys() -> list[str]:
 def _plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise RequestError(f"{error.full_key} is missing: give {error.full_key}=...") from None
     except OmegaConfBaseException as error:
         raise RequestError(one_line(error)) from None
     assert isinstance(plain, dict)

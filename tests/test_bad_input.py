@@ -154,7 +154,6 @@ def test_the_default_runs(cli):
         ("method.max_block=13", ["max_block=13", "at most 12", "'digits_vit'"]),
         ("method.anchor=skin", ["anchor='skin'", "sink, mass, random"]),
         ("method=tome method.r=-1", ["r=-1", "'tome'"]),
-        ("method=tome method.r=[1,a]", ["'tome'", "'a'"]),
         ("method=random_drop method.keep=0", ["keep=0.0", "(0, 1]"]),
         ("method=random_drop method.block=40", ["block=40", "below 12"]),
         ("precision=fp8", ["'fp8'", "bf16"]),

@@ -84,7 +84,8 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
     except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
     except TypeError as error:  # from comparing an option of the wrong kind; it names no option
-        raise RequestError(f"method {name!r} with {dict(options)}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise RequestError(f"method {name!r} with {dict(options)}: {reason}") from None
 
 
 def _plain(value: Any, declared: Any) -> Any:
