@@ -61,12 +61,11 @@ class Bench:
         Left early, without an accuracy, once the cost is clearly outside the window of `budget`.
         """
         model = ReducedViT(self.backbone, method)
-        costs, correct = np.empty(0, dtype=np.int64), 0
-        saved = np.empty(0)
+        saved, correct = np.empty(0), 0
         for start, stop in self._steps(1 if method.same_cost else FIRST):
-            more, right = self._run(model, start, stop)
-            costs, correct = np.concatenate([costs, more]), correct + right
-            saved = 100 * (costs / self.dense_macs - 1)
+            costs, right = self._run(model, start, stop)
+            saved = np.concatenate([saved, 100 * (costs / self.dense_macs - 1)])
+            correct += right
             if budget and stop < len(self) and self._outside(saved, method.same_cost, budget):
                 return float(saved.mean()), None, stop
         return float(saved.mean()), 100 * correct / len(self), len(self)
