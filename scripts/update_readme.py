@@ -1,6 +1,6 @@
 """Put the demo's recorded table and the example's code into README.md, between their markers.
 
-python scripts/update_readme.py results/tables/demo.csv
+python scripts/update_readme.py results/bench/cpu/demo.csv
 """
 
 import argparse
