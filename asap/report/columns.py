@@ -10,6 +10,7 @@ from asap.report.render import Column
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
 PUBLISHED, SPEED, TOKENS = "published in the paper", "images per second", "tokens and sinks"
+NAMED = "in the paper"
 
 Values = Mapping[str, Any]
 Text = Callable[[Values], str | None]
@@ -33,7 +34,8 @@ def number(key: str, spec: str) -> Text:
 
 def columns(gmacs: float) -> tuple[Column, ...]:
     """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs."""
-    return (*_identity(), *_form(), *_ours(_decimals(gmacs)), *_published(), *_speed(), *_tokens())
+    ours = (*_form(), *_ours(_decimals(gmacs)), _named())
+    return (*_identity(), *ours, *_published(), *_speed(), *_tokens())
 
 
 def csv_keys(shown: Sequence[Column]) -> tuple[str, ...]:
@@ -46,6 +48,10 @@ def _identity() -> list[Column]:
         Column("Model", ROW, ("model",), number("model", ""), left=True),
         Column("Method", ROW, ("method",), number("method", ""), left=True),
     ]
+
+
+def _named() -> Column:
+    return Column("row of\nthe paper", NAMED, ("paper_row",), number("paper_row", ""), left=True)
 
 
 def _form() -> list[Column]:

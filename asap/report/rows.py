@@ -30,7 +30,7 @@ def make_row(cell: CellResult, backbone: str, dense: CellResult | None, has_spee
     row = Row()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
     row.values |= {"method": cell.label, "extension": int(cell.ours), "dense": int(cell.is_dense)}
-    row.values["key"] = cell.key
+    row.values |= {"key": cell.key, "paper_row": cell.paper_method}
     if cell.ours:
         row.note("An extension of ours; the paper has no such method.", "method")
     if cell.note:

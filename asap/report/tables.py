@@ -56,7 +56,8 @@ def parts(table: Table) -> tuple[Table, ...]:
     backbone; speed, tokens and sinks. The caption stands above the first, the remarks below the
     last.
     """
-    first = table.select("Accuracy and cost", (ROW, layout.FORM, layout.PAIRED, layout.COST))
+    shown = (ROW, layout.FORM, layout.PAIRED, layout.COST, layout.NAMED)
+    first = table.select("Accuracy and cost", shown)
     paper_too = table.select("Beside the paper", (ROW, layout.FORM, layout.PUBLISHED))
     last = table.select("Speed, tokens and sinks", (ROW, layout.SPEED, layout.TOKENS))
     in_paper = any(column.group == layout.PUBLISHED for column in table.columns)
@@ -170,7 +171,7 @@ def _setting(record: Mapping[str, Any]) -> str:
 def _without_undefined(table: Table, in_paper: bool) -> Table:
     """Leave out of the shown columns (not of the CSV) what the data or the paper cannot have."""
     published = {k for c in table.columns if c.group == layout.PUBLISHED for k in c.keys}
-    hidden = set() if in_paper else published
+    hidden = {"paper_row"} if in_paper else published  # its numbers say which row it is
     remarks = table.remarks
     masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]
     if masks and all(value is None for value in masks):
