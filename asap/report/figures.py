@@ -22,14 +22,14 @@ from asap.report.labels import place_labels
 from asap.report.paper import paper_model
 from asap.report.result import CellResult
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "asap",
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_INK, _FAINT, _RIGHT, _WRONG = "#1f2933", "#7b8794", "#1f7a4d", "#b42318"
+INK, FAINT, RIGHT, WRONG = "#1f2933", "#7b8794", "#1f7a4d", "#b42318"
 _ASAP, _OTHER = "#c2410c", "#2563a8"
 _COLUMNS = ("input", "CLS row of the walk", "distance to the sink", "clusters", "kept tokens")
 
@@ -67,7 +67,7 @@ def scene_panels(panels: Sequence[Panel], path: Path) -> list[Path]:
         raise ValueError("panels=[]: expected at least one image to draw")
     highest = max((int(p.cluster.max()) for p in panels if p.stop_block), default=1)
     colours = _cluster_colours(max(2, highest + 1))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 2.32 * len(panels) + 1.0
         figure = Figure(figsize=(10.6, height), dpi=150)
         FigureCanvasAgg(figure)
@@ -76,9 +76,9 @@ def scene_panels(panels: Sequence[Panel], path: Path) -> list[Path]:
         for row, panel in zip(axes, panels, strict=True):
             _draw_row(list(row), panel, colours)
         for column, title in zip(axes[0], _COLUMNS, strict=True):
-            _above(column, title, 19, weight="bold", color=_INK)
+            _above(column, title, 19, weight="bold", color=INK)
         _legend(figure, colours, height)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def accuracy_vs_macs(results: Sequence[CellResult], path: Path) -> list[Path]:
@@ -91,7 +91,7 @@ def accuracy_vs_macs(results: Sequence[CellResult], path: Path) -> list[Path]:
     cells = [cell for cell in results if cell.accuracy is not None]
     if not cells:
         raise ValueError("no result has an accuracy record: there is nothing to draw")
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 4.8), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
@@ -108,7 +108,7 @@ def accuracy_vs_macs(results: Sequence[CellResult], path: Path) -> list[Path]:
         figure.canvas.draw()
         bars = [_bar(axes, cell, point) for cell, point in zip(cells, points, strict=True)]
         place_labels(axes, points, _texts(cells), [*bars, legend.get_window_extent()])
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> None:
@@ -117,9 +117,9 @@ def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> Non
     right = panel.label == panel.prediction
     row[0].imshow(panel.image)
     verdict = f"{panel.label}, predicted {panel.prediction}"
-    _above(row[0], verdict, 4, color=_RIGHT if right else _WRONG)
+    _above(row[0], verdict, 4, color=RIGHT if right else WRONG)
     if panel.stop_block == 0:  # halfway between the second and the last column
-        row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=_FAINT, size=13)
+        row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=FAINT, size=13)
         return
     _heat(row[1], panel, panel.mass, "magma")
     _heat(row[2], panel, panel.distance, "viridis", skip_sink=True)
@@ -127,9 +127,9 @@ def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> Non
     row[4].imshow(_darkened(panel))
     for axes in row[1:]:
         _mark_sink(axes, panel)
-    _above(row[1], f"reduced in block {panel.stop_block}", 4, color=_FAINT)
+    _above(row[1], f"reduced in block {panel.stop_block}", 4, color=FAINT)
     kept = f"{int(panel.kept.sum())} of {panel.kept.size} patches, {panel.tokens} tokens"
-    _above(row[4], kept, 4, color=_FAINT)
+    _above(row[4], kept, 4, color=FAINT)
 
 
 def _above(axes: Axes, text: str, points: int, **style: Any) -> None:
@@ -194,7 +194,7 @@ def _legend(figure: Figure, colours: ListedColormap, height: float) -> None:
     )
     text = "Ring: the sink. Maps: dark is low, bright is high, scaled per image. "
     text += "Darkened: pooled or dropped."
-    figure.text(0.5, 0.12 / height, text, ha="center", color=_FAINT, size=8)
+    figure.text(0.5, 0.12 / height, text, ha="center", color=FAINT, size=8)
 
 
 def _point(cell: CellResult) -> tuple[float, float]:
@@ -206,7 +206,7 @@ def _guides(axes: Axes, cells: Sequence[CellResult], points: Sequence[tuple[floa
     """A dashed line at the accuracy of each dense baseline."""
     for cell, (_, top1) in zip(cells, points, strict=True):
         if cell.is_dense:
-            axes.axhline(top1, color=_FAINT, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
+            axes.axhline(top1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
 
 
 def _draw_point(axes: Axes, cell: CellResult, point: tuple[float, float]) -> None:
@@ -230,7 +230,7 @@ def _draw_point(axes: Axes, cell: CellResult, point: tuple[float, float]) -> Non
 def _look(cell: CellResult) -> tuple[str, str, str, str]:
     """Kind of method, marker, colour, fill."""
     if cell.is_dense:
-        return "dense", "D", _INK, _INK
+        return "dense", "D", INK, INK
     if cell.ours:
         return "our extension", "o", _ASAP, "white"
     if cell.method["name"] == "asap":
@@ -261,7 +261,7 @@ def _bar(axes: Axes, cell: CellResult, point: tuple[float, float]) -> Bbox:
     return Bbox.from_extents(x - 4, y0 - 2, x + 4, y1 + 2)
 
 
-def _save(figure: Figure, path: Path) -> list[Path]:
+def save(figure: Figure, path: Path) -> list[Path]:
     """Write .svg and .png without a date or a version: equal input gives equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(suffix) for suffix in (".svg", ".png")]

@@ -110,7 +110,7 @@ def paired_difference(
 
     Raises RequestError if the frames are not over the same images with the same labels.
     """
-    reference, other = _matched(reference, other)
+    reference, other = matched(reference, other)
     before, after = hits(reference)[0], hits(other)[0]
     b, c, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
     groups = reference["cluster"].to_numpy() if clustered else np.arange(n)
@@ -159,7 +159,11 @@ def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) 
     }
 
 
-def _matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of two prediction frames by `id`, without images unreadable in either.
+
+    Raises RequestError if they are not over the same images with the same labels.
+    """
     for frame in (one, two):
         if not frame["id"].is_unique:
             raise RequestError("predictions hold an image twice: they cannot be compared by id")

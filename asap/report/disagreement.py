@@ -1,0 +1,62 @@
+"""Two records on the same images: what differs, how surely, and on which images."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from asap.report.result import CellResult
+from asap.report.statistics import PairedDifference, hits, matched, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`second` against `first`. images: those they predict differently, the surest first; columns
+    index, id, path, label, first and second (predicted classes), first_right, second_right and
+    sureness.
+    """
+
+    first: CellResult
+    second: CellResult
+    paired: PairedDifference
+    images: pd.DataFrame
+
+
+def compare(first: CellResult, second: CellResult) -> Comparison:
+    """Compare two accuracy results image by image.
+
+    Raises RequestError if they are not over the same images with the same labels, ValueError if one
+    has no predictions.
+    """
+    if first.predictions is None or second.predictions is None:
+        raise ValueError("both results need their predictions")
+    paired = paired_difference(
+        first.predictions, second.predictions, bool(first.measured["clustered"])
+    )
+    return Comparison(
+        first, second, paired, _disagreements(*matched(first.predictions, second.predictions))
+    )
+
+
+def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
+    """The images predicted differently. Sureness is the smaller of the two leads of a first class
+    over its second, in logits: high where both are sure, and one of them is wrong.
+    """
+    frame = one[["index", "id", "path", "label"]].reset_index(drop=True)
+    frame["first"], frame["second"] = _best(one), _best(two)
+    frame["first_right"], frame["second_right"] = hits(one)[0], hits(two)[0]
+    leads = pd.DataFrame({"one": _leads(one), "two": _leads(two)})
+    frame["sureness"] = leads.min(axis=1)
+    differing = frame[frame["first"] != frame["second"]]
+    return differing.sort_values(
+        ["sureness", "index"], ascending=[False, True], ignore_index=True, kind="stable"
+    )
+
+
+def _best(frame: pd.DataFrame) -> list[int]:
+    return [int(top[0]) for top in frame["top5"]]
+
+
+def _leads(frame: pd.DataFrame) -> list[float]:
+    """First logit minus second; infinite for a model of one class."""
+    tops = [list(logits) for logits in frame["top5_logits"]]
+    return [float(t[0]) - float(t[1]) if len(t) > 1 else float("inf") for t in tops]

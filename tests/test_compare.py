@@ -1,0 +1,124 @@
+"""Two records compared: which images they disagree on, by hand, and the command."""
+
+import json
+import logging
+
+import pandas as pd
+import pytest
+
+from asap.compare import main
+from asap.report.disagreement import compare
+from asap.report.result import CellResult
+
+
+def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
+    """Four images with labels 0, 1, 2 and 3."""
+    n = len(tops)
+    return pd.DataFrame(
+        {
+            "index": range(n), "id": [10, 11, 12, 13], "path": [f"{i}.png" for i in range(n)],
+            "label": range(n), "cluster": range(n), "top5": tops, "top5_logits": logits,
+            "error": [None] * n,
+        }
+    )  # fmt: skip
+
+
+def result(label: str, predictions: pd.DataFrame) -> CellResult:
+    record = {"label": label, "clustered": False}
+    return CellResult(label, None, False, record, predictions, None)  # type: ignore[arg-type]
+
+
+FIRST = frame([[0, 1], [1, 0], [2, 3], [0, 3]], [[5.0, 1], [4.0, 3.5], [9.0, 1], [2.0, 1]])
+SECOND = frame([[0, 1], [2, 1], [3, 2], [3, 0]], [[5.0, 1], [8.0, 1], [3.0, 0], [2.0, 1]])
+
+
+def test_disagreements_by_hand():
+    found = compare(result("one", FIRST), result("two", SECOND))
+    images = found.images
+    # leads of the differing images: (0.5, 7), (8, 3), (1, 1): the smaller one says how sure
+    assert images["path"].tolist() == ["2.png", "3.png", "1.png"]
+    assert images["sureness"].tolist() == [3.0, 1.0, 0.5]
+    assert images[["label", "first", "second"]].to_numpy().tolist() == [
+        [2, 2, 3], [3, 0, 3], [1, 1, 2],
+    ]  # fmt: skip
+    assert images["first_right"].tolist() == [True, False, True]
+    assert images["second_right"].tolist() == [False, True, False]
+    assert (found.paired.b, found.paired.c, found.paired.n) == (2, 1, 4)
+    assert found.paired.difference == -25.0
+
+
+def test_the_order_of_a_frame_does_not_matter():
+    shuffled = SECOND.iloc[[3, 1, 0, 2]].reset_index(drop=True)
+    one = compare(result("one", FIRST), result("two", SECOND)).images
+    pd.testing.assert_frame_equal(
+        one, compare(result("one", FIRST), result("two", shuffled)).images
+    )
+
+
+def test_equal_predictions_disagree_nowhere():
+    assert compare(result("one", FIRST), result("one", FIRST)).images.empty
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two real records on twelve scenes."""
+    from asap.methods.find import names
+    from asap.runner import run
+    from asap.runs.configs import read_method
+    from asap.runs.spec import read_spec
+
+    assert "dense" in names()
+    folder = tmp_path_factory.mktemp("compare")
+    config = {
+        "backbone": {"name": "digits_vit", "weights": "random"},
+        "data": {"name": "digits", "images": 12},
+        "rows": [{"method": "dense"}, {"method": "random_drop", "with": {"keep": 0.1, "block": 1}}],
+        "results": str(folder), "device": "cpu",
+    }  # fmt: skip
+    run(read_spec(config, lambda name: read_method(name, [])))
+    return folder
+
+
+@pytest.fixture
+def said(monkeypatch, caplog):
+    """What the command logs, line by line, whatever an earlier test did with the log's handlers."""
+    monkeypatch.setattr("asap.compare.set_up_logging", lambda: None)
+    monkeypatch.setattr(logging.getLogger("asap"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="asap")
+    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+def keys(results) -> dict[str, str]:
+    records = [json.loads(p.read_text()) for p in results.glob("runs/*/accuracy.json")]
+    return {record["method"]["name"]: record["key"] for record in records}
+
+
+def test_the_command_lists_compares_and_draws(results, said):
+    assert main(["--results", str(results)]) == 0
+    key = keys(results)
+    listed = said()
+    assert all(name in listed for name in key.values())
+    assert main([key["dense"][:8], key["random_drop"][:8], "--results", str(results)]) == 0
+    assert "second - first:" in said() and "McNemar's exact p" in said()
+    stem = f"compare-{key['dense']}-{key['random_drop']}"
+    drawn = {p.name for p in (results / "figures").glob("compare-*")}
+    differing = "different predictions on 0 images" not in said()
+    assert drawn == ({f"{stem}.png", f"{stem}.svg"} if differing else set())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["zz", "zz"], "no record with a key that begins with 'zz'"),
+        (["", ""], "2 records with a key that begins with ''"),
+    ],
+)
+def test_a_wrong_key_is_one_line(results, said, given, message):
+    assert main([*given, "--results", str(results)]) == 2
+    (line,) = said().splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_no_records_is_one_line(tmp_path, said):
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "run an experiment first" in said()
