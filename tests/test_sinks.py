@@ -7,10 +7,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import wandb_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asap.report import tensorboard, wandb
+from asap.report.examples import Example
 from asap.report.figures import Panel, accuracy_vs_macs, scene_panels
 from asap.report.labels import place_labels
 from asap.report.result import CellResult, curves, scalars
@@ -63,8 +65,21 @@ def quiet_wandb(monkeypatch, tmp_path):
     return tmp_path / "dashboards"
 
 
-def log(result, mode, folder):
-    return wandb.log_cell(result, {"method": {"r": 4}}, mode, "asap", None, "demo", folder)
+def log(result, mode, folder, **more):
+    target = wandb.Target(mode, "asap", None, "demo", folder)
+    return wandb.log_cell(result, {"method": "tome", "r": 4}, target, **more)
+
+
+def read_when_complete(folder, key, complete):
+    """The only run of a key, once W&B's own process has written what `complete` waits for."""
+    deadline = time.monotonic() + 30
+    while True:
+        (file,) = folder.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
+        run = wandb_file.read(file)
+        if complete(run):
+            return run
+        assert time.monotonic() < deadline, f"not complete: {run}"
+        time.sleep(0.05)
 
 
 def test_scalars_and_curves_by_hand():
@@ -85,15 +100,46 @@ def test_curves_of_a_method_without_mass():
     assert scalars(result) == {}
 
 
-def test_wandb_offline_writes_the_run(quiet_wandb):
-    assert log(cell(), "offline", quiet_wandb)
-    (file,) = quiet_wandb.glob("wandb/offline-run-*-00c0ffee00c0ffee/run-00c0ffee00c0ffee.wandb")
-    expected = (b"top1", b"80.0", b"block/tokens", b"block/mass", b"demo", b"digits_vit")
-    deadline = time.monotonic() + 30  # W&B's own process completes the file a moment later
-    while missing := [word for word in expected if word not in file.read_bytes()]:
-        assert time.monotonic() < deadline, f"not in the run's file: {missing}"
-        time.sleep(0.05)
-    assert log(cell(), "offline", quiet_wandb)  # again: a second run folder of the same id
+def example():
+    picture = np.zeros((4, 6, 3), np.uint8)
+    return Example({"input": picture, "sink": picture}, "seven", "one", 5, 3, 20)
+
+
+def test_wandb_offline_reads_back(quiet_wandb, tmp_path):
+    record = tmp_path / "record"
+    record.mkdir()
+    (record / "accuracy.json").write_text("{}")
+    key = "00c0ffee00c0ffee"
+    assert log(cell(), "offline", quiet_wandb, record=record, examples=[example(), example()])
+    run = read_when_complete(quiet_wandb, key, lambda r: "top1" in r["summary"] and r["artifacts"])
+    assert run["run"] == {
+        "id": key, "group": "demo", "job_type": "eval", "name": "ToMe digits_vit",
+        "tags": ["digits_vit", "tome", "float32"],
+    }  # fmt: skip
+    assert {k: run["config"][k] for k in ("method", "r")} == {"method": "tome", "r": 4}
+    expected = {"top1": 80.0, "gmacs": 1.75, "images_per_s": 321.0, "ratio_fused": 1.25}
+    assert {k: run["summary"][k] for k in expected} == expected
+    rows = [row for row in run["history"] if "block" in row]
+    tokens = {row["block"]: row["block/tokens"] for row in rows if "block/tokens" in row}
+    mass = {row["block"]: row["block/mass"] for row in rows if "block/mass" in row}
+    assert tokens == {1: 65.0, 2: 40.0, 3: 15.0}
+    assert mass == {1: 1.5, 2: 3.0}
+    shape = run["summary"]["examples/nrows"], run["summary"]["examples/ncols"]
+    assert shape == (2, 7)
+    named = {a.name: a for a in run["artifacts"]}
+    (reference,) = named[f"record-{key}"].manifest.contents
+    assert reference.ref == (record / "accuracy.json").as_uri()
+
+
+def test_wandb_writes_a_run_once(quiet_wandb):
+    for _ in range(2):
+        assert log(cell(), "offline", quiet_wandb)
+    folders = quiet_wandb.glob("wandb/offline-run-*-00c0ffee00c0ffee")
+    assert len(list(folders)) == 1
+    assert log(cell(top1=81.0), "offline", quiet_wandb)  # another number is written again
+    folders = quiet_wandb.glob("wandb/offline-run-*-00c0ffee00c0ffee")
+    assert len(list(folders)) >= 1
+    assert len(list((quiet_wandb / "mirrored").iterdir())) == 1
 
 
 def test_wandb_disabled_writes_nothing(quiet_wandb):

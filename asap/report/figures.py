@@ -66,7 +66,7 @@ def scene_panels(panels: Sequence[Panel], path: Path) -> list[Path]:
     if not panels:
         raise ValueError("panels=[]: expected at least one image to draw")
     highest = max((int(p.cluster.max()) for p in panels if p.stop_block), default=1)
-    colours = _cluster_colours(max(2, highest + 1))
+    colours = cluster_colours(max(2, highest + 1))
     with mpl.rc_context(STYLE):
         height = 2.32 * len(panels) + 1.0
         figure = Figure(figsize=(10.6, height), dpi=150)
@@ -123,8 +123,8 @@ def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> Non
         return
     _heat(row[1], panel, panel.mass, "magma")
     _heat(row[2], panel, panel.distance, "viridis", skip_sink=True)
-    row[3].imshow(_on_pixels(panel.cluster, panel), cmap=colours, vmin=-0.5, vmax=colours.N - 0.5)
-    row[4].imshow(_darkened(panel))
+    row[3].imshow(on_pixels(panel.cluster, panel), cmap=colours, vmin=-0.5, vmax=colours.N - 0.5)
+    row[4].imshow(darkened(panel))
     for axes in row[1:]:
         _mark_sink(axes, panel)
     _above(row[1], f"reduced in block {panel.stop_block}", 4, color=FAINT)
@@ -149,18 +149,18 @@ def _heat(
     axes.imshow(panel.image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     others = np.delete(values, panel.sink) if skip_sink else values
     low, high = float(others.min()), float(others.max())
-    axes.imshow(_on_pixels(values, panel), cmap=colours, alpha=0.78, vmin=low, vmax=high)
+    axes.imshow(on_pixels(values, panel), cmap=colours, alpha=0.78, vmin=low, vmax=high)
 
 
-def _on_pixels(values: np.ndarray, panel: Panel) -> np.ndarray:
+def on_pixels(values: np.ndarray, panel: Panel) -> np.ndarray:
     """Values per patch (n_patches,) -> per pixel (H, W), whatever the sizes."""
     (down, across), (height, width) = panel.grid, panel.image.shape[:2]
     rows, columns = np.arange(height) * down // height, np.arange(width) * across // width
     return np.asarray(values).reshape(down, across)[rows[:, None], columns[None, :]]
 
 
-def _darkened(panel: Panel) -> np.ndarray:
-    kept = _on_pixels(panel.kept, panel)[..., None]
+def darkened(panel: Panel) -> np.ndarray:
+    kept = on_pixels(panel.kept, panel)[..., None]
     grey = panel.image.mean(axis=2, keepdims=True)
     return np.where(kept, panel.image, 0.25 * grey).astype(np.uint8)
 
@@ -175,7 +175,7 @@ def _mark_sink(axes: Axes, panel: Panel) -> None:
         axes.plot(*centre, "o", ms=9, mfc="none", mec=colour, mew=line)
 
 
-def _cluster_colours(n: int) -> ListedColormap:
+def cluster_colours(n: int) -> ListedColormap:
     """Grey for the cluster nearest to the sink, then light to dark with the distance."""
     ramp = mpl.colormaps["YlOrRd"](np.linspace(0.22, 0.92, n - 1))
     return ListedColormap(np.vstack([[0.78, 0.8, 0.82, 1.0], ramp]))

@@ -12,6 +12,9 @@ from asap.runs.record import AccuracyRecord, ThroughputRecord
 _SCALARS = ("n", "n_failed", "top1", "top5", "gmacs_backbone", "gmacs_method", "gmacs_sd")
 _SCALARS += ("gmacs_no_attention", "final_tokens_mean", "missed_share")
 _SCALARS += ("object_recall", "sink_on_object", "object_share")
+_RATIOS = ("ratio_fused", "ratio_eager")
+# Everything that `scalars` may give.
+SCALAR_NAMES = (*_SCALARS, "gmacs", "top1_lo", "top1_hi", "images_per_s", *_RATIOS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def scalars(cell: CellResult) -> dict[str, int | float]:
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
     if cell.throughput is not None:
         found["images_per_s"] = cell.throughput["images_per_s"]["median"]
-        for name in ("ratio_fused", "ratio_eager"):
+        for name in _RATIOS:
             if (ratio := cell.throughput[name]) is not None:
                 found[name] = ratio["median"]
     return found

@@ -1,14 +1,19 @@
 """Mirror a finished cell to Weights & Biases. The records on disk are the truth; this may fail.
 
 Called after the record is on disk. Whatever goes wrong here is one warning, never an exception: a
-dashboard cannot cost a result. Offline needs neither account nor network.
+dashboard cannot cost a result. Offline needs neither account nor network. What was mirrored is
+remembered (`<directory>/mirrored/<key>`) and not written again; delete that to write it again.
 """
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from asap.report.examples import Example
 from asap.report.result import CellResult, curves, scalars
 
 log = logging.getLogger(__name__)
@@ -18,25 +23,36 @@ _INIT_SECONDS = 30  # how long to wait for a server that does not answer
 _FINISH_SECONDS = 120  # how long an upload may hold up the next cell
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where runs go. directory: of W&B's files; group: what a sweep's runs share."""
+
+    mode: Mode
+    project: str
+    entity: str | None
+    group: str | None
+    directory: Path
+
+
 def log_cell(
     result: CellResult,
     config: Mapping[str, Any],
-    mode: Mode,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    directory: Path,
+    target: Target,
+    record: Path | None = None,
+    examples: Sequence[Example] = (),
 ) -> bool:
-    """Write one run: id = record key, job type eval, summary scalars, per-block curves.
+    """Write one run: id = record key, job type eval, summary scalars, per-block curves, a table of
+    `examples`, and an artifact that refers to the folder `record` without copying it.
 
-    Runs are kept under `directory`, completed by W&B's own process a moment after this returns.
-    True if it was written or nothing was asked for (disabled); False, after a warning, if it
-    failed.
+    The files are completed by W&B's own process a moment after this returns. True if it was written
+    now or before, or nothing was asked for (disabled); False, after a warning, if it failed.
     """
-    if mode == "disabled":
+    if target.mode == "disabled":
         return True
     try:
-        _log(result, config, mode, project, entity, group, directory)
+        if not _mirrored(result, config, target):
+            _log(result, config, target, record, examples)
+            _remember(result, config, target)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         log.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
@@ -47,38 +63,60 @@ def log_cell(
 def _log(
     result: CellResult,
     config: Mapping[str, Any],
-    mode: Mode,
-    project: str,
-    entity: str | None,
-    group: str | None,
-    directory: Path,
+    target: Target,
+    record: Path | None,
+    examples: Sequence[Example],
 ) -> None:
     import wandb
 
     if result.key is None:
         raise ValueError("there is no record")
-    if mode == "online" and not wandb.login(prompt=False, verify=False):
+    if target.mode == "online" and not wandb.login(prompt=False, verify=False):
         raise ValueError("no API key: set WANDB_API_KEY or run `wandb login`, or use mode=offline")
-    directory.mkdir(parents=True, exist_ok=True)
+    target.directory.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         id=result.key,
-        resume="allow" if mode == "online" else None,
+        resume="allow" if target.mode == "online" else None,
         name=f"{result.label} {result.backbone}",
-        project=project,
-        entity=entity,
-        group=group,
+        project=target.project,
+        entity=target.entity,
+        group=target.group,
         job_type="eval",
         tags=_tags(result),
         config=dict(config),
-        dir=directory,
-        mode=mode,
+        dir=target.directory,
+        mode=target.mode,
         reinit="create_new",
         settings=_settings(),
     )
     try:
         _write(run, result)
+        _write_examples(run, examples)
+        _refer(run, result, record)
     finally:
         run.finish()
+
+
+def _marker(result: CellResult, target: Target) -> Path:
+    return target.directory / "mirrored" / str(result.key)
+
+
+def _mirrored(result: CellResult, config: Mapping[str, Any], target: Target) -> bool:
+    """Whether exactly this was written before."""
+    marker = _marker(result, target)
+    return marker.is_file() and marker.read_text("utf-8") == _digest(result, config, target)
+
+
+def _remember(result: CellResult, config: Mapping[str, Any], target: Target) -> None:
+    marker = _marker(result, target)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(_digest(result, config, target), "utf-8")
+
+
+def _digest(result: CellResult, config: Mapping[str, Any], target: Target) -> str:
+    where = [target.mode, target.project, target.entity, target.group]
+    said = [result.label, scalars(result), dict(config), where]
+    return sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _settings() -> Any:
@@ -113,3 +151,28 @@ def _write(run: Any, result: CellResult) -> None:
         for block, value in points.items():
             run.log({"block": block, f"block/{name}": value})
     run.summary.update(scalars(result))
+
+
+def _write_examples(run: Any, examples: Sequence[Example]) -> None:
+    """The table `examples`: a picture of each map beside the image."""
+    import wandb
+
+    if not examples:
+        return
+    maps = list(dict.fromkeys(name for example in examples for name in example.pictures))
+    table = wandb.Table(columns=[*maps, "label", "prediction", "stop block", "sink", "tokens"])
+    for e in examples:
+        drawn = [wandb.Image(e.pictures[name]) if name in e.pictures else None for name in maps]
+        table.add_data(*drawn, e.label, e.prediction, e.stop_block, e.sink, e.tokens)
+    run.log({"examples": table})
+
+
+def _refer(run: Any, result: CellResult, record: Path | None) -> None:
+    """An artifact that points to the record's folder; nothing is copied."""
+    import wandb
+
+    if record is None:
+        return
+    artifact = wandb.Artifact(f"record-{result.key}", type="record", metadata={"key": result.key})
+    artifact.add_reference(record.resolve().as_uri())
+    run.log_artifact(artifact)

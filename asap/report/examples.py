@@ -1,0 +1,48 @@
+"""Example images as small pictures: the input and the maps of what a method did to it."""
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+
+from asap.report.figures import Panel, cluster_colours, darkened, on_pixels
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image. pictures: name -> (H, W, 3) uint8; sink -1 and stop_block 0: none."""
+
+    pictures: dict[str, np.ndarray]
+    label: str
+    prediction: str
+    stop_block: int
+    sink: int
+    tokens: int
+
+
+def example_of(panel: Panel) -> Example:
+    """The pictures of a panel; an image that was never reduced has its input alone."""
+    pictures = {"input": panel.image}
+    if panel.stop_block:
+        colours = cluster_colours(max(2, int(panel.cluster.max()) + 1))
+        pictures |= {
+            "sink": _heat(panel, panel.mass, "magma"),
+            "distance": _heat(panel, panel.distance, "viridis"),
+            "clusters": _bytes(colours(on_pixels(panel.cluster, panel))),
+            "kept tokens": darkened(panel),
+        }
+    return Example(
+        pictures, panel.label, panel.prediction, panel.stop_block, panel.sink, panel.tokens
+    )
+
+
+def _heat(panel: Panel, values: np.ndarray, colours: str) -> np.ndarray:
+    """A map over the patches, dark is low; scaled to the values but the sink's."""
+    others = np.delete(values, panel.sink) if panel.sink >= 0 else values
+    low, high = float(others.min()), float(others.max())
+    scaled = np.clip((values - low) / (high - low or 1.0), 0, 1)
+    return _bytes(mpl.colormaps[colours](on_pixels(scaled, panel)))
+
+
+def _bytes(rgba: np.ndarray) -> np.ndarray:
+    return (255 * rgba[..., :3]).round().astype(np.uint8)
