@@ -81,6 +81,7 @@ def workspace(entity: str, project: str) -> Any:
 
 def _panel(panel: Panel) -> Any:
     import wandb_workspaces.reports.v2 as wr
+    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
 
     axes = [_axis(axis) for axis in panel.axes]
     match panel.kind:
@@ -89,7 +90,7 @@ def _panel(panel: Panel) -> Any:
         case "bars":
             return wr.BarPlot(title=panel.title, metrics=list(panel.axes))
         case "parallel":
-            columns = [wr.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes]
+            columns = [ParallelCoordinatesPlotColumn(metric=axis) for axis in axes]
             return wr.ParallelCoordinatesPlot(title=panel.title, columns=columns)
         case "lines":
             return wr.LinePlot(title=panel.title, x="block", y=list(panel.axes))
