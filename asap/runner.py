@@ -60,8 +60,11 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
     try:
         with cell.lock():
             record = cell.accuracy() or _measure(session, row, method, cell)
+        predictions = cell.predictions()
+        if spec_is_strict(session):
+            refuse_unreadable(predictions)
         return replace(
-            result, accuracy={**record, "label": row.label}, predictions=cell.predictions()
+            result, accuracy={**record, "label": row.label}, predictions=predictions
         )
     except RequestError:
         raise
@@ -73,7 +76,9 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
     """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
-    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds)
+    how = Evaluation(
+        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
+    )
     model = ReducedViT(session.backbone, method)
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:
