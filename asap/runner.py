@@ -20,7 +20,7 @@ from tqdm import tqdm
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.failure import note_failure
+from asap.failure import note_failure, refuse_unreadable
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
 from asap.report.result import CellResult
@@ -61,11 +61,9 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
         with cell.lock():
             record = cell.accuracy() or _measure(session, row, method, cell)
         predictions = cell.predictions()
-        if spec_is_strict(session):
+        if session.spec.data.strict:
             refuse_unreadable(predictions)
-        return replace(
-            result, accuracy={**record, "label": row.label}, predictions=predictions
-        )
+        return replace(result, accuracy={**record, "label": row.label}, predictions=predictions)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed

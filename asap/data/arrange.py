@@ -20,15 +20,28 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Labels:
-    """WordNet ids by file number. `where`: for messages, what they were read from."""
+    """WordNet ids by file number. `where`: for messages, what they were read from.
+
+    whole: these are the labels of the whole set, as they come with any part of it; others list the
+    images that must be there.
+    """
 
     wnids: Mapping[int, str] = field(default_factory=dict)
     where: str = "the devkit and labels file, which are not there"
+    whole: bool = True
+
+    @classmethod
+    def read(cls, path: Path) -> "Labels":
+        """From a devkit, unpacked or packed, or a labels file."""
+        if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
+            return cls(devkit_labels(path), path.name)
+        wnids = read_labels_file(path)
+        return cls(wnids, path.name, whole=len(wnids) >= N_IMAGES)
 
     @property
     def listed(self) -> Iterable[int]:
-        """Images that must be there. Labels of the whole set come with any part of it."""
-        return self.wnids if len(self.wnids) < N_IMAGES else ()
+        """Images that must be there."""
+        return () if self.whole else self.wnids
 
 
 @dataclass(frozen=True)
@@ -42,21 +55,12 @@ class Arranged(Generic[Place]):
 
 def find_labels(folders: list[Path], given: str | None) -> Labels:
     """What is given; else the devkit, else a labels file, in the first of `folders` with one."""
-    if given is not None:
-        return _given(Path(given))
-    if kit := find_devkit(folders):
-        return Labels(devkit_labels(kit), kit.name)
-    if listing := find_labels_file(folders):
-        return Labels(read_labels_file(listing), listing.name)
-    return Labels()
-
-
-def _given(path: Path) -> Labels:
-    if not path.exists():
-        raise RequestError(f"data.labels={str(path)!r} is not there: {_REMEDY}")
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
-        return Labels(devkit_labels(path), path.name)
-    return Labels(read_labels_file(path), path.name)
+    if given is None:
+        found = find_devkit(folders) or find_labels_file(folders)
+        return Labels() if found is None else Labels.read(found)
+    if not Path(given).exists():
+        raise RequestError(f"data.labels={given!r} is not there: {_REMEDY}")
+    return Labels.read(Path(given))
 
 
 def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str]) -> Arranged[Place]:
@@ -87,12 +91,10 @@ def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str])
 
 
 def by_number(found: Iterable[tuple[int, Place]], where: Path) -> dict[int, Place]:
-    """The places by file number. RequestError if an image is there twice or none is."""
+    """The places by file number. RequestError if an image is there twice."""
     places: dict[int, Place] = {}
     for number, place in found:
         if number in places:
             raise RequestError(f"{where} holds {file_name(number)} twice: leave one of them")
         places[number] = place
-    if not places:
-        raise RequestError(f"{where} holds no image ILSVRC2012_val_*.JPEG: complete it")
     return places

@@ -56,7 +56,7 @@ def _composed(steps: tuple[Any, ...], size: tuple[int, int]) -> Map:
     """The map of resizing and cropping steps."""
     scale, offset = (1.0, 1.0), (0.0, 0.0)
     for step in steps:
-        after = step(Image.new("L", size)).size  # the step itself knows best how it rounds
+        after = step(Image.new("RGB", size)).size  # the step itself knows best how it rounds
         if isinstance(step, Resize | ResizeKeepRatio):
             scale = (scale[0] * size[0] / after[0], scale[1] * size[1] / after[1])
         elif isinstance(step, CenterCrop | CenterCropOrPad):

@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
@@ -71,33 +70,30 @@ def validation_source(root: str | Path | None, labels: str | None, strict: bool)
     layout = recognise(root)
     source = open_layout(layout, Path(str(root)), labels)
     _check_counts(Counter(class_of(path) for path in source.paths), layout.place)
-    absent = absent_files(source)
+    count, first = absent_files(source)
     if strict:
-        absent += [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
-        refuse_absent(absent, layout.place)
-    elif 0 < len(absent) < _FEW * N_IMAGES:
-        log.warning("%s", _said(absent, layout.place))
+        gone = [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
+        if count + len(gone):
+            said = _said(count + len(gone), [*gone[:3], *first][:3], layout.place)
+            raise RequestError(f"data.strict=true: {said}: complete it or set it false")
+    elif 0 < count < _FEW * N_IMAGES:
+        log.warning("%s", _said(count, first, layout.place))
     return source
 
 
-def absent_files(source: Source) -> list[str]:
-    """Validation images that the source does not have, where its names tell."""
+def absent_files(source: Source) -> tuple[int, list[str]]:
+    """How many validation images the source does not have; the first names, if its names tell."""
     numbers = {number_of(path) for path in source.paths}
-    if None in numbers:  # files with names of their own: only their count is known
-        return [f"{N_IMAGES - len(source.paths):,} files"] * (len(source.paths) < N_IMAGES)
-    return [file_name(i) for i in range(1, N_IMAGES + 1) if i not in numbers]
+    if None in numbers:  # files with names of their own
+        return max(0, N_IMAGES - len(source.paths)), []
+    absent = [i for i in range(1, N_IMAGES + 1) if i not in numbers]
+    return len(absent), [file_name(i) for i in absent[:3]]
 
 
-def refuse_absent(names: Sequence[str], place: Path) -> None:
-    """RequestError with the first names if there are any."""
-    if names:
-        raise RequestError(f"data.strict=true: {_said(names, place)}: complete it or set it false")
-
-
-def _said(names: Sequence[str], place: Path) -> str:
+def _said(count: int, first: Sequence[str], place: Path) -> str:
     """How many are absent, and which are the first."""
-    some = ", ".join(islice(names, 3)) + (", ..." if len(names) > 3 else "")
-    return f"{len(names):,} of {N_IMAGES:,} validation images are not in {place} ({some})"
+    names = f" ({', '.join(first)}{', ...' if count > len(first) else ''})" if first else ""
+    return f"{count:,} of {N_IMAGES:,} validation images are not in {place}{names}"
 
 
 def _check_counts(images_of: Counter[str], place: Path) -> None:

@@ -12,6 +12,8 @@ from asap.data.names import class_index, number_of, wnid_in
 from asap.data.source import missing
 from asap.errors import RequestError
 
+_REMEDY = "give the complete, uncompressed ILSVRC2012_img_val.tar"
+
 
 class Member(NamedTuple):
     """Where an image lies in the archive, in bytes, and the WordNet id in its name if any."""
@@ -30,6 +32,8 @@ class TarSource:
     def __init__(self, archive: Path, labels: Labels):
         self.archive = archive
         members = by_number(_members(archive), archive)
+        if not members:
+            raise RequestError(f"{archive} holds no image ILSVRC2012_val_*.JPEG: {_REMEDY}")
         own = {number: m.wnid for number, m in members.items() if m.wnid}
         known = arrange(members, labels, own)
         self.paths, self.labels = known.paths, known.labels
@@ -60,7 +64,6 @@ def _members(archive: Path) -> Iterator[tuple[int, Member]]:
 
     Raises RequestError on a damaged, compressed or incomplete archive.
     """
-    remedy = "give the complete, uncompressed ILSVRC2012_img_val.tar"
     count = 0
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -73,7 +76,7 @@ def _members(archive: Path) -> Iterator[tuple[int, Member]]:
     except (tarfile.TarError, EOFError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(
-            f"the archive {archive} cannot be used after {count:,} images ({said}): {remedy}"
+            f"the archive {archive} cannot be used after {count:,} images ({said}): {_REMEDY}"
         ) from error
 
 

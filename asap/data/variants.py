@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timm.data.imagenet_info import ImageNetInfo
-
 from asap.data.base import PatchGrid, Transform
 from asap.data.boxes import Boxes
 from asap.data.folder import class_folders, class_of, folder_source
@@ -60,7 +58,7 @@ class ImageNet200(Pictures):
         name, total = {"a": ("ImageNet-A", 7_500), "r": ("ImageNet-R", 30_000)}[kind]
         hint = f"give data.path=/data/imagenet-{kind}, with the 200 folders <wnid> of {name}"
         folder = _below(root, ("", f"imagenet-{kind}"), name, hint)
-        wnids = ImageNetInfo(f"imagenet-{kind}").label_names()
+        wnids = _shipped(f"imagenet_{kind}_synsets.txt").decode().split()
         source, _ = folder_source(folder, wnids, hint)
         if lacking := sorted(set(wnids) - set(class_folders(folder))):
             raise RequestError(
@@ -120,29 +118,27 @@ class ImageNetReal(Pictures):
 def _real_labels(path: str | None) -> list[list[int]]:
     """For each of the 50,000 validation images its list of classes."""
     try:
-        content = _shipped() if path is None else Path(path).read_bytes()
+        content = _shipped("imagenet_real_labels.json") if path is None else Path(path).read_bytes()
         found: Any = json.loads(content)
     except (OSError, ValueError) as error:
         raise RequestError(
             f"data.labels={path!r} cannot be read ({error}): give real.json"
         ) from None
-    good = isinstance(found, list) and len(found) == N_IMAGES and all(map(_is_set, found))
-    if not good:
+    possible = set(range(len(synsets())))
+    if not isinstance(found, list) or len(found) != N_IMAGES or not _are_sets(found, possible):
         raise RequestError(
             f"data.labels={path!r} does not hold {N_IMAGES:,} lists of classes: give real.json"
         )
     return found
 
 
-def _shipped() -> bytes:
-    """timm's copy of real.json."""
-    return pkgutil.get_data("timm.data", "_info/imagenet_real_labels.json") or b""
+def _shipped(name: str) -> bytes:
+    """A file of labels that comes with timm."""
+    return pkgutil.get_data("timm.data", f"_info/{name}") or b""
 
 
-def _is_set(labels: Any) -> bool:
-    return isinstance(labels, list) and all(
-        isinstance(label, int) and 0 <= label < len(synsets()) for label in labels
-    )
+def _are_sets(found: list[Any], possible: set[int]) -> bool:
+    return all(isinstance(labels, list) and possible.issuperset(labels) for labels in found)
 
 
 def _below(root: str | None, inside: Sequence[str], name: str, hint: str) -> Path:
