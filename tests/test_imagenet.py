@@ -1,17 +1,21 @@
 """ImageNet: four layouts that give the same samples, records and errors; variants; boxes."""
 
+import importlib.util
 import json
 import pickle
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from timm.data import ImageDataset, create_transform
 from timm.data.real_labels import RealLabelsImagenet
+from torchvision.datasets.imagenet import ARCHIVE_META
 
 from asap.data import imagenet
 from asap.data.base import Sample, loader
@@ -24,6 +28,8 @@ from asap.data.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.errors import RequestError
 from asap.measure.objects import best_classes
 from asap.report.statistics import hits
+from asap.runner import run
+from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -366,8 +372,6 @@ def test_real_labels_are_scored_as_timm_scores_them(opened, tmp_path):
     known = {name: labels for name, labels in oracle.real_labels.items() if labels}
     names = [path.split("/")[1] for path in opened["folders"].source.paths]
     assert [s.path.split("/")[1] for s in data] == [name for name in names if name in known]
-    import pandas as pd
-
     draw = np.random.default_rng(0)
     tops = [draw.permutation([*known[s.path.split("/")[1]], *draw.permutation(1000)[:4]])[:5]
             for s in data]  # fmt: skip
@@ -506,3 +510,117 @@ def test_boxes_through_an_unknown_step_are_refused():
 
     with pytest.raises(RequestError, match="the step Pad"):
         map_of(Compose([Pad(2)]), (9, 9))
+
+
+# ---- the commands
+
+
+def prepare(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of scripts/prepare_imagenet.py, in this process."""
+    path = Path(__file__).resolve().parents[1] / "scripts" / "prepare_imagenet.py"
+    spec = importlib.util.spec_from_file_location("prepare_imagenet", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "prepare_imagenet", module)  # its workers look it up
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["prepare_imagenet.py", *arguments])
+    code = module.main()
+    return code, *capsys.readouterr()
+
+
+def test_preparation_says_what_is_missing_and_damaged(opened, monkeypatch, capsys):
+    root = str(opened["archive"].source.archive.parent)
+    code, out, _ = prepare(monkeypatch, capsys, root, "--decode")
+    damaged = [number for number, kind in FAKE.kinds.items() if kind in DAMAGED]
+    assert code == 1 and "ILSVRC2012_img_val.tar: NOT as published" in out
+    parts = ("220 of 50,000", "20 of 1,000", "49,780 images are absent", "in place", "Kaggle")
+    for part in (*parts, f"{len(damaged)} images cannot be decoded", "image-net.org"):
+        assert part in out
+
+
+def test_preparation_of_nothing_says_how_to_get_it(monkeypatch, capsys, tmp_path):
+    code, out, err = prepare(monkeypatch, capsys, str(tmp_path))
+    assert code == 2 and len(err.splitlines()) == 1 and "IMAGENET" in err
+    assert "ILSVRC2012_devkit_t12.tar.gz" in out
+
+
+def test_the_known_checksums_are_torchvisions():
+    assert ARCHIVE_META["val"] == ("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622")
+    assert ARCHIVE_META["devkit"][1] == "fa75699e90414af021442c21a62c3abf"
+
+
+def run_on(root: Path, results: Path, **data) -> list:
+    """A run of a tiny model with random weights over the images; its results."""
+    spec = RunSpec(
+        title="fake",
+        backbone=BackboneSpec("test_vit", "random"),
+        data=DataSpec(path=str(root), **{"name": "imagenet", **data}),
+        rows=(MethodSpec("dense", {}, "Dense"),),
+        results=results,
+        batch_size=11,
+        device="cpu",
+    )
+    return run(spec)[1]
+
+
+def test_every_layout_gives_one_record_and_the_same_predictions(opened, tmp_path):
+    """Few images, so that a run is short; the record of the first layout is found by the others."""
+    keys, frames = set(), []
+    for i, make in enumerate((FEW.folders, FEW.tar, FEW.parquet, FEW.flat)):
+        root = make(tmp_path / str(i))
+        if make in (FEW.tar, FEW.flat):
+            text = "".join(f"{FEW.name(n)} {FEW.wnid(n)}\n" for n in FEW.files)
+            (root / "val.txt").write_text(text)
+        (result,) = run_on(root, tmp_path / f"results{i}")
+        keys.add(result.accuracy["key"])
+        frames.append(result.predictions.drop(columns=[]))
+        assert (result.accuracy["n"], result.accuracy["n_failed"]) == (27, 6)
+    assert len(keys) == 1
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0])
+    files = [next(tmp_path.glob(f"results{i}/runs/*/predictions.parquet")) for i in range(4)]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_a_strict_run_refuses_unreadable_images_and_boxes_are_measured(tmp_path):
+    folders = pictures(tmp_path / "set", ["n01440764"], 2)
+    (folders / "n01440764" / "ILSVRC2012_val_00000007.JPEG").write_bytes(b"x")
+    (folders / "n01440764" / "0_0.jpeg").rename(
+        folders / "n01440764" / "ILSVRC2012_val_00000005.JPEG"
+    )
+    FAKE.kaggle_csv(tmp_path / "boxes.csv", {5: [(0, 0, 25, 40)]})
+    boxes = {"boxes": str(tmp_path / "boxes.csv")}
+    (result,) = run_on(folders, tmp_path / "results", **boxes)
+    shares = result.predictions["object_share"].tolist()
+    assert result.accuracy["n_failed"] == 1 and result.accuracy["object_recall"] == 1.0
+    assert np.isfinite(shares).tolist() == [False, True, False] and 0 < shares[1] < 1
+    (plain,) = run_on(folders, tmp_path / "results")
+    assert plain.accuracy["key"] != result.accuracy["key"]
+    assert plain.accuracy["object_recall"] is None
+    with pytest.raises(RequestError, match=r"1 of 3 images .*val_00000007\.JPEG: not an image"):
+        run_on_one_class(folders, tmp_path, name="folder", strict=True)
+
+
+def run_on_one_class(root: Path, tmp_path: Path, **data) -> None:
+    """The run of a model with one output, for a folder with one class of its own."""
+    spec = RunSpec(
+        title="fake",
+        backbone=BackboneSpec("test_vit", "random", model_args={"num_classes": 1}),
+        data=DataSpec(path=str(root), **data),
+        rows=(MethodSpec("dense", {}, "Dense"),),
+        results=tmp_path / "results",
+        device="cpu",
+    )
+    run(spec)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("layout", ["folders", "tar", "parquet"])
+def test_images_that_vanish_stop_the_run_and_leave_no_record(layout, workers, tmp_path):
+    root = getattr(FEW, layout)(tmp_path / "set")
+    (root / "val.txt").write_text("".join(f"{FEW.name(n)} {FEW.wnid(n)}\n" for n in FEW.files))
+    data = ImageNet(root, TO_32)
+    assert data.digest  # every run asks for it first
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match=r"^.*/set.* has vanished: .*$") as error:
+        list(loader(data, range(9), 3, workers))
+    assert "\n" not in str(error.value)

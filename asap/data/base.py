@@ -132,8 +132,12 @@ def loader(
         collate_fn=_pack,
         multiprocessing_context="fork" if fork else None,
     )
-    for batch in packed:
-        yield _unpack(*batch)
+    try:
+        for batch in packed:
+            yield _unpack(*batch)
+    except RequestError as error:  # a worker's comes with its traceback; the last line says it
+        said = str(error).strip().splitlines()[-1]
+        raise RequestError(said.removeprefix("asap.errors.RequestError: ")) from error
 
 
 Packed: TypeAlias = tuple[list[Sample], list[bool], Tensor | None, Tensor | None]

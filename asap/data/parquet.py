@@ -61,7 +61,7 @@ class ParquetSource:
         """Bytes of each image. A pass over the files: parquet does not state them."""
         size_of = {}
         for group in sorted({row._replace(row=0) for row in self._places}):
-            content = _group(self.files[group.file], group.group)
+            content = self._readable(group)
             lengths = pc.call_function("binary_length", [content]).to_pylist()
             size_of |= {group._replace(row=i): size for i, size in enumerate(lengths)}
         return [-1 if (size := size_of[row]) is None else size for row in self._places]
@@ -76,6 +76,17 @@ class ParquetSource:
         if content is None:
             raise UnreadableImage("missing: the row has no image")
         return BytesIO(content)
+
+    def store(self, i: int) -> Path:
+        return self.files[self._places[i].file]
+
+    def _readable(self, group: Row) -> pa.Array:
+        try:
+            return _group(self.files[group.file], group.group)
+        except (OSError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())
+            file = self.files[group.file]
+            raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
 
     def _content(self, first: Row) -> pa.Array:
         """The images of a row group; the last one is kept, in each process its own."""

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from asap.data.base import PatchGrid, Sample, Transform
 from asap.data.boxes import Boxes
+from asap.data.geometry import map_of
 from asap.data.images import UnreadableImage, open_rgb
-from asap.data.source import Source
+from asap.data.source import Source, vanished
+from asap.errors import RequestError
 
 
 class Pictures:
@@ -39,6 +41,8 @@ class Pictures:
         self.source, self.transform, self.patch_grid = source, transform, patch_grid
         self.name, self.classes, self.scored = name, tuple(classes), scored
         self.labels = source.labels
+        if boxes is not None and patch_grid is not None:
+            map_of(transform, (256, 256))  # refused now, and not at the first image
         self._about, self._other_labels, self._boxes = about, other_labels, boxes
 
     @property
@@ -87,12 +91,21 @@ class Pictures:
             picture = open_rgb(self.source.read(i))
         except UnreadableImage as reason:
             error = str(reason)
+            self._refuse_vanished(i)
         else:
             image, mask = self.transform(picture), self._mask(path, picture)
         others = self._other_labels[i] if self._other_labels is not None else ()
         return Sample(
             i, image_id(path), path, self.labels[i], i, image, mask, error, other_labels=others
         )
+
+    def _refuse_vanished(self, i: int) -> None:
+        """A disk that was taken away must not count as unreadable images."""
+        if vanished(store := self.source.store(i)):
+            raise RequestError(
+                f"{store} has vanished: bring it back and run the same command again, which "
+                "continues where it stopped"
+            )
 
     def _mask(self, path: str, picture: Image.Image) -> Bool[Tensor, " n_patches"] | None:
         if self._boxes is None or self.patch_grid is None:

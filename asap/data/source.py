@@ -24,6 +24,7 @@ class Source(Protocol):
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
+    def store(self, i: int) -> Path: ...  # the folder or archive that holds the file
 
 
 class FileSource:
@@ -47,10 +48,21 @@ class FileSource:
             raise missing()
         return self.root / file
 
+    def store(self, i: int) -> Path:
+        return self.root
+
 
 def missing() -> UnreadableImage:
     """What reading a listed file says that is not there."""
     return UnreadableImage("missing: it is listed and not there")
+
+
+def vanished(store: Path) -> bool:
+    """Is a folder gone or empty, or an archive gone: a disk that was taken away, no bad image."""
+    try:
+        return next(store.iterdir(), None) is None if store.is_dir() else not store.exists()
+    except OSError:
+        return True
 
 
 def size_of(path: Path) -> int:
@@ -80,3 +92,6 @@ class Picked:
 
     def read(self, i: int) -> Path | BytesIO:
         return self.whole.read(self.positions[i])
+
+    def store(self, i: int) -> Path:
+        return self.whole.store(self.positions[i])

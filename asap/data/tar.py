@@ -58,6 +58,9 @@ class TarSource:
         except OSError as error:
             raise UnreadableImage(f"truncated or damaged ({error.strerror})") from error
 
+    def store(self, i: int) -> Path:
+        return self.archive
+
 
 def _members(archive: Path) -> Iterator[tuple[int, Member]]:
     """(file number, place) of every validation image in the archive.
