@@ -20,7 +20,7 @@ from tqdm import tqdm
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.failure import note_failure
+from asap.failure import note_failure, refuse_unreadable
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
 from asap.report.result import CellResult
@@ -60,9 +60,10 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
     try:
         with cell.lock():
             record = cell.accuracy() or _measure(session, row, method, cell)
-        return replace(
-            result, accuracy={**record, "label": row.label}, predictions=cell.predictions()
-        )
+        predictions = cell.predictions()
+        if session.spec.data.strict:
+            refuse_unreadable(predictions)
+        return replace(result, accuracy={**record, "label": row.label}, predictions=predictions)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
@@ -73,7 +74,9 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
     """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
-    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds)
+    how = Evaluation(
+        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
+    )
     model = ReducedViT(session.backbone, method)
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:

@@ -47,6 +47,7 @@ def rows_of(start: int, stop: int) -> pd.DataFrame:
                 "id": i * 1_000_003,
                 "path": f"größe/{i}.JPEG",
                 "label": i % 10,
+                "other_labels": [7, 8][: i % 3],
                 "cluster": i // 2,
                 "top5": [] if unreadable else draw.permutation(10)[:5].tolist(),
                 "top5_logits": np.zeros(0) if unreadable else draw.normal(size=5),
@@ -447,7 +448,11 @@ def test_a_cell_that_cannot_be_locked_or_read_is_one_line(tmp_path, monkeypatch)
 def test_a_torn_record_is_set_aside_and_measured_again(content, tmp_path, caplog, undisturbed):
     measure(tmp_path)
     path = tmp_path / KEY / "accuracy.json"
-    torn = content if content != b"{}" else json.dumps({"schema_version": 1, "key": KEY}).encode()
+    torn = (
+        content
+        if content != b"{}"
+        else json.dumps({"schema_version": SCHEMA_VERSION, "key": KEY}).encode()
+    )
     path.write_bytes(torn)
     assert Store(tmp_path).cells() == []
     assert not path.exists() and path.with_name("accuracy.json.corrupt").read_bytes() == torn
