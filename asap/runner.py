@@ -46,6 +46,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     for row, method in zip(spec.rows, session.methods, strict=True):
         ours = row.ours or method.extension
         result = CellResult(row.label, row.paper, ours, None, None, None, note=row.note)
+        result = replace(result, config=config_of(spec, row))
         if spec.measure.accuracy:
             result = _attempt(session, row, method, result)
         results.append(result)
@@ -90,6 +91,7 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
         label=row.label,
         method=describe(method),
         backbone=spec.backbone.name,
+        weights=session.weights_record,
         data=data.description,
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),

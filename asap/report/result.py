@@ -22,7 +22,8 @@ class CellResult:
     """One row: its records as read from disk, and why a part of it is missing.
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
-    have; reason: why a record is missing; note: a footnote of this row.
+    have; reason: why a record is missing; note: a footnote of this row; config: the settings of its
+    run, as in the config.yaml beside its record.
     """
 
     label: str
@@ -33,6 +34,7 @@ class CellResult:
     throughput: ThroughputRecord | None
     reason: str | None = None
     note: str | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def records(self) -> list[Mapping[str, Any]]:

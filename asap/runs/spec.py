@@ -23,7 +23,8 @@ _KINDS = {
 class BackboneSpec:
     """A backbone and its weights, see `asap.load_backbone`.
 
-    top1, source: published accuracy in % and where it is published; note: for the reader.
+    top1, source: published accuracy in % and where it is published, null: there is no reference;
+    tolerance: how far, in points, a measured one may lie from it; note: for the reader.
     """
 
     name: str
@@ -32,6 +33,7 @@ class BackboneSpec:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     top1: float | None = None
     source: str | None = None
+    tolerance: float = 0.05
     note: str | None = None
 
 
@@ -233,6 +235,10 @@ def _checked(spec: RunSpec) -> RunSpec:
     for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
         if not 0 < seconds < math.inf:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
+    if not 0 <= spec.backbone.tolerance < math.inf:
+        raise RequestError(
+            f"backbone.tolerance={spec.backbone.tolerance} is not possible: give points, 0 or more"
+        )
     budget, window = spec.calibrate.macs_pct, spec.calibrate.window
     if budget is not None and not -100 < budget < 0:
         raise RequestError(
