@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 from asap.report.result import CellResult
 from asap.runs.disk import read_bytes, write_bytes
@@ -66,7 +65,7 @@ BOARD = Board()  # of this process; the hook below gives it its folder
 class Hook(Callback):
     """Named in configs/config.yaml: tells where a multirun that starts will write."""
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
         below = Path(str(config.hydra.sweep.dir)).absolute()
         BOARD.folder = below / f"jobs-{uuid.uuid4().hex[:12]}"
 

@@ -28,8 +28,8 @@ FLOORS = {
     **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
-    **dict.fromkeys(("core", "data", "runs", "checkpoints"), 1),
-    **dict.fromkeys(("_compat", "console", "errors", "ranks", "tokens"), 0),
+    **dict.fromkeys(("core", "data", "runs", "checkpoints", "ranks"), 1),
+    **dict.fromkeys(("_compat", "console", "errors", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
 

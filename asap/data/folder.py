@@ -86,7 +86,8 @@ class ImageFolder:
         """
         folder = (self.root / self._files[i]).parent
         try:
-            there = next(os.scandir(folder), None) is not None
+            with os.scandir(folder) as entries:
+                there = next(entries, None) is not None
         except OSError:
             there = False
         if not there:
