@@ -52,23 +52,26 @@ class Seen:
 def kill_and_restart(
     run: Run, folder: Path, expected: dict[str, bytes], seconds: float, kills: int, seed: int
 ) -> Seen:
-    """Kill until it was done `kills` times. A run that ends before its kill is compared; the next
-    one starts from nothing."""
-    draw, seen, results = random.Random(seed), Seen(), folder / "killed"
+    """Kill until it was done `kills` times. A run that ends before its kill, or has all of its
+    rows, is brought to its end and compared; the next one starts from nothing."""
+    draw, seen, results, rows = random.Random(seed), Seen(), folder / "killed", 0
     while True:
         process = run.start(results)
-        if seen.kills == kills:
+        if N_ROWS == rows or seen.kills == kills:
             run.finish(process)
             compare(results, expected)
-            seen.rounds += 1
-            return seen
+            seen.rounds, rows = seen.rounds + 1, 0
+            shutil.rmtree(results)
+            if seen.kills == kills:
+                return seen
+            continue
         began = wait_for_work(process, results)
         moment = draw.uniform(0, seconds / 3)
         try:
             process.wait(max(0.0, began + moment - time.monotonic()))
         except subprocess.TimeoutExpired:
             seen.victims[kill(process, run.launch, draw)] += 1
-            _note_kill(seen, check_sound(results, run.images))
+            rows = _note_kill(seen, check_sound(results, run.images))
             continue
         run.finish(process)
         compare(results, expected)
@@ -76,11 +79,13 @@ def kill_and_restart(
         shutil.rmtree(results)
 
 
-def _note_kill(seen: Seen, left: Counter[str]) -> None:
+def _note_kill(seen: Seen, left: Counter[str]) -> int:
+    """Count what a kill left; the rows that are finished."""
     seen.kills += 1
     seen.after_rows[left["finished rows"]] += 1
     seen.within_a_row += left["rows with shards"] > 0
     seen.temporary += left["temporary files"] > 0
+    return left["finished rows"]
 
 
 def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float | None) -> None:
