@@ -57,7 +57,7 @@ def kill_and_restart(
     draw, seen, results, rows = random.Random(seed), Seen(), folder / "killed", 0
     while True:
         process = run.start(results)
-        if N_ROWS == rows or seen.kills == kills:
+        if rows == N_ROWS or seen.kills == kills:
             run.finish(process)
             compare(results, expected)
             seen.rounds, rows = seen.rounds + 1, 0
