@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import asap.runner
+import asap.session
+from asap.data.open import open_data
+from asap.errors import RequestError
+from asap.measure import accuracy
 from asap.measure.accuracy import evaluate
 from asap.output import write_outputs
 from asap.runner import run
 from asap.runs.configs import read_method
-from asap.runs.spec import MethodSpec, RunSpec, read_spec
+from asap.runs.spec import DataSpec, MethodSpec, RunSpec, read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -118,6 +125,69 @@ def test_a_row_that_failed_is_tried_again(monkeypatch, tmp_path):
     _, (result,) = run(spec_of(tmp_path, DENSE))
     assert result.accuracy["n"] == 12
     assert list(tmp_path.glob("runs/*/error.json")) == []
+
+
+def folder_of(root: Path) -> Path:
+    """Two pictures of each of ten classes, as files."""
+    draw = np.random.default_rng(0)
+    for label in range(10):
+        (root / str(label)).mkdir(parents=True)
+        for i in range(2):
+            pixels = draw.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / str(label) / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("emptied", [False, True])  # a mount point stays there, empty
+def test_a_data_folder_that_vanishes_is_no_unreadable_image(emptied, monkeypatch, tmp_path):
+    root = folder_of(tmp_path / "pictures")
+    data = {"name": "folder", "path": str(root)}
+    spec = replace(spec_of(tmp_path / "run", DENSE), data=DataSpec(**data), batch_size=4)
+    whole = replace(spec, results=tmp_path / "whole")
+    run(whole)
+
+    predict, batches = accuracy._predict, []
+
+    def vanishing(*rest):
+        batches.append(rest)
+        if len(batches) == 2:
+            root.rename(tmp_path / "elsewhere")
+            for label in range(10 * emptied):
+                (root / str(label)).mkdir(parents=True)
+        return predict(*rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accuracy, "_predict", vanishing)
+        with pytest.raises(RequestError, match="has vanished"):
+            run(replace(spec, shard_seconds=0.0001))
+    assert [p.name for p in (tmp_path / "run").rglob("shard-*")] == [
+        "shard-0-4.parquet",
+        "shard-4-8.parquet",
+    ]
+    assert not list(tmp_path.glob("run/runs/*/accuracy.json"))
+
+    shutil.rmtree(root, ignore_errors=True)
+    (tmp_path / "elsewhere").rename(root)
+    run(spec)
+    predictions = "runs/*/predictions.parquet"
+    (one,), (other,) = (list(s.results.glob(predictions)) for s in (spec, whole))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_single_file_that_vanishes_is_counted(monkeypatch, tmp_path):
+    root = folder_of(tmp_path / "pictures")
+    data = DataSpec("folder", str(root))
+    session_data = open_data
+
+    def losing(*given, **named):
+        found = session_data(*given, **named)
+        _ = found.digest
+        (root / "3" / "1.png").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(asap.session, "open_data", losing)
+    _, (result,) = run(replace(spec_of(tmp_path, DENSE), data=data))
+    assert (result.accuracy["n"], result.accuracy["n_failed"]) == (19, 1)
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_goes_on(tmp_path):

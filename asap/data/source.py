@@ -49,7 +49,8 @@ class FileSource:
         return self.root / file
 
     def store(self, i: int) -> Path:
-        return self.root
+        file = self.files[i]
+        return self.root if file is None else (self.root / file).parent
 
 
 def missing() -> UnreadableImage:

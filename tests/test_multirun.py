@@ -1,0 +1,141 @@
+"""Multiruns, wherever their jobs run: one table, the right exit code, nothing left over."""
+
+import csv
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+import asap.output
+from asap import command, multirun
+from asap.errors import RequestError
+from asap.multirun import Board, Job
+from asap.run import main
+from asap.runs.configs import read_method
+from asap.runs.spec import read_spec, spec_from
+
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path) -> Iterator[Start]:
+    """`start(...)` gives the exit code of `python -m asap.run -m ...`, run in this process."""
+    log = logging.getLogger("asap")
+    before = log.handlers[:], log.propagate, log.level
+    monkeypatch.setattr(asap.output, "accuracy_vs_macs", lambda results, path: [])
+    monkeypatch.setattr(multirun.BOARD, "folder", None)
+
+    def call(*arguments: str) -> int:
+        given = ["asap.run", "-m", *arguments, "title=Sweep", "device=cpu", f"results={tmp_path}"]
+        monkeypatch.setattr(sys, "argv", given)
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(str(end.value.code))
+
+    yield call
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
+def labels(results: Path) -> list[str]:
+    with (results / "tables" / "sweep--multirun.csv").open(newline="") as file:
+        return [row["method"] for row in csv.DictReader(file)]
+
+
+def left(results: Path) -> list[Path]:
+    return list(results.glob("multirun/jobs-*"))
+
+
+def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeypatch, capsys):
+    real = asap.run.run
+
+    def faulty(spec):
+        if spec.rows[-1].options.get("r") == 3:
+            raise ValueError("a defect of ours")
+        return real(spec)
+
+    monkeypatch.setattr(asap.run, "run", faulty)
+    assert start("method=tome", "method.r=2,3,-1,4", "data.images=4") == 1
+    assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=4"]
+    assert left(tmp_path) == []
+    told = capsys.readouterr().err
+    assert "2 failed: job 1: ValueError: a defect of ours; " in told and "r=-1" in told
+    assert start("method=tome", "method.r=-1,-2") == 2
+
+
+def test_a_launcher_that_is_not_installed_says_what_to_install():
+    said = "In 'hydra/config': Could not find 'hydra/launcher/submitit_slurm' Available: basic"
+    assert "pip install 'asap-vit[slurm]'" in command._not_composed(said)
+    assert "pip install 'asap-vit[joblib]'" in command._not_composed(
+        said.replace("submitit_slurm", "joblib")
+    )
+
+
+SPEC = read_spec(
+    {
+        "title": "Every kind of value",
+        "backbone": {"name": "digits_vit", "weights": "bundled", "model_args": {"a": [1, None]}},
+        "data": {"name": "digits", "path": None},
+        "rows": [{"method": "asap", "with": {"tau": 2.5, "clusters": 4}, "note": "α"}],
+        "remarks": ["one", "two"],
+        "calibrate": {"macs_pct": -30, "grid": {"tau": [1, 2.5]}},
+        "limit": 3,
+    },
+    read_method,
+)
+
+
+def test_a_spec_survives_json():
+    assert spec_from(json.loads(json.dumps(asdict(SPEC), default=str))) == SPEC
+
+
+def test_jobs_tell_by_files_and_one_that_was_killed_counts_as_failed(tmp_path):
+    board = Board(tmp_path / "jobs")
+    board.write(Job(1, ["method.tau=3"], several=True))
+    board.write(Job(0, ["method.tau=2"], several=True, ended=True, spec=SPEC))
+    ended, killed = board.read()
+    assert ended == Job(0, ["method.tau=2"], several=True, ended=True, spec=SPEC)
+    assert killed.spec is None and not killed.ended
+    (line,) = command._unended([ended, killed])
+    assert line.startswith("job 1 (method.tau=3) was killed or is still running")
+    assert command._code([ended, killed], [line]) == 1
+    board.clear()
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "n_jobs", "refused"),
+    [("basic", 1, False), ("joblib", 1, False), ("joblib", -1, True), ("joblib", 2, True),
+     ("submitit_local", 1, True), ("submitit_slurm", 1, False)],
+)  # fmt: skip
+def test_nothing_runs_beside_what_is_timed(launcher, n_jobs, refused):
+    config = SimpleNamespace(
+        mode=RunMode.MULTIRUN,
+        runtime=SimpleNamespace(choices={"hydra/launcher": launcher}),
+        launcher=SimpleNamespace(n_jobs=n_jobs),
+    )
+    timed = replace(SPEC, measure=replace(SPEC.measure, throughput=True))
+    command._check_launcher(SPEC, config)
+    if refused:
+        with pytest.raises(RequestError, match="beside the one that is timed"):
+            command._check_launcher(timed, config)
+    else:
+        command._check_launcher(timed, config)
+
+
+def test_a_launcher_of_processes_does_not_go_with_torchrun(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    runtime = SimpleNamespace(choices={"hydra/launcher": "joblib"})
+    config = SimpleNamespace(mode=RunMode.MULTIRUN, runtime=runtime)
+    with pytest.raises(RequestError, match="does not go with torchrun"):
+        command._check_launcher(SPEC, config)

@@ -1,0 +1,252 @@
+"""Several processes on one evaluation: the same bytes as one, and nothing lost when one fails."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import asap.output
+from asap import ranks
+from asap.errors import RequestError
+from asap.measure import accuracy
+from asap.output import write_outputs
+from asap.runner import run
+from asap.runs.configs import read_method
+from asap.runs.spec import RunSpec, read_spec
+from asap.runs.store import Cell
+from asap.session import pick_device
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
+IMAGES = 13  # does not divide by 2, 3 or 5
+VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
+
+fork = multiprocessing.get_context("fork")  # children share the imported modules: fast
+
+
+def spec_of(results: Path, images: int = IMAGES) -> RunSpec:
+    return read_spec(
+        {
+            "title": "Ranks",
+            "backbone": {"name": "digits_vit", "weights": "bundled"},
+            "data": {"name": "digits", "images": images},
+            "rows": ROWS,
+            "results": str(results),
+            "device": "cpu",
+            "batch_size": 3,
+            "shard_seconds": 0.001,
+        },
+        read_method,
+    )
+
+
+def in_ranks(size: int, task: Callable[[int], None]) -> list[int]:
+    """Do `task(rank)` in `size` processes as torchrun would start them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def child(rank: int) -> None:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        torch.set_num_threads(1)
+        ranks.join()
+        task(rank)
+        ranks.leave()
+
+    children = [fork.Process(target=child, args=(rank,)) for rank in range(size)]
+    for process in children:
+        process.start()
+    for process in children:
+        process.join(120)
+    codes = [process.exitcode for process in children]
+    assert None not in codes, "a rank hangs"
+    return codes
+
+
+def whole(results: Path) -> None:
+    """A run as the command does it: rank 0 alone writes what people look at."""
+    session, found = run(spec_of(results))
+    if ranks.rank() == 0:
+        write_outputs(session, found)
+
+
+def outcome(results: Path) -> dict[str, bytes]:
+    """Every file that must be the same whatever happened on the way; nothing else may be there."""
+    left = [p.name for p in results.glob("runs/**/*") if p.is_file() and p.name != ".lock"]
+    assert set(left) <= {"predictions.parquet", "accuracy.json", "config.yaml"}, left
+    paths = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
+    found = {str(path.relative_to(results)): path.read_bytes() for path in paths}
+    for path in results.glob("runs/*/accuracy.json"):
+        record = json.loads(path.read_bytes())
+        lasting = {k: v for k, v in record.items() if k not in VOLATILE}
+        found[str(path.relative_to(results))] = json.dumps(lasting, sort_keys=True).encode()
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Figures take longer than the runs here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asap.output, "accuracy_vs_macs", lambda results, path: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process leaves."""
+    results = tmp_path_factory.mktemp("alone")
+    whole(results)
+    found = outcome(results)
+    assert len(found) == 6  # two records with predictions, a table in two forms
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_shares_cover_every_number_once_and_evenly(size, monkeypatch):
+    monkeypatch.setattr(ranks, "size", lambda: size)
+    for ranges in ([(0, 40)], [(3, 4), (7, 20), (30, 31)], [(5, 7)], []):
+        parts = []
+        for rank in range(size):
+            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+            parts.append([i for start, stop in ranks.share(ranges) for i in range(start, stop)])
+        joined = [i for part in parts for i in part]
+        assert joined == [i for start, stop in ranges for i in range(start, stop)]
+        counts = [len(part) for part in parts]
+        assert max(counts) - min(counts) <= 1 and counts[0] == max(counts)
+
+
+@pytest.mark.parametrize("size", [3])  # 2 is under torchrun below; 5 takes longer, the same way
+def test_any_number_of_processes_leaves_the_same_bytes(size, alone, tmp_path):
+    assert in_ranks(size, lambda _: whole(tmp_path)) == [0] * size
+    assert outcome(tmp_path) == alone
+    record = json.loads(next(tmp_path.glob("runs/*/accuracy.json")).read_bytes())
+    assert record["environment"]["processes"] == size
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_rank_is_killed_the_others_end_and_the_same_command_goes_on(victim, alone, tmp_path):
+    def killed(rank: int) -> None:
+        write, written = Cell.write_shard, []
+
+        def deadly(self, *given):
+            write(self, *given)
+            written.append(given)
+            if rank == victim and len(written) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Cell.write_shard = deadly
+        whole(tmp_path)
+
+    codes = in_ranks(2, killed)
+    assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
+    assert list(tmp_path.glob("runs/*/shard-*")), "what was done is kept"
+    assert not list(tmp_path.glob("runs/*/accuracy.json"))
+    assert in_ranks(2, lambda _: whole(tmp_path)) == [0, 0]
+    assert outcome(tmp_path) == alone
+
+
+def failing(rank: int, error: Exception) -> None:
+    """Let the evaluation of ASAP raise on one rank."""
+    predict = accuracy._predict
+
+    def faulty(model, *rest):
+        if ranks.rank() == rank and model.method.reduces:
+            raise error
+        return predict(model, *rest)
+
+    accuracy._predict = faulty
+
+
+def test_a_row_that_fails_on_one_rank_fails_on_all_and_the_others_go_on(alone, tmp_path):
+    def task(_: int) -> None:
+        failing(1, RuntimeError("the\ncard fell off"))
+        _, (dense, asap) = run(spec_of(tmp_path))
+        assert dense.accuracy["n"] == IMAGES and asap.accuracy is None
+        assert asap.reason == "failed: RankFailed: rank 1: RuntimeError: the card fell off"
+
+    assert in_ranks(2, task) == [0, 0]
+    (path,) = tmp_path.glob("runs/*/error.json")
+    said = json.loads(path.read_bytes())
+    assert "the card fell off" in said["traceback"].replace("\n", " ")
+    assert len(list(tmp_path.glob("runs/*/accuracy.json"))) == 1
+    whole(tmp_path)  # one process takes up what two have left
+    assert outcome(tmp_path) == alone
+
+
+def test_memory_that_runs_out_on_one_rank_halves_its_batch_only(alone, tmp_path):
+    def task(rank: int) -> None:
+        forward = accuracy.ReducedViT.forward
+
+        def tight(self, images, *rest, **named):
+            if rank == 1 and len(images) > 1:
+                raise torch.OutOfMemoryError("too much")
+            return forward(self, images, *rest, **named)
+
+        accuracy.ReducedViT.forward = tight
+        whole(tmp_path)
+
+    assert in_ranks(2, task) == [0, 0]
+    assert outcome(tmp_path) == alone
+    records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/accuracy.json")]
+    assert [record["batch_halved"] for record in records] == [1, 1]
+
+
+def test_what_is_wrong_on_one_rank_only_is_refused_on_all(tmp_path):
+    def refused(specs: list[RunSpec], words: str) -> None:
+        def task(rank: int) -> None:
+            with pytest.raises(RequestError, match=words):
+                run(specs[rank])
+
+        assert in_ranks(2, task) == [0, 0]
+
+    shared = tmp_path / "shared"
+    refused([spec_of(shared), spec_of(shared, images=7)], "other weights, images or kinds")
+    refused([spec_of(shared), spec_of(tmp_path / "own")], "not one folder for all machines")
+    (tmp_path / "file").write_text("")
+    refused([spec_of(shared), spec_of(tmp_path / "file")], "cannot be used")
+    assert not list(tmp_path.glob("*/runs/**/accuracy.json"))
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(ranks, "size", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert [str(pick_device(name)) for name in ("auto", "cuda", "cpu")] == ["cuda:3"] * 2 + ["cpu"]
+    with pytest.raises(RequestError, match="one GPU for 4 processes"):
+        pick_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(RequestError, match="--nproc-per-node=2"):
+        pick_device("auto")
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun(alone, tmp_path):
+    """Printed once, and the bytes of one process."""
+    rows = "rows=[{method: dense}, {method: asap, with: {tau: 2.0}}]"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *("-m", "asap.run", "title=Ranks", rows, f"data.images={IMAGES}", "device=cpu"),
+        *("batch_size=3", f"results={tmp_path}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Accuracy and cost") == 1 and "rank" not in done.stderr
+    found = outcome(tmp_path)
+    assert found == alone
