@@ -23,7 +23,7 @@ from asap.errors import RequestError
 from asap.failure import note_failure
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
-from asap.report.result import CellResult
+from asap.report.result import CellResult, unmeasured
 from asap.report.statistics import summarise
 from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
@@ -44,8 +44,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     session = Session(spec)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
-        ours = row.ours or method.extension
-        result = CellResult(row.label, row.paper, ours, None, None, None, note=row.note)
+        result = unmeasured(spec, row, ours=method.extension)
         if spec.measure.accuracy:
             result = _attempt(session, row, method, result)
         results.append(result)

@@ -52,6 +52,11 @@ class ImageFolder:
         return len(self.classes)
 
     @property
+    def paths(self) -> list[str]:
+        """The samples' paths, in order, without reading an image."""
+        return [printable(file) for file in self._files]
+
+    @property
     def description(self) -> str:
         where = printable(self.root.resolve().name)
         return f"image folder {where}, {len(self):,} images of {self.n_classes:,} classes"

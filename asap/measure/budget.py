@@ -7,7 +7,7 @@ halved, from neighbour to neighbour.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -36,7 +36,8 @@ class Budget:
 class Point:
     """A setting with its MACs against dense in %, over `images` images.
 
-    top1: accuracy in %, None where measuring ended early because the cost is clearly outside.
+    top1: accuracy in %, None where measuring ended early because the cost is clearly outside, NaN
+    where no label was looked at.
     """
 
     options: Options
@@ -53,6 +54,7 @@ class Found:
     points: tuple[Point, ...]  # all that were tried, in order
     reason: str | None = None
     ways: tuple[Point, ...] = ()
+    nearest: Point | None = None  # without one, the setting nearest to the budget on either side
 
 
 # Whether measuring may end early; None: options that do not fit together.
@@ -84,27 +86,55 @@ def _key(options: Options) -> str:
     return repr(sorted(options.items()))
 
 
-def search(knobs: Sequence[Knob], budget: Budget, measure: Measure) -> Found:
+def search(knobs: Sequence[Knob], budget: Budget, measure: Measure, blind: bool = False) -> Found:
     """The best setting at or up to `window` points below the budget.
 
-    One knob that has a choice: the setting nearest to the budget. More: the best accuracy, ties to
-    the nearest, then to the first tried. If the grids reach no setting there, every knob in turn is
-    widened by its values beyond, and what is found then is said but not chosen.
+    One knob that has a choice, or `blind` (no labels): the setting nearest to the budget. More:
+    the best accuracy, ties to the nearest, then to the first tried. If the grids reach no setting
+    there, every knob in turn is widened by its values beyond, and what is found then is said but
+    not chosen.
     """
     tried = _Tried(measure)
-    point, seen = _best(knobs, budget, tried)
+    point, seen = _best(knobs, budget, tried, blind)
     ways = []
     if point is None:
         for i, knob in enumerate(knobs):
             wider = [*knobs[:i], knob.widened(), *knobs[i + 1 :]]
-            way = _best(wider, budget, tried)[0] if wider[i].grid != knob.grid else None
+            way = _best(wider, budget, tried, blind)[0] if wider[i].grid != knob.grid else None
             ways += [way] if way else []
-    reason = None if point else _unreachable(knobs, budget, _nearest(seen, budget, tried), ways)
+    ends = [] if point else _nearest(seen, budget, tried)
+    reason = None if point else _unreachable(knobs, budget, ends, ways)
     points = tuple(p for p in tried.points.values() if p is not None)
-    return Found(point, points, reason, tuple(ways))
+    nearest = min(ends, key=lambda p: abs(p.macs_pct - budget.macs_pct), default=None)
+    return Found(point, points, reason, tuple(ways), nearest)
 
 
-def _best(knobs: Sequence[Knob], budget: Budget, tried: _Tried) -> tuple[Point | None, list[Point]]:
+def search_blind(knobs: Sequence[Knob], budget: Budget, measure: Measure) -> Found:
+    """`search` by MACs alone, so that no label chooses among settings that all meet the budget.
+
+    The first knob with a choice is turned, the others stay at the row's own values; only if that
+    reaches no budget are all of them turned.
+    """
+    choices = [i for i, knob in enumerate(knobs) if len(knob.grid) > 1]
+    if len(choices) > 1:
+        found = search([replace(knobs[choices[0]], beyond=())], budget, measure, blind=True)
+        if found.point is not None:
+            return found
+    return search(knobs, budget, measure, blind=True)
+
+
+def most_accurate(knobs: Sequence[Knob], measure: Measure) -> Found:
+    """The most accurate of all settings of these grids, whatever they cost; ties to the first."""
+    settings = product(*(knob.grid for knob in knobs))
+    names = [knob.name for knob in knobs]
+    points = [measure(dict(zip(names, values, strict=True)), False) for values in settings]
+    tried = tuple(p for p in points if p is not None)
+    return Found(max(tried, key=lambda p: p.top1 or 0.0, default=None), tried)
+
+
+def _best(
+    knobs: Sequence[Knob], budget: Budget, tried: _Tried, blind: bool
+) -> tuple[Point | None, list[Point]]:
     """The chosen setting of these grids, if any, and all that were tried for it."""
     single = sum(len(knob.grid) > 1 for knob in knobs) < 2
     near = min(NEAR, budget.window) if single else budget.window
@@ -120,7 +150,7 @@ def _best(knobs: Sequence[Knob], budget: Budget, tried: _Tried) -> tuple[Point |
         if any(budget.holds(p.macs_pct) for p in points):
             break
     fitting = [p for p in points if p.top1 is not None and budget.holds(p.macs_pct)]
-    rank = (lambda p: p.macs_pct) if single else (lambda p: (p.top1, p.macs_pct))
+    rank = (lambda p: p.macs_pct) if single or blind else (lambda p: (p.top1, p.macs_pct))
     return max(fitting, key=rank, default=None), points
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from asap.runs.record import AccuracyRecord, ThroughputRecord
+from asap.runs.spec import MethodSpec, RunSpec
 
 _SCALARS = ("n", "n_failed", "top1", "top5", "gmacs_backbone", "gmacs_method", "gmacs_sd")
 _SCALARS += ("gmacs_no_attention", "final_tokens_mean", "missed_share")
@@ -19,7 +20,8 @@ class CellResult:
     """One row: its records as read from disk, and why a part of it is missing.
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
-    have; reason: why a record is missing; note: a footnote of this row.
+    have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
+    record says so.
     """
 
     label: str
@@ -30,6 +32,7 @@ class CellResult:
     throughput: ThroughputRecord | None
     reason: str | None = None
     note: str | None = None
+    on: str | None = None
 
     @property
     def records(self) -> list[Mapping[str, Any]]:
@@ -50,8 +53,8 @@ class CellResult:
 
     @property
     def backbone(self) -> str | None:
-        """Name of the backbone, None if nothing was recorded."""
-        return next((record["backbone"] for record in self.records), None)
+        """Name of the backbone, None if neither a record nor the run says it."""
+        return next((record["backbone"] for record in self.records), self.on)
 
     @property
     def method(self) -> Mapping[str, Any]:
@@ -66,6 +69,14 @@ class CellResult:
     def is_dense(self) -> bool:
         """Whether this is an unreduced baseline."""
         return self.method.get("name") == "dense"
+
+
+def unmeasured(
+    spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
+) -> CellResult:
+    """A row without any record yet, or with the reason why it gets none."""
+    ours, on = row.ours or ours, spec.backbone.name
+    return CellResult(row.label, row.paper, ours, None, None, None, reason, row.note, on)
 
 
 def scalars(cell: CellResult) -> dict[str, int | float]:
