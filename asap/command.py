@@ -12,92 +12,171 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from asap import ranks
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 from asap.methods.find import find, names
+from asap.multirun import BOARD, Board, Job
 from asap.runs.configs import config_dir, read_method
 from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
-Job = Callable[[RunSpec], list[str]]
+Work = Callable[[RunSpec, Job], None]
 
 
-class _Outcome:
-    """What happened to the cells of this command, over all jobs of a multirun."""
+def command(work: Work, finish: Callable[[list[Job]], object] = lambda jobs: None) -> None:
+    """Run `work` on the spec of the command line, several times in a multirun, and exit.
 
-    started: int
-    failed: list[str]  # rows that failed, and requests that were refused
-    refused: int
-
-    @classmethod
-    def clear(cls) -> None:
-        cls.started, cls.failed, cls.refused = 0, [], 0
-
-    @classmethod
-    def code(cls) -> int:
-        """The exit code; several failures, or one among several jobs, are listed at the end."""
-        if cls.failed and not cls.started == cls.refused == 1:
-            log.error("%d failed: %s", len(cls.failed), "; ".join(cls.failed))
-        if cls.refused and cls.refused == cls.started:
-            return 2
-        return 1 if cls.failed else 0
-
-
-def command(job: Job, finish: Callable[[], object] = lambda: None) -> None:
-    """Run `job` on the spec of the command line, several times in a multirun, and exit.
-
-    `job` says what failed, one line each; `finish` comes after the last. Exit codes: 0 done; 1
-    something failed, or a part of a multirun was refused; 2 the request is wrong; 130 interrupted.
+    `work` notes what it did and what failed; `finish` gets all jobs of a multirun at its end. Exit
+    codes: 0 done; 1 something failed, or a part of a multirun was refused; 2 the request is wrong;
+    130 interrupted. torchrun gives 1 for whatever is not 0.
     """
-    set_up_logging()
-    _Outcome.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
-        _composed(job)()
-    except KeyboardInterrupt:
-        log.error("interrupted: run the same command again to continue where it stopped")
-        sys.exit(130)
-    except Exception as error:
-        if _Outcome.started:
-            raise
-        log.error("error: %s", _not_composed(one_line(error)))
-        sys.exit(2)
+        ranks.join()
+        set_up_logging(ranks.rank())
+        sys.exit(_run(work, finish))
+    finally:
+        if ranks.rank() == 0:
+            BOARD.clear()
+        ranks.leave()
+
+
+def _run(work: Work, finish: Callable[[list[Job]], object]) -> int:
+    """The exit code."""
+    jobs: list[Job] = []
+    early = []  # why a multirun ended before its last job
     try:
-        finish()
+        _composed(work, jobs)()
+    except KeyboardInterrupt:
+        if ranks.rank() == 0:
+            log.error("interrupted: run the same command again to continue where it stopped")
+        return 130
+    except Exception as error:
+        jobs = _all_jobs(jobs)
+        if not jobs:
+            log.error("error: %s", _not_begun(error))
+            return 2
+        if BOARD.folder is None:
+            raise
+        early = [f"the launcher: {type(error).__name__}: {one_line(error)}"]
+    jobs = _all_jobs(jobs)
+    failed = [line for job in jobs for line in job.failed] + _unended(jobs) + early
+    try:
+        if ranks.rank() == 0 and BOARD.folder is not None:
+            finish(jobs)
     except RequestError as error:  # the records are there; it is only the table that is missing
         log.error("error: %s", error)
-        _Outcome.failed.append(str(error))
-    sys.exit(_Outcome.code())
+        failed.append(str(error))
+    return _code(jobs, failed)
 
 
-def overrides() -> list[str] | None:
-    """What was given to this job of a multirun; None where there is only one job."""
-    config = HydraConfig.get()
-    return list(config.overrides.task) if config.mode == RunMode.MULTIRUN else None
+def _all_jobs(own: list[Job]) -> list[Job]:
+    """The jobs of a multirun wherever they ran; else those of this process."""
+    return BOARD.read() if BOARD.folder is not None and ranks.rank() == 0 else own
 
 
-def _composed(job: Job) -> Callable[[], None]:
-    """The job as hydra calls it, with one line for a request that is refused."""
+def _unended(jobs: list[Job]) -> list[str]:
+    return [
+        f"job {job.number} ({' '.join(job.overrides)}) was killed or is still running: run the "
+        "same command again"
+        for job in jobs
+        if not job.ended
+    ]
+
+
+def _code(jobs: list[Job], failed: list[str]) -> int:
+    """The exit code; several failures, or one among several jobs, are listed."""
+    refused = sum(job.refused for job in jobs)
+    if failed and not len(jobs) == refused == 1 and ranks.rank() == 0:
+        log.error("%d failed: %s", len(failed), "; ".join(failed))
+    if refused and refused == len(jobs):
+        return 2
+    return 1 if failed else 0
+
+
+def _composed(work: Work, jobs: list[Job]) -> Callable[[], None]:
+    """The job as hydra calls it, maybe in another process: it carries its board along."""
+    board = BOARD
 
     def run_job(config: DictConfig) -> None:
-        _Outcome.started += 1
-        try:
-            spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
-            _Outcome.failed += job(spec)
-        except RequestError as error:
-            log.error("error: %s", error)
-            _Outcome.refused += 1
-            _Outcome.failed.append(str(error))
+        set_up_logging(ranks.rank())
+        job = _begun()
+        jobs.append(job)
+        told = board if ranks.rank() == 0 else Board()
+        told.write(job)
+        _do(work, config, job)
+        job.ended = True
+        told.write(job)
 
     return hydra.main(str(config_dir()), "config", version_base="1.3")(run_job)
 
 
+def _begun() -> Job:
+    """This job; in a multirun with its number and what was given to it."""
+    config = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN:
+        return Job()
+    return Job(int(config.job.num), list(config.overrides.task), several=True)
+
+
+def _do(work: Work, config: DictConfig, job: Job) -> None:
+    """Do the work, with one line for a request that is refused."""
+    try:
+        spec = ranks.together(lambda: _read(config))
+        work(spec, job)
+    except RequestError as error:
+        if not ranks.told(error):
+            log.error("error: %s", error)
+        job.refused = True
+        job.failed.append(str(error))
+    except Exception as error:
+        if not job.several:
+            raise
+        log.error("job %d", job.number, exc_info=error)  # the other jobs go on
+        job.failed.append(f"job {job.number}: {type(error).__name__}: {one_line(error)}")
+
+
+def _read(config: DictConfig) -> RunSpec:
+    spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
+    _check_launcher(spec, HydraConfig.get())
+    return spec
+
+
+def _check_launcher(spec: RunSpec, config: Any) -> None:
+    """RequestError where other processes would be beside what is timed, or out of step."""
+    name = config.runtime.choices.get("hydra/launcher", "basic")
+    if config.mode != RunMode.MULTIRUN or name == "basic":
+        return
+    if ranks.started_by_torchrun():
+        raise RequestError(f"hydra/launcher={name} does not go with torchrun: use one of them")
+    beside = name == "submitit_local" or (name == "joblib" and config.launcher.n_jobs != 1)
+    if beside and spec.measure.throughput:
+        raise RequestError(
+            f"hydra/launcher={name} runs jobs beside the one that is timed: leave it out, or set "
+            "measure.throughput=false"
+        )
+
+
+def _not_begun(error: Exception) -> str:
+    """Why no job began."""
+    if isinstance(error, RequestError):
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _not_composed(one_line(error))
+    return f"no job could be started: {type(error).__name__}: {one_line(error)}"
+
+
 def _not_composed(reason: str) -> str:
     """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
+    if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
+        extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
+        return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
     unknown = re.match(r"Could not override '([^']+)'", reason)
     if unknown is None:
         return f"the config does not compose: {reason}"

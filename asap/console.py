@@ -6,8 +6,11 @@ import sys
 _ASIDE = ("Config search path:", "See https://hydra.cc", "object_type=")
 
 
-def set_up_logging() -> None:
-    """Send the project's log to the terminal, plain. Calling it twice changes nothing."""
+def set_up_logging(rank: int = 0) -> None:
+    """Send the project's log to the terminal, plain. Calling it twice changes nothing.
+
+    Of several processes of one run, the first prints; the others (`rank` above 0) only warn.
+    """
     log = logging.getLogger("asap")
     if log.handlers:
         return
@@ -17,7 +20,10 @@ def set_up_logging() -> None:
     messages.addFilter(lambda record: record.levelno < logging.WARNING)
     problems = logging.StreamHandler(sys.stderr)
     problems.setLevel(logging.WARNING)
-    log.addHandler(messages)
+    if rank == 0:
+        log.addHandler(messages)
+    else:
+        problems.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))
     log.addHandler(problems)
 
 

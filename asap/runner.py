@@ -3,13 +3,14 @@
     spec -> session (backbone, data, store) -> per row: accuracy, then throughput -> results
 
 A row that has its record already is not done again; one that was interrupted continues where it
-stopped; one that fails leaves the others alone.
+stopped; one that fails leaves the others alone. Under torchrun (asap/ranks.py) all ranks walk
+through this file in step: all evaluate, rank 0 alone locks, times and records.
 """
 
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from asap import ranks
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
@@ -29,7 +31,7 @@ from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Cell
-from asap.session import DTYPES, Session, config_of, describe
+from asap.session import DTYPES, Session, config_of, describe, open_session
 from asap.speed import measure_speed
 
 log = logging.getLogger("asap")
@@ -41,7 +43,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
     the reason in its result.
     """
-    session = Session(spec)
+    session = open_session(spec)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
         result = unmeasured(spec, row, ours=method.extension)
@@ -49,7 +51,8 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
             result = _attempt(session, row, method, result)
         results.append(result)
     if spec.measure.throughput:
-        results = measure_speed(session, results)
+        # The other ranks wait without work: nothing runs beside what is timed.
+        results = ranks.first(lambda: measure_speed(session, results)) or results
     return session, results
 
 
@@ -57,26 +60,47 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
     """The row with its accuracy record, or with the reason why it has none."""
     cell = session.store.cell(key_of(session.identity(method)))
     try:
-        with cell.lock():
-            record = cell.accuracy() or _measure(session, row, method, cell)
-        return replace(
-            result, accuracy={**record, "label": row.label}, predictions=cell.predictions()
-        )
+        with ExitStack() as held:
+            record = ranks.agreed(lambda: _recorded(cell, held))
+            record = record or _measure(session, row, method, cell)
+        predictions = ranks.first(cell.predictions)
+        return replace(result, accuracy={**record, "label": row.label}, predictions=predictions)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
-        return replace(result, reason=note_failure(cell, row.label, error))
+        reason = ranks.agreed(lambda failure=error: note_failure(cell, row.label, failure))
+        return replace(result, reason=reason)
+
+
+def _recorded(cell: Cell, held: ExitStack) -> AccuracyRecord | None:
+    """What is recorded already. The cell stays locked until `held` is closed."""
+    held.enter_context(cell.lock())
+    return cell.accuracy()
 
 
 def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
-    """Evaluate one row and write its record."""
+    """Evaluate one row, together with the other ranks, and write its record."""
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
     how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds)
-    model = ReducedViT(session.backbone, method)
+    model = ranks.together(lambda: ReducedViT(session.backbone, method))
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:
         predictions = evaluate(model, data, cell, how, bar.update)
+    return ranks.agreed(lambda: _record(session, row, model, cell, how, predictions, started))
+
+
+def _record(
+    session: Session,
+    row: MethodSpec,
+    model: ReducedViT,
+    cell: Cell,
+    how: Evaluation,
+    predictions: pd.DataFrame,
+    started: float,
+) -> AccuracyRecord:
+    """Write the record of a row that is evaluated."""
+    spec, data, method = session.spec, session.data, model.method
     _refuse_none(predictions, cell)
     counted = summarise(predictions, data.clustered, method.reduces)
     record = AccuracyRecord(
@@ -92,7 +116,7 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
         precision=spec.precision,
         device=session.device.type,
         seed=spec.seed,
-        environment=environment(),
+        environment={**environment(), "processes": ranks.size()},
         seconds=round(time.monotonic() - started, 3),
         batch_size=spec.batch_size,
         batch_halved=how.halved,
@@ -125,7 +149,8 @@ def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
 @contextmanager
 def progress(label: str, total: int) -> Iterator[tqdm]:
     """A progress bar on a terminal, one line where there is none."""
-    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=None, smoothing=0.1) as bar:
+    hidden = True if ranks.rank() else None  # None: where there is no terminal
+    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=hidden, smoothing=0.1) as bar:
         yield bar
     if bar.disable:
         log.info("%s: %d images", label, total)

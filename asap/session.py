@@ -1,6 +1,7 @@
 """What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
 
 import re
+import uuid
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from asap import ranks
 from asap.backbones.load import load_backbone, weights_digest
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.data.base import DataSet
@@ -17,6 +19,8 @@ from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Method, build
+from asap.runs.disk import write_bytes
+from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, MethodRecord
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Store
@@ -99,6 +103,41 @@ class Session:
         }
 
 
+def open_session(spec: RunSpec) -> Session:
+    """The session of a run, on every rank of it.
+
+    Whatever can be wrong on one rank only is found here, before work is shared out: files that are
+    not there, other weights or images, a results folder that the machines do not share.
+    """
+    session, keys = ranks.together(lambda: _opened(spec))
+    if ranks.size() > 1:
+        _refuse_strangers(session, keys)
+    return session
+
+
+def _opened(spec: RunSpec) -> tuple[Session, list[str]]:
+    session, keys = Session(spec), []
+    if ranks.size() > 1:
+        session.backbone.eval()
+        keys = [key_of(session.identity(method)) for method in session.methods]
+    return session, keys
+
+
+def _refuse_strangers(session: Session, keys: list[str]) -> None:
+    if any(other != keys for other in ranks.gather(keys)):
+        raise RequestError(
+            "the processes have other weights, images or kinds of device than one another: give "
+            "all machines the same files"
+        )
+    root = session.store.root
+    mark = root / f".met-{ranks.agreed(lambda: uuid.uuid4().hex)}"
+    ranks.first(lambda: write_bytes(mark, b""))
+    seen = ranks.gather(mark.exists())
+    ranks.first(mark.unlink)
+    if not all(seen):
+        raise RequestError(f"{root} is not one folder for all machines: choose a shared one")
+
+
 def describe(method: Method) -> MethodRecord:
     """A method's module and all of its options, as they go into records."""
     name = type(method).__module__.removeprefix("asap.methods.")
@@ -114,7 +153,12 @@ def _finite(value: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there."""
+    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there.
+
+    Of the processes that torchrun starts on a machine, each has a GPU of its own.
+    """
+    if ranks.size() > 1 and name.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        return _own_gpu(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -125,6 +169,17 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
     return torch.device(name)
+
+
+def _own_gpu(name: str) -> torch.device:
+    gpus, processes = torch.cuda.device_count(), ranks.local_size()
+    if ":" in name and processes > 1:
+        raise RequestError(f"device={name!r} is one GPU for {processes} processes: use device=auto")
+    if processes > gpus:
+        raise RequestError(f"{processes} processes for {gpus} GPUs: use --nproc-per-node={gpus}")
+    device = torch.device(name) if ":" in name else torch.device("cuda", ranks.local_rank())
+    torch.cuda.set_device(device)
+    return device
 
 
 def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:

@@ -25,11 +25,11 @@ FLOORS = {
     **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate", "apart"), 6),
     **dict.fromkeys(("speed", "scenes", "command"), 5),
-    **dict.fromkeys(("measure", "session", "failure", "sweep", "video"), 4),
+    **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs", "checkpoints"), 1),
-    **dict.fromkeys(("_compat", "console", "errors", "tokens"), 0),
+    **dict.fromkeys(("_compat", "console", "errors", "ranks", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
 

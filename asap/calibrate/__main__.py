@@ -10,24 +10,29 @@ wrong.
 
 import logging
 
+from asap import ranks
 from asap.calibrate.rows import calibrate
 from asap.command import command
+from asap.errors import RequestError
+from asap.multirun import Job
 from asap.runs.spec import RunSpec
 
 log = logging.getLogger("asap")
 
 
-def job(spec: RunSpec) -> list[str]:
-    """Calibrate every row; the rows that cannot reach the budget."""
+def work(spec: RunSpec, job: Job) -> None:
+    """Calibrate every row; rows that cannot reach the budget count as failed."""
+    if ranks.size() > 1:
+        raise RequestError("calibration runs in one process: start it without torchrun")
     done = calibrate(spec)
     log.info("files:")
     for path in (path for row in done for path in row.files):
         log.info("  %s", path)
-    return [f"{row.row.label}: unreachable" for row in done if row.reason]
+    job.failed = [f"{row.row.label}: unreachable" for row in done if row.reason]
 
 
 def main() -> None:
-    command(job)
+    command(work)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def check_present(self, i: int) -> None:
+        check = getattr(self.whole, "check_present", None)
+        if check is not None:
+            check(self.positions[i])
+
     def __getitem__(self, i: int) -> Sample:
         sample = self.whole[self.positions[i]]
         return replace(sample, index=i, cluster=sample.cluster if self.clustered else i)
@@ -101,6 +106,17 @@ def take(dataset: DataSet, limit: int | None) -> DataSet:
         return dataset
     middles = [(2 * i + 1) * n // (2 * limit) for i in range(limit)]
     return Subset(dataset, middles, f"{dataset.description}; {limit:,} of them, evenly spaced")
+
+
+def refuse_vanished(data: DataSet, samples: Sequence[Sample]) -> None:
+    """RequestError if images cannot be read because the folder they are in is no longer there.
+
+    An unmounted disk must not make a thousand unreadable images, which would be recorded as such.
+    """
+    check = getattr(data, "check_present", None)
+    for sample in samples:
+        if sample.error is not None and check is not None:
+            check(sample.index)
 
 
 def loader(

@@ -84,6 +84,22 @@ class ImageFolder:
             error = str(reason)
         return Sample(i, image_id(path), path, label, cluster=i, image=image, error=error)
 
+    def check_present(self, i: int) -> None:
+        """RequestError if the folder of image `i` is gone or empty: it was not when it was listed.
+
+        A place where a disk was mounted stays there, empty.
+        """
+        folder = (self.root / self._files[i]).parent
+        try:
+            there = next(os.scandir(folder), None) is not None
+        except OSError:
+            there = False
+        if not there:
+            raise RequestError(
+                f"{folder} has vanished while its images were read: make it available again, then "
+                "run the same command, which continues"
+            )
+
     def _folders(self, classes: Sequence[str] | None) -> list[str]:
         """The class folders, all of them among `classes` if these are given."""
         if not self.root.is_dir():

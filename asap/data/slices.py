@@ -47,7 +47,8 @@ def slice_positions(names: Sequence[str]) -> list[int]:
 
 def names_of(data: DataSet) -> Sequence[str]:
     """The images' relative paths, without reading any image."""
-    names: Sequence[str] | None = getattr(data, "paths", None)
+    held = getattr(data, "source", data)  # where the files are, if that is something of its own
+    names: Sequence[str] | None = getattr(held, "paths", None)
     if names is None:
         raise RequestError(
             f"data={data.name} has no named images to take a slice of: use calibrate.slice=train"

@@ -9,13 +9,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from asap.data.base import DataSet, Sample, loader
+from asap import ranks
+from asap.data.base import DataSet, Sample, loader, refuse_vanished
 from asap.engine.executor import ReducedViT
 from asap.measure.objects import best_classes, object_recall, object_share, sink_on_object
 from asap.runs.store import Cell
 from asap.tokens import Trace
 
 NAN = float("nan")
+Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last, rows
+ROUNDS = 3  # what a process of a run that was ended writes late can cost a round
+VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
 NOT_FINITE = "the logits are not finite"
 NOTHING: dict[str, Any] = {
     "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
@@ -43,13 +47,74 @@ def evaluate(
     how: Evaluation,
     advance: Callable[[int], object] = lambda images: None,
 ) -> pd.DataFrame:
-    """One row per image. Continues from the cell's shards; `advance` is told of images done."""
-    parts = cell.shards()
-    advance(sum(stop - start for start, stop, _ in parts))
-    for start, stop in _missing([(start, stop) for start, stop, _ in parts], len(data)):
-        _evaluate_range(model, data, range(start, stop), cell, how, advance)
-    frames = [frame for _, _, frame in cell.shards()]
+    """One row per image. Continues from the cell's shards; `advance` is told of images done.
+
+    Under torchrun every rank evaluates its share of what is missing, and rank 0 alone has the rows;
+    the others get an empty frame. `advance` is told of the own share, scaled to the whole.
+    """
+    missing = ranks.agreed(lambda: _uncovered(cell.shards(), len(data)))
+    advance(len(data) - _count(missing))
+    for _ in range(ROUNDS):
+        ranks.together(lambda todo=missing: _evaluate_share(model, data, todo, cell, how, advance))
+        parts = ranks.first(lambda: _settled(cell, len(data))) or []
+        missing = ranks.agreed(lambda found=parts: _uncovered(found, len(data)))
+        if not missing:
+            break
+    else:
+        raise RuntimeError("saved images are missing: is another process removing them?")
+    how.halved = max(ranks.gather(how.halved))
+    if ranks.rank():
+        return pd.DataFrame()
+    frames = [frame for _, _, frame in parts]
     return pd.concat(frames, ignore_index=True).sort_values("index", ignore_index=True)
+
+
+def _settled(cell: Cell, total: int) -> list[Part]:
+    """The shards, once all of the other ranks are seen; whoever looks next finds what is not."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    parts = cell.shards()
+    while ranks.size() > 1 and _uncovered(parts, total) and time.monotonic() < deadline:
+        time.sleep(1)
+        parts = cell.shards()
+    return parts
+
+
+def _uncovered(parts: list[Part], total: int) -> list[tuple[int, int]]:
+    """The ranges of images that no shard holds."""
+    return list(_missing([(start, stop) for start, stop, _ in parts], total))
+
+
+def _count(ranges: list[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _evaluate_share(
+    model: ReducedViT,
+    data: DataSet,
+    missing: list[tuple[int, int]],
+    cell: Cell,
+    how: Evaluation,
+    advance: Callable[[int], object],
+) -> None:
+    """Evaluate this rank's share of the missing ranges."""
+    mine = ranks.share(missing)
+    scaled = _Scaled(advance, _count(missing), _count(mine))
+    for start, stop in mine:
+        _evaluate_range(model, data, range(start, stop), cell, how, scaled.add)
+
+
+class _Scaled:
+    """Tells `advance` of one rank's progress as if all ranks were equally far."""
+
+    def __init__(self, advance: Callable[[int], object], whole: int, own: int) -> None:
+        self.advance, self.whole, self.own = advance, whole, own
+        self.done = self.told = 0
+
+    def add(self, images: int) -> None:
+        self.done += images
+        reached = self.done * self.whole // self.own
+        self.advance(reached - self.told)
+        self.told = reached
 
 
 def _missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
@@ -74,6 +139,7 @@ def _evaluate_range(
     written = todo.start
     since = time.monotonic()
     for samples in loader(data, todo, how.batch_size, how.workers):
+        refuse_vanished(data, samples)
         rows += _predict(model, samples, how)
         advance(len(samples))
         if time.monotonic() - since > how.shard_seconds or rows[-1]["index"] == todo.stop - 1:

@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +182,22 @@ def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]
         "log": _build(LogSpec, given.pop("log", None), "log"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
-    for name in ("points", "budget"):  # what an experiment's own lines refer to
+    for name in ("points", "budget", "ppt_thresholds"):  # what an experiment's own lines refer to
         given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].name} on {parts['data'].name}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
     return _checked(spec)
+
+
+def spec_from(plain: Mapping[str, Any]) -> RunSpec:
+    """The spec whose `asdict` went through JSON."""
+    groups = {
+        f.name: _build(f.type, plain[f.name], f.name)
+        for f in fields(RunSpec)
+        if isinstance(f.type, type) and is_dataclass(f.type)
+    }
+    rows = tuple(_build(MethodSpec, row, "rows") for row in plain["rows"])
+    return _checked(_build(RunSpec, {**plain, **groups, "rows": rows}, "config"))
 
 
 def _row(
