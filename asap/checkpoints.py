@@ -30,7 +30,9 @@ def read_state(path: Path, option: str) -> dict[str, Tensor]:
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise RequestError(f"weights file {path} holds no state dict of tensors")
     plain = {k.removeprefix("module."): v for k, v in state.items()}
     if len(plain) < len(state):

@@ -47,6 +47,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
         result = unmeasured(spec, row, ours=method.extension)
+        result = replace(result, config=config_of(spec, row))
         if spec.measure.accuracy:
             result = _attempt(session, row, method, result)
         results.append(result)
@@ -110,6 +111,7 @@ def _record(
         label=row.label,
         method=describe(method),
         backbone=spec.backbone.name,
+        weights=session.weights_record,
         data=data.description,
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from asap import ranks
-from asap.backbones.load import load_backbone, weights_digest
+from asap.backbones.heads import CLASSIFIER, without_classes
+from asap.backbones.load import Loaded, load, weights_digest
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.data.base import DataSet
 from asap.data.open import open_data
@@ -21,7 +22,7 @@ from asap.errors import RequestError
 from asap.methods import Method, build
 from asap.runs.disk import write_bytes
 from asap.runs.keys import key_of
-from asap.runs.record import SCHEMA_VERSION, MethodRecord
+from asap.runs.record import SCHEMA_VERSION, MethodRecord, WeightsRecord
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Store
 
@@ -45,26 +46,32 @@ class Session:
     def backbone(self) -> nn.Module:
         """The backbone in the run's precision, on its device."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return self._loaded[0].to(self.device, DTYPES[self.spec.precision])
+        return self._loaded.model.to(self.device, DTYPES[self.spec.precision])
 
     @cached_property
-    def _loaded(self) -> tuple[nn.Module, str]:
+    def _loaded(self) -> Loaded:
         b = self.spec.backbone
-        model = load_backbone(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
+        loaded = load(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
         for row, method in zip(self.spec.rows, self.methods, strict=True):
             try:
-                ReducedViT(model, method)
+                ReducedViT(loaded.model, method)
             except ValueError as error:
                 raise RequestError(f"{row.label} on backbone {b.name!r}: {error}") from None
-        return model, weights_digest(model)
+        return loaded
+
+    @cached_property
+    def weights_digest(self) -> str:
+        return weights_digest(self._loaded.model)
 
     @property
-    def weights_digest(self) -> str:
-        return self._loaded[1]
+    def weights_record(self) -> WeightsRecord | None:
+        """The file that the weights are from, as it goes into records."""
+        file = self._loaded.file
+        return file and WeightsRecord(origin=file.origin, file=file.path.name, sha256=file.sha256)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        return preprocessing_of(self._loaded[0])
+        return preprocessing_of(self._loaded.model)
 
     @cached_property
     def data(self) -> DataSet:
@@ -74,13 +81,26 @@ class Session:
         limit = self.spec.limit if part == "all" else None
         data = open_data(name, p.transform, p.patch_grid, **d, limit=limit)
         data = data if part == "all" else part_of(data, part, self.spec.limit)
-        outputs = getattr(self._loaded[0], "num_classes", None)
+        self._refuse_other_classes(data)
+        return data
+
+    def _refuse_other_classes(self, data: DataSet) -> None:
+        """RequestError unless the backbone's outputs are the classes of the labels."""
+        name, model = self.spec.backbone.name, self._loaded.model
+        if features := without_classes(model):
+            if self.spec.measure.accuracy:  # speed needs no label
+                raise RequestError(
+                    f"backbone {name!r} has no class head for the labels of data={data.name}: "
+                    f"{features}. Use weights with one (backbone=timm backbone.name={CLASSIFIER}), "
+                    "or measure=throughput"
+                )
+            return
+        outputs = getattr(model, "num_classes", None)
         if outputs is not None and outputs != data.n_classes:
             raise RequestError(
-                f"backbone {self.spec.backbone.name!r} has {outputs} classes and the data set "
-                f"{data.name!r} has {data.n_classes}: use weights trained for these classes"
+                f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
+                f"{data.n_classes}: use weights trained for these classes"
             )
-        return data
 
     def identity(self, method: Method) -> dict[str, Any]:
         """Exactly what changes an accuracy number, and nothing else."""

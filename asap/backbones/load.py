@@ -1,22 +1,31 @@
 """Build a backbone by its timm name (or one of ours) and load its weights, safely and strictly."""
 
 import hashlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from torch import nn
 
 from asap.backbones.families import OURS
-from asap.checkpoints import file_digest, read_state, without_companions
+from asap.backbones.fit import load_weights
+from asap.backbones.source import WeightsFile, find_weights, unknown
 from asap.errors import RequestError
 
-BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
-BUNDLED_FOLDER = Path(__file__).parent / "weights"
+__all__ = [
+    *("BUNDLED", "BUNDLED_FOLDER", "Loaded", "file_digest", "load", "load_backbone"),
+    *("load_weights", "weights_digest"),
+]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A backbone, and the file its weights are from; None for random ones."""
+
+    model: nn.Module
+    file: WeightsFile | None
 
 
 def load_backbone(
@@ -30,120 +39,47 @@ def load_backbone(
 
     name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), "digits_vit" or
     "lvvit_s".
-    weights: "hub" (downloaded by timm, or from its cache), "bundled" (ours, in this package),
-    "random" (initialised from `seed`), or the path of a .safetensors, .pth, .pt or .pth.tar file,
-    which is the only source of "lvvit_s" (`lvvit.RELEASE` is its authors' address). Files are
-    loaded without executing code, strictly, and with `sha256` only if they have that digest.
+    weights: "hub" (from the hub's cache, else downloaded; without a network that fails within
+    seconds), "bundled" (ours, in this package), "random" (initialised from `seed`), or the path of
+    a .safetensors, .pth, .pt, .bin or .pth.tar file or of a folder with one, such as a snapshot of
+    a hub repository. A file is the only source of "lvvit_s" (`lvvit.RELEASE` is its authors'
+    address). Files are loaded without executing code, strictly, and with `sha256` only if they
+    have that digest, those of the hub too.
     Raises RequestError for an unknown name and for weights that are missing or do not fit.
     """
-    if weights == "hub" and name in OURS:
-        weights = "bundled"
-    if weights == "hub" and sha256 is not None:
-        raise RequestError(
-            f"sha256={sha256!r} is of a file, and weights='hub' is none: set it null"
-        )
+    return load(name, weights, sha256, model_args, seed).model
+
+
+def load(
+    name: str,
+    weights: str = "hub",
+    sha256: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Loaded:
+    """`load_backbone`, and which file the weights came from."""
+    file = find_weights(name, weights, sha256)  # first: a missing file must not cost a large model
     torch.manual_seed(seed)
-    model = _build(name, weights == "hub", dict(model_args or {}))
-    if weights not in ("hub", "random"):
-        path, sha256 = _file(name, weights, sha256)
-        load_weights(model, path, sha256)
+    model = _build(name, dict(model_args or {}))
+    if file is not None:
+        load_weights(model, file.path)
     _refuse_nan(model, name)
-    return model.eval().requires_grad_(False)
+    return Loaded(model.eval().requires_grad_(False), file)
 
 
-def _file(name: str, weights: str, sha256: str | None) -> tuple[Path, str | None]:
-    """The weights file and the digest it must have."""
-    if weights != "bundled":
-        return Path(weights), sha256
-    if name in BUNDLED:
-        return BUNDLED_FOLDER / f"{name}.safetensors", sha256 or BUNDLED[name]
-    if name in OURS:
-        raise RequestError(
-            f"weights of {name!r} are neither on the hub nor in this package: download "
-            f"{OURS[name].released} and give backbone.weights=/path/to/file"
-        )
-    raise RequestError(
-        f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
-        "this package; use backbone.weights=hub and backbone.sha256=null, or a file"
-    )
-
-
-def _build(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Module:
+def _build(name: str, model_args: dict[str, Any]) -> nn.Module:
     own = OURS.get(name)
     try:
         if own:
             return own.build(**model_args)
-        return timm.create_model(name, pretrained=pretrained, **model_args)
-    except (TypeError, AssertionError) as error:
-        raise RequestError(f"backbone {name!r} with {model_args}: {error}") from None
-    except (RuntimeError, OSError, ValueError) as error:
-        if own:
-            raise RequestError(f"backbone {name!r} with {model_args}: {error}") from None
-        if timm.is_model(name.split(".")[0]) and pretrained:
-            raise RequestError(_no_hub(name, error)) from None
-        raise RequestError(_unknown(name)) from None
-
-
-def _unknown(name: str) -> str:
-    near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    ours = ", ".join(OURS)
-    return f"backbone name={name!r} is neither a timm model nor one of ours ({ours}){hint}"
-
-
-def _no_hub(name: str, error: Exception) -> str:
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return (
-        f"weights of {name!r} could not be had from the hub{offline}: {type(error).__name__}. "
-        "Connect once, copy a hub cache (HF_HOME), or give backbone.weights=/path/to/file"
-    )
-
-
-def load_weights(model: nn.Module, path: Path, sha256: str | None = None) -> None:
-    """Load a file's weights into a model, strictly. Raises RequestError.
-
-    A method's own networks beside them (`COMPANIONS`) are the method's to load.
-    """
-    if not path.is_file():
-        raise RequestError(f"weights file {path} does not exist: check backbone.weights")
-    if sha256 is not None and (found := file_digest(path)) != sha256:
-        raise RequestError(
-            f"weights file {path} has sha256 {found}, not {sha256}: it is damaged or another file"
-        )
-    state = _converted(without_companions(read_state(path, "backbone.weights")), model)
-    problems = _mismatches(state, model)
-    if problems:
-        raise RequestError(f"weights file {path} does not fit the backbone: {problems}")
-    kinds = {k: v.dtype for k, v in model.state_dict().items()}
-    model.load_state_dict({k: v.to(kinds[k]) for k, v in state.items()})
-
-
-def _converted(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The authors' original key names changed to timm's, if that is all that differs."""
-    expected = model.state_dict()
-    if state.keys() == expected.keys() or not isinstance(model, VisionTransformer):
-        return state
-    position = state.get("pos_embed")
-    if position is None or position.shape != expected["pos_embed"].shape:
-        return state  # timm would resample it without a word
-    return checkpoint_filter_fn(dict(state), cast(VisionTransformer, model))
-
-
-def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    shapes = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
-        for k, v in expected.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    parts = [
-        f"{len(names)} {what}, first {names[0]}"
-        for what, names in (("missing", missing), ("unexpected", extra), ("of other shape", shapes))
-        if names
-    ]
-    return "; ".join(parts)
+        if not timm.is_model(name.split(".")[0]):  # else timm may go and look for it on the hub
+            raise RequestError(unknown(name))
+        return timm.create_model(name, pretrained=False, **model_args)
+    except (TypeError, AssertionError, RuntimeError, OSError, ValueError) as error:
+        if "Invalid pretrained tag" in str(error):
+            raise RequestError(unknown(name)) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RequestError(f"backbone {name!r} with {model_args}: {reason}") from None
 
 
 def _refuse_nan(model: nn.Module, name: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def write_tables(results: Path) -> list[Path]:
         if record is not None and _is_current(record["identity"]):
             ours = _is_extension(record["method"])
             result = CellResult(_label(record), None, ours, record, cell.predictions(), None)
-            groups[_group(record)].append(result)
+            groups[_group(record)].append(replace(result, config=cell.config()))
     if not groups:
         raise RequestError(f"{results}/runs holds no current record: run an experiment first")
     return [path for group in sorted(groups) for path in _write(results, group, groups[group])]

@@ -16,7 +16,7 @@ Text = Callable[[Values], str | None]
 
 # Machine-readable only: timm's names where timm has one.
 EXTRA_KEYS = (
-    *("backbone", "extension", "dense", "key", "data", "precision", "device"),
+    *("backbone", "extension", "dense", "key", "data", "precision", "device", "comparable"),
     *("top1_lo", "top1_hi", "top1_err", "top5", "top5_err", "mcnemar_b", "mcnemar_c"),
     *("gmacs_sd", "gmacs_no_attention", "missed_pct"),
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),

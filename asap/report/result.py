@@ -21,7 +21,7 @@ class CellResult:
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
     have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
-    record says so.
+    record says so; config: the settings of its run, as in the config.yaml beside its record.
     """
 
     label: str
@@ -33,6 +33,7 @@ class CellResult:
     reason: str | None = None
     note: str | None = None
     on: str | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def records(self) -> list[Mapping[str, Any]]:

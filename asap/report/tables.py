@@ -13,6 +13,7 @@ from asap.errors import RequestError
 from asap.report import columns as layout
 from asap.report import paper
 from asap.report.columns import ROW
+from asap.report.gate import gates
 from asap.report.premise import premise_remark
 from asap.report.render import Table
 from asap.report.result import CellResult
@@ -37,6 +38,9 @@ def build_table(results: Sequence[CellResult], remarks: Sequence[str] = ()) -> T
         make_row(cell, backbone, dense.get(backbone), _has_speed(results, backbones, backbone))
         for cell, backbone in zip(results, backbones, strict=True)
     )
+    verdicts = gates(dense, backbones)
+    for row, backbone in zip(rows, backbones, strict=True):
+        row.values["comparable"] = verdicts[backbone].comparable
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     columns = layout.columns(gmacs)
     table = Table(
@@ -44,7 +48,7 @@ def build_table(results: Sequence[CellResult], remarks: Sequence[str] = ()) -> T
         columns=columns,
         rows=rows,
         caption=_caption(results, dense),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *(gate.line for gate in verdicts.values())),
         column_notes=_column_notes(results, backbones),
         csv_keys=layout.csv_keys(columns),
     )

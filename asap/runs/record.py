@@ -8,7 +8,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -54,6 +54,14 @@ class MethodRecord(TypedDict):
     options: dict[str, Any]
 
 
+class WeightsRecord(TypedDict):
+    """The file that the weights came from, None in the record for random ones."""
+
+    origin: str  # "hub, owner/name", "bundled" or "file"
+    file: str  # its name, without the folder
+    sha256: str  # of the file; the digest in the key is of the tensors
+
+
 class Quartiles(TypedDict):
     """Median and quartiles over the timed rounds."""
 
@@ -81,6 +89,7 @@ class AccuracyRecord(TypedDict):
     label: str  # the method's name in tables
     method: MethodRecord
     backbone: str
+    weights: NotRequired[WeightsRecord | None]
     data: str  # the data set's description
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read

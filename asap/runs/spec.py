@@ -25,7 +25,8 @@ _KINDS = {
 class BackboneSpec:
     """A backbone and its weights, see `asap.load_backbone`.
 
-    top1, source: published accuracy in % and where it is published; note: for the reader.
+    top1, source: published accuracy in % and where it is published, null: there is no reference;
+    tolerance: how far, in points, a measured one may lie from it; note: for the reader.
     """
 
     name: str
@@ -34,6 +35,7 @@ class BackboneSpec:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     top1: float | None = None
     source: str | None = None
+    tolerance: float = 0.05
     note: str | None = None
 
 
@@ -286,6 +288,10 @@ def _checked(spec: RunSpec) -> RunSpec:
     window = spec.calibrate.window
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
     _checked_rows(spec.rows)
+    if not 0 <= spec.backbone.tolerance < math.inf:
+        raise RequestError(
+            f"backbone.tolerance={spec.backbone.tolerance} is not possible: give points, 0 or more"
+        )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
     if not m.accuracy and not m.throughput:

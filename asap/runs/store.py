@@ -132,6 +132,15 @@ class Cell:
             self._set_aside(path, error)
             raise RequestError(f"{path} was damaged: run the command again") from error
 
+    def config(self) -> dict[str, Any] | None:
+        """The settings beside the record, None where they are missing or no settings."""
+        content = read_bytes(self._file("config.yaml"))
+        try:
+            found = yaml.safe_load(content) if content is not None else None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            found = None
+        return found if isinstance(found, dict) else None
+
     def shards(self) -> list[tuple[int, int, pd.DataFrame]]:
         """What an interrupted run left: (start, stop, rows), sorted, no image twice.
 

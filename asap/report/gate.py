@@ -1,0 +1,102 @@
+"""The baseline gate: is this dense model, on these images, the published one?
+
+Reduced rows compare with published ones only if weights, images and preprocessing are right, and
+that shows in the dense accuracy: on the full ImageNet-1k validation set it must lie within a
+tolerance of the published value. The gate asks so in every precision: rounding moves the accuracy
+by less, or else the numbers are not those that were published.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+from asap.report import paper
+from asap.report.result import CellResult
+
+N_IMAGES = 50_000
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The verdict on one backbone's dense record; `reason`: with what numbers, or why there is
+    none.
+    """
+
+    model: str
+    state: Literal["passed", "failed", "not applicable"]
+    reason: str
+
+    @property
+    def comparable(self) -> str:
+        """Whether rows of this backbone compare with published ones: "yes", or "no: " and why."""
+        return "yes" if self.state == "passed" else f"no: {self.state} ({self.reason})"
+
+    @property
+    def line(self) -> str:
+        """The verdict in one line, for below a table."""
+        so = "" if self.state == "passed" else ": its rows do not count as comparable with others'"
+        return f"Baseline gate, {self.model}: {self.state} ({self.reason}){so}."
+
+
+def gates(dense: Mapping[str, CellResult], backbones: Iterable[str]) -> dict[str, Gate]:
+    """The verdict on each backbone of a table, `dense` being their baselines."""
+    found = {}
+    for backbone in dict.fromkeys(backbones):
+        cell = dense.get(backbone)
+        record, config = (cell.accuracy, cell.config) if cell is not None else (None, None)
+        found[backbone] = baseline_gate(paper.paper_model(backbone) or backbone, record, config)
+    return found
+
+
+def baseline_gate(
+    model: str, record: Mapping[str, Any] | None, config: Mapping[str, Any] | None
+) -> Gate:
+    """The verdict on the accuracy record of a dense run and its settings (config.yaml beside it).
+
+    Exact: shares of integers against decimals, and a difference of just the tolerance passes.
+    """
+    if reasons := _not_applicable(record, config):
+        return Gate(model, "not applicable", "; ".join(reasons))
+    assert record is not None and config is not None  # both are reasons
+    reference = config["backbone"]
+    measured = Fraction(100 * record["correct1"], record["n"])
+    expected = Fraction(str(reference["top1"]))
+    tolerance = Fraction(str(reference.get("tolerance", 0.05)))
+    away = measured - expected
+    numbers = (
+        f"dense top-1 measured {float(measured):.3f} %, expected {float(expected):.3f} % by "
+        f"{reference.get('source') or 'a value without a source'}, difference {float(away):+.3f}, "
+        f"tolerance {float(tolerance):g} points, {record['precision']}"
+    )
+    return Gate(model, "passed" if abs(away) <= tolerance else "failed", numbers)
+
+
+def _not_applicable(
+    record: Mapping[str, Any] | None, config: Mapping[str, Any] | None
+) -> list[str]:
+    """Why this record can be held against no published number."""
+    if record is None:
+        return ["there is no dense accuracy record"]
+    if not config or not isinstance(config.get("backbone"), Mapping):
+        return ["the settings beside the dense record are missing"]
+    backbone, data = config["backbone"], config.get("data") or {}
+    reasons = []
+    if backbone.get("weights") == "random":
+        reasons.append("the weights are random")
+    if backbone.get("top1") is None:
+        reasons.append("this backbone has no reference")
+    if backbone.get("model_args"):
+        reasons.append("the reference is for the model without changes (model_args)")
+    return reasons + _other_images(record, data)
+
+
+def _other_images(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Whether the images are all of the validation set, and only these."""
+    if data.get("name") != "imagenet" or data.get("split", "evaluation") != "evaluation":
+        return ["the data are not the ImageNet-1k validation set"]
+    if record["n_failed"]:
+        return [f"{record['n_failed']:,} images could not be read"]
+    if record["n"] != N_IMAGES:
+        return [f"{record['n']:,} of {N_IMAGES:,} images"]
+    return []
