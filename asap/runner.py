@@ -112,6 +112,7 @@ def _record(
         method=describe(method),
         backbone=spec.backbone.name,
         weights=session.weights_record,
+        parameters=sum(p.numel() for p in session.backbone.parameters()),
         data=data.description,
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),

@@ -456,7 +456,7 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     assert code == 0, err
     assert "unreachable" in err and len(err.splitlines()) == 1
     table = (tmp_path / "tables" / "matched-macs-at--40.md").read_text("utf-8")
-    assert "ASAP (pool.)" in table and "No accuracy record: unreachable: no setting" in table
+    assert "ASAP (pool.)" in table and "No record: unreachable: no setting" in table
     assert "Calibrated: r = [" in table and "Calibrated: keep = 0." in table
     lines = (tmp_path / "tables" / "matched-macs-at--40.csv").read_text("utf-8").splitlines()
     methods = [line.split(",")[1] for line in lines[1:]]

@@ -32,7 +32,7 @@ def by_hand(row: MethodSpec) -> Calibrated:
 def untuned(row: MethodSpec) -> Calibrated:
     """A row whose options need labels to be chosen, where there are none: the first values."""
     first = {name: values[0] for name, values in row.open_grid.items()}
-    said = f"{in_words(first)}: not tuned, for want of training images."
+    said = f"Not tuned, for want of training images: {in_words(first)}."
     options = {**row.options, **first}
     return Calibrated(replace(row, options=options, note=join(row.note, said)), point=first)
 

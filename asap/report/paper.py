@@ -10,10 +10,11 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-# The tables that ours are set beside, their columns that hold names, and the overhead table's models.
-TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
+# The tables that ours are set beside, their columns of names, and the overhead table's models.
+
 _NUMBERS = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct")
 _NAMES = ("model", "anchor", "alpha", "method")
 _CLIP = ("vit_large_patch14_clip_quickgelu_336.openai", "vit_large_patch14_clip_336.openai")
@@ -157,8 +158,7 @@ def _is_row(table: str, row: dict[str, str], model: str, method: str | None) -> 
 def _below(table: str, above: str | None, method: str | None) -> list[dict[str, str]]:
     """The row of this name right below another one."""
     rows = paper_table(table)
-    pairs = zip(rows, rows[1:], strict=False)
-    return [b for a, b in pairs if above == a["model"] and b["model"] == method]
+    return [b for a, b in pairwise(rows) if above == a["model"] and b["model"] == method]
 
 
 def _is_anchor(row: dict[str, str], model: str, method: str | None) -> bool:

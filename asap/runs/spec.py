@@ -14,6 +14,7 @@ from asap.errors import RequestError
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
 SLICES = ("auto", "train", "validation")
+PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
 PARTS = ("all", "slice", "rest")
 _KINDS = {
     int: "an integer", float: "a number", str: "a text", bool: "true or false", Path: "a path",
@@ -266,6 +267,7 @@ def _checked(spec: RunSpec) -> RunSpec:
     _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
     _one_of("calibrate.slice", spec.calibrate.slice, SLICES)
     _one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
+    _one_of("paper_table", spec.paper_table, PAPER_TABLES)
     _one_of("data.part", spec.data.part, PARTS)
     m = spec.measure
     for name, value, least in (
