@@ -339,10 +339,6 @@ def test_hub_weights_without_network_are_refused(cli, monkeypatch, tmp_path):
     cli("backbone=deit_tiny").refused("deit_tiny", "HF_HUB_OFFLINE", "backbone.weights=/path")
 
 
-def test_a_digest_that_would_not_be_checked_is_refused(cli):
-    cli("backbone=deit_tiny", "backbone.sha256=00").refused("sha256", "hub", "null")
-
-
 # ---- models
 
 

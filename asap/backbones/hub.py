@@ -49,14 +49,8 @@ def hub_file(name: str, repository: str) -> Path:
 
 
 def _fetched(repository: str, file: str, revision: str) -> Path:
-    place = constants.ENDPOINT
-    url = hf_hub_url(repository, file, revision=revision, endpoint=place)
-    get_hf_file_metadata(url, timeout=CONNECT_SECONDS, endpoint=place)
-    return Path(
-        hf_hub_download(
-            repository, file, revision=revision, endpoint=place, etag_timeout=CONNECT_SECONDS
-        )
-    )
+    get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=CONNECT_SECONDS)
+    return Path(hf_hub_download(repository, file, revision=revision, etag_timeout=CONNECT_SECONDS))
 
 
 def _unreachable(error: Exception) -> str:

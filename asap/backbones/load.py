@@ -15,9 +15,9 @@ from asap.backbones.source import WeightsFile, find_weights, unknown
 from asap.errors import RequestError
 
 __all__ = [
-    *("BUNDLED", "BUNDLED_FOLDER", "Loaded", "file_digest", "load", "load_backbone"),
-    *("load_weights", "weights_digest"),
-]
+    "BUNDLED", "BUNDLED_FOLDER", "Loaded", "file_digest", "load", "load_backbone", "load_weights",
+    "weights_digest",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
