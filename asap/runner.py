@@ -22,7 +22,7 @@ from asap import ranks
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.failure import note_failure
+from asap.failure import note_failure, refuse_unreadable
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
 from asap.report.result import CellResult, unmeasured
@@ -65,6 +65,8 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
             record = ranks.agreed(lambda: _recorded(cell, held))
             record = record or _measure(session, row, method, cell)
         predictions = ranks.first(cell.predictions)
+        if session.spec.data.strict:
+            ranks.first(lambda: refuse_unreadable(predictions))
         return replace(result, accuracy={**record, "label": row.label}, predictions=predictions)
     except RequestError:
         raise
@@ -83,7 +85,9 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
     """Evaluate one row, together with the other ranks, and write its record."""
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
-    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds)
+    how = Evaluation(
+        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
+    )
     model = ranks.together(lambda: ReducedViT(session.backbone, method))
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:

@@ -26,6 +26,7 @@ def frame(right, clusters=None, ids=None, **columns):
     values = {
         "id": list(range(n)) if ids is None else ids,
         "label": [0] * n,
+        "other_labels": [[]] * n,
         "cluster": list(range(n)) if clusters is None else clusters,
         "top5": [tops[int(r)] for r in right],
         "stop_block": [0] * n,

@@ -47,6 +47,7 @@ def rows_of(start: int, stop: int) -> pd.DataFrame:
                 "id": i * 1_000_003,
                 "path": f"größe/{i}.JPEG",
                 "label": i % 10,
+                "other_labels": [7, 8][: i % 3],
                 "cluster": i // 2,
                 "top5": [] if unreadable else draw.permutation(10)[:5].tolist(),
                 "top5_logits": np.zeros(0) if unreadable else draw.normal(size=5),

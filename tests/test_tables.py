@@ -20,6 +20,7 @@ def predictions(right, **columns):
     values = {
         "id": list(range(n)),
         "label": [0] * n,
+        "other_labels": [[]] * n,
         "cluster": list(range(n)),
         "top5": [[0 if r else 1] for r in right],
         "sink_on_object": [float("nan")] * n,

@@ -6,6 +6,7 @@ Without training images, a slice of the validation images without its labels, fo
 from dataclasses import replace
 from pathlib import Path
 
+from asap.data.layouts import recognise
 from asap.errors import RequestError
 from asap.runs.spec import DataSpec, RunSpec
 
@@ -54,17 +55,21 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
         if path is not None:
             raise RequestError(f"calibrate.path={path!r} is not for data=digits: leave it null")
         return replace(data, split="calibration" if data.split == "evaluation" else data.split)
-    if data.name == "imagenet":
-        given = path if path is not None else data.path
+    if data.name.startswith("imagenet"):
+        beside = data.path if data.name in ("imagenet", "imagenet_real") else None
+        given = path if path is not None else beside
         train = None if given is None else _train(Path(given), given == path)
         if train is None:
             raise RequestError(
-                f"data=imagenet is for evaluation, and data.path={data.path!r} has no folder "
+                f"data={data.name} is for evaluation, and data.path={data.path!r} has no folder "
                 "train: give training images with calibrate.path=/data/imagenet/train, or "
                 "calibrate.slice=validation"
             )
         _refuse_evaluation(train, None if data.path is None else _evaluation(Path(data.path)))
-        return replace(data, path=str(train), split="train")
+        return replace(
+            data, name="imagenet", path=str(train), split="train",
+            labels=None, boxes=None, strict=False,
+        )  # fmt: skip
     if path is None:
         raise RequestError(
             f"data={data.name} is for evaluation and calibration never sees it: give a folder of "
@@ -84,8 +89,10 @@ def _train(given: Path, itself: bool) -> Path | None:
     return given if itself else None
 
 
-def _evaluation(root: Path) -> Path:
-    return root / "val" if (root / "val").is_dir() else root
+def _evaluation(root: Path) -> Path | None:
+    """The evaluation images' folder, if they are in class folders as training images are."""
+    layout = recognise(root) if root.exists() else None
+    return layout.place if layout is not None and layout.kind == "folders" else None
 
 
 def _refuse_evaluation(train: Path, evaluation: Path | None) -> None:

@@ -25,11 +25,12 @@ class Sample:
     index: int  # position in the data set
     id: int  # names the image for random draws, also within a subset; not negative
     path: str  # relative, or "evaluation/000017" for a scene
-    label: int
+    label: int  # position in `DataSet.classes`
     cluster: int  # source shared with other images; the index where images share none
     image: Float[Tensor, "3 h w"] | None
     mask: Bool[Tensor, " n_patches"] | None = None  # which patches are object patches
     error: str | None = None  # one line
+    other_labels: tuple[int, ...] = ()  # accepted besides `label`, where a picture shows several
 
 
 @runtime_checkable
@@ -45,13 +46,17 @@ class DataSet(Protocol):
     @property
     def digest(self) -> str: ...  # SHA-256 of the content
     @property
-    def label_digest(self) -> str: ...
+    def label_digest(self) -> str: ...  # SHA-256 of the labels and of all else that is scored
+    @property
+    def scored(self) -> tuple[int, ...] | None: ...  # the classes compared; None for all
     @property
     def has_masks(self) -> bool: ...
     @property
     def clustered(self) -> bool: ...  # several images may come from one source
     @property
     def description(self) -> str: ...  # which data, split, how many
+    @property
+    def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
 
@@ -66,12 +71,19 @@ class Subset:
         self.name = whole.name
         self.classes = whole.classes
         self.n_classes = whole.n_classes
+        self.scored = whole.scored
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
 
     @property
     def digest(self) -> str:
         return self._derived(self.whole.digest)
+
+    @property
+    def reading_order(self) -> Sequence[int]:
+        """The positions here in the order in which the whole is read fastest."""
+        own = {position: i for i, position in enumerate(self.positions)}
+        return [own[position] for position in self.whole.reading_order if position in own]
 
     @property
     def label_digest(self) -> str:
@@ -140,13 +152,17 @@ def loader(
         yield _unpack(*batch)
 
 
-def _pack(samples: list[Sample]) -> tuple[list[Sample], Tensor | None, Tensor | None]:
-    """Samples without their tensors, and these stacked.
+Packed: TypeAlias = tuple[list[Sample], list[bool], Tensor | None, Tensor | None]
+
+
+def _pack(samples: list[Sample]) -> Packed:
+    """Samples without their tensors, which of them have a mask, and the tensors stacked.
 
     Each tensor sent by a worker holds an open file until it is freed: one per batch, not per image.
     """
     bare = [replace(sample, image=None, mask=None) for sample in samples]
-    return bare, _stack([s.image for s in samples]), _stack([s.mask for s in samples])
+    masked = [sample.mask is not None for sample in samples]
+    return bare, masked, _stack([s.image for s in samples]), _stack([s.mask for s in samples])
 
 
 def _stack(parts: list[Tensor | None]) -> Tensor | None:
@@ -155,11 +171,17 @@ def _stack(parts: list[Tensor | None]) -> Tensor | None:
     return torch.stack(present) if present else None
 
 
-def _unpack(bare: list[Sample], images: Tensor | None, masks: Tensor | None) -> list[Sample]:
+def _unpack(
+    bare: list[Sample], masked: list[bool], images: Tensor | None, masks: Tensor | None
+) -> list[Sample]:
     """Undo `_pack`: readable samples take the stacked tensors in turn."""
     image_of = iter(images if images is not None else ())
     mask_of = iter(masks if masks is not None else ())
     return [
-        sample if sample.error else replace(sample, image=next(image_of), mask=next(mask_of, None))
-        for sample in bare
+        replace(
+            sample,
+            image=None if sample.error else next(image_of),
+            mask=next(mask_of) if has_mask else None,
+        )
+        for sample, has_mask in zip(bare, masked, strict=True)
     ]

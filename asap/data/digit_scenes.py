@@ -22,6 +22,7 @@ class DigitScenes:
     classes = digits.CLASSES
     n_classes = len(digits.CLASSES)
     clustered = True
+    scored = None
 
     def __init__(
         self,
@@ -45,6 +46,10 @@ class DigitScenes:
     @property
     def label_digest(self) -> str:
         return _digests(self.split, self.n, self.seed)[1]
+
+    @property
+    def reading_order(self) -> range:
+        return range(self.n)
 
     def __len__(self) -> int:
         return self.n

@@ -1,85 +1,106 @@
-"""ImageNet-1k validation as a folder: <root>/val/<wnid>/*.JPEG, or the val folder itself."""
+"""ImageNet-1k: the validation set in any of its four layouts, and training images."""
 
+import logging
 from collections import Counter
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
-from timm.data.imagenet_info import ImageNetInfo
-
 from asap.data.base import PatchGrid, Transform
-from asap.data.folder import ImageFolder, class_of
+from asap.data.boxes import Boxes
+from asap.data.folder import class_of, folder_source
+from asap.data.layouts import LAYOUTS, open_layout, recognise
+from asap.data.names import N_IMAGES, file_name, number_of, synsets
+from asap.data.pictures import Pictures
+from asap.data.source import Source
 from asap.errors import RequestError
 
-N_IMAGES = 50_000
+log = logging.getLogger("asap")
 IMAGES_PER_CLASS = 50
-_LAYOUT = "set IMAGENET to a folder with val/<wnid>/*.JPEG, such as val/n01440764/*.JPEG"
+_FEW = 0.01  # of the whole: fewer absent images than this are an accident and not a chosen subset
 
 
-@cache
-def synsets() -> tuple[str, ...]:
-    """The 1,000 WordNet ids in the order of the classes of timm's weights."""
-    return tuple(ImageNetInfo("imagenet-1k").label_names())
-
-
-class ImageNet(ImageFolder):
+class ImageNet(Pictures):
     """The validation set or a part of it, with timm's class order; the description says which part.
 
-    Raises `RequestError` naming the variable IMAGENET and the layout it should point to.
+    labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part and
+    listed files that are not there. Raises `RequestError` naming the variable IMAGENET and the
+    layouts it may point to.
     """
-
-    _hint = _LAYOUT
 
     def __init__(
         self,
         root: str | Path | None,
         transform: Transform,
         patch_grid: PatchGrid | None = None,
+        *,
+        labels: str | None = None,
+        boxes: str | None = None,
+        strict: bool = False,
     ):
-        folder = _validation_folder(root)
-        super().__init__(folder, transform, patch_grid, classes=synsets(), name="imagenet")
-        _check_counts(Counter(class_of(file) for file in self._files), self.root)
+        source = validation_source(root, labels, strict)
+        part = "" if len(source.labels) == N_IMAGES else f" of {N_IMAGES:,}"
+        super().__init__(
+            source, transform, patch_grid, name="imagenet", classes=synsets(),
+            about=f"ImageNet-1k validation, {len(source.labels):,}{part} images",
+            boxes=None if boxes is None else Boxes.read(boxes),
+        )  # fmt: skip
 
-    @property
-    def description(self) -> str:
-        part = "" if len(self) == N_IMAGES else f" of {N_IMAGES:,}"
-        return f"ImageNet-1k validation, {len(self):,}{part} images"
 
-
-class ImageNetTraining(ImageFolder):
+class ImageNetTraining(Pictures):
     """Training images, for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
 
     Raises `RequestError` where the validation images are instead.
     """
 
-    _hint = "expected train/<wnid>/*.JPEG"
-
     def __init__(self, root: str | Path | None, transform: Transform):
+        hint = "expected train/<wnid>/*.JPEG"
         if root is None or not str(root):
-            raise RequestError(f"no folder is given for ImageNet's training images: {self._hint}")
+            raise RequestError(f"no folder is given for ImageNet's training images: {hint}")
         folder = Path(root)
         folder = folder / "train" if (folder / "train").is_dir() else folder
-        super().__init__(folder, transform, classes=synsets(), name="imagenet")
-        if found := next((file for file in self._files if "ILSVRC2012_val_" in file), None):
+        source, classes = folder_source(folder, synsets(), hint)
+        about = f"ImageNet-1k training, {len(source.labels):,} images"
+        super().__init__(source, transform, None, name="imagenet", classes=classes, about=about)
+        if found := next((path for path in source.paths if "ILSVRC2012_val_" in path), None):
             raise RequestError(f"{folder}/{found} is a validation image: give training images")
 
-    @property
-    def description(self) -> str:
-        return f"ImageNet-1k training, {len(self):,} images"
+
+def validation_source(root: str | Path | None, labels: str | None, strict: bool) -> Source:
+    """The validation images at `root`, counted. RequestError as `ImageNet` says."""
+    layout = recognise(root)
+    source = open_layout(layout, Path(str(root)), labels)
+    _check_counts(Counter(class_of(path) for path in source.paths), layout.place)
+    count, first = absent_files(source)
+    if strict:
+        gone = [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
+        if count + len(gone):
+            said = _said(count + len(gone), [*gone[:3], *first][:3], layout.place)
+            raise RequestError(f"data.strict=true: {said}: complete it or set it false")
+    elif 0 < count < _FEW * N_IMAGES:
+        log.warning("%s", _said(count, first, layout.place))
+    return source
 
 
-def _validation_folder(root: str | Path | None) -> Path:
-    """`<root>/val` where there is one, else `root`, which may be that folder itself."""
-    if root is None or not str(root):
-        raise RequestError(f"no folder is given for ImageNet: {_LAYOUT}")
-    root = Path(root)
-    return root / "val" if (root / "val").is_dir() else root
+def absent_files(source: Source) -> tuple[int, list[str]]:
+    """How many validation images the source does not have; the first names, if its names tell."""
+    numbers = {number_of(path) for path in source.paths}
+    if None in numbers:  # files with names of their own
+        return max(0, N_IMAGES - len(source.paths)), []
+    absent = [i for i in range(1, N_IMAGES + 1) if i not in numbers]
+    return len(absent), [file_name(i) for i in absent[:3]]
 
 
-def _check_counts(images_of: Counter[str], folder: Path) -> None:
+def _said(count: int, first: Sequence[str], place: Path) -> str:
+    """How many are absent, and which are the first."""
+    names = f" ({', '.join(first)}{', ...' if count > len(first) else ''})" if first else ""
+    return f"{count:,} of {N_IMAGES:,} validation images are not in {place}{names}"
+
+
+def _check_counts(images_of: Counter[str], place: Path) -> None:
     """Training images must not be reported as the validation set."""
     wnid, count = images_of.most_common(1)[0]
     if count > IMAGES_PER_CLASS:
         raise RequestError(
-            f"{folder}/{wnid} holds {count:,} images and a validation class has "
-            f"{IMAGES_PER_CLASS}: {_LAYOUT}"
+            f"{place}/{wnid} holds {count:,} images and a validation class has "
+            f"{IMAGES_PER_CLASS}: {LAYOUTS}"
         )

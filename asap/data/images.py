@@ -1,6 +1,7 @@
 """From a file to an RGB picture, and from a pixel mask to object patches."""
 
 import copy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ class UnreadableImage(Exception):
     """An image that cannot be used. The message is one line and leaves the path to the caller."""
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """Decode a file as timm's evaluation does: first frame, as stored, converted to RGB.
+def open_rgb(file: Path | BytesIO) -> Image.Image:
+    """Decode a file, or its content, as timm's evaluation does: first frame, as stored, as RGB.
 
     EXIF orientation and colour profiles are ignored; grey, palette, CMYK and transparent pictures
     are converted, 16-bit colour is read as its upper 8 bits. Raises `UnreadableImage` on anything
     damaged, on pictures too small or too large, and on modes that conversion would clip to white.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             _check(image)
             return image.convert("RGB")
     except UnreadableImage:

@@ -6,9 +6,14 @@ from asap.data.base import DataSet, PatchGrid, Transform, take
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, ImageNetTraining
+from asap.data.pictures import Pictures
+from asap.data.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.errors import RequestError
 
-NAMES = ("digits", "imagenet", "folder")
+NAMES = (
+    "digits", "imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_real", "folder",
+)  # fmt: skip
+_LABELLED = ("imagenet", "imagenet_real")  # data sets that labels and boxes can be given for
 
 
 def open_data(
@@ -20,25 +25,57 @@ def open_data(
     split: str = "evaluation",
     images: int = 2000,
     seed: int = 0,
+    labels: str | None = None,
+    boxes: str | None = None,
+    strict: bool = False,
     limit: int | None = None,
 ) -> DataSet:
     """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
 
-    Raises RequestError for a data set that is not there.
+    labels, boxes, strict: see `ImageNet`. Raises RequestError for a data set that is not there.
     """
+    _check(name, path, split, labels, boxes)
     if name == "digits":
-        if path is not None:
-            raise RequestError(f"data.path={path!r} is not for data=digits: choose data=folder")
         count = images if limit is None else min(limit, images)
         return DigitScenes(split, count, seed, transform, patch_grid)
-    if name == "imagenet" and split == "train":
+    if split == "train":
         return take(cast(DataSet, ImageNetTraining(path, transform)), limit)
-    if name in NAMES and split != "evaluation":
-        raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
+    found = _pictures(name, path, transform, patch_grid, labels, boxes, strict)
+    return take(cast(DataSet, found), limit)
+
+
+def _pictures(
+    name: str,
+    path: str | None,
+    transform: Transform,
+    grid: PatchGrid,
+    labels: str | None,
+    boxes: str | None,
+    strict: bool,
+) -> Pictures:
     if name == "imagenet":
-        return take(cast(DataSet, ImageNet(path, transform)), limit)
-    if name == "folder":
-        if path is None:
-            raise RequestError("data.path is missing: give the folder with a sub-folder per class")
-        return take(cast(DataSet, ImageFolder(path, transform)), limit)
-    raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(NAMES)}")
+        return ImageNet(path, transform, grid, labels=labels, boxes=boxes, strict=strict)
+    if name == "imagenet_real":
+        return ImageNetReal(path, transform, grid, labels=labels, boxes=boxes, strict=strict)
+    if name == "imagenet_v2":
+        return ImageNetV2(path, transform, grid, strict)
+    if name in ("imagenet_a", "imagenet_r"):
+        return ImageNet200(name[-1], path, transform, grid, strict)
+    if path is None:
+        raise RequestError("data.path is missing: give the folder with a sub-folder per class")
+    return ImageFolder(path, transform, grid)
+
+
+def _check(name: str, path: str | None, split: str, labels: str | None, boxes: str | None) -> None:
+    """RequestError on an unknown name and on settings that the data set does not have."""
+    if name not in NAMES:
+        raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(NAMES)}")
+    if name == "digits" and path is not None:
+        raise RequestError(f"data.path={path!r} is not for data=digits: choose data=folder")
+    if name != "digits" and split != "evaluation" and (name, split) != ("imagenet", "train"):
+        raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
+    for key, value in (("labels", labels), ("boxes", boxes)):
+        if value is not None and (name not in _LABELLED or split == "train"):
+            raise RequestError(
+                f"data.{key}={value!r} is not for data={name}: only for {' and '.join(_LABELLED)}"
+            )

@@ -38,6 +38,7 @@ class Evaluation:
     dtype: torch.dtype
     shard_seconds: float = 10.0  # about this much work is lost to a kill
     halved: int = 0  # times the batch was halved for lack of memory
+    scored: tuple[int, ...] | None = None  # the classes compared; None for all
 
 
 def evaluate(
@@ -157,8 +158,8 @@ def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[
 
 def _about(s: Sample) -> dict[str, Any]:
     return {
-        "index": s.index, "id": s.id, "path": s.path, "label": s.label, "cluster": s.cluster,
-        "error": s.error,
+        "index": s.index, "id": s.id, "path": s.path, "label": s.label,
+        "other_labels": list(s.other_labels), "cluster": s.cluster, "error": s.error,
     }  # fmt: skip
 
 
@@ -178,12 +179,14 @@ def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Itera
             how.halved += 1
             torch.cuda.empty_cache()
             continue
-        yield from _rows(part, logits.cpu(), trace)
+        yield from _rows(part, logits.cpu(), trace, how.scored)
         start += len(part)
 
 
-def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[str, Any]]:
-    classes, scores = best_classes(logits)
+def _rows(
+    samples: list[Sample], logits: Tensor, trace: Trace, scored: tuple[int, ...] | None
+) -> Iterator[dict[str, Any]]:
+    classes, scores = best_classes(logits, scored)
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):
         if not finite[i]:  # half precision can overflow; such an image has no prediction

@@ -31,8 +31,12 @@ def object_share(mask: Bool[Tensor, "patches"]) -> float:
 
 
 def best_classes(
-    logits: Float[Tensor, "b classes"], count: int = 5
+    logits: Float[Tensor, "b classes"], scored: tuple[int, ...] | None = None, count: int = 5
 ) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k"]]:
-    """The best classes, best first, ties to the lowest class, and their logits."""
-    values, order = logits.float().sort(dim=1, descending=True, stable=True)
-    return order[:, :count], values[:, :count]
+    """The best classes, best first, ties to the lowest class, and their logits.
+
+    With `scored`, ascending, the best of these; they keep their numbers.
+    """
+    classes = torch.arange(logits.shape[1]) if scored is None else torch.tensor(scored)
+    values, order = logits[:, classes].float().sort(dim=1, descending=True, stable=True)
+    return classes[order[:, :count]], values[:, :count]

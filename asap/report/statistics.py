@@ -92,13 +92,15 @@ def evaluated(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: is the label the first prediction, is it among the (up to) five predictions; (n,)
-    bool each.
+    """Per row: is the first prediction right, is one of the (up to) five; (n,) bool each.
+
+    Right is the label, and any other label that the row accepts.
     """
-    labels = predictions["label"].tolist()
+    others = [set(labels) for labels in predictions["other_labels"]]
+    right = [{label, *o} for label, o in zip(predictions["label"].tolist(), others, strict=True)]
     tops = [list(top) for top in predictions["top5"]]
-    first = [top[0] == label for top, label in zip(tops, labels, strict=True)]
-    any5 = [label in top[:5] for top, label in zip(tops, labels, strict=True)]
+    first = [top[0] in labels for top, labels in zip(tops, right, strict=True)]
+    any5 = [not labels.isdisjoint(top[:5]) for top, labels in zip(tops, right, strict=True)]
     return np.array(first, dtype=bool), np.array(any5, dtype=bool)
 
 
@@ -171,12 +173,18 @@ def _matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.Dat
             f"common): "
             "compare runs over the same data and limit"
         )
-    if not np.array_equal(one["label"].to_numpy(), two["label"].to_numpy()):
+    if _labels(one) != _labels(two):
         raise RequestError("predictions give the same images different labels: use one label set")
     readable = one["error"].isna().to_numpy() & two["error"].isna().to_numpy()
     if not readable.any():
         raise RequestError("no image was read in both runs: there is nothing to compare")
     return one[readable], two[readable]
+
+
+def _labels(frame: pd.DataFrame) -> list[tuple[int, ...]]:
+    """What is right for each row."""
+    pairs = zip(frame["label"].tolist(), frame["other_labels"], strict=True)
+    return [(label, *map(int, others)) for label, others in pairs]
 
 
 def _bonett_price(b: int, c: int, n: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: predictions have `other_labels`
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -27,6 +27,7 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("id", pa.int64(), nullable=False),  # names the image for random draws
         pa.field("path", pa.string(), nullable=False),
         pa.field("label", pa.int64(), nullable=False),
+        pa.field("other_labels", pa.list_(pa.int64()), nullable=False),  # right besides `label`
         pa.field("cluster", pa.int64(), nullable=False),  # source shared with other images
         pa.field("top5", pa.list_(pa.int64()), nullable=False),  # classes, best first
         pa.field("top5_logits", pa.list_(pa.float32()), nullable=False),

@@ -81,7 +81,11 @@ class MethodSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which images: scenes of digits, ImageNet, or a folder with one sub-folder per class."""
+    """Which images: scenes of digits, ImageNet and its variants, or a folder of class folders.
+
+    labels: devkit, labels file or ReaL's real.json. boxes: ImageNet's localisation boxes. strict:
+    refuse images that are missing or cannot be read.
+    """
 
     name: str
     path: str | None = None
@@ -89,6 +93,9 @@ class DataSpec:
     images: int = 2000  # scenes; files are counted
     seed: int = 0
     part: str = "all"  # all | slice | rest: of validation images, see `asap/data/slices.py`
+    labels: str | None = None
+    boxes: str | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)

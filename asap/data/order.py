@@ -1,0 +1,14 @@
+"""The order of files: natural, as timm sorts them."""
+
+import re
+
+
+def natural_key(text: str) -> tuple[list[int | str], str]:
+    """Sort key that puts img2 before img10; names equal but for case or zeros stay apart."""
+    parts = re.split(r"(\d+)", text.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def in_order(paths: list[str]) -> list[int]:
+    """The positions of the paths in natural order."""
+    return sorted(range(len(paths)), key=lambda i: natural_key(paths[i]))

@@ -1,0 +1,178 @@
+"""A Hugging Face imagenet-1k snapshot: validation-*.parquet, read in place."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from timm.data.imagenet_info import ImageNetInfo
+
+from asap.data.arrange import by_number
+from asap.data.images import UnreadableImage
+from asap.data.names import file_name, number_of, synsets, wnid_in
+from asap.data.order import in_order
+from asap.errors import RequestError
+
+_REMEDY = "give the files data/validation-*.parquet of a Hugging Face imagenet-1k snapshot"
+_SAME = 0.95  # share of class names that must agree: two synsets are called crane, some differ
+
+
+class Row(NamedTuple):
+    """Where an image lies: file, row group, row in the group."""
+
+    file: int
+    group: int
+    row: int
+
+
+class ParquetSource:
+    """Images of a snapshot's files, in canonical order.
+
+    A row group (about a hundred images) is decoded whole, and the last one is kept. Read in
+    `reading_order` each is decoded once; in canonical order, one for nearly every image.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = sorted(files)
+        names, labels, places = [], [], []
+        for number, file in enumerate(self.files):
+            for name, label, row in _rows(number, file):
+                names.append(f"{synsets()[label]}/{name}")
+                labels.append(label)
+                places.append(row)
+        by_number(((n, 0) for name in names if (n := number_of(name))), self.files[0].parent)
+        order = in_order(names)
+        self.paths = [names[i] for i in order]
+        self.labels = [labels[i] for i in order]
+        self._places = [places[i] for i in order]
+        self._kept: tuple[int, Row, pa.Array] | None = None  # process, first row, content
+
+    @property
+    def reading_order(self) -> Sequence[int]:
+        return sorted(range(len(self.paths)), key=self._places.__getitem__)
+
+    def sizes(self) -> list[int]:
+        """Bytes of each image. A pass over the files: parquet does not state them."""
+        size_of = {}
+        for group in sorted({row._replace(row=0) for row in self._places}):
+            content = _group(self.files[group.file], group.group)
+            lengths = pc.call_function("binary_length", [content]).to_pylist()
+            size_of |= {group._replace(row=i): size for i, size in enumerate(lengths)}
+        return [-1 if (size := size_of[row]) is None else size for row in self._places]
+
+    def read(self, i: int) -> BytesIO:
+        row = self._places[i]
+        try:
+            content = self._content(row._replace(row=0))[row.row].as_py()
+        except (OSError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())
+            raise UnreadableImage(f"truncated or damaged ({said})") from error
+        if content is None:
+            raise UnreadableImage("missing: the row has no image")
+        return BytesIO(content)
+
+    def _content(self, first: Row) -> pa.Array:
+        """The images of a row group; the last one is kept, in each process its own."""
+        if self._kept is None or self._kept[:2] != (os.getpid(), first):
+            self._kept = None  # before the next is read: never two in memory
+            self._kept = (os.getpid(), first, _group(self.files[first.file], first.group))
+        return self._kept[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+
+def _group(file: Path, group: int) -> pa.Array:
+    """The encoded images of a row group. One thread: Arrow's pool does not survive a fork."""
+    with pq.ParquetFile(file, memory_map=True) as opened:
+        table = opened.read_row_group(group, columns=["image.bytes"], use_threads=False)
+    return table["image"].combine_chunks().field("bytes")
+
+
+def _rows(number: int, file: Path) -> Iterator[tuple[str, int, Row]]:
+    """(file name, class, place) of every image of a file. RequestError if it is of another kind."""
+    try:
+        with pq.ParquetFile(file, memory_map=True) as opened:
+            _check_classes(file, opened.schema_arrow)
+            starts = _starts(opened.metadata)
+            columns = _columns(opened.schema_arrow)
+            table = opened.read(columns=["label", *columns], use_threads=False)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
+    labels = table["label"].to_pylist()
+    names = (
+        _names(table, file.stem)
+        if columns
+        else [f"{file.stem}-{i:06d}" for i in range(len(labels))]
+    )
+    for group, (start, stop) in enumerate(pairwise(starts)):
+        for row in range(start, stop):
+            _check_label(file, row, names[row], labels[row])
+            given = number_of(names[row])
+            name = names[row] if given is None else file_name(given)
+            yield name, labels[row], Row(number, group, row - start)
+
+
+def _starts(metadata: pq.FileMetaData) -> list[int]:
+    """The first row of each row group, and the number of rows."""
+    starts = [0]
+    for group in range(metadata.num_row_groups):
+        starts.append(starts[-1] + metadata.row_group(group).num_rows)
+    return starts
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    """The column of file names, if there is one; KeyError without images or labels."""
+    kind = schema.field("image").type
+    fields = {f.name for f in kind} if pa.types.is_struct(kind) else set()
+    if "bytes" not in fields or not pa.types.is_integer(schema.field("label").type):
+        raise KeyError("no columns image.bytes and label")
+    return ["image.path"] if "path" in fields else []
+
+
+def _names(table: pa.Table, stem: str) -> list[str]:
+    """File names; a row without one is called after its file and number."""
+    paths = table["image"].combine_chunks().field("path").to_pylist()
+    return [Path(p).name if p else f"{stem}-{i:06d}" for i, p in enumerate(paths)]
+
+
+def _check_label(file: Path, row: int, name: str, label: int | None) -> None:
+    """The label must be a class, and that of the WordNet id in the name, if there is one."""
+    if label is None or not 0 <= label < len(synsets()):
+        raise RequestError(
+            f"row {row} of {file} has the label {label}: {_REMEDY}, not the test set"
+        )
+    wnid = wnid_in(name)
+    if wnid is not None and wnid != synsets()[label]:
+        raise RequestError(
+            f"row {row} of {file} is {name} with the label {label}, which is {synsets()[label]} in "
+            f"timm's order: {_REMEDY}, with its classes in the order of sorted WordNet ids"
+        )
+
+
+def _check_classes(file: Path, schema: pa.Schema) -> None:
+    """RequestError if the file states class names, and they are not timm's in timm's order."""
+    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    label = said.get("info", {}).get("features", {}).get("label", {})
+    names = label.get("names") if isinstance(label, dict) else None
+    if names is None:
+        return
+    info = ImageNetInfo("imagenet-1k")
+    expected = [{wnid, *_terms(info.index_to_description(i))} for i, wnid in enumerate(synsets())]
+    agreeing = sum(bool(_terms(n) & e) for n, e in zip(names, expected, strict=False))
+    if len(names) != len(expected) or agreeing < _SAME * len(expected):
+        raise RequestError(
+            f"{file} states {len(names):,} classes, of which {agreeing:,} are timm's class of the "
+            f"same number: {_REMEDY}, with its classes in the order of sorted WordNet ids"
+        )
+
+
+def _terms(name: str) -> set[str]:
+    return {term.strip().lower() for term in name.split(",")}

@@ -1,0 +1,111 @@
+"""The one data set of picture files: a source, timm's transform, and how its labels are scored."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
+
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from asap.data.base import PatchGrid, Sample, Transform
+from asap.data.boxes import Boxes
+from asap.data.images import UnreadableImage, open_rgb
+from asap.data.source import Source
+
+
+class Pictures:
+    """Labelled pictures of a source, in its order.
+
+    scored: the classes whose logits are compared, None for all. other_labels: for each picture the
+    classes that are right besides its label. boxes: where the objects are, for `Sample.mask`.
+    """
+
+    clustered = False
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        patch_grid: PatchGrid | None,
+        *,
+        name: str,
+        classes: Sequence[str],
+        about: str,
+        scored: tuple[int, ...] | None = None,
+        other_labels: Sequence[tuple[int, ...]] | None = None,
+        boxes: Boxes | None = None,
+    ):
+        self.source, self.transform, self.patch_grid = source, transform, patch_grid
+        self.name, self.classes, self.scored = name, tuple(classes), scored
+        self.labels = source.labels
+        self._about, self._other_labels, self._boxes = about, other_labels, boxes
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def has_masks(self) -> bool:
+        return self._boxes is not None and self.patch_grid is not None
+
+    @property
+    def description(self) -> str:
+        if self._boxes is None:
+            return self._about
+        known = sum(self._boxes.known(path) for path in self.source.paths)
+        return f"{self._about}, object boxes of {known:,}"
+
+    @property
+    def reading_order(self) -> Sequence[int]:
+        return self.source.reading_order
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical relative paths with the files' sizes in bytes, in order."""
+        lines = zip(self.source.paths, self.source.sizes(), strict=True)
+        return sha256("".join(f"{path}\0{size}\n" for path, size in lines).encode()).hexdigest()
+
+    @cached_property
+    def label_digest(self) -> str:
+        """SHA-256 of the labels; and of the protocol, where it is not one label among all."""
+        said = sha256(" ".join(map(str, self.labels)).encode())
+        if self.scored is not None:
+            said.update(f" scored {self.scored}".encode())
+        if self._other_labels is not None:
+            said.update(f" other {list(self._other_labels)}".encode())
+        if self._boxes is not None:
+            said.update(f" boxes {self._boxes.digest(self.source.paths)}".encode())
+        return said.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> Sample:
+        path, image, mask, error = self.source.paths[i], None, None, None
+        try:
+            picture = open_rgb(self.source.read(i))
+        except UnreadableImage as reason:
+            error = str(reason)
+        else:
+            image, mask = self.transform(picture), self._mask(path, picture)
+        others = self._other_labels[i] if self._other_labels is not None else ()
+        return Sample(
+            i, image_id(path), path, self.labels[i], i, image, mask, error, other_labels=others
+        )
+
+    def check_present(self, i: int) -> None:
+        """RequestError if the place of image `i` is gone, where the source can tell."""
+        check = getattr(self.source, "check_present", None)
+        if check is not None:
+            check(i)
+
+    def _mask(self, path: str, picture: Image.Image) -> Bool[Tensor, " n_patches"] | None:
+        if self._boxes is None or self.patch_grid is None:
+            return None
+        return self._boxes.mask(path, picture, self.transform, self.patch_grid)
+
+
+def image_id(path: str) -> int:
+    """63 bits of the path's hash: the same image has the same id in every subset of the folder."""
+    return int.from_bytes(sha256(path.encode()).digest()[:8], "big") >> 1
