@@ -110,7 +110,7 @@ class ZeroTPrune(Method):
         shares = keep if isinstance(keep, tuple) else (keep,) * len(layers)
         if min(shares, default=1.0) == 1:  # no power changes those
             shares = (0.8,) * len(layers)
-        powers = [step / 40 for step in range(200)]
+        powers = [step / 20 for step in range(80)]
         grid = [tuple(float(f"{s**p:.{DIGITS}g}") for s in shares) for p in powers]
         usual = int(SIMILAR * anatomy.patches / PATCHES + 0.5)
         beyond = tuple({0, usual // 2, 2 * usual} - {self.similar, usual})
