@@ -15,6 +15,7 @@ from dataclasses import replace
 from asap.calibrate.rows import at_budget
 from asap.command import command, overrides
 from asap.output import line_of, mirror, show, write_outputs
+from asap.report.budget import note_misses
 from asap.report.result import CellResult
 from asap.runner import run
 from asap.runs.spec import RunSpec
@@ -43,6 +44,8 @@ def job(spec: RunSpec, sweep: Sweep) -> list[str]:
         results.insert(
             i, CellResult(row.label, row.paper, row.ours, None, None, None, reason, row.note)
         )
+    if spec.calibrate.macs_pct is not None:
+        results = note_misses(results, spec.calibrate.macs_pct)
     mirror(spec, results)
     given = overrides()
     if given is None:

@@ -14,7 +14,7 @@ from asap.methods import Dense, Method
 
 FIRST = 32  # images before a setting may be left early
 SURE = 4.0  # standard errors between a cost and the window, then it is left
-BEHIND = 3.0  # standard errors that an accuracy lies behind the best, then it is left
+BEHIND = 2.0  # standard errors that an accuracy lies behind the best, then it is left
 SLACK = 0.1  # points on top: the averaging of tokens, which `same_cost` leaves out
 
 

@@ -9,7 +9,7 @@ what is measured are the settings that they put into the window.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import groupby, pairwise, product
 from typing import Any
 
 from asap.methods.knobs import Knob
@@ -18,7 +18,6 @@ Options = Mapping[str, Any]
 HALVINGS = 12  # at most, between two neighbours of a grid
 CLOSEST = 3  # settings on each side that are measured again to name the nearest
 NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast
-EACH = 2  # settings of one line of the grid that are measured, where costs are forecast
 
 
 @dataclass(frozen=True)
@@ -139,11 +138,17 @@ def _forecast(knobs: Sequence[Knob], budget: Budget, forecast: Forecast) -> list
 
 
 def _likely(knobs: Sequence[Knob], budget: Budget, points: Sequence[Point]) -> list[Point]:
-    """The settings forecast in the window, the nearest few of each line along the first knob."""
-    lines = _lines(next(knob for knob in knobs if knob.grid), points)
-    near = [sorted(line, key=lambda p: -p.macs_pct) for line in lines]
-    inside = [[p for p in line if budget.holds(p.macs_pct)][:EACH] for line in near]
-    return [p for line in inside for p in line]
+    """Of the settings forecast in the window the nearest to the budget, one for each time that a
+    line along the first knob comes through it.
+    """
+    knob = next(knob for knob in knobs if knob.grid)
+    found = []
+    for line in _lines(knob, points):
+        if knob.between != "nothing":
+            line.sort(key=lambda p: knob.rank(p.options[knob.name]))
+        for inside, stretch in groupby(line, lambda p: budget.holds(p.macs_pct)):
+            found += [max(stretch, key=lambda p: p.macs_pct)] if inside else []
+    return found
 
 
 def _points(knobs: Sequence[Knob], budget: Budget, near: float, tried: Try) -> list[Point]:
