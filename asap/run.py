@@ -21,6 +21,7 @@ from asap.command import command
 from asap.errors import RequestError
 from asap.multirun import Job
 from asap.output import line_of, mirror, show, write_outputs
+from asap.report.budget import note_misses
 from asap.report.result import CellResult, unmeasured
 from asap.runner import run
 from asap.runs.spec import RunSpec
@@ -66,8 +67,20 @@ def _measure(spec: RunSpec, job: Job) -> Session:
     session, results = run(ready)
     job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
     job.spec = ready
-    job.results = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])
+    shown = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])
+    job.results = _with_misses(spec, shown)
     return session
+
+
+def _with_misses(spec: RunSpec, results: list[CellResult]) -> list[CellResult]:
+    """The results, saying which of them miss their budget on these images."""
+    dense = [result for result in results if result.is_dense][:1]
+    shown = []
+    for row, result in zip(spec.rows, results, strict=True):
+        common = None if row.point_of is not None else spec.calibrate.macs_pct
+        budget = common if row.budget is None else row.budget
+        shown.append(result if budget is None else note_misses([*dense, result], budget)[-1])
+    return shown
 
 
 def show_jobs(jobs: list[Job]) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 
 from asap.backbones.families import OURS
 from asap.backbones.fit import load_weights
-from asap.backbones.source import WeightsFile, find_weights, unknown
+from asap.backbones.source import BUNDLED, BUNDLED_FOLDER, WeightsFile, find_weights, unknown
+from asap.checkpoints import file_digest
 from asap.errors import RequestError
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from asap.backbones.families import trunk_of
-from asap.calibrate.bench import Bench
+from asap.calibrate.bench import Bench, Race
+from asap.calibrate.forecast import AsapForecast, probe_for
 from asap.calibrate.images import blind, calibration_spec, evaluation_spec
 from asap.calibrate.points import Calibrated, by_hand, in_words, join, untuned, with_points
 from asap.calibrate.preset import Files
@@ -19,6 +20,7 @@ from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.budget import (
     Budget,
+    Forecast,
     Found,
     Point,
     describe,
@@ -34,11 +36,14 @@ from asap.runs.spec import MethodSpec, RunSpec
 from asap.session import DTYPES, Session
 
 log = logging.getLogger("asap")
-CALIBRATION_VERSION = 1  # raised by hand when the same request finds another setting
+CALIBRATION_VERSION = 2  # raised by hand when the same request finds another setting
 BLIND = "no labels: the setting nearest to the budget, at it or below; other knobs at their values"
 TUNED = "no budget: the best accuracy"
 ONE = "one knob: the setting nearest to the budget, at it or below"
-MANY = "several knobs: the best accuracy among the settings at or up to `window` points below"
+MANY = (
+    "several knobs: the best accuracy among the settings at or up to `window` points below; "
+    "settings clearly behind on the first images are left early"
+)
 
 
 def at_budget(spec: RunSpec) -> tuple[RunSpec, dict[int, str]]:
@@ -130,9 +135,9 @@ def _attempt(room: _Room, index: int) -> Calibrated:
         return untuned(row)
     knobs = _knobs(room, row, method)
     if not any(knob.grid for knob in knobs):
-        reason = f"{row.label} has no knob that calibration could turn"
+        reason = f"{row.label} {method.no_knobs}"
         if alone:
-            raise RequestError(f"{reason}: give calibrate.grid={{option: [value, value]}}")
+            raise RequestError(f"{reason}; or give calibrate.grid={{option: [value, value]}}")
         return Calibrated(row, f"unreachable: {reason}")
     return _calibrate_row(room, row, method, knobs)
 
@@ -160,7 +165,7 @@ def _calibrate_row(room: _Room, row: MethodSpec, method: Method, knobs: list[Kno
     files = Files.of(folder, room.spec.backbone.name, row.label, macs_pct, key)
     preset = files.read_preset()
     if preset is None:
-        found = _search(room, row, knobs, files)
+        found = _search(room, row, method, knobs, files)
         preset = _preset(room, row, method, knobs, found, key)
         files.write_preset(_head(row, found), preset)
     _tell(row, preset)
@@ -189,38 +194,62 @@ def _identity(room: _Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
     }
 
 
-def _search(room: _Room, row: MethodSpec, knobs: list[Knob], files: Files) -> Found:
+def _search(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files) -> Found:
     """The search, writing every setting down as it comes; continues from what is written."""
     known = {_name(p.options): p for p in files.read_settings()}
-    grid = math.prod(len(knob.grid) for knob in knobs if knob.grid)
     points: dict[str, Point] = {}
     refused: list[str] = []
+    bench, race = room.bench, _race(room, knobs)
 
     def measure(options: dict[str, Any], early: bool) -> Point | None:
         point = known.get(_name(options))
         if point is None or (point.top1 is None and not early):
             try:
-                method = build(row.name, {**row.options, **options})
-                ReducedViT(bench.backbone, method)
+                setting = build(row.name, {**row.options, **options})
+                ReducedViT(bench.backbone, setting)
             except (RequestError, ValueError) as error:  # options that do not fit together
                 refused.append(str(error))
                 return None
-            point = Point(options, *bench.measure(method, room.budget if early else None))
+            how = (room.budget, race) if early else ()
+            point = Point(options, *bench.measure(setting, *how))
         points[_name(options)] = point
         files.write_settings(points.values())
-        bar.total = max(bar.total, len(points))
+        bar.total = max(bar.total or 0, len(points))
         bar.update(1)
         return point
 
-    bench = room.bench  # loaded before the bar appears
+    forecast = _forecast(room, row, method, knobs)
+    grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
     with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as bar:
         if room.budget is None:
             found = most_accurate(knobs, measure)
         else:
-            found = (search_blind if room.blind else search)(knobs, room.budget, measure)
+            found = (search_blind if room.blind else search)(knobs, room.budget, measure, forecast)
     if not found.points:
         raise RequestError(f"no setting of {row.label} can be built: {refused[0]}")
     return found
+
+
+def _forecast(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Forecast | None:
+    """Costs without measuring every setting, for a method that can say them."""
+    probe = probe_for(method, knobs)
+    if probe is None or room.budget is None:
+        return None
+    with tqdm(
+        total=len(room.bench), desc=f"{row.label:<24}", unit="img", disable=None, leave=False
+    ) as bar:
+        room.bench.look(probe, bar.update)
+    trunk = trunk_of(room.session.backbone)
+    return AsapForecast(probe, trunk.cost, trunk.anatomy)
+
+
+def _race(room: _Room, knobs: list[Knob]) -> Race | None:
+    """What settings are left early by, where the best accuracy is what is looked for."""
+    return Race() if _several(knobs) and room.budget and not room.blind else None
+
+
+def _several(knobs: list[Knob]) -> bool:
+    return sum(len(knob.grid) > 1 for knob in knobs) > 1
 
 
 def _name(options: Mapping[str, Any]) -> str:
@@ -233,7 +262,7 @@ def _preset(
     """What was found and how, as the preset file says it."""
     p = found.point
     kept = {k: v for k, v in row.options.items() if k not in {knob.name for knob in knobs}}
-    rule = MANY if sum(len(knob.grid) > 1 for knob in knobs) > 1 else ONE
+    rule = MANY if _several(knobs) else ONE
     rule = TUNED if room.budget is None else BLIND if room.blind else rule
     return {
         "with": None if p is None else dict(p.options),
@@ -250,6 +279,7 @@ def _preset(
             "data": room.session.data.description,
             "rule": rule,
             "grid": {knob.name: list(knob.grid) for knob in knobs if knob.grid},
+            "costs": "measured" if probe_for(method, knobs) is None else "forecast, then measured",
             "settings_tried": len(found.points),
             "settings_on_all_images": sum(q.top1 is not None for q in found.points),
             "reason": found.reason,
