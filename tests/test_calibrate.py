@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,8 +299,11 @@ def test_imagenet_is_calibrated_on_the_training_images_beside(tmp_path: Path):
     data = calibration_spec(spec_of(DataSpec("imagenet", str(root)), str(root / "other"))).data
     assert data.path == str(root / "other")
     (root / "train").rmdir()
+    alone = spec_of(DataSpec("imagenet", str(root)))
+    assert calibration_spec(alone).data.part == "slice"
+    strict = replace(alone, calibrate=replace(alone.calibrate, slice="train"))
     with pytest.raises(RequestError, match=r"calibrate\.path"):
-        calibration_spec(spec_of(DataSpec("imagenet", str(root))))
+        calibration_spec(strict)
 
 
 @pytest.mark.parametrize("inside", ["val", "val/n01440764", "."])

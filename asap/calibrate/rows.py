@@ -170,10 +170,11 @@ def _calibrate_row(room: _Room, row: MethodSpec, method: Method, knobs: list[Kno
         files.write_preset(_head(row, found), preset)
     _tell(row, preset)
     written = (files.preset, files.settings)
-    nearest = preset["found"]["nearest"] if room.spec.calibrate.unreachable == "nearest" else None
-    if preset["with"] is None and nearest is None:
+    options = preset["with"]
+    if options is None and room.spec.calibrate.unreachable == "nearest":
+        options = (preset["found"]["nearest"] or {}).get("with")
+    if options is None:
         return Calibrated(row, preset["found"]["reason"], written)
-    options = preset["with"] or nearest["with"]
     chosen = replace(row, options={**row.options, **options}, note=_note(row, preset))
     return Calibrated(chosen, None, written, options)
 
@@ -210,8 +211,10 @@ def _search(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], fil
             except (RequestError, ValueError) as error:  # options that do not fit together
                 refused.append(str(error))
                 return None
-            how = (room.budget, race) if early else ()
-            point = Point(options, *bench.measure(setting, *how))
+            measured = (
+                bench.measure(setting, room.budget, race) if early else bench.measure(setting)
+            )
+            point = Point(options, *measured)
         points[_name(options)] = point
         files.write_settings(points.values())
         bar.total = max(bar.total or 0, len(points))
