@@ -22,8 +22,15 @@ class Names:
     def __init__(self, paths):
         self.paths, self.description = paths, "names"
 
+    @property
+    def reading_order(self):
+        return range(len(self.paths))
+
     def __len__(self):
         return len(self.paths)
+
+    def __getitem__(self, i):
+        raise AssertionError("no image is read")
 
 
 FOLDERS = [f"n{i % 7}/ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 4001)]
@@ -54,10 +61,10 @@ def test_a_small_set_gives_half_and_one_image_none():
         slice_positions(["a"])
 
 
-def spec_of(path, **calibrate):
+def spec_of(root, **calibrate):
     row = MethodSpec("asap", {}, "ASAP", macs_pct=-35.0)
     more = {"calibrate": CalibrateSpec(**calibrate)}
-    return RunSpec("t", BackboneSpec("x"), DataSpec("imagenet", path), (row,), **more)
+    return RunSpec("t", BackboneSpec("x"), DataSpec("imagenet", root), (row,), **more)
 
 
 def test_training_images_come_first_and_labels_are_not_seen_without(tmp_path):

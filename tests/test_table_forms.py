@@ -5,11 +5,11 @@ import io
 import re
 
 import pytest
+from test_tables import accuracy, cell, throughput
 
 from asap.report.latex import escape, to_latex
 from asap.report.render import Column, Row, Table
 from asap.report.timm_csv import COLUMNS, to_timm_csv
-from test_tables import accuracy, cell, throughput
 
 
 def text_of(key):
