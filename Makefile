@@ -1,23 +1,35 @@
 # Every target sets itself up from a bare python3; the second time that is instant.
 #   make demo PYTHON=python3.12     another interpreter for the virtual environment (3.11 or newer)
 #   make demo VENV=/tmp/asap-venv   another place for it
+#   make imagenet-deit-base IMAGENET=/data/imagenet ARGS="limit=1000 device=cpu"    further options, see
+#                                   python -m asap.run --help
 # make exits 2 whenever a command fails; the command's own exit code is in the line "Error N".
 
 PYTHON ?= python3
 VENV ?= .venv
 IMAGENET ?=
+ARGS ?=
+BACKBONE ?= deit_base
+ifneq ($(LVVIT_S),)
+export LVVIT_S
+endif
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
-.PHONY: help setup demo test lint check-macs imagenet-deit-base report clean _imagenet-given
+.PHONY: help setup demo test lint check-macs report clean _imagenet-given
+.PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
+.PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .DEFAULT_GOAL := help
+
+comma := ,
+on_imagenet = @$(PY) -m asap.run $(1) "data.path='$(IMAGENET)'" $(ARGS)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  %-20s %s\n' "$$name" "$$what"; done
+		printf '  %-22s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP)  ## make the virtual environment and install everything into it
 
@@ -35,8 +47,24 @@ lint: $(STAMP)  ## check style, format and types
 check-macs: $(STAMP)  ## compare our MACs with fvcore's and torch's counters
 	@$(PY) scripts/check_macs.py
 
-imagenet-deit-base: _imagenet-given $(STAMP)  ## the DeiT-Base table on ImageNet: make imagenet-deit-base IMAGENET=/data/imagenet
-	@$(PY) -m asap.run experiment=imagenet_deit_base "data.path='$(IMAGENET)'"
+imagenet-deit-base:  ## the paper's DeiT-Base block on ImageNet: make imagenet-deit-base IMAGENET=/data/imagenet
+imagenet-deit-small:  ## the DeiT-Small block
+imagenet-deit-tiny:  ## the DeiT-Tiny block
+imagenet-vit-augreg:  ## the ViT-AugReg block (ViT-S/16)
+imagenet-lvvit-s:  ## the LV-ViT-S block: LVVIT_S=/path/to/lvvit_s-26M-224-83.3.pth.tar
+imagenet-alpha:  ## the table over the laziness alpha
+overhead:  ## the overhead of accumulation
+imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s imagenet-alpha overhead: _imagenet-given $(STAMP)
+	$(call on_imagenet,experiment=$(subst -,_,$@))
+
+imagenet-all: _imagenet-given $(STAMP)  ## all five backbones, and one table of them (LVVIT_S as above)
+	$(call on_imagenet,-m experiment=imagenet_deit_base$(comma)imagenet_deit_small$(comma)imagenet_deit_tiny$(comma)imagenet_vit_augreg$(comma)imagenet_lvvit_s)
+
+imagenet-anchors: _imagenet-given $(STAMP)  ## the anchor ablation on DeiT-Base and LV-ViT-S
+	$(call on_imagenet,-m experiment=imagenet_anchors$(comma)imagenet_anchors_lvvit_s)
+
+imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MACs on DeiT-Base: BACKBONE=deit_small ARGS="budget=-25"
+	$(call on_imagenet,experiment=matched_macs backbone=$(BACKBONE) data=imagenet measure=full batch_size=128 workers=8)
 
 report: $(STAMP)  ## make all tables from the records in results/runs
 	@$(PY) -m asap.report
@@ -47,7 +75,7 @@ clean:  ## remove the virtual environment and caches (records in results/ stay)
 	@find asap scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 _imagenet-given:
-	@$(if $(IMAGENET),:,$(error IMAGENET is empty: make imagenet-deit-base IMAGENET=/data/imagenet (the folder that holds val/<wnid>/*.JPEG)))
+	@$(if $(IMAGENET),:,$(error IMAGENET is empty: make $(firstword $(MAKECMDGOALS)) IMAGENET=/data/imagenet, which is one of: a folder with val/<wnid>/*.JPEG; a folder of ILSVRC2012_val_*.JPEG with the devkit or a labels file; ILSVRC2012_img_val.tar; a Hugging Face snapshot of imagenet-1k (parquet)))
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(if $(filter True,$(PYTHON_IS_NEW)),:,$(error PYTHON=$(PYTHON) is missing or older than Python 3.11: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11))

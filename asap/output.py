@@ -7,9 +7,11 @@ from typing import cast
 
 from asap.report import tensorboard, wandb
 from asap.report.figures import accuracy_vs_macs
+from asap.report.latex import to_latex
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
+from asap.report.timm_csv import to_timm_csv
 from asap.runs.disk import guarded, write_file
 from asap.runs.spec import RunSpec
 from asap.scenes import draw_scenes
@@ -58,7 +60,7 @@ def write_outputs(
     remarks = [*spec.remarks, *([premise] if premise else [])]
     if spec.backbone.weights == "random":
         remarks.insert(0, RANDOM_WEIGHTS)
-    table = build_table(results, remarks)
+    table = build_table(results, remarks, spec.paper_table)
     tables, figures = spec.results / "tables", spec.results / "figures"
     stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
     pieces = parts(table)
@@ -66,6 +68,8 @@ def write_outputs(
     files = [
         write_file(tables / f"{stem}.md", markdown),
         write_file(tables / f"{stem}.csv", table.to_csv()),
+        write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)),
+        write_file(tables / f"{stem}.tex", to_latex(pieces)),
     ]
     with guarded(figures):
         figures.mkdir(parents=True, exist_ok=True)

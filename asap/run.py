@@ -6,7 +6,8 @@
     python -m asap.run experiment=matched_macs budget=-25
     torchrun --nproc-per-node=8 -m asap.run experiment=imagenet_deit_base data.path=/data/imagenet
 
-With calibrate.macs_pct every row is first brought to that MACs budget, on calibration images.
+With calibrate.macs_pct every row is first brought to that MACs budget, on calibration images, as
+is a row with a budget of its own (macs_pct).
 Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the request is wrong.
 """
 
@@ -14,11 +15,14 @@ import logging
 from dataclasses import replace
 
 from asap import ranks
+from asap.apart import insert_rows, without_apart
 from asap.calibrate.rows import at_budget
 from asap.command import command
+from asap.errors import RequestError
 from asap.multirun import Job
 from asap.output import line_of, mirror, show, write_outputs
-from asap.report.result import CellResult
+from asap.report.budget import note_misses
+from asap.report.result import CellResult, unmeasured
 from asap.runner import run
 from asap.runs.spec import RunSpec
 from asap.session import Session
@@ -33,45 +37,78 @@ def main() -> None:
 
 
 def work(spec: RunSpec, job: Job) -> None:
-    """Run a spec and print its table, in a multirun a line for each row.
+    """Run a spec and print its table; in a multirun a line for each row, unless the jobs share a
+    table: then each prints its block of it.
 
-    A row that cannot reach the budget did not fail: the table says why it has no numbers.
+    A row that cannot reach its budget, or lacks a checkpoint, did not fail: the table says why it
+    has no numbers. A block that is refused keeps its place in a shared table.
     """
-    calibrated = spec.calibrate.macs_pct is not None
-    ready, missing = ranks.agreed(lambda: at_budget(spec)) if calibrated else (spec, {})
-    session, results = run(ready)
-    job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
-    for i, reason in missing.items():
-        row = spec.rows[i]
-        results.insert(
-            i, CellResult(row.label, row.paper, row.ours, None, None, None, reason, row.note)
-        )
-    job.spec, job.results = ready, results
+    job.spec = spec
+    try:
+        session = _measure(spec, job)
+    except RequestError as error:
+        if spec.table:
+            job.results = [unmeasured(spec, row, str(error)) for row in spec.rows]
+        raise
     if ranks.rank():  # rank 0 has the records
         return
-    mirror(spec, results)
-    if not job.several:
-        show(write_outputs(session, results))
-    for result in _set_apart(job) if job.several else []:
+    mirror(spec, job.results)
+    if spec.table or not job.several:
+        show(write_outputs(session, job.results))
+        return
+    for result in _set_apart(job):
         if result.records:
             log.info("%s", line_of(result))
 
 
+def _measure(spec: RunSpec, job: Job) -> Session:
+    """Bring the rows to their budgets and measure them; into `job`."""
+    ready, missing = ranks.agreed(lambda: at_budget(without_apart(spec)))
+    session, results = run(ready)
+    job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
+    job.spec = ready
+    shown = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])
+    job.results = _with_misses(spec, shown)
+    return session
+
+
+def _with_misses(spec: RunSpec, results: list[CellResult]) -> list[CellResult]:
+    """The results, saying which of them miss their budget on these images."""
+    dense = [result for result in results if result.is_dense][:1]
+    shown = []
+    for row, result in zip(spec.rows, results, strict=True):
+        common = None if row.point_of is not None else spec.calibrate.macs_pct
+        budget = common if row.budget is None else row.budget
+        shown.append(result if budget is None else note_misses([*dense, result], budget)[-1])
+    return shown
+
+
 def show_jobs(jobs: list[Job]) -> None:
     """The tables of a multirun, one for each group of rows that can be compared."""
-    groups: dict[tuple[str, ...], tuple[RunSpec, list[CellResult]]] = {}
+    groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         if (spec := job.spec) is not None:
-            group = (
-                spec.title,
-                spec.backbone.name,
-                str(spec.data),
-                spec.precision,
-                str(spec.limit),
-            )
-            _add(groups.setdefault(group, (spec, []))[1], _set_apart(job))
-    for spec, results in groups.values():
-        show(write_outputs(Session(spec), results, f"{spec.title} (multirun)"))
+            block = (spec.title, spec.backbone.name, str(spec.data), str(spec.limit))
+            shared = (spec.table,) if spec.table else block
+            groups.setdefault((*shared, spec.precision), []).append(job)
+    for together in groups.values():
+        spec, results = _one_table(together)
+        if any(result.records for result in results):
+            title = spec.table or f"{spec.title} (multirun)"
+            show(write_outputs(Session(spec), results, title))
+
+
+def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[CellResult]]:
+    """The rows of jobs that share a table, and the spec of one that was not refused, if any."""
+    specs = [job.spec for job in jobs if job.spec is not None and not job.refused]
+    spec = specs[0] if specs else jobs[0].spec
+    assert spec is not None
+    if spec.table:
+        return spec, [result for job in jobs for result in job.results]
+    kept: list[CellResult] = []
+    for job in jobs:
+        _add(kept, _set_apart(job))
+    return spec, kept
 
 
 def _set_apart(job: Job) -> list[CellResult]:

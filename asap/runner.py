@@ -25,7 +25,7 @@ from asap.errors import RequestError
 from asap.failure import note_failure, refuse_unreadable
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
-from asap.report.result import CellResult
+from asap.report.result import CellResult, unmeasured
 from asap.report.statistics import summarise
 from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
@@ -46,8 +46,7 @@ def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
     session = open_session(spec)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
-        ours = row.ours or method.extension
-        result = CellResult(row.label, row.paper, ours, None, None, None, note=row.note)
+        result = unmeasured(spec, row, ours=method.extension)
         result = replace(result, config=config_of(spec, row))
         if spec.measure.accuracy:
             result = _attempt(session, row, method, result)
@@ -123,6 +122,7 @@ def _record(
         method=describe(method),
         backbone=spec.backbone.name,
         weights=session.weights_record,
+        parameters=sum(p.numel() for p in session.backbone.parameters()),
         data=data.description,
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),

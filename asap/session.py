@@ -15,6 +15,7 @@ from asap.backbones.load import Loaded, load, weights_digest
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.data.base import DataSet
 from asap.data.open import open_data
+from asap.data.slices import part_of
 from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
@@ -76,7 +77,10 @@ class Session:
     def data(self) -> DataSet:
         p = self.preprocessing
         d = asdict(self.spec.data)
-        data = open_data(d.pop("name"), p.transform, p.patch_grid, **d, limit=self.spec.limit)
+        name, part = d.pop("name"), d.pop("part")
+        limit = self.spec.limit if part == "all" else None
+        data = open_data(name, p.transform, p.patch_grid, **d, limit=limit)
+        data = data if part == "all" else part_of(data, part, self.spec.limit)
         self._refuse_other_classes(data)
         return data
 

@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,8 +299,11 @@ def test_imagenet_is_calibrated_on_the_training_images_beside(tmp_path: Path):
     data = calibration_spec(spec_of(DataSpec("imagenet", str(root)), str(root / "other"))).data
     assert data.path == str(root / "other")
     (root / "train").rmdir()
+    alone = spec_of(DataSpec("imagenet", str(root)))
+    assert calibration_spec(alone).data.part == "slice"
+    strict = replace(alone, calibrate=replace(alone.calibrate, slice="train"))
     with pytest.raises(RequestError, match=r"calibrate\.path"):
-        calibration_spec(spec_of(DataSpec("imagenet", str(root))))
+        calibration_spec(strict)
 
 
 @pytest.mark.parametrize("inside", ["val", "val/n01440764", "."])
@@ -456,7 +460,7 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     assert code == 0, err
     assert "unreachable" in err and len(err.splitlines()) == 1
     table = (tmp_path / "tables" / "matched-macs-at--40.md").read_text("utf-8")
-    assert "ASAP (pool.)" in table and "No accuracy record: unreachable: no setting" in table
+    assert "ASAP (pool.)" in table and "No record: unreachable: no setting" in table
     assert "Calibrated: r = [" in table and "Calibrated: keep = 0." in table
     lines = (tmp_path / "tables" / "matched-macs-at--40.csv").read_text("utf-8").splitlines()
     methods = [line.split(",")[1] for line in lines[1:]]

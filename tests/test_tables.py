@@ -184,7 +184,7 @@ def test_missing_parts_are_empty_with_a_reason():
     assert gone[2] == "90.00"  # the baseline's, which is known
     assert gone[3] == gone[4] == gone[5]
     mark = gone[3]
-    assert f"- {mark} No accuracy record: out of memory at batch 1." in text
+    assert f"- {mark} No record: out of memory at batch 1." in text
     mark = shown(first, 3)["Δ, 95 % interval"]
     assert f"- {mark} No predictions beside both records, so nothing to pair." in text
     mark = shown(last, 3)["ratio to fused dense"]

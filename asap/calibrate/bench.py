@@ -1,6 +1,6 @@
 """The calibration images with a backbone: what a method costs there, and how accurate it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,14 +14,34 @@ from asap.methods import Dense, Method
 
 FIRST = 32  # images before a setting may be left early
 SURE = 4.0  # standard errors between a cost and the window, then it is left
+BEHIND = 2.0  # standard errors that an accuracy lies behind the best, then it is left
 SLACK = 0.1  # points on top: the averaging of tokens, which `same_cost` leaves out
+
+
+class Race:
+    """Which images the most accurate setting so far classifies correctly, in the bench's order."""
+
+    def __init__(self) -> None:
+        self.best: np.ndarray | None = None
+
+    def is_lost(self, correct: np.ndarray) -> bool:
+        """Whether a setting lies behind on the same first images, by a paired test."""
+        if self.best is None:
+            return False
+        best = self.best[: len(correct)]
+        ahead, behind = int((correct & ~best).sum()), int((best & ~correct).sum())
+        return behind - ahead > BEHIND * (ahead + behind) ** 0.5
+
+    def finished(self, correct: np.ndarray) -> None:
+        if self.best is None or correct.sum() > self.best.sum():
+            self.best = correct
 
 
 class Bench:
     """The slice in memory, in a fixed random order, so that its first images stand for all.
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
-    RequestError if none can be.
+    RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
     """
 
     def __init__(
@@ -32,6 +52,7 @@ class Bench:
         workers: int,
         device: torch.device,
         dtype: torch.dtype,
+        blind: bool = False,
     ) -> None:
         self.backbone, self.batch_size = backbone, batch_size
         self.device, self.dtype = device, dtype
@@ -44,31 +65,45 @@ class Bench:
                 f"{samples[0].error}: check calibrate.path"
             )
         self.images = torch.stack([s.image for s in read if s.image is not None])
-        self.labels = torch.tensor([s.label for s in read])
+        self.labels = None if blind else torch.tensor([s.label for s in read])
         self.ids = [s.id for s in read]
         costs, correct = self._run(ReducedViT(backbone, Dense()), 0, len(read))
         self.dense_macs = float(costs.mean())
-        self.dense_top1 = 100 * correct / len(read)
+        self.dense_top1 = self._top1(correct)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def measure(
-        self, method: Method, budget: Budget | None = None
+        self, method: Method, budget: Budget | None = None, race: "Race | None" = None
     ) -> tuple[float, float | None, int]:
         """Mean MACs against dense in %, accuracy in %, and over how many images.
 
-        Left early, without an accuracy, once the cost is clearly outside the window of `budget`.
+        Left early, without an accuracy, once the cost is clearly outside the window of `budget`, or
+        the accuracy is clearly behind the best of `race`.
         """
         model = ReducedViT(self.backbone, method)
-        saved, correct = np.empty(0), 0
+        saved, correct = np.empty(0), np.empty(0, dtype=bool)
         for start, stop in self._steps(1 if method.same_cost else FIRST):
             costs, right = self._run(model, start, stop)
             saved = np.concatenate([saved, 100 * (costs / self.dense_macs - 1)])
-            correct += right
-            if budget and stop < len(self) and self._outside(saved, method.same_cost, budget):
+            correct = np.concatenate([correct, right])
+            outside = budget is not None and self._outside(saved, method.same_cost, budget)
+            if stop < len(self) and (outside or (race is not None and race.is_lost(correct))):
                 return float(saved.mean()), None, stop
-        return float(saved.mean()), 100 * correct / len(self), len(self)
+        if race is not None and (budget is None or budget.holds(float(saved.mean()))):
+            race.finished(correct)
+        return float(saved.mean()), self._top1(correct), len(self)
+
+    def look(self, method: Method, tick: Callable[[int], object]) -> None:
+        """Show all images to a method that takes notes."""
+        model = ReducedViT(self.backbone, method)
+        for start, stop in self._steps(self.batch_size):
+            self._run(model, start, stop)
+            tick(stop - start)
+
+    def _top1(self, correct: np.ndarray) -> float:
+        return float("nan") if self.labels is None else 100 * float(correct.mean())
 
     def _steps(self, first: int) -> Iterator[tuple[int, int]]:
         start, stop = 0, min(first, len(self))
@@ -82,13 +117,14 @@ class Bench:
         low, high = budget.macs_pct - budget.window, budget.macs_pct
         return not low - error - SLACK <= saved.mean() <= high + error + SLACK
 
-    def _run(self, model: ReducedViT, start: int, stop: int) -> tuple[np.ndarray, int]:
-        """MACs of each image, and how many are classified correctly; in batches that fit."""
+    def _run(self, model: ReducedViT, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """MACs of each image, and whether it is classified correctly; in batches that fit."""
         parts = range(start, stop, self.batch_size)
         done = [self._batch(model, slice(i, min(i + self.batch_size, stop))) for i in parts]
-        return np.concatenate([macs for macs, _ in done]), sum(correct for _, correct in done)
+        macs, correct = zip(*done, strict=True)
+        return np.concatenate(macs), np.concatenate(correct)
 
-    def _batch(self, model: ReducedViT, part: slice) -> tuple[np.ndarray, int]:
+    def _batch(self, model: ReducedViT, part: slice) -> tuple[np.ndarray, np.ndarray]:
         images: Tensor = self.images[part].to(self.device, self.dtype)
         try:
             logits, trace = model(images, self.ids[part], return_trace=True)
@@ -99,5 +135,7 @@ class Bench:
             torch.cuda.empty_cache()
             self.batch_size = (part.stop - part.start + 1) // 2
             return self._run(model, part.start, part.stop)
-        correct = int((logits.argmax(1).cpu() == self.labels[part]).sum())
+        classes = logits.argmax(1).cpu()
+        right = classes == self.labels[part] if self.labels is not None else classes < 0
+        correct = right.numpy()
         return (trace.macs_backbone + trace.macs_method).numpy(), correct

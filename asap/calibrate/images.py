@@ -1,4 +1,7 @@
-"""Which images calibration may see: training or calibration images, never evaluation labels."""
+"""Which images calibration may see: training or calibration images, never evaluation labels.
+
+Without training images, a slice of the validation images without its labels, for MACs alone.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,38 @@ def calibration_spec(spec: RunSpec) -> RunSpec:
 
     Scenes of digits have a calibration split. ImageNet's training images are looked for beside the
     validation folder or at `calibrate.path`, any other folder's at `calibrate.path` alone. Raises
-    RequestError where there are none, and where they hold evaluation images.
+    RequestError where there are none, and where they hold evaluation images. If `blind(spec)`, the
+    slice of the validation images instead.
     """
     images = spec.calibrate.images
+    if blind(spec):
+        return replace(spec, data=replace(spec.data, part="slice"), limit=images)
     data = _data(spec.data, spec.calibrate.path)
     return replace(spec, data=replace(data, images=images), limit=images)
+
+
+def blind(spec: RunSpec) -> bool:
+    """Whether calibration sees validation images, and therefore no label.
+
+    By `calibrate.slice`; "auto": where ImageNet has no training images. RequestError for a folder
+    of training images that would not be used.
+    """
+    c, data = spec.calibrate, spec.data
+    if c.slice == "validation" and c.path is not None:
+        raise RequestError(
+            f"calibrate.slice=validation does not look at calibrate.path={c.path!r}: "
+            "use calibrate.slice=train, or leave one of them out"
+        )
+    if c.slice != "auto":
+        return c.slice == "validation"
+    if data.name != "imagenet" or c.path is not None or data.path is None:
+        return False
+    return _train(Path(data.path), False) is None
+
+
+def evaluation_spec(spec: RunSpec) -> RunSpec:
+    """The run without the images that its operating points are found on."""
+    return replace(spec, data=replace(spec.data, part="rest")) if blind(spec) else spec
 
 
 def _data(data: DataSpec, path: str | None) -> DataSpec:
@@ -32,7 +62,8 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
         if train is None:
             raise RequestError(
                 f"data={data.name} is for evaluation, and data.path={data.path!r} has no folder "
-                "train: give training images with calibrate.path=/data/imagenet/train"
+                "train: give training images with calibrate.path=/data/imagenet/train, or "
+                "calibrate.slice=validation"
             )
         _refuse_evaluation(train, None if data.path is None else _evaluation(Path(data.path)))
         return replace(
@@ -49,9 +80,12 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
 
 
 def _train(given: Path, itself: bool) -> Path | None:
-    """The folder `train` in a folder; else the folder itself, if it was named as such."""
-    if (given / "train").is_dir():
-        return given / "train"
+    """The folder `train` in a folder, or beside a folder `val`; else the folder itself, if it was
+    named as such.
+    """
+    for folder in (given, *([given.parent] if given.name == "val" else [])):
+        if (folder / "train").is_dir():
+            return folder / "train"
     return given if itself else None
 
 

@@ -19,7 +19,8 @@ HEADER = ("key", "options", "macs_pct", "top1", "images")
 
 @dataclass(frozen=True)
 class Files:
-    """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}.
+    """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}, or -tuned without a
+    budget.
 
     `key` names what was asked; files of another key count as absent, and are written over.
     """
@@ -28,9 +29,12 @@ class Files:
     key: str
 
     @classmethod
-    def of(cls, folder: Path, backbone: str, label: str, macs_pct: float, key: str) -> "Files":
+    def of(
+        cls, folder: Path, backbone: str, label: str, macs_pct: float | None, key: str
+    ) -> "Files":
         words = [re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in (backbone, label.lower())]
-        return cls(folder / f"{'-'.join(words)}-macs{macs_pct:+g}", key)
+        what = "tuned" if macs_pct is None else f"macs{macs_pct:+g}"
+        return cls(folder / f"{'-'.join(words)}-{what}", key)
 
     @property
     def preset(self) -> Path:

@@ -1,24 +1,33 @@
 """Calibrate the rows of a run to one MACs budget, each once: from its files if they are there."""
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from math import prod
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from asap.backbones.families import trunk_of
-from asap.calibrate.bench import Bench
-from asap.calibrate.images import calibration_spec
+from asap.calibrate.bench import Bench, Race
+from asap.calibrate.forecast import AsapForecast, probe_for
+from asap.calibrate.images import blind, calibration_spec, evaluation_spec
+from asap.calibrate.points import Calibrated, by_hand, in_words, join, untuned, with_points
 from asap.calibrate.preset import Files
 from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.budget import Budget, Found, Point, describe, search
+from asap.measure.budget import (
+    Budget,
+    Forecast,
+    Found,
+    Point,
+    describe,
+    most_accurate,
+    search,
+    search_blind,
+)
 from asap.methods import Method, build
 from asap.methods.knobs import Knob
 from asap.runs.keys import key_of
@@ -27,63 +36,83 @@ from asap.runs.spec import MethodSpec, RunSpec
 from asap.session import DTYPES, Session
 
 log = logging.getLogger("asap")
-CALIBRATION_VERSION = 1  # raised by hand when the same request finds another setting
+CALIBRATION_VERSION = 2  # raised by hand when the same request finds another setting
+BLIND = "no labels: the setting nearest to the budget, at it or below; other knobs at their values"
+TUNED = "no budget: the best accuracy"
 ONE = "one knob: the setting nearest to the budget, at it or below"
-MANY = "several knobs: the best accuracy among the settings at or up to `window` points below"
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A row at the budget, or the reason why it cannot be there. `files`: preset and settings."""
-
-    row: MethodSpec
-    reason: str | None = None
-    files: tuple[Path, ...] = ()
+MANY = (
+    "several knobs: the best accuracy among the settings at or up to `window` points below; "
+    "settings clearly behind on the first images are left early"
+)
 
 
 def at_budget(spec: RunSpec) -> tuple[RunSpec, dict[int, str]]:
-    """The run with its rows at `calibrate.macs_pct`; by position, why others cannot be there."""
-    done = calibrate(spec)
+    """The run with its rows at `calibrate.macs_pct` or their own budgets, on the images that are
+    left for evaluation; by position, why other rows cannot be there.
+    """
+    if not any(_asks(spec, row) for row in spec.rows):
+        done = with_points(spec.rows, [by_hand(row) for row in spec.rows])
+    else:
+        done = calibrate(spec)
+        spec = evaluation_spec(spec) if _budgeted(spec) else spec
     missing = {i: c.reason for i, c in enumerate(done) if c.reason is not None}
     return replace(spec, rows=tuple(c.row for c in done if c.reason is None)), missing
 
 
 def calibrate(spec: RunSpec) -> list[Calibrated]:
-    """Every row at the budget; dense rows stay as they are. The only other row is refused with
-    RequestError if it has no knob; among several it carries the reason.
+    """Every row at the budget, which is its own or `calibrate.macs_pct`; dense rows stay as they
+    are. The only other row is refused with RequestError if it has no knob; among several it carries
+    the reason.
     """
-    budget = _budget(spec)
-    room = _Room(Session(calibration_spec(spec)), budget)
-    _check_grid(room)
-    return [_attempt(room, i) for i in range(len(spec.rows))]
-
-
-def _budget(spec: RunSpec) -> Budget:
-    c = spec.calibrate
-    if c.macs_pct is None:
+    if not any(_asks(spec, row) for row in spec.rows):
         raise RequestError(
             "calibrate.macs_pct is missing: give the MACs against dense in %, such as -35.23"
         )
-    return Budget(c.macs_pct, c.window)
+    without = blind(spec) and not _budgeted(spec)
+    room = _Room(Session(spec if without else calibration_spec(spec)), blind(spec))
+    _check_grid(room)
+    return with_points(spec.rows, [_attempt(room, i) for i in range(len(spec.rows))])
+
+
+def _budgeted(spec: RunSpec) -> bool:
+    """Whether any row is to meet a budget."""
+    return spec.calibrate.macs_pct is not None or any(row.budget for row in spec.rows)
+
+
+def _asks(spec: RunSpec, row: MethodSpec) -> bool:
+    """Whether calibration has anything to find for this row."""
+    open_to = spec.calibrate.macs_pct is not None and row.point_of is None
+    return open_to or row.budget is not None or bool(row.open_grid)
 
 
 @dataclass
 class _Room:
-    """What the rows of a calibration share."""
+    """What the rows of a calibration share; `blind`: it sees no labels. `budget`: of one row."""
 
     session: Session
-    budget: Budget
+    blind: bool
+    budget: Budget | None = None
+    benches: list[Bench] = field(default_factory=list)
 
     @property
     def spec(self) -> RunSpec:
         return self.session.spec
 
-    @cached_property
+    @property
     def bench(self) -> Bench:
-        s, spec = self.session, self.spec
-        dtype = DTYPES[spec.precision]
-        log.info("calibration: %s", s.data.description)
-        return Bench(s.backbone, s.data, spec.batch_size, spec.workers, s.device, dtype)
+        """The images, read when they are first needed, once for all rows."""
+        if not self.benches:
+            s, spec = self.session, self.spec
+            log.info("calibration: %s", s.data.description)
+            arguments = (spec.batch_size, spec.workers, s.device, DTYPES[spec.precision])
+            self.benches.append(Bench(s.backbone, s.data, *arguments, self.blind))
+        return self.benches[0]
+
+    def of(self, row: MethodSpec) -> "_Room":
+        """The same for a row: with its budget."""
+        c = self.spec.calibrate
+        macs_pct = c.macs_pct if row.budget is None else row.budget
+        return replace(self, budget=None if macs_pct is None else Budget(macs_pct, c.window))
 
 
 def _check_grid(room: _Room) -> None:
@@ -98,21 +127,28 @@ def _check_grid(room: _Room) -> None:
 
 def _attempt(room: _Room, index: int) -> Calibrated:
     row, method = room.spec.rows[index], room.session.methods[index]
+    room = room.of(row)
     alone = sum(method.reduces for method in room.session.methods) < 2
-    if not method.reduces and len(room.spec.rows) > 1:
-        return Calibrated(row)
-    knobs = _knobs(room, method)
+    if not _asks(room.spec, row) or (not method.reduces and len(room.spec.rows) > 1):
+        return by_hand(row)
+    if room.budget is None and room.blind:
+        return untuned(row)
+    knobs = _knobs(room, row, method)
     if not any(knob.grid for knob in knobs):
-        reason = f"{row.label} has no knob that calibration could turn"
+        reason = f"{row.label} {method.no_knobs}"
         if alone:
-            raise RequestError(f"{reason}: give calibrate.grid={{option: [value, value]}}")
+            raise RequestError(f"{reason}; or give calibrate.grid={{option: [value, value]}}")
         return Calibrated(row, f"unreachable: {reason}")
     return _calibrate_row(room, row, method, knobs)
 
 
-def _knobs(room: _Room, method: Method) -> list[Knob]:
-    """The method's knobs with the grids of `calibrate.grid` in the place of their own."""
-    grid = room.spec.calibrate.grid or {}
+def _knobs(room: _Room, row: MethodSpec, method: Method) -> list[Knob]:
+    """The method's knobs, with the grids of the row and of `calibrate.grid` in the place of their
+    own. Without a budget those of the row alone, and so for a row with options of its own.
+    """
+    grid = {**row.open_grid, **(room.spec.calibrate.grid or {})}
+    if room.budget is None or (row.budget is not None and row.given):
+        return [Knob(name, tuple(grid[name])) for name in row.open_grid]
     declared = method.knobs(trunk_of(room.session.backbone).anatomy) if method.reduces else ()
     found = [
         replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob
@@ -123,21 +159,24 @@ def _knobs(room: _Room, method: Method) -> list[Knob]:
 
 
 def _calibrate_row(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Calibrated:
-    c = room.budget
     key = key_of(_identity(room, method, knobs))
     folder = room.spec.results / "calibration"
-    files = Files.of(folder, room.spec.backbone.name, row.label, c.macs_pct, key)
+    macs_pct = None if room.budget is None else room.budget.macs_pct
+    files = Files.of(folder, room.spec.backbone.name, row.label, macs_pct, key)
     preset = files.read_preset()
     if preset is None:
-        found = _search(room, row, knobs, files)
+        found = _search(room, row, method, knobs, files)
         preset = _preset(room, row, method, knobs, found, key)
         files.write_preset(_head(row, found), preset)
     _tell(row, preset)
     written = (files.preset, files.settings)
-    if preset["with"] is None:
+    options = preset["with"]
+    if options is None and room.spec.calibrate.unreachable == "nearest":
+        options = (preset["found"]["nearest"] or {}).get("with")
+    if options is None:
         return Calibrated(row, preset["found"]["reason"], written)
-    chosen = replace(row, options={**row.options, **preset["with"]}, note=_note(row, preset))
-    return Calibrated(chosen, None, written)
+    chosen = replace(row, options={**row.options, **options}, note=_note(row, preset))
+    return Calibrated(chosen, None, written, options)
 
 
 def _identity(room: _Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
@@ -150,40 +189,70 @@ def _identity(room: _Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
         **identity,
         "method": {**about, "options": options},
         "calibration": CALIBRATION_VERSION,
-        "budget": asdict(room.budget),
+        "budget": None if room.budget is None else asdict(room.budget),
+        **({"blind": True} if room.blind else {}),
         "knobs": [asdict(knob) for knob in knobs],
     }
 
 
-def _search(room: _Room, row: MethodSpec, knobs: list[Knob], files: Files) -> Found:
+def _search(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files) -> Found:
     """The search, writing every setting down as it comes; continues from what is written."""
     known = {_name(p.options): p for p in files.read_settings()}
-    grid = prod(len(knob.grid) for knob in knobs if knob.grid)
     points: dict[str, Point] = {}
     refused: list[str] = []
+    bench, race = room.bench, _race(room, knobs)
 
     def measure(options: dict[str, Any], early: bool) -> Point | None:
         point = known.get(_name(options))
         if point is None or (point.top1 is None and not early):
             try:
-                method = build(row.name, {**row.options, **options})
-                ReducedViT(bench.backbone, method)
+                setting = build(row.name, {**row.options, **options})
+                ReducedViT(bench.backbone, setting)
             except (RequestError, ValueError) as error:  # options that do not fit together
                 refused.append(str(error))
                 return None
-            point = Point(options, *bench.measure(method, room.budget if early else None))
+            measured = (
+                bench.measure(setting, room.budget, race) if early else bench.measure(setting)
+            )
+            point = Point(options, *measured)
         points[_name(options)] = point
         files.write_settings(points.values())
-        bar.total = max(bar.total, len(points))
+        bar.total = max(bar.total or 0, len(points))
         bar.update(1)
         return point
 
-    bench = room.bench  # loaded before the bar appears
+    forecast = _forecast(room, row, method, knobs)
+    grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
     with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as bar:
-        found = search(knobs, room.budget, measure)
+        if room.budget is None:
+            found = most_accurate(knobs, measure)
+        else:
+            found = (search_blind if room.blind else search)(knobs, room.budget, measure, forecast)
     if not found.points:
         raise RequestError(f"no setting of {row.label} can be built: {refused[0]}")
     return found
+
+
+def _forecast(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Forecast | None:
+    """Costs without measuring every setting, for a method that can say them."""
+    probe = probe_for(method, knobs)
+    if probe is None or room.budget is None:
+        return None
+    with tqdm(
+        total=len(room.bench), desc=f"{row.label:<24}", unit="img", disable=None, leave=False
+    ) as bar:
+        room.bench.look(probe, bar.update)
+    trunk = trunk_of(room.session.backbone)
+    return AsapForecast(probe, trunk.cost, trunk.anatomy)
+
+
+def _race(room: _Room, knobs: list[Knob]) -> Race | None:
+    """What settings are left early by, where the best accuracy is what is looked for."""
+    return Race() if _several(knobs) and room.budget and not room.blind else None
+
+
+def _several(knobs: list[Knob]) -> bool:
+    return sum(len(knob.grid) > 1 for knob in knobs) > 1
 
 
 def _name(options: Mapping[str, Any]) -> str:
@@ -196,26 +265,29 @@ def _preset(
     """What was found and how, as the preset file says it."""
     p = found.point
     kept = {k: v for k, v in row.options.items() if k not in {knob.name for knob in knobs}}
-    several = sum(len(knob.grid) > 1 for knob in knobs) > 1
+    rule = MANY if _several(knobs) else ONE
+    rule = TUNED if room.budget is None else BLIND if room.blind else rule
     return {
         "with": None if p is None else dict(p.options),
         "overrides": None if p is None else _overrides(p.options),
         "found": {
             "method": {"name": row.name, "label": row.label, "options": kept},
             "backbone": room.spec.backbone.name,
-            "budget_macs_pct": room.budget.macs_pct,
-            "window": room.budget.window,
+            "budget_macs_pct": room.budget and room.budget.macs_pct,
+            "window": room.budget and room.budget.window,
             "macs_pct": None if p is None else round(p.macs_pct, 4),
-            "top1": None if p is None else round(p.top1 or 0.0, 4),
-            "dense_top1": round(room.bench.dense_top1, 4),
+            "top1": None if p is None else _plain(p.top1),
+            "dense_top1": _plain(room.bench.dense_top1),
             "images": len(room.bench),
             "data": room.session.data.description,
-            "rule": MANY if several else ONE,
+            "rule": rule,
             "grid": {knob.name: list(knob.grid) for knob in knobs if knob.grid},
+            "costs": "measured" if probe_for(method, knobs) is None else "forecast, then measured",
             "settings_tried": len(found.points),
             "settings_on_all_images": sum(q.top1 is not None for q in found.points),
             "reason": found.reason,
-            "would_reach": [{"with": dict(q.options), "macs_pct": q.macs_pct} for q in found.ways],
+            "nearest": found.nearest and _setting(found.nearest),
+            "would_reach": [_setting(q) for q in found.ways],
             "weights": room.session.weights_digest,
             "data_digest": room.session.data.digest,
             "precision": room.spec.precision,
@@ -229,12 +301,21 @@ def _preset(
     }
 
 
+def _setting(point: Point) -> dict[str, Any]:
+    return {"with": dict(point.options), "macs_pct": round(point.macs_pct, 4)}
+
+
+def _plain(top1: float | None) -> float | None:
+    """None for an accuracy that nobody looked at."""
+    return None if top1 is None or math.isnan(top1) else round(top1, 4)
+
+
 def _overrides(options: Mapping[str, Any]) -> str:
     return " ".join(f"method.{k}={v}".replace(" ", "") for k, v in options.items())
 
 
 def _head(row: MethodSpec, found: Found) -> str:
-    what = "its setting for a MACs budget" if found.point else "a MACs budget that it cannot reach"
+    what = "its setting" if found.point else "a MACs budget that it cannot reach"
     return (
         f"{row.label}: {what}, found on calibration images by python -m asap.calibrate.\n"
         "`with` goes into a row of an experiment, `overrides` onto a command line."
@@ -247,18 +328,21 @@ def _tell(row: MethodSpec, preset: Mapping[str, Any]) -> None:
         log.warning("%s: %s", row.label, found["reason"])
         return
     point = Point(preset["with"], found["macs_pct"], found["top1"], found["images"])
-    log.info(
-        "%s: %s, %.2f %% correct on %d calibration images (dense %.2f %%)",
-        row.label, describe(point), found["top1"], found["images"], found["dense_top1"],
-    )  # fmt: skip
+    seen = f"on {found['images']} calibration images"
+    if found["top1"] is not None:
+        seen = f"{found['top1']:.2f} % correct {seen} (dense {found['dense_top1']:.2f} %)"
+    log.info("%s: %s, %s", row.label, describe(point), seen)
 
 
 def _note(row: MethodSpec, preset: Mapping[str, Any]) -> str:
     """The footnote of a calibrated row."""
     found = preset["found"]
-    options = ", ".join(f"{k} = {v}" for k, v in preset["with"].items())
-    said = (
-        f"Calibrated: {options}; {found['macs_pct']:+.2f} % MACs and {found['top1']:.2f} % correct "
-        f"on {found['images']} calibration images."
-    )
-    return f"{row.note} {said}" if row.note else said
+    setting = {"with": preset["with"], **found} if preset["with"] else found["nearest"]
+    said = f"{in_words(setting['with'])}; {setting['macs_pct']:+.2f} % MACs"
+    if preset["with"] is None:
+        said = f"No setting meets {found['budget_macs_pct']:+g} %, this is the nearest: {said}"
+    else:
+        said = f"{'Tuned' if found['budget_macs_pct'] is None else 'Calibrated'}: {said}"
+        if found["top1"] is not None:
+            said += f" and {found['top1']:.2f} % correct"
+    return join(row.note, f"{said} on {found['images']} calibration images.")

@@ -2,13 +2,14 @@
 
 MACs need not fall with a knob (a later stop also changes how much is removed), so every setting of
 the grid is tried. Only where a line of the grid steps over the window below the budget is it
-halved, from neighbour to neighbour.
+halved, from neighbour to neighbour. Where costs can be forecast, all this happens on forecasts, and
+what is measured are the settings that they put into the window.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise, product
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise, product
 from typing import Any
 
 from asap.methods.knobs import Knob
@@ -16,7 +17,7 @@ from asap.methods.knobs import Knob
 Options = Mapping[str, Any]
 HALVINGS = 12  # at most, between two neighbours of a grid
 CLOSEST = 3  # settings on each side that are measured again to name the nearest
-NEAR = 0.1  # points below the budget: one knob alone is not halved further
+NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Budget:
 class Point:
     """A setting with its MACs against dense in %, over `images` images.
 
-    top1: accuracy in %, None where measuring ended early because the cost is clearly outside.
+    top1: accuracy in %, None where measuring ended early because the cost is clearly outside, NaN
+    where no label was looked at.
     """
 
     options: Options
@@ -53,10 +55,14 @@ class Found:
     points: tuple[Point, ...]  # all that were tried, in order
     reason: str | None = None
     ways: tuple[Point, ...] = ()
+    nearest: Point | None = None  # without one, the setting nearest to the budget on either side
 
 
 # Whether measuring may end early; None: options that do not fit together.
 Measure = Callable[[dict[str, Any], bool], Point | None]
+Try = Callable[[dict[str, Any]], Point | None]  # a setting with its cost, measured or forecast
+# MACs against dense in % of a setting without measuring it; None: not possible for this one.
+Forecast = Callable[[Options], float | None]
 
 
 class _Tried:
@@ -84,30 +90,109 @@ def _key(options: Options) -> str:
     return repr(sorted(options.items()))
 
 
-def search(knobs: Sequence[Knob], budget: Budget, measure: Measure) -> Found:
+def search(
+    knobs: Sequence[Knob],
+    budget: Budget,
+    measure: Measure,
+    forecast: Forecast | None = None,
+    blind: bool = False,
+) -> Found:
     """The best setting at or up to `window` points below the budget.
 
-    One knob that has a choice: the setting nearest to the budget. More: the best accuracy, ties to
-    the nearest, then to the first tried. If the grids reach no setting there, every knob in turn is
-    widened by its values beyond, and what is found then is said but not chosen.
+    One knob that has a choice, or `blind` (no labels): the setting nearest to the budget. More:
+    the best accuracy, ties to the nearest, then to the first tried. If the grids reach no setting
+    there, every knob in turn is widened by its values beyond, and what is found then is said but
+    not chosen.
     """
     tried = _Tried(measure)
-    point, seen = _best(knobs, budget, tried)
+    point, seen = _best(knobs, budget, tried, forecast, blind)
     ways = []
     if point is None:
         for i, knob in enumerate(knobs):
             wider = [*knobs[:i], knob.widened(), *knobs[i + 1 :]]
-            way = _best(wider, budget, tried)[0] if wider[i].grid != knob.grid else None
+            wider_differs = wider[i].grid != knob.grid
+            way = _best(wider, budget, tried, forecast, blind)[0] if wider_differs else None
             ways += [way] if way else []
-    reason = None if point else _unreachable(knobs, budget, _nearest(seen, budget, tried), ways)
+    ends = [] if point else _nearest(seen, budget, tried)
+    reason = None if point else _unreachable(knobs, budget, ends, ways)
     points = tuple(p for p in tried.points.values() if p is not None)
-    return Found(point, points, reason, tuple(ways))
+    nearest = min(ends, key=lambda p: abs(p.macs_pct - budget.macs_pct), default=None)
+    return Found(point, points, reason, tuple(ways), nearest)
 
 
-def _best(knobs: Sequence[Knob], budget: Budget, tried: _Tried) -> tuple[Point | None, list[Point]]:
-    """The chosen setting of these grids, if any, and all that were tried for it."""
+def search_blind(
+    knobs: Sequence[Knob], budget: Budget, measure: Measure, forecast: Forecast | None = None
+) -> Found:
+    """`search` by MACs alone, so that no label chooses among settings that all meet the budget.
+
+    The first knob with a choice is turned, the others stay at the row's own values; only if that
+    reaches no budget are all of them turned.
+    """
+    choices = [i for i, knob in enumerate(knobs) if len(knob.grid) > 1]
+    if len(choices) > 1:
+        first = [replace(knobs[choices[0]], beyond=())]
+        found = search(first, budget, measure, forecast, blind=True)
+        if found.point is not None:
+            return found
+    return search(knobs, budget, measure, forecast, blind=True)
+
+
+def most_accurate(knobs: Sequence[Knob], measure: Measure) -> Found:
+    """The most accurate of all settings of these grids, whatever they cost; ties to the first."""
+    settings = product(*(knob.grid for knob in knobs))
+    names = [knob.name for knob in knobs]
+    points = [measure(dict(zip(names, values, strict=True)), False) for values in settings]
+    tried = tuple(p for p in points if p is not None)
+    return Found(max(tried, key=lambda p: p.top1 or 0.0, default=None), tried)
+
+
+def _best(
+    knobs: Sequence[Knob],
+    budget: Budget,
+    tried: _Tried,
+    forecast: Forecast | None,
+    blind: bool,
+) -> tuple[Point | None, list[Point]]:
+    """The chosen setting of these grids, if any, and all that were tried or forecast for it."""
     single = sum(len(knob.grid) > 1 for knob in knobs) < 2
     near = min(NEAR, budget.window) if single else budget.window
+    points = _forecast(knobs, budget, forecast) if forecast else []
+    if points:
+        likely = _likely(knobs, budget, points)
+        points = [p for p in (tried(dict(p.options)) for p in likely) if p is not None] or points
+    else:
+        points = _points(knobs, budget, near, tried)
+    fitting = [p for p in points if p.top1 is not None and budget.holds(p.macs_pct)]
+    rank = (lambda p: p.macs_pct) if single or blind else (lambda p: (p.top1, p.macs_pct))
+    return max(fitting, key=rank, default=None), points
+
+
+def _forecast(knobs: Sequence[Knob], budget: Budget, forecast: Forecast) -> list[Point]:
+    """The grid and what is halved between, with forecast costs, measured on no image."""
+
+    def guess(options: dict[str, Any]) -> Point | None:
+        cost = forecast(options)
+        return None if cost is None else Point(options, cost, None, 0)
+
+    return _points(knobs, budget, min(NEAR, budget.window), guess)
+
+
+def _likely(knobs: Sequence[Knob], budget: Budget, points: Sequence[Point]) -> list[Point]:
+    """Of the settings forecast in the window the nearest to the budget, one for each time that a
+    line along the first knob comes through it.
+    """
+    knob = next(knob for knob in knobs if knob.grid)
+    found = []
+    for line in _lines(knob, points):
+        if knob.between != "nothing":
+            line.sort(key=lambda p: knob.rank(p.options[knob.name]))
+        for inside, stretch in groupby(line, lambda p: budget.holds(p.macs_pct)):
+            found += [max(stretch, key=lambda p: p.macs_pct)] if inside else []
+    return found
+
+
+def _points(knobs: Sequence[Knob], budget: Budget, near: float, tried: Try) -> list[Point]:
+    """Every setting of the grids, and between them where a line steps over the window."""
     turned = [knob for knob in knobs if knob.grid]
     settings = (
         {knob.name: value for knob, value in zip(turned, values, strict=True)}
@@ -119,20 +204,23 @@ def _best(knobs: Sequence[Knob], budget: Budget, tried: _Tried) -> tuple[Point |
         points += _halved(knob, points, budget, near, tried)
         if any(budget.holds(p.macs_pct) for p in points):
             break
-    fitting = [p for p in points if p.top1 is not None and budget.holds(p.macs_pct)]
-    rank = (lambda p: p.macs_pct) if single else (lambda p: (p.top1, p.macs_pct))
-    return max(fitting, key=rank, default=None), points
+    return points
 
 
-def _halved(
-    knob: Knob, points: Sequence[Point], budget: Budget, near: float, tried: _Tried
-) -> list[Point]:
-    """New settings between neighbours along one knob, on lines without a setting near enough."""
+def _lines(knob: Knob, points: Sequence[Point]) -> list[list[Point]]:
+    """The points that differ in one knob only, together."""
     lines: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         lines[repr([v for k, v in point.options.items() if k != knob.name])].append(point)
+    return list(lines.values())
+
+
+def _halved(
+    knob: Knob, points: Sequence[Point], budget: Budget, near: float, tried: Try
+) -> list[Point]:
+    """New settings between neighbours along one knob, on lines without a setting near enough."""
     found = []
-    for line in lines.values():
+    for line in _lines(knob, points):
         if any(budget.holds(p.macs_pct, near) for p in line):
             continue
         ordered = sorted(line, key=lambda p: knob.rank(p.options[knob.name]))
@@ -142,7 +230,7 @@ def _halved(
 
 
 def _between(
-    knob: Knob, low: Point, high: Point, budget: Budget, near: float, tried: _Tried
+    knob: Knob, low: Point, high: Point, budget: Budget, near: float, tried: Try
 ) -> list[Point]:
     """Settings between two that lie on either side of the budget, nearer to it with every step."""
     found = []
@@ -167,7 +255,8 @@ def _nearest(points: Sequence[Point], budget: Budget, tried: _Tried) -> list[Poi
     for side in (True, False):
         there = [p for p in points if (p.macs_pct > budget.macs_pct) == side]
         there.sort(key=lambda p: abs(p.macs_pct - budget.macs_pct))
-        close = [tried.fully(p) for p in there[:CLOSEST]]
+        forecast = any(p.images == 0 for p in there[:CLOSEST])  # their order is known
+        close = [tried.fully(p) for p in there[: 1 if forecast else CLOSEST]]
         ends += [min(close, key=lambda p: abs(p.macs_pct - budget.macs_pct))] if close else []
     return ends
 

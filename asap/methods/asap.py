@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.methods.anchors import anchor_macs, find_anchor
+from asap.methods.asap_knobs import asap_knobs
 from asap.methods.asap_options import AsapOptions
 from asap.methods.base import Anatomy, Decision, Need, Site
 from asap.methods.clusters import cluster
@@ -45,12 +46,10 @@ class Asap(AsapOptions):
         return frozenset({"attention", "keys"} if self.plugin == "keys" else {"attention"})
 
     def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
-        return (
-            Knob("tau", (2.0, 2.5, 3.0, 3.5, 4.0), between="real", beyond=(1.5, 5.0, 7.0, 10.0)),
-            Knob("clusters", (2, 3, 4, 6, 8, 10, 12), between="whole", beyond=(16, 24, 32)),
-            Knob("background", beyond=(self.background + 1,)),
-            Knob("position", beyond=tuple({"after_attention", "after_block"} - {self.position})),
-        )
+        """None if nothing is reduced. The options that the row leaves to others stay as they are:
+        `clusters` where Otsu's threshold sets it, and where a token budget decides what is left.
+        """
+        return () if self.overhead else asap_knobs(self, anatomy)
 
     def acts_in(self, block: int, depth: int) -> bool:
         return self.overhead or block < self.last_block(depth)
@@ -81,25 +80,26 @@ class Asap(AsapOptions):
     ) -> Decision:
         """What becomes of the images that stop, as a decision for all."""
         here = stops.nonzero()[:, 0]
-        matrix, spent = self._matrix(site, walk, here)
+        matrix, spent = self.geometry(site, walk, here)
         anchor, lead = find_anchor(self, site, walk, matrix, here)
         clusters = cluster(self, matrix, anchor, site.prefix)
         reduced = reduce(self, site, matrix, clusters, anchor, here)
-        spent += anchor_macs(self, site) + self._distance_macs(site)
+        spent += anchor_macs(self, site) + self.distance_macs(site)
         nan = site.sizes.new_full((len(stops),), float("nan"))
         notes["sink"] = torch.full_like(site.images, -1).index_put((here,), anchor)
         notes["margin_sink"] = nan.index_put((here,), lead)
         notes["margin_bin"] = nan.index_put((here,), clusters.margin)
         return _for_all(site, stops, reduced, macs, spent, notes)
 
-    def _matrix(
+    def geometry(
         self, site: Site, walk: Walk, here: Int[Tensor, "k"]
     ) -> tuple[Float[Tensor, "k n n"], int]:
         """The matrix whose rows give distances, and the MACs its images spent on it just now."""
         assert site.attention is not None
         return walk.matrix(site.images[here]) if self.accumulate else (site.attention[here], 0)
 
-    def _distance_macs(self, site: Site) -> int:
+    def distance_macs(self, site: Site) -> int:
+        """MACs per image of the distances to the anchor."""
         patches = site.length - site.prefix
         return patches * (patches if self.distance_columns == "patches" else site.length)
 

@@ -11,6 +11,7 @@ import torch
 
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.knobs import Knob, doubling
 
 FIRST = 3  # index of the first block of the authors' layout, which goes on to the last block
 
@@ -65,6 +66,18 @@ class ATS(Method):
         else:
             inside = max(self.blocks, default=0) < anatomy.depth
             require(inside, "blocks", self.blocks, f"below {anatomy.depth} each")
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """Sampling points, up to several for each patch, and where sampling starts.
+
+        The start is what the authors change: their code needs as many points as patches.
+        """
+        points = doubling(8 * anatomy.patches)[1:]
+        if self.blocks is not None:
+            return (Knob("samples", points, between="whole"),)
+        starts = range(FIRST, anatomy.depth, max(1, anatomy.depth // 6))
+        blocks = tuple(tuple(range(start, anatomy.depth)) for start in starts)
+        return (Knob("blocks", blocks), Knob("samples", points, between="whole"))
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block >= FIRST if self.blocks is None else block in self.blocks

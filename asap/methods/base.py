@@ -90,6 +90,7 @@ class Method:
     draws: ClassVar[bool] = False  # draws at random, so image ids are required
     reduces: ClassVar[bool] = True
     same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
+    no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why, if there is none
     # without annotations, so that a method may make them options of its own, in its own order
     extension = False  # these options are none of a paper's: tables mark the row
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values

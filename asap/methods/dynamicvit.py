@@ -46,6 +46,10 @@ class DynamicViT(Method):
     weights: str | None = None
     blocks: Sequence[int] | None = None
     position: ClassVar[Position] = "before_block"
+    no_knobs: ClassVar[str] = (
+        "keeps the share of patches that its predictors were trained for: another cost takes "
+        "another checkpoint"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ import torch
 
 from asap.core.ranking import class_attention, ranked_target
 from asap.methods.base import Anatomy, Decision, Method, Need, Site
+from asap.methods.knobs import Knob
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -42,6 +43,7 @@ class EViT(Method):
     blocks: Sequence[int] | None = None
     fuse: bool = True
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +54,10 @@ class EViT(Method):
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "EViT")
         require_stages(anatomy, self.blocks, "keep_rate", self.keep_rate)
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """The share alone: the blocks stay as they are."""
+        return (Knob("keep_rate", tuple(i / 10 for i in range(1, 11)), between="real"),)
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block in stage_blocks(self.blocks, depth)

@@ -2,7 +2,7 @@
 Transformers", 2023), as the authors' off-the-shelf evaluation runs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target, value_scores
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.knobs import DIGITS, Knob, doubling
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -21,6 +22,8 @@ from asap.methods.schedule import (
 )
 
 PUBLISHED = (50, 7e-5, 196)  # r and threshold for DeiT-S, and the patches it has
+FACTORS = (0.5, 1.0, 2.0)  # of the published threshold, for calibration
+ALWAYS_POOLS = 1.0  # scores sum to 1, so their variance is below
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class PPT(Method):
     blocks: Sequence[int] | None = None
     proportional_attention: bool = True
     needs: ClassVar[frozenset[Need]] = frozenset({"attention", "keys", "values"})
+    same_cost: ClassVar[bool] = True  # but for the similarities of the images that pool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +70,15 @@ class PPT(Method):
         require_stages(anatomy, self.blocks, "r", self.r)
         most = max(self.removed(anatomy).values())
         require(most <= anatomy.patches, "r", self.r, f"at most {anatomy.patches}, the patches")
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """Tokens removed, and thresholds scaled to the sequence length as the default is."""
+        stages = len(stage_blocks(self.blocks, anatomy.depth))
+        usual = replace(self, threshold=None).limit(anatomy)
+        scaled = tuple(float(f"{usual * factor:.{DIGITS}g}") for factor in FACTORS)
+        limits = (0.0, *(limit for limit in scaled if limit < ALWAYS_POOLS), ALWAYS_POOLS)
+        grid = doubling(anatomy.patches // 2)
+        return (Knob("threshold", limits), Knob("r", grid, between="whole", blocks=stages))
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block in stage_blocks(self.blocks, depth)

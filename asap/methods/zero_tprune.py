@@ -5,7 +5,7 @@ Graph in Pre-Trained Transformers", CVPR 2024.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asap.core.pagerank import among, best, most_similar, over_heads, page_rank, start_scores
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, choice, keep_only, require
+from asap.methods.knobs import DIGITS, Knob
 
 LAYERS, DEPTH = (1, 3, 6, 9, 11), 12  # our schedule, and the depth it was written for
 SIMILAR, PATCHES = 10, 196  # removed by similarity, and the patches it was written for
@@ -69,6 +70,7 @@ class ZeroTPrune(Method):
     high: float = 0.7
     position = "after_block"
     needs: ClassVar[frozenset[Need]] = frozenset({"attention_heads", "keys"})
+    same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +102,29 @@ class ZeroTPrune(Method):
             require(similar <= before // 2, "similar", self.similar, half)
             require(left >= 1, "keep", self.keep, f"larger, to leave a patch after block {layer}")
             before = left
+
+    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+        """The shares of `keep`, more or less of them: every one to the same power."""
+        layers = self._layers(anatomy.depth)
+        keep: Any = self.keep
+        shares = keep if isinstance(keep, tuple) else (keep,) * len(layers)
+        if min(shares, default=1.0) == 1:  # no power changes those
+            shares = (0.8,) * len(layers)
+        powers = [step / 20 for step in range(80)]
+        grid = [tuple(float(f"{s**p:.{DIGITS}g}") for s in shares) for p in powers]
+        usual = int(SIMILAR * anatomy.patches / PATCHES + 0.5)
+        beyond = tuple({0, usual // 2, 2 * usual} - {self.similar, usual})
+        fitting = tuple(v for v in dict.fromkeys(grid) if self._fits("keep", v, anatomy))
+        wider = tuple(v for v in beyond if self._fits("similar", v, anatomy))
+        knobs = [Knob("keep", fitting)] if fitting else []
+        return (*knobs, *([Knob("similar", beyond=wider)] if wider else []))
+
+    def _fits(self, name: str, value: Any, anatomy: Anatomy) -> bool:
+        try:
+            replace(self, **{name: value}).check(anatomy)
+        except ValueError:
+            return False
+        return True
 
     def _layers(self, depth: int) -> tuple[int, ...]:
         if self.layers is not None:

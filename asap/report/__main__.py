@@ -11,16 +11,18 @@ from typing import Any
 from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
 from asap.methods.find import build, find, names
+from asap.report.latex import to_latex
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
+from asap.report.timm_csv import to_timm_csv
 from asap.runs.disk import write_file
 from asap.runs.record import AccuracyRecord
 from asap.runs.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write results/tables/all-*.{md,csv}; exit code 2 without any record."""
+    """Write results/tables/all-*.{md,csv,tex}; exit code 2 without any record."""
     parser = argparse.ArgumentParser(prog="python -m asap.report", description=__doc__)
     parser.add_argument("results", nargs="?", type=Path, default=Path("results"))
     folder = parser.parse_args(arguments).results
@@ -91,10 +93,13 @@ def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> li
     remark = premise_remark(cells)
     table = build_table(cells, [remark] if remark else [])
     stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)
-    text = "\n\n".join(part.to_markdown().strip() for part in parts(table)) + "\n"
+    pieces = parts(table)
+    text = "\n\n".join(part.to_markdown().strip() for part in pieces) + "\n"
     return [
         write_file(results / "tables" / f"{stem}.md", f"# {', '.join(group)}\n\n{text}"),
         write_file(results / "tables" / f"{stem}.csv", table.to_csv()),
+        write_file(results / "tables" / f"{stem}-timm.csv", to_timm_csv(cells)),
+        write_file(results / "tables" / f"{stem}.tex", to_latex(pieces)),
     ]
 
 

@@ -4,27 +4,77 @@ own numbers.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asap.report.render import Column
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
-PUBLISHED, SPEED, TOKENS = "published in the paper", "images per second", "tokens and sinks"
-NAMED = "in the paper"
+SPEED, TOKENS, NAMED = "images per second", "tokens and sinks", "in the paper"
 
 Values = Mapping[str, Any]
 Text = Callable[[Values], str | None]
 
 # Machine-readable only: timm's names where timm has one.
 EXTRA_KEYS = (
+    "paper_row",
     *("backbone", "extension", "dense", "key", "data", "precision", "device", "comparable"),
     *("top1_lo", "top1_hi", "top1_err", "top5", "top5_err", "mcnemar_b", "mcnemar_c"),
     *("gmacs_sd", "gmacs_no_attention", "missed_pct"),
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
     *("infer_batch_size", "device_name", "throughput_precision"),
     *("paper_top1", "paper_top1_delta", "paper_flops_pct", "flops_pct_rounded"),
-    *("paper_throughput_pct", "top1_minus_paper"),
+    *("paper_throughput_pct", "top1_minus_paper", "top1_delta_minus_paper"),
+    *("flops_pct_minus_paper", "throughput_pct_minus_paper", "paper_gmacs", "gmacs_minus_paper"),
+    *("paper_samples_per_sec", "samples_per_sec_minus_paper"),
 )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A column of the paper's: its name in results/paper, ours, and both with their difference."""
+
+    column: str
+    title: str
+    ours: str
+    paper: str
+    minus: str
+    spec: str
+    dense: bool | None = None  # of dense rows only, of the others only, or of both
+
+
+_TOP1 = ("paper_top1", "top1_minus_paper")
+_SIGNED, _PERCENT = "+z.2f", ".2f"
+_MAIN = (
+    Beside("acc_base", "Acc (%), base", "top1", *_TOP1, _PERCENT, True),
+    Beside("acc_reduced", "Acc (%), reduced", "top1", *_TOP1, _PERCENT, False),
+    Beside(
+        "acc_delta", "Δ", "top1_delta", "paper_top1_delta", "top1_delta_minus_paper", _SIGNED, False
+    ),
+    Beside(
+        "flops_pct", "FLOPs (%)", "flops_pct", "paper_flops_pct", "flops_pct_minus_paper", _SIGNED,
+        False,
+    ),
+    Beside(
+        "throughput_pct", "Throughput (%)", "throughput_pct", "paper_throughput_pct",
+        "throughput_pct_minus_paper", _SIGNED, False,
+    ),
+)  # fmt: skip
+_ACCURACY = Beside("acc", "Acc (%)", "top1", *_TOP1, _PERCENT, False)
+_RATE = Beside(
+    "throughput_img_s", "Images per second", "infer_samples_per_sec", "paper_samples_per_sec",
+    "samples_per_sec_minus_paper", ",.1f",
+)  # fmt: skip
+BESIDE = {
+    "image_classification": _MAIN,
+    "anchor_image": (_ACCURACY, _MAIN[-1]),
+    "alpha_sweep": (_ACCURACY, _RATE),
+    "accumulation_overhead": (
+        Beside("flops_g", "GFLOPs", "infer_gmacs", "paper_gmacs", "gmacs_minus_paper", ".3f"),
+        _RATE,
+    ),
+}  # by the paper's table
+PUBLISHED = tuple(dict.fromkeys(b.title for table in BESIDE.values() for b in table))  # as groups
 
 
 def number(key: str, spec: str) -> Text:
@@ -32,14 +82,20 @@ def number(key: str, spec: str) -> Text:
     return lambda values: None if values.get(key) is None else format(values[key], spec)
 
 
-def columns(gmacs: float) -> tuple[Column, ...]:
-    """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs."""
-    ours = (*_form(), *_ours(_decimals(gmacs)), _named())
-    return (*_identity(), *ours, *_published(), *_speed(), *_tokens())
+def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
+    """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs.
+
+    With a table of the paper: its columns too, each as ours, the paper's and their difference.
+    Without: the name of each row's method in the paper.
+    """
+    beside = [column for b in BESIDE.get(paper_table or "", ()) for column in _published(b)]
+    ours = (*_form(), *_ours(_decimals(gmacs)), *(() if beside else (_named(),)))
+    return (*_identity(), *ours, *_speed(), *_tokens(), *beside)
 
 
 def csv_keys(shown: Sequence[Column]) -> tuple[str, ...]:
     """Every key of the columns and the extra ones: the same header whatever a table leaves out."""
+    shown = [column for column in shown if column.group not in PUBLISHED]
     return tuple(dict.fromkeys([*(key for c in shown for key in c.keys), *EXTRA_KEYS]))
 
 
@@ -76,32 +132,23 @@ def _ours(decimals: int) -> list[Column]:
     ]
 
 
-def _published() -> list[Column]:
-    return [
-        Column("paper\nacc (%)", PUBLISHED, ("paper_top1",), number("paper_top1", ".2f")),
-        Column("paper\nΔ", PUBLISHED, ("paper_top1_delta",), number("paper_top1_delta", "+z.2f")),
-        Column(
-            "paper\nFLOPs (%)", PUBLISHED, ("paper_flops_pct",), number("paper_flops_pct", "+z.2f")
-        ),
-        Column(
-            "ours, its\nrounding",
-            PUBLISHED,
-            ("flops_pct_rounded",),
-            number("flops_pct_rounded", "+z.2f"),
-        ),
-        Column(
-            "paper\nthroughput (%)",
-            PUBLISHED,
-            ("paper_throughput_pct",),
-            number("paper_throughput_pct", "+z.2f"),
-        ),
-        Column(
-            "acc, ours\n- paper",
-            PUBLISHED,
-            ("top1_minus_paper",),
-            number("top1_minus_paper", "+z.2f"),
-        ),
+def _published(b: Beside) -> list[Column]:
+    """One column of the paper as three; FLOPs also in the paper's rounding."""
+    signed = f"+z{b.spec.removeprefix('+z')}"
+    found = [
+        Column("ours", b.title, (b.ours,), _of(b, number(b.ours, b.spec))),
+        Column("paper", b.title, (b.paper,), _of(b, number(b.paper, b.spec))),
+        Column("difference", b.title, (b.minus,), _of(b, number(b.minus, signed))),
     ]
+    if b.column == "flops_pct":
+        key = "flops_pct_rounded"
+        found.insert(1, Column("ours, its\nrounding", b.title, (key,), number(key, b.spec)))
+    return found
+
+
+def _of(b: Beside, text: Text) -> Text:
+    """The text in rows that the column is about."""
+    return lambda values: None if b.dense not in (None, bool(values["dense"])) else text(values)
 
 
 def _speed() -> list[Column]:

@@ -10,7 +10,19 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+
+# The tables that ours are set beside, their columns of names, and the overhead table's models.
+
+_NUMBERS = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct")
+_NAMES = ("model", "anchor", "alpha", "method")
+_CLIP = ("vit_large_patch14_clip_quickgelu_336.openai", "vit_large_patch14_clip_336.openai")
+_OVERHEAD = {
+    "DeiT-Base": "DeiT-B",
+    **dict.fromkeys(_CLIP, "ClipViT-L"),
+    "ClipViT-Large": "ClipViT-L",
+}
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FOLDERS = (_PACKAGE.parent / "results" / "paper", _PACKAGE / "_paper")  # checkout, wheel
@@ -105,6 +117,50 @@ def paper_row(model: str, method: str | None) -> PaperRow | None:
     return next(map(_anchor, anchors), None)
 
 
+def published(
+    table: str, backbone: str, method: str | None, dense: bool
+) -> dict[str, float | None] | None:
+    """The printed numbers of one row by column of results/paper/<table>.csv; None without one.
+
+    `method` is the row's name there; the dense row of the main table has the base accuracy.
+    """
+    model = paper_model(backbone) or backbone
+    if table == "image_classification":
+        if dense:
+            base = paper_base(model)
+            return None if base is None else {"acc_base": base}
+        row = paper_row(model, method)
+        return None if row is None else {k: getattr(row, k) for k in _NUMBERS}
+    rows = [row for row in paper_table(table) if _is_row(table, row, model, method)]
+    if table == "accumulation_overhead" and not rows:
+        rows = _below(table, _OVERHEAD.get(model), method)
+    return {k: float(v) for k, v in rows[0].items() if k not in _NAMES and v} if rows else None
+
+
+def in_table(table: str, backbone: str) -> bool:
+    """Whether one of the paper's tables has this backbone."""
+    model = paper_model(backbone)
+    if table == "accumulation_overhead":
+        return model in _OVERHEAD or backbone.startswith("vit_large_patch14_clip")
+    if table == "alpha_sweep":
+        return model == "DeiT-Base"
+    return model is not None and any(row["model"] == model for row in paper_table(table))
+
+
+def _is_row(table: str, row: dict[str, str], model: str, method: str | None) -> bool:
+    if table == "alpha_sweep":
+        return model == "DeiT-Base" and row["alpha"] == method
+    if table == "anchor_image":
+        return _is_anchor(row, model, method)
+    return row["model"] == method and method == _OVERHEAD.get(model)
+
+
+def _below(table: str, above: str | None, method: str | None) -> list[dict[str, str]]:
+    """The row of this name right below another one."""
+    rows = paper_table(table)
+    return [b for a, b in pairwise(rows) if above == a["model"] and b["model"] == method]
+
+
 def _is_anchor(row: dict[str, str], model: str, method: str | None) -> bool:
     return (row["model"], row["anchor"]) == (model, method)
 
@@ -149,8 +205,7 @@ def footnotes(table: str, rows: Iterable[tuple[str, str | None]]) -> list[Footno
 
 
 def _parse(row: dict[str, str]) -> PaperRow:
-    names = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct")
-    values = {name: float(row[name]) if row[name] else None for name in names}
+    values = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
     return PaperRow(model=row["model"], method=row["method"], **values)
 
 

@@ -75,7 +75,7 @@ class Table:
 
     def to_markdown(self) -> str:
         """A GitHub table with aligned columns, so that it also reads well as plain text."""
-        header, body, notes = self._texts(flat=True)
+        header, body, notes = self.texts(flat=True, named=True)
         header, body = [_escape(cell) for cell in header], [[_escape(c) for c in r] for r in body]
         widths = [
             max(3, *(len(row[i]) for row in [header, *body])) for i in range(len(self.columns))
@@ -93,8 +93,8 @@ class Table:
 
     def to_console(self, width: int = 120) -> str:
         """Monospace text with group headings; a model's name stands in its first row only."""
-        header, body, notes = self._texts(flat=False)
-        body = _once(body, [row.values.get("model") for row in self.rows])
+        header, body, notes = self.texts(flat=False)
+        body = once(body, [row.values.get("model") for row in self.rows])
         heads = [cell.split("\n") for cell in header]
         height = max(len(head) for head in heads)
         stacked = [[""] * (height - len(head)) + head for head in heads]
@@ -114,8 +114,14 @@ class Table:
             out += ["", *_wrapped(self.remarks, width)]
         return "\n".join(line.rstrip() for line in out) + "\n"
 
-    def _texts(self, flat: bool) -> tuple[list[str], list[list[str]], dict[str, str]]:
-        """Header cells, body cells, and {footnote text: mark} in reading order."""
+    def texts(
+        self, flat: bool, named: bool = False
+    ) -> tuple[list[str], list[list[str]], dict[str, str]]:
+        """Header cells, body cells, and {footnote text: mark} in reading order.
+
+        flat: every header in one line. named: a title that several columns have gets its group in
+        front, for where no heading of the group stands above.
+        """
         marks: dict[str, str] = {}
 
         def marked(text: str, notes: list[str]) -> str:
@@ -125,9 +131,14 @@ class Table:
         header = []
         for column in self.columns:
             notes = [note for key in column.keys for note in self.column_notes.get(key, ())]
-            header.append(marked(column.title.replace("\n", " ") if flat else column.title, notes))
+            header.append(marked(self._title(column, flat, named), notes))
         body = [[self._cell(row, column, marked) for column in self.columns] for row in self.rows]
         return header, body, marks
+
+    def _title(self, column: Column, flat: bool, named: bool) -> str:
+        several = sum(other.title == column.title for other in self.columns) > 1
+        title = f"{column.group}: {column.title}" if named and several else column.title
+        return title.replace("\n", " ") if flat else title
 
     @staticmethod
     def _cell(row: Row, column: Column, marked: Callable[[str, list[str]], str]) -> str:
@@ -167,7 +178,7 @@ def _wrapped(lines: Sequence[str], width: int) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, width)]
 
 
-def _once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]:
+def once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]:
     """Blank the first column where the row above has the same model."""
     repeated = [i > 0 and model == models[i - 1] for i, model in enumerate(models)]
     return [["", *row[1:]] if again else row for row, again in zip(body, repeated, strict=True)]
@@ -181,7 +192,8 @@ def _joined(cells: Sequence[str], groups: Sequence[str]) -> str:
     return "".join(("" if i == 0 else _separator(groups, i)) + cell for i, cell in enumerate(cells))
 
 
-def _spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
+def spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Runs of equal groups: (group, first column, column after the last)."""
     starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
     ends = [*starts[1:], len(groups)]
     return [(groups[start], start, end) for start, end in zip(starts, ends, strict=True)]
@@ -189,7 +201,7 @@ def _spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
 
 def _widen(widths: list[int], groups: Sequence[str]) -> None:
     """Make the last column of a group wide enough for the group's heading."""
-    for group, start, end in _spans(groups):
+    for group, start, end in spans(groups):
         have = sum(widths[start:end]) + 2 * (end - start - 1)
         widths[end - 1] += max(0, len(group) - have)
 
@@ -197,6 +209,6 @@ def _widen(widths: list[int], groups: Sequence[str]) -> None:
 def _group_line(groups: Sequence[str], widths: Sequence[int]) -> str:
     parts = [
         group.center(sum(widths[start:end]) + 2 * (end - start - 1))
-        for group, start, end in _spans(groups)
+        for group, start, end in spans(groups)
     ]
     return " │ ".join(parts)

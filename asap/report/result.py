@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from asap.runs.record import AccuracyRecord, ThroughputRecord
+from asap.runs.spec import MethodSpec, RunSpec
 
 _SCALARS = ("n", "n_failed", "top1", "top5", "gmacs_backbone", "gmacs_method", "gmacs_sd")
 _SCALARS += ("gmacs_no_attention", "final_tokens_mean", "missed_share")
@@ -22,8 +23,8 @@ class CellResult:
     """One row: its records as read from disk, and why a part of it is missing.
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
-    have; reason: why a record is missing; note: a footnote of this row; config: the settings of its
-    run, as in the config.yaml beside its record.
+    have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
+    record says so; config: the settings of its run, as in the config.yaml beside its record.
     """
 
     label: str
@@ -34,6 +35,7 @@ class CellResult:
     throughput: ThroughputRecord | None
     reason: str | None = None
     note: str | None = None
+    on: str | None = None
     config: Mapping[str, Any] | None = None
 
     @property
@@ -55,8 +57,8 @@ class CellResult:
 
     @property
     def backbone(self) -> str | None:
-        """Name of the backbone, None if nothing was recorded."""
-        return next((record["backbone"] for record in self.records), None)
+        """Name of the backbone, None if neither a record nor the run says it."""
+        return next((record["backbone"] for record in self.records), self.on)
 
     @property
     def method(self) -> Mapping[str, Any]:
@@ -71,6 +73,14 @@ class CellResult:
     def is_dense(self) -> bool:
         """Whether this is an unreduced baseline."""
         return self.method.get("name") == "dense"
+
+
+def unmeasured(
+    spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
+) -> CellResult:
+    """A row without any record yet, or with the reason why it gets none."""
+    ours, on = row.ours or ours, spec.backbone.name
+    return CellResult(row.label, row.paper, ours, None, None, None, reason, row.note, on)
 
 
 def scalars(cell: CellResult) -> dict[str, int | float]:

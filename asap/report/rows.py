@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asap.report import paper
+from asap.report.columns import BESIDE, Beside
 from asap.report.render import Row
 from asap.report.result import CellResult
 from asap.report.statistics import paired_difference
@@ -16,17 +17,20 @@ _COMPARED_KEYS = ("top1_delta", "flops_pct", "macs_pct_of_dense")
 _PAIRED_KEYS = ("top1_delta_lo", "mcnemar_p")
 _SPEED_KEYS = ("infer_samples_per_sec", "dense_fused_per_sec", "dense_eager_per_sec")
 _RATIO_KEYS = ("throughput_pct", "ratio_fused", "ratio_eager")
-PAPER_KEYS = {  # column of the paper's csv -> (our key, field of PaperRow)
-    "acc_base": ("paper_top1", "acc_base"),
-    "acc_reduced": ("paper_top1", "acc_reduced"),
-    "acc_delta": ("paper_top1_delta", "acc_delta"),
-    "flops_pct": ("paper_flops_pct", "flops_pct"),
-    "throughput_pct": ("paper_throughput_pct", "throughput_pct"),
-}
+_TIMED = ("throughput_pct", "infer_samples_per_sec")
 
 
-def make_row(cell: CellResult, backbone: str, dense: CellResult | None, has_speed: bool) -> Row:
-    """The row of `cell`; `dense` is its baseline, `has_speed`: its backbone was timed somewhere."""
+def make_row(
+    cell: CellResult,
+    backbone: str,
+    dense: CellResult | None,
+    has_speed: bool,
+    paper_table: str = "image_classification",
+) -> Row:
+    """The row of `cell`; `dense` is its baseline, `has_speed`: its backbone was timed somewhere.
+
+    paper_table: the paper's table whose row of this name stands beside it.
+    """
     row = Row()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
     row.values |= {"method": cell.label, "extension": int(cell.ours), "dense": int(cell.is_dense)}
@@ -38,7 +42,7 @@ def make_row(cell: CellResult, backbone: str, dense: CellResult | None, has_spee
     _add_accuracy(row, cell)
     _add_comparison(row, cell, dense)
     _add_speed(row, cell, has_speed)
-    _add_paper(row, cell, backbone, dense)
+    _add_paper(row, cell, backbone, paper_table)
     return row
 
 
@@ -91,7 +95,7 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
     if record is None:
         if not (cell.is_dense and has_speed):  # else every row holds its own dense baselines
             keys = _SPEED_KEYS + (_RATIO_KEYS[1:] if cell.is_dense else _RATIO_KEYS)
-            row.note(_because("No throughput record", cell.reason or "it was not measured"), *keys)
+            row.note(_no_speed(cell), *keys)
         return
     row.values["infer_samples_per_sec"] = record["images_per_s"]["median"]
     row.values["dense_fused_per_sec"] = record["fused_dense"]["median"]
@@ -113,42 +117,71 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
         row.note(_because("No ratio", record["refused"] or "not in the record"), *missing)
 
 
-def _add_paper(row: Row, cell: CellResult, backbone: str, dense: CellResult | None) -> None:
-    """The paper's numbers beside ours; the dense row has the paper's dense accuracy."""
-    model = paper.paper_model(backbone)
-    if model is None:
+def _add_paper(row: Row, cell: CellResult, backbone: str, table: str) -> None:
+    """The paper's numbers beside ours, and the differences."""
+    if not paper.in_table(table, backbone) or (not cell.is_dense and cell.paper_method is None):
         return
-    if cell.is_dense:
-        row.values["paper_top1"] = paper.paper_base(model)
-    elif cell.paper_method is not None:
-        _add_paper_row(row, model, cell.paper_method)
-        if cell.accuracy is not None and dense is not None:
-            gmacs = cell.accuracy["gmacs_backbone"]
-            row.values["flops_pct_rounded"] = paper.flops_pct_rounded(model, gmacs)
-    if cell.accuracy is not None and row.values.get("paper_top1") is not None:
-        row.values["top1_minus_paper"] = cell.measured["top1"] - row.values["paper_top1"]
+    model = paper.paper_model(backbone) or backbone
+    if cell.accuracy is not None and not cell.is_dense and model in paper.ROUNDING:
+        gmacs = cell.accuracy["gmacs_backbone"]
+        row.values["flops_pct_rounded"] = paper.flops_pct_rounded(model, gmacs)
+    beside = [b for b in BESIDE[table] if b.dense in (None, cell.is_dense)]
+    numbers = paper.published(table, backbone, cell.paper_method, cell.is_dense)
+    if numbers is None:
+        if not cell.is_dense:
+            text = f"The paper has no row {cell.paper_method!r} for {model}."
+            row.note(text, *(key for b in beside for key in (b.paper, b.minus)))
+        return
+    for b in beside:
+        row.values[b.paper] = numbers.get(b.column)
+        if row.values[b.paper] is None:
+            row.note("The paper leaves this cell empty.", b.paper, b.minus)
+        else:
+            _add_difference(row, cell, b)
+    _add_paper_notes(row, cell, model, table)
 
 
-def _add_paper_row(row: Row, model: str, method: str) -> None:
-    published = paper.paper_row(model, method)
-    if published is None:
-        keys = {key for key, _ in PAPER_KEYS.values()}
-        row.note(f"The paper has no row {method!r} for {model}.", *sorted(keys), "top1_minus_paper")
+def _add_difference(row: Row, cell: CellResult, b: Beside) -> None:
+    """Ours minus the paper's; of speeds only on the paper's device, in its likely precision."""
+    if row.values.get(b.ours) is None:
         return
-    for column in ("acc_reduced", "acc_delta", "flops_pct", "throughput_pct"):
-        key, name = PAPER_KEYS[column]
-        row.values[key] = getattr(published, name)
-        if row.values[key] is None:
-            row.note("The paper leaves this cell empty.", key)
-    if published.method != method:
-        row.note(f"The paper's only ASAP row for {model} is {published.method!r}.", "paper_top1")
-    for note in paper.footnotes("image_classification", [(model, published.method)]):
+    timed = cell.throughput if b.ours in _TIMED else None
+    if timed is not None and not _is_the_papers(timed):
+        row.note(
+            f"Timed on {timed['device_name']} in {timed['precision']}: no difference is formed "
+            "from the paper's RTX 4090, most likely in float32.",
+            b.minus,
+        )
+        return
+    row.values[b.minus] = row.values[b.ours] - row.values[b.paper]
+
+
+def _is_the_papers(record: Mapping[str, Any]) -> bool:
+    return "RTX 4090" in record["device_name"] and record["precision"] in ("fp32", "float32")
+
+
+def _add_paper_notes(row: Row, cell: CellResult, model: str, table: str) -> None:
+    name = cell.paper_method
+    own = paper.paper_row(model, name) if table == "image_classification" else None
+    if own is not None and own.method != name:
+        row.note(f"The paper's only ASAP row for {model} is {own.method!r}.", "paper_top1")
+        name = own.method
+    key_of = {b.column: b.paper for b in BESIDE[table]}
+    for note in paper.footnotes(table, [(model, name)]):
         if note.methods and note.column is not None:
-            row.note(note.text, PAPER_KEYS[note.column][0])
+            row.note(note.text, key_of[note.column])
 
 
 def _no_accuracy(cell: CellResult) -> str:
+    if cell.reason and not cell.records:
+        return _because("No record", cell.reason)
     return _because("No accuracy record", cell.reason or "this cell was not run")
+
+
+def _no_speed(cell: CellResult) -> str:
+    if cell.reason and not cell.records:
+        return _no_accuracy(cell)
+    return _because("No throughput record", cell.reason or "it was not measured")
 
 
 def _because(what: str, reason: str) -> str:

@@ -17,15 +17,21 @@ from asap.report.gate import gates
 from asap.report.premise import premise_remark
 from asap.report.render import Table
 from asap.report.result import CellResult
-from asap.report.rows import PAPER_KEYS, make_row
+from asap.report.rows import make_row
 
 __all__ = ["build_table", "parts", "premise_remark"]
 
 _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 
-def build_table(results: Sequence[CellResult], remarks: Sequence[str] = ()) -> Table:
+def build_table(
+    results: Sequence[CellResult],
+    remarks: Sequence[str] = (),
+    paper_table: str = "image_classification",
+) -> Table:
     """The whole table: one row a result, every column. Its CSV is the machine-readable form.
+
+    paper_table: the table of the paper that it is set beside, a file of results/paper.
 
     The first result of a backbone whose method is `dense` is the baseline of its rows. Raises
     RequestError if the records mix data sets, precisions or (for speed) devices, or if there is no
@@ -35,24 +41,25 @@ def build_table(results: Sequence[CellResult], remarks: Sequence[str] = ()) -> T
     backbones = _backbones(results)
     dense = _baselines(results, backbones)
     rows = tuple(
-        make_row(cell, backbone, dense.get(backbone), _has_speed(results, backbones, backbone))
-        for cell, backbone in zip(results, backbones, strict=True)
+        make_row(cell, b, dense.get(b), _has_speed(results, backbones, b), paper_table)
+        for cell, b in zip(results, backbones, strict=True)
     )
     verdicts = gates(dense, backbones)
     for row, backbone in zip(rows, backbones, strict=True):
         row.values["comparable"] = verdicts[backbone].comparable
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
-    columns = layout.columns(gmacs)
+    in_paper = any(paper.in_table(paper_table, b) for b in backbones)
+    columns = layout.columns(gmacs, paper_table if in_paper else None)
     table = Table(
         title="Results",
         columns=columns,
         rows=rows,
         caption=_caption(results, dense),
         remarks=(*remarks, *(gate.line for gate in verdicts.values())),
-        column_notes=_column_notes(results, backbones),
+        column_notes=_column_notes(results, backbones, paper_table),
         csv_keys=layout.csv_keys(columns),
     )
-    return _without_undefined(table, any(paper.paper_model(b) for b in backbones))
+    return _without_undefined(table)
 
 
 def parts(table: Table) -> tuple[Table, ...]:
@@ -62,9 +69,9 @@ def parts(table: Table) -> tuple[Table, ...]:
     """
     shown = (ROW, layout.FORM, layout.PAIRED, layout.COST, layout.NAMED)
     first = table.select("Accuracy and cost", shown)
-    paper_too = table.select("Beside the paper", (ROW, layout.FORM, layout.PUBLISHED))
+    paper_too = table.select("Beside the paper", (ROW, *layout.PUBLISHED))
     last = table.select("Speed, tokens and sinks", (ROW, layout.SPEED, layout.TOKENS))
-    in_paper = any(column.group == layout.PUBLISHED for column in table.columns)
+    in_paper = any(column.group in layout.PUBLISHED for column in table.columns)
     middle = [replace(paper_too, caption=(), remarks=())] if in_paper else []
     return replace(first, remarks=()), *middle, replace(last, caption=())
 
@@ -114,7 +121,9 @@ def _has_speed(results: Sequence[CellResult], backbones: Sequence[str], backbone
     return any(cell.throughput is not None and name == backbone for cell, name in pairs)
 
 
-def _column_notes(results: Sequence[CellResult], backbones: Sequence[str]) -> dict[str, list[str]]:
+def _column_notes(
+    results: Sequence[CellResult], backbones: Sequence[str], paper_table: str
+) -> dict[str, list[str]]:
     notes = {
         "flops_pct": [
             "Multiply-accumulates (the paper says FLOPs) of backbone and method together, against "
@@ -125,6 +134,7 @@ def _column_notes(results: Sequence[CellResult], backbones: Sequence[str]) -> di
             "comparable only with "
             "this ratio in float32 on that device."
         ],
+        "flops_pct_minus_paper": ["Of the exact number, not of the rounded one."],
         "flops_pct_rounded": [
             "The backbone's multiply-accumulates alone, rounded as the paper rounds them: what "
             "its column compares with."
@@ -142,15 +152,18 @@ def _column_notes(results: Sequence[CellResult], backbones: Sequence[str]) -> di
             "that share a source."
         ]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
-    for note in paper.footnotes("image_classification", pairs):
+    key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
+    for note in paper.footnotes(paper_table, pairs):
         if not note.methods and note.column is not None:
-            notes.setdefault(PAPER_KEYS[note.column][0], []).append(note.text)
+            notes.setdefault(key_of[note.column], []).append(note.text)
     return notes
 
 
 def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> tuple[str, ...]:
     records = [record for cell in results for record in cell.records]
+    devices = " and ".join(dict.fromkeys(c.accuracy["device"] for c in results if c.accuracy))
     lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
+    lines[0] += f" Accuracy on {devices}." if devices else ""
     for backbone, cell in dense.items():
         if cell.accuracy is not None:
             low, high = cell.accuracy["top1_interval"]
@@ -172,10 +185,9 @@ def _setting(record: Mapping[str, Any]) -> str:
     )
 
 
-def _without_undefined(table: Table, in_paper: bool) -> Table:
-    """Leave out of the shown columns (not of the CSV) what the data or the paper cannot have."""
-    published = {k for c in table.columns if c.group == layout.PUBLISHED for k in c.keys}
-    hidden = {"paper_row"} if in_paper else published  # its numbers say which row it is
+def _without_undefined(table: Table) -> Table:
+    """Leave out of the shown columns (not of the CSV) what the data cannot have."""
+    hidden: set[str] = set()
     remarks = table.remarks
     masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]
     if masks and all(value is None for value in masks):

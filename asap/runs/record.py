@@ -91,6 +91,7 @@ class AccuracyRecord(TypedDict):
     method: MethodRecord
     backbone: str
     weights: NotRequired[WeightsRecord | None]
+    parameters: NotRequired[int]  # of the backbone
     data: str  # the data set's description
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read

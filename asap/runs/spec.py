@@ -13,6 +13,9 @@ from asap.errors import RequestError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
+SLICES = ("auto", "train", "validation")
+PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
+PARTS = ("all", "slice", "rest")
 _KINDS = {
     int: "an integer", float: "a number", str: "a text", bool: "true or false", Path: "a path",
     tuple: "a list", Mapping: "a group of settings",
@@ -39,14 +42,41 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One row of a table: a method with its options, and how tables call it."""
+    """One row of a table: a method with its options, how tables call it, and where it gets options
+    from that are not known beforehand.
+
+    paper: the row's name in the paper's tables. ours: an extension the paper does not have.
+    macs_pct: the row's own MACs budget, for a row whose options are not given by hand.
+    grid: option -> values to be tried, of options that are not given; without a budget, the most
+        accurate one on training images. point_of: label of the row whose calibrated or given
+        options this one has too.
+    file, needs: a checkpoint of this row's own, for its method and backbone, and what is missing
+        without it: a row with `needs` and no `file` is not run.
+    given: the options of the row itself, in `with`.
+    """
 
     name: str
     options: Mapping[str, Any]
     label: str
-    paper: str | None = None  # the row's name in the paper's tables
-    ours: bool = False  # an extension the paper does not have
+    paper: str | None = None
+    ours: bool = False
     note: str | None = None
+    macs_pct: float | None = None
+    grid: Mapping[str, Any] | None = None
+    point_of: str | None = None
+    file: str | None = None
+    needs: str | None = None
+    given: tuple[str, ...] = ()
+
+    @property
+    def open_grid(self) -> dict[str, Any]:
+        """The part of its grid that `given` leaves open."""
+        return {k: v for k, v in (self.grid or {}).items() if k not in self.given}
+
+    @property
+    def budget(self) -> float | None:
+        """Its own budget, None where its options are given by hand."""
+        return self.macs_pct if self.open_grid or not self.given else None
 
 
 @dataclass(frozen=True)
@@ -62,6 +92,7 @@ class DataSpec:
     split: str = "evaluation"
     images: int = 2000  # scenes; files are counted
     seed: int = 0
+    part: str = "all"  # all | slice | rest: of validation images, see `asap/data/slices.py`
     labels: str | None = None
     boxes: str | None = None
     strict: bool = False
@@ -99,6 +130,10 @@ class CalibrateSpec:
     macs_pct: MACs of backbone and method against dense, in %, negative; null: no calibration.
     images: of the calibration slice. window: points below the budget that count as meeting it.
     path: a folder of training images. grid: option -> values, in the place of a method's own.
+    slice: train | validation | auto: training images; or MACs alone, which need no labels, on a
+        fixed slice of the validation images, which is then left out of the evaluation; auto: the
+        slice where ImageNet has no training images.
+    unreachable: leave | nearest: what becomes of a row that cannot meet its budget.
     """
 
     macs_pct: float | None = None
@@ -106,11 +141,17 @@ class CalibrateSpec:
     window: float = 1.5
     path: str | None = None
     grid: Mapping[str, Any] | None = None
+    slice: str = "auto"
+    unreachable: str = "leave"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything a run needs. `rows` are its methods, in the order of its table."""
+    """Everything a run needs. `rows` are its methods, in the order of its table.
+
+    paper_table: the paper's table that this one is set beside, a file of results/paper. table: the
+    runs of a multirun that name the same table share it, one block for each.
+    """
 
     title: str
     backbone: BackboneSpec
@@ -128,6 +169,8 @@ class RunSpec:
     shard_seconds: float = 10.0
     seed: int = 0
     remarks: tuple[str, ...] = ()
+    paper_table: str = "image_classification"
+    table: str | None = None
 
 
 def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]) -> RunSpec:
@@ -149,7 +192,7 @@ def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]
         "log": _build(LogSpec, given.pop("log", None), "log"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
-    for name in ("points", "budget"):  # what an experiment's own lines refer to
+    for name in ("points", "budget", "ppt_thresholds"):  # what an experiment's own lines refer to
         given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].name} on {parts['data'].name}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
@@ -174,7 +217,7 @@ def _row(
     row = dict(row)
     base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
     options = dict(_typed(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
-    about = {f.name for f in fields(MethodSpec)} - {"name", "options"}
+    about = {f.name for f in fields(MethodSpec)} - {"name", "options", "given"}
     head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
     unknown = set(row) - about
     if unknown:
@@ -183,7 +226,8 @@ def _row(
     if "name" not in head:
         raise RequestError("method.name is missing: choose a method, such as method=asap")
     head.setdefault("label", head["name"])
-    return _build(MethodSpec, {**head, **row, "options": {**base, **options}}, "rows")
+    parts = {"options": {**base, **options}, "given": list(options)}
+    return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
 
 def _build(kind: type, given: Any, where: str) -> Any:
@@ -228,6 +272,10 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 def _checked(spec: RunSpec) -> RunSpec:
     _one_of("precision", spec.precision, PRECISIONS)
     _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
+    _one_of("calibrate.slice", spec.calibrate.slice, SLICES)
+    _one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
+    _one_of("paper_table", spec.paper_table, PAPER_TABLES)
+    _one_of("data.part", spec.data.part, PARTS)
     m = spec.measure
     for name, value, least in (
         ("batch_size", spec.batch_size, 1),
@@ -246,15 +294,12 @@ def _checked(spec: RunSpec) -> RunSpec:
     for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
         if not 0 < seconds < math.inf:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
+    window = spec.calibrate.window
+    _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
+    _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
         raise RequestError(
             f"backbone.tolerance={spec.backbone.tolerance} is not possible: give points, 0 or more"
-        )
-    budget, window = spec.calibrate.macs_pct, spec.calibrate.window
-    if budget is not None and not -100 < budget < 0:
-        raise RequestError(
-            f"calibrate.macs_pct={budget} is not possible: give MACs against dense in %, such as "
-            "-35.23, above -100 and below 0"
         )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
@@ -263,6 +308,27 @@ def _checked(spec: RunSpec) -> RunSpec:
     if not any(c.isalnum() for c in spec.title):
         raise RequestError(f"title={spec.title!r} names no file: give it a letter or a digit")
     return spec
+
+
+def _checked_rows(rows: Sequence[MethodSpec]) -> None:
+    labels = [row.label for row in rows]
+    for row in rows:
+        _possible_budget(f"macs_pct of the row {row.label!r}", row.macs_pct)
+        if row.point_of is not None and (
+            row.point_of not in labels or rows[labels.index(row.point_of)].point_of is not None
+        ):
+            raise RequestError(
+                f"point_of={row.point_of!r} of the row {row.label!r} is no row with a point of its "
+                f"own: use one of {', '.join(labels)}"
+            )
+
+
+def _possible_budget(name: str, macs_pct: float | None) -> None:
+    if macs_pct is not None and not -100 < macs_pct < 0:
+        raise RequestError(
+            f"{name}={macs_pct} is not possible: give MACs against dense in %, such as "
+            "-35.23, above -100 and below 0"
+        )
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

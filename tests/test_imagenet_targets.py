@@ -1,0 +1,241 @@
+"""Every make target on ImageNet, run as make would, on a few JPEG files with random weights."""
+
+import csv
+import json
+import logging
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+import asap.output
+import asap.run
+import asap.speed
+from asap.data.imagenet import synsets
+from asap.measure.timing import ThroughputPlan
+from asap.multirun import BOARD
+from asap.report.paper import paper_table
+
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = ("deit-base", "deit-small", "deit-tiny", "vit-augreg", "lvvit-s")
+TARGETS = (*(f"imagenet-{name}" for name in MAIN), "imagenet-all", "imagenet-anchors", "overhead")
+TARGETS += ("imagenet-alpha", "imagenet-matched-macs")
+SMALL = (
+    "backbone.weights=random", "+backbone.model_args.embed_dim=24",
+    "+backbone.model_args.num_heads=3", "+backbone.model_args.img_size=128",
+    "batch_size=3", "workers=0", "device=cpu", "limit=3", "calibrate.images=4",
+    "calibrate.window=90", "measure.rounds=3", "measure.seconds=0.001",
+    "measure.throughput_images=3",
+)  # fmt: skip
+HAND = "points.asap={tau: 1.2, clusters: 2}"
+GIVEN = {  # one target is calibrated, the others get their points by hand
+    "imagenet-deit-base": ["calibrate.grid={tau: [1.2], clusters: [2]}"],
+    "imagenet-matched-macs": [
+        "calibrate.grid={r: [8]}", "rows=[{method: dense}, {method: tome}]",
+    ],
+    "imagenet-vit-augreg": [HAND, "points.ats={samples: 20}"],
+    "imagenet-lvvit-s": [HAND, "points.ats={samples: 20}"],
+    "imagenet-all": ["calibrate.grid={tau: [1.2], clusters: [2], samples: [20]}"],
+    "overhead": [],
+}  # fmt: skip
+
+
+@dataclass
+class Desk:
+    """One folder of results for all targets, so that a row that two of them have is run once."""
+
+    folder: Path
+    done: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "image net"
+
+    def table(self, stem: str, ending: str = "csv") -> str:
+        return (self.folder / "results" / "tables" / f"{stem}.{ending}").read_text("utf-8")
+
+    def rows(self, stem: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(self.table(stem).splitlines()))
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """Twelve JPEG files in the layout val/<wnid>/*.JPEG; no training images."""
+    desk, rng = Desk(tmp_path_factory.mktemp("desk")), np.random.default_rng(0)
+    for number in range(1, 13):
+        folder = desk.data / "val" / synsets()[10 + number % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        picture = Image.fromarray(pixels).resize((64, 48))
+        picture.save(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return desk
+
+
+@pytest.fixture
+def make(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[[str], str]]:
+    """`make(target)`: the output of the command that make prints for it, run in this process."""
+    log = logging.getLogger("asap")
+    before = (list(log.handlers), log.propagate, log.level)
+    plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
+    monkeypatch.setattr(asap.speed, "_plan", lambda session: plan)
+    monkeypatch.setattr(asap.output, "accuracy_vs_macs", lambda results, stem: [])
+    monkeypatch.setenv("LVVIT_S", "random")
+
+    def call(target: str) -> str:
+        if target not in desk.done:
+            GlobalHydra.instance().clear()
+            log.handlers.clear()
+            BOARD.folder = None
+            given = [*SMALL, f"results={desk.folder / 'results'}"]
+            given += GIVEN.get(target, [HAND])
+            monkeypatch.setattr(sys, "argv", ["asap.run", *command_of(target, desk.data), *given])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as stop:
+                asap.run.main()
+            desk.done[target] = (int(stop.value.code or 0), *capsys.readouterr())
+        code, out, err = desk.done[target]
+        assert code == 0, err
+        return " ".join(out.split())
+
+    yield call
+    BOARD.folder = None
+    log.handlers[:], log.propagate, log.level = before
+    GlobalHydra.instance().clear()
+
+
+def command_of(target: str, data: Path | str, *given: str) -> list[str]:
+    """The arguments of asap.run in what make would do."""
+    command = ["make", "-n", target, f"IMAGENET={data}", *given]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in printed.splitlines() if " -m asap.run " in line]
+    return shlex.split(line.split(" -m asap.run ")[1])
+
+
+# ---- what make does
+
+
+def test_make_passes_on_paths_with_spaces_and_further_options() -> None:
+    found = command_of("overhead", "/a b/c", 'ARGS=limit=10 "title=Two words"')
+    assert found == ["experiment=overhead", "data.path='/a b/c'", "limit=10", "title=Two words"]
+
+
+def test_make_joins_the_five_backbones_in_the_papers_order() -> None:
+    found = command_of("imagenet-all", "/x")
+    assert found[0] == "-m"
+    models = dict.fromkeys(row["model"] for row in paper_table("image_classification"))
+    names = [name.removeprefix("imagenet_") for name in found[1].split("=")[1].split(",")]
+    titles = {"deit_base": "DeiT-Base", "deit_small": "DeiT-Small", "deit_tiny": "DeiT-Tiny"}
+    titles |= {"vit_augreg": "ViT-AugReg", "lvvit_s": "LV-ViT-S"}
+    assert [titles[name] for name in names] == list(models)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_without_imagenet_one_line_names_the_variable_and_the_layouts(target: str) -> None:
+    done = subprocess.run(
+        ["make", "--no-print-directory", target, "IMAGENET="],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    for part in ("IMAGENET", "val/<wnid>/*.JPEG", "devkit", "ILSVRC2012_img_val.tar", "parquet"):
+        assert part in done.stderr
+
+
+# ---- what comes out
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_prints_a_table_that_says_what_it_is_worth(make, target: str) -> None:
+    printed = make(target)
+    assert "The weights are random: this table shows that the chain runs" in printed
+    calibrated = ("imagenet-deit-base", "imagenet-all", "imagenet-matched-macs")
+    assert ("without the 6 of the calibration" in printed) == (target in calibrated)
+
+
+MODELS = dict(zip(MAIN, dict.fromkeys(r["model"] for r in paper_table("image_classification")), strict=True))  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_block_has_the_papers_rows_in_its_order(make, desk: Desk, name: str) -> None:
+    make(f"imagenet-{name}")
+    model = MODELS[name]
+    rows = desk.rows(f"{model.lower()}-on-imagenet-1k")
+    printed = [row for row in paper_table("image_classification") if row["model"] == model]
+    assert rows[0]["dense"] == "1" and float(rows[0]["paper_top1"]) == float(printed[0]["acc_base"])
+    for row, paper in zip(rows[1:], printed, strict=True):
+        assert row["model"] == model
+        assert float(row["paper_top1"]) == float(paper["acc_reduced"]), row["method"]
+        assert float(row["paper_flops_pct"]) == float(paper["flops_pct"]), row["method"]
+        if paper["method"] != "DynamicViT":
+            assert (row["n"], row["infer_samples_per_sec"] != "") == ("3", True), row["method"]
+            assert float(row["top1_minus_paper"]) == pytest.approx(
+                float(row["top1"]) - float(paper["acc_reduced"])
+            )
+
+
+def test_a_method_without_its_weights_says_so_in_one_footnote(make, desk: Desk) -> None:
+    make("imagenet-deit-base")
+    first, *_ = desk.table("deit-base-on-imagenet-1k", "md").split("### Beside the paper")
+    assert len(re.findall(r"^- .*DynamicViT-B/0.7 checkpoint", first, re.MULTILINE)) == 1
+
+
+def test_what_calibration_found_stands_below_the_table(make, desk: Desk) -> None:
+    make("imagenet-deit-base")
+    text = desk.table("deit-base-on-imagenet-1k", "md")
+    assert re.search(r"tau = [\d.]+, clusters = \d+; [+-][\d.]+ % MACs on 4 calibration", text)
+    assert "The point of ASAP (pool.): tau = " in text
+    assert "Not tuned, for want of training images: threshold = 0.0." in text
+
+
+def test_all_backbones_end_in_one_table(make, desk: Desk) -> None:
+    make("imagenet-all")
+    rows = desk.rows("imagenet-1k--five-backbones")
+    assert list(dict.fromkeys(row["model"] for row in rows)) == list(MODELS.values())
+    assert len(rows) == 5 + len(paper_table("image_classification"))
+    assert len(desk.rows("deit-tiny-on-imagenet-1k")) == 5  # a block has its own table too
+
+
+def test_the_overhead_in_closed_form(make, desk: Desk) -> None:
+    """P advances by an N x N product in every block but the first; nothing is reduced."""
+    make("overhead")
+    dense, walk = desk.rows("overhead-of-accumulation--deit-base")
+    n, depth = 8 * 8 + 1, 12
+    assert float(walk["gmacs_method"]) == pytest.approx((depth - 1) * n**3 / 1e9)
+    assert walk["gmacs_backbone"] == dense["gmacs_backbone"]
+    assert (dense["paper_gmacs"], walk["paper_samples_per_sec"]) == ("17.6", "1077.52")
+
+
+def test_anchors_share_a_point_and_equal_counts_keep_equally_many(make, desk: Desk) -> None:
+    make("imagenet-anchors")
+    rows = desk.rows("anchor-ablation-on-imagenet-1k")
+    assert [row["paper_top1"] for row in rows if row["paper_top1"]] == [
+        *("77.64", "81.68", "73.61", "82.57"),
+    ]
+    for block in (rows[:5], rows[5:]):
+        random, sink = block[3:]
+        assert random["method"] == "Random anchor, equal counts"
+        assert random["final_tokens"] == sink["final_tokens"]
+        assert options(desk, block[1]) | {"anchor": ""} == options(desk, block[2]) | {"anchor": ""}
+
+
+def test_every_alpha_has_the_point_of_one_half(make, desk: Desk) -> None:
+    make("imagenet-alpha")
+    rows = desk.rows("laziness-on-imagenet-1k--deit-base")[1:]
+    assert [row["paper_top1"] for row in rows] == [
+        str(float(row["acc"])) for row in paper_table("alpha_sweep")
+    ]
+    found = [options(desk, row) for row in rows]
+    assert [o["alpha"] for o in found] == [i / 10 for i in range(1, 10)]
+    assert len({(o["tau"], o["clusters"]) for o in found}) == 1
+
+
+def options(desk: Desk, row: dict[str, str]) -> dict:
+    path = desk.folder / "results" / "runs" / row["key"] / "accuracy.json"
+    return json.loads(path.read_text("utf-8"))["method"]["options"]
