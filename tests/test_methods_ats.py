@@ -152,7 +152,14 @@ def sharp_deit(name: str, **changes: int) -> nn.Module:
     return backbone.eval().requires_grad_(False)
 
 
-def test_blocks_3_to_the_last_sample_by_default() -> None:
+@pytest.mark.parametrize("depth", [3, 4, 6, 12, 16, 24])
+def test_blocks_from_a_quarter_of_the_depth_sample_by_default(depth: int) -> None:
+    acting = [block for block in range(depth) if ATS().acts_in(block, depth)]
+    first = {3: 0, 4: 1, 6: 1, 12: 3, 16: 4, 24: 6}[depth]
+    assert acting == list(range(first, depth))
+
+
+def test_blocks_3_to_the_last_sample_on_deit() -> None:
     backbone = sharp_deit("deit_tiny_patch16_224")
     trace = asap.ReducedViT(backbone, ATS())(picture(backbone, 1), return_trace=True)[1]
     tokens = trace.tokens[0]
@@ -229,9 +236,6 @@ def test_what_does_not_fit_the_backbone_is_refused() -> None:
             asap.ReducedViT(model("plain-p25", torch.float32), ATS(blocks=blocks))
     with pytest.raises(ValueError, match="class token"):
         asap.ReducedViT(model("average-p25", torch.float32), ATS())
-    shallow = timm.create_model("deit_tiny_patch16_224", pretrained=False, depth=3).eval()
-    with pytest.raises(ValueError, match=r"blocks.*only 3 blocks"):
-        asap.ReducedViT(shallow, ATS())
 
 
 # --- the position as such -----------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Zero-TPrune: against its one-image reference, the schedule's counts, in a batch, bad options."""
 
 import functools
+import math
 import random
 from fractions import Fraction
 from typing import Any
@@ -236,6 +237,9 @@ def test_macs_are_those_of_the_executed_graph(key: str, eager: bool) -> None:
         ({"layers": (1, 1, 6, 9, 11)}, "ascending"),
         ({"low": 0.8}, "high"),
         ({"low": -0.1}, "high"),
+        ({"low": math.nan}, "high"),
+        ({"high": math.nan}, "at least 0"),
+        ({"high": -1.0}, "at least 0"),
         ({"initial": "cls"}, "class, uniform"),
     ],
 )
@@ -250,7 +254,7 @@ def test_bad_values_are_refused(options: dict, allowed: str) -> None:
     ("unfit", "depth", "patches", "allowed"),
     [
         (ZeroTPrune(layers=(1, 9), keep=1.0, iterations=1), 8, 64, "layers.*at most 8"),
-        (ZeroTPrune(), 6, 64, "layers.*list"),
+        (ZeroTPrune(), 6, 64, r"layers=None.*a list: .*coincide, scaled to 6"),
         (ZeroTPrune(similar=98, keep=0.9), 12, 196, "similar.*at most 44.*after block 3"),
         (ZeroTPrune(similar=33), 12, 64, "similar.*at most 32.*after block 1"),
         (ZeroTPrune(keep=0.1), 12, 64, "keep.*leave a patch after block 3"),
