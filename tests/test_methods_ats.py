@@ -4,7 +4,6 @@
 import functools
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import timm
@@ -115,23 +114,6 @@ def test_the_lowest_score_is_never_hit() -> None:
 def picture(backbone: nn.Module, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(9)
     return torch.randn(count, 3, *backbone.patch_embed.img_size, generator=generator)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("key", ["plain-p25", "distilled-p36", "registers-p64", "qk_norm-p64"])
-def test_a_batch_of_seven_gives_what_each_image_gives(
-    key: str, dtype: torch.dtype, threads: int, set_threads: Any
-) -> None:
-    set_threads(threads)
-    images = picture(model(key, dtype), 7).to(dtype)
-    for options in ({}, {"samples": 9, "blocks": (0, 2, 5)}):
-        reduced = asap.ReducedViT(model(key, dtype), ATS(**options))
-        whole = reduced(images, return_trace=True)
-        assert any(len(counts.unique()) > 1 for counts in whole[1].tokens.T)
-        for picked in ([6, 0, 3, 1, 2, 5, 4], [3, 5], *([i] for i in range(7))):
-            part = reduced(images[picked], return_trace=True)
-            assert not differing(whole, part, picked), (options, picked)
 
 
 def test_nor_does_a_real_sequence_depend_on_its_batch() -> None:
