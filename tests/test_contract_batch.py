@@ -220,7 +220,7 @@ def test_results_do_not_depend_on_the_batch(
     name: str, key: str, dtype: torch.dtype, threads: int, set_threads: Callable[[int], None]
 ) -> None:
     set_threads(threads)
-    check(name, key, dtype, IMAGES)
+    check(name, key, dtype, 9 if name == "ats" else IMAGES)  # every image has a length of its own
 
 
 @pytest.mark.parametrize("name", METHODS)
