@@ -364,15 +364,6 @@ def test_dense_macs_are_those_of_every_counter() -> None:
     assert counted == DENSE_MACS
 
 
-def test_tome_of_the_papers_row_ends_with_three_tokens() -> None:
-    model = asap.load_backbone("lvvit_s", "random")
-    image = picture(model)
-    trace = asap.ReducedViT(model, ToMe(14))(image, return_trace=True)[1]
-    expected = [197 - 14 * block for block in range(14)] + [8, 5, 3]
-    assert trace.tokens[0].tolist() == expected
-    assert int(trace.macs_backbone) == 3_543_191_808
-
-
 def test_both_dense_baselines_are_the_model() -> None:
     model = models()["lvvit-p36"]()
     images = picture(model, 2)
@@ -416,7 +407,7 @@ def test_asap_equals_the_reference(name: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("r", [0, 3, 8, 40, (4, -1.0)])
+@pytest.mark.parametrize("r", [0, 3, 8, 25, (4, -1.0)])
 def test_tome_equals_the_reference(r: object, key: str) -> None:
     model = small(key)
     for image in picture(model, 3):

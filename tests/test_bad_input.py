@@ -154,6 +154,15 @@ def test_the_default_runs(cli):
         ("method.max_block=13", ["max_block=13", "at most 12", "'digits_vit'"]),
         ("method.anchor=skin", ["anchor='skin'", "sink, mass, random"]),
         ("method=tome method.r=-1", ["r=-1", "'tome'"]),
+        ("method=tome method.r=65", ["r=65", "at most 64", "'digits_vit'"]),
+        ("method=ppt method.threshold=-1.0", ["threshold=-1.0", "at least 0"]),
+        ("method=evit method.keep_rate=0.0", ["keep_rate=0.0", "(0, 1]"]),
+        ("method=ats method.samples=0", ["samples=0", "at least 1"]),
+        ("method=zero_tprune method.layers=[1,3,6,9,13]", ["(1, 3, 6, 9, 13)", "at most 12"]),
+        ("method=dynamicvit", ["weights=None", "one of its checkpoints", "'digits_vit'"]),
+        ("method=asap method.max_tokens=1", ["max_tokens=1", "at least 2 with a pooled"]),
+        ("method=random_anchor method.seed=-1", ["seed=-1", "at least 0"]),
+        ("method=random_drop method.seed=-1", ["seed=-1", "at least 0"]),
         ("method=random_drop method.keep=0", ["keep=0.0", "(0, 1]"]),
         ("method=random_drop method.block=40", ["block=40", "below 12"]),
         ("precision=fp8", ["'fp8'", "bf16"]),
@@ -220,6 +229,12 @@ def test_a_damaged_method_config_is_refused(cli, content, tmp_path):
     (folder / "mine.yaml").write_text(content)
     done = cli(f"--config-dir={folder.parent}", "rows=[{method: mine}]")
     done.refused("mine.yaml" if content else "method.name")
+
+
+def test_the_weights_of_a_backbone_are_no_checkpoint_of_dynamicvit(cli):
+    path = BUNDLED_FOLDER / "digits_vit.safetensors"
+    done = cli("method=dynamicvit", f"method.weights={path}")
+    done.refused(str(path), "no checkpoint of DynamicViT", "method.weights")
 
 
 # ---- weights

@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 import asap
 from asap.core.rows import rowwise
-from asap.methods import PPT, Asap, Dense, DynamicViT, EViT, Method, RandomDrop, ToMe
+from asap.methods import (
+    ATS,
+    PPT,
+    Asap,
+    Dense,
+    DynamicViT,
+    EViT,
+    Method,
+    RandomDrop,
+    ToMe,
+    ZeroTPrune,
+)
 from asap.tokens import Trace
 
 IMAGES = 32
@@ -32,6 +43,8 @@ ASAP_OPTIONS: dict[str, dict] = {
     "after_block": {"position": "after_block"},
     "proportional": {"proportional_attention": True, "weights": "normalised"},
     "no_accumulation": {"accumulate": False},
+    "pca_anchor": {"anchor": "pca"},
+    "auto": {"clusters": "auto"},
     "budget": {"max_tokens": 6},
     "plugin": {"max_tokens": 6, "plugin": "diffusion", "per_round": 2, "anchor": "pca"},
     "plugin_keys": {"max_tokens": 5, "plugin": "keys", "pool": False, "kappa": 1},
@@ -51,11 +64,16 @@ OTHERS: dict[str, Method] = {
     "ppt_pooling": PPT(threshold=float("inf"), blocks=[1, 2]),
     "evit": EViT(),
     "evit_dropping": EViT(0.6, blocks=[0, 3], fuse=False),
+    "ats": ATS(),
+    # layers that a network of four blocks has, and counts that nine patches allow
+    "zero_tprune": ZeroTPrune((1, 3, 4), keep=0.7, similar=(2, 1, 0), iterations=(9, 3, 1)),
 }
 # Squared coefficient of variation of PPT's scores at which a batch splits into both branches.
 EVENNESS, EVENNESS_LONG = 7.0, 40.0
 METHODS = (*OTHERS, *ASAP_OPTIONS, "ppt_both", "dynamicvit")
-CLASS_ATTENTION = ("ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping")
+CLASS_ATTENTION = (
+    "ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping", "ats",
+)  # fmt: skip
 
 
 def sharp(width: int, **options: int) -> nn.Module:
@@ -75,6 +93,7 @@ OWN_MODELS = {
     "deit": lambda: sharp(192, img_size=224, patch_size=16, depth=4),
     # 10 tokens: so few that the engine takes its images one by one
     "tiny": lambda: sharp(24, img_size=24, patch_size=8, depth=6),
+    "shallow": lambda: sharp(24, img_size=40, patch_size=8, depth=4),
 }
 
 
@@ -201,7 +220,7 @@ def test_results_do_not_depend_on_the_batch(
     name: str, key: str, dtype: torch.dtype, threads: int, set_threads: Callable[[int], None]
 ) -> None:
     set_threads(threads)
-    check(name, key, dtype, IMAGES)
+    check(name, key, dtype, 9 if name == "ats" else IMAGES)  # every image has a length of its own
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from draws import randomise
+from peers import predictor_file
 from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import (
@@ -19,7 +20,19 @@ from timm.models.vision_transformer import (
 from torch import Tensor, nn
 
 import asap
-from asap.methods import PPT, Asap, Dense, EViT, Method, RandomDrop, ToMe
+from asap.methods import (
+    ATS,
+    PPT,
+    Asap,
+    Dense,
+    DynamicViT,
+    EViT,
+    Method,
+    RandomDrop,
+    ToMe,
+    ZeroTPrune,
+)
+from asap.methods.schedule import stage_blocks
 
 # Real architectures with fewer blocks, every parameter random (also LayerScale, norms and heads,
 # whose initial values would hide a part that is left out).
@@ -56,16 +69,21 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def switched_off(class_token: bool) -> list[Method]:
+def switched_off(model: nn.Module) -> list[Method]:
+    class_token, depth = model.has_class_token, len(model.blocks)
     anchor = "sink" if class_token else "mass"
+    trained = predictor_file(model.embed_dim, len(stage_blocks(None, depth)))
     return [
         Asap(tau=1e9, anchor=anchor),
         Asap(tau=1e9, anchor=anchor, order="rollout", position="after_block"),
         Asap(tau=1e9, anchor=anchor, pool=False, proportional_attention=True),
+        Asap(tau=1e9, anchor="quiet", distance="self_aligned", clusters="auto", max_tokens=9),
         Asap(overhead=True, anchor=anchor),
         ToMe(0),
         RandomDrop(keep=1.0, block=1),
-        *([PPT(0), EViT(1.0)] if class_token else []),
+        DynamicViT(1.0, trained),
+        ZeroTPrune((1, depth), keep=1.0, similar=0, iterations=1),
+        *([PPT(0), EViT(1.0), ATS(blocks=())] if class_token else []),
     ]
 
 
@@ -84,7 +102,7 @@ def test_dense_is_timm_bit_for_bit(key: str) -> None:
 def test_switched_off_is_timm(key: str) -> None:
     model, images = backbone(key), pictures(key)
     expected = model(images)
-    for method in switched_off(model.has_class_token):
+    for method in switched_off(model):
         logits, trace = asap.ReducedViT(model, method)(images, [3, 4], return_trace=True)
         assert difference(logits, expected) < 1e-5, method
         assert trace.stop_block.tolist() == [0, 0], method

@@ -23,8 +23,6 @@ from test_contract_batch import (
     outcome,
     pictures,
 )
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import asap
@@ -41,7 +39,6 @@ KEYS = ("plain-p25", "distilled-p36", "registers-p25", "average-p36")
 MERGING = (
     "pooling", "rollout", "rank", "random_anchor", "force", "after_block", "proportional", "quiet",
 )  # fmt: skip
-DEIT = {"img_size": 224, "patch_size": 16, "embed_dim": 24, "depth": 12, "num_heads": 3}
 
 
 def options_of(name: str, key: str) -> Method:
@@ -280,15 +277,6 @@ def test_values_that_do_not_fit_the_depth_are_refused(unfit: Method, allowed: st
 def test_methods_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Asap().tau = 1.0  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(("r", "left"), [(13, 41), (16, 11), (8, 101), (0, 197), ((8, -1.0), 106)])
-def test_tome_token_counts_on_deit(r: Any, left: int) -> None:
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    for kind, prefix in ((VisionTransformer, 1), (VisionTransformerDistilled, 2)):
-        net = kind(**DEIT, num_classes=3).eval()
-        trace = asap.ReducedViT(net, ToMe(r))(image, None, True)[1]
-        assert int(trace.tokens[0, -1]) == left - 1 + prefix
 
 
 # --- core: properties -------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Zero-TPrune: against its one-image reference, the schedule's counts, in a batch, bad options."""
 
 import functools
+import math
 import random
 from fractions import Fraction
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import asap
 from asap.core.pagerank import among, most_similar, over_heads, page_rank, start_scores
-from asap.measure.macs import torch_count
 from asap.methods import ZeroTPrune
 from asap.tokens import Anatomy
 
@@ -80,34 +79,6 @@ def test_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
 
 
 # --- the schedule -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "keep", "tokens", "gmacs"),
-    [
-        (
-            "deit_small_patch16_224",
-            (1.0, 0.85, 0.8, 0.7, 1.0),
-            [197, 187, 187, 150, 150, 150, 112, 112, 112, 71, 71, 61],
-            2.993,
-        ),
-        (
-            "deit_tiny_patch16_224",
-            (1.0, 0.95, 0.85, 0.75, 1.0),
-            [197, 187, 187, 168, 168, 168, 134, 134, 134, 93, 93, 83],
-            0.906,
-        ),
-    ],
-)
-def test_the_stand_ins_for_the_papers_rows(
-    name: str, keep: tuple, tokens: list[int], gmacs: float
-) -> None:
-    backbone = sharp_deit(name)
-    reduced = asap.ReducedViT(backbone, ZeroTPrune(keep=keep))
-    trace = reduced(picture(backbone, 1), return_trace=True)[1]
-    assert trace.tokens[0, :12].tolist() == tokens
-    assert round(float(trace.macs_backbone) / 1e9, 3) == gmacs
-    assert ZeroTPrune().keep == (1.0, 0.85, 0.8, 0.7, 1.0)
 
 
 def test_the_default_schedule_scales_with_the_backbone() -> None:
@@ -179,22 +150,6 @@ def test_similarity_by_hand() -> None:
 # --- the contract -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("key", ["plain-p25", "distilled-p36", "registers-p64", "average-p36"])
-def test_a_batch_of_seven_gives_what_each_image_gives(
-    key: str, dtype: torch.dtype, threads: int, set_threads: Any
-) -> None:
-    set_threads(threads)
-    images = picture(model(key, dtype), 7).to(dtype)
-    for method in (ZeroTPrune(), ZeroTPrune((1, 2, 4, 6), keep=0.7, similar=2, iterations=3)):
-        reduced = asap.ReducedViT(model(key, dtype), method)
-        whole = reduced(images, return_trace=True)
-        for picked in ([6, 0, 3, 1, 2, 5, 4], [3, 5], *([i] for i in range(7))):
-            part = reduced(images[picked], return_trace=True)
-            assert not differing(whole, part, picked), (method, picked)
-
-
 def test_nor_does_a_real_sequence_depend_on_its_batch() -> None:
     backbone = sharp_deit("deit_tiny_patch16_224", depth=8)
     images = picture(backbone, 4)
@@ -202,17 +157,6 @@ def test_nor_does_a_real_sequence_depend_on_its_batch() -> None:
     whole = reduced(images, return_trace=True)
     for picked in ([3, 1, 0], [2], [3]):
         assert not differing(whole, reduced(images[picked], return_trace=True), picked)
-
-
-@pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("key", ["plain-p64", "distilled-p25", "average-p36"])
-def test_macs_are_those_of_the_executed_graph(key: str, eager: bool) -> None:
-    images = picture(model(key, torch.float32), 3)
-    for method in (ZeroTPrune(), ZeroTPrune((2, 5), keep=(1.0, 0.5), similar=(2, 0), iterations=4)):
-        reduced = asap.ReducedViT(model(key, torch.float32), method, eager=eager)
-        trace = reduced(images, return_trace=True)[1]
-        closed = int((trace.macs_backbone + trace.macs_method).sum())
-        assert closed == torch_count(reduced, images)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +180,9 @@ def test_macs_are_those_of_the_executed_graph(key: str, eager: bool) -> None:
         ({"layers": (1, 1, 6, 9, 11)}, "ascending"),
         ({"low": 0.8}, "high"),
         ({"low": -0.1}, "high"),
+        ({"low": math.nan}, "high"),
+        ({"high": math.nan}, "at least 0"),
+        ({"high": -1.0}, "at least 0"),
         ({"initial": "cls"}, "class, uniform"),
     ],
 )
@@ -250,7 +197,7 @@ def test_bad_values_are_refused(options: dict, allowed: str) -> None:
     ("unfit", "depth", "patches", "allowed"),
     [
         (ZeroTPrune(layers=(1, 9), keep=1.0, iterations=1), 8, 64, "layers.*at most 8"),
-        (ZeroTPrune(), 6, 64, "layers.*list"),
+        (ZeroTPrune(), 6, 64, r"layers=None.*a list: .*coincide, scaled to 6"),
         (ZeroTPrune(similar=98, keep=0.9), 12, 196, "similar.*at most 44.*after block 3"),
         (ZeroTPrune(similar=33), 12, 64, "similar.*at most 32.*after block 1"),
         (ZeroTPrune(keep=0.1), 12, 64, "keep.*leave a patch after block 3"),

@@ -126,6 +126,16 @@ def test_every_documented_make_target_exists():
     assert set(named) <= set(targets)
 
 
+def test_every_method_is_explained():
+    """Each config is in the table of docs/methods.md, which leads to sections that exist."""
+    text = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| \[`([a-z_]+)`\]\(#", text, re.MULTILINE))
+    assert listed == {path.stem for path in (ROOT / "configs" / "method").glob("*.yaml")}
+    headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^a-z -]", "", title.lower()).replace(" ", "-") for title in headings}
+    assert set(re.findall(r"\]\(#([a-z-]+)\)", text)) <= slugs
+
+
 def test_make_without_imagenet_says_so_in_one_line():
     command = ["make", "--no-print-directory", "imagenet-deit-base", "IMAGENET="]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

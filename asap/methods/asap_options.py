@@ -1,5 +1,6 @@
 """The options of ASAP, and which values are possible."""
 
+import math
 from dataclasses import dataclass
 
 from asap.core.otsu import MOST_CLUSTERS
@@ -65,8 +66,9 @@ class AsapOptions(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.alpha <= 1, "alpha", self.alpha, "in (0, 1]")
-        require(self.tau > 0, "tau", self.tau, "above 0")
-        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        for name in ("tau", "temperature"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "above 0 and finite")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.min_block >= 1, "min_block", self.min_block, "at least 1")
         last = self.max_block

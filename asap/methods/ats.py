@@ -12,8 +12,7 @@ import torch
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
 from asap.methods.knobs import Knob, doubling
-
-FIRST = 3  # index of the first block of the authors' layout, which goes on to the last block
+from asap.methods.schedule import require_class_token, stage_blocks
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class ATS(Method):
 
     samples: sampling points in every block, at least 1; None = as many as the backbone has patches.
         Several points can hit the same patch, so this is an upper bound of the patches kept.
-    blocks: indices, from 0, of the blocks that sample; None = 3 to the last. Empty = no reduction.
+    blocks: indices, from 0, of the blocks that sample; None = all from a quarter of the depth on:
+        3 to 11 of 12 as the authors have it, 4 to 15 of 16, 6 to 23 of 24. Empty = no reduction.
 
     Evidence: these rules agreed with the authors' code on single images. Deviations: in a batch
     that code pads all images to the longest and lets the padding into the cumulative scores; here
@@ -40,6 +40,7 @@ class ATS(Method):
     blocks: Sequence[int] | None = None
     position = "in_attention"
     softmax_epsilon = 1e-6
+    method_version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Need]] = frozenset({"attention_heads", "values"})
 
     def __post_init__(self) -> None:
@@ -55,17 +56,9 @@ class ATS(Method):
         require(different, "blocks", self.blocks, "different numbers")
 
     def check(self, anatomy: Anatomy) -> None:
-        if not anatomy.class_token:
-            raise ValueError(
-                f"ATS scores patches by a class token's attention, which {anatomy.name} has not: "
-                "use a backbone with a class token"
-            )
-        if self.blocks is None:
-            fits = anatomy.depth > FIRST
-            require(fits, "blocks", None, f"a list, as there are only {anatomy.depth} blocks")
-        else:
-            inside = max(self.blocks, default=0) < anatomy.depth
-            require(inside, "blocks", self.blocks, f"below {anatomy.depth} each")
+        require_class_token(anatomy, "ATS")
+        inside = max(self.blocks or (), default=0) < anatomy.depth
+        require(inside, "blocks", self.blocks, f"below {anatomy.depth} each")
 
     def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
         """Sampling points, up to several for each patch, and where sampling starts.
@@ -75,12 +68,15 @@ class ATS(Method):
         points = doubling(8 * anatomy.patches)[1:]
         if self.blocks is not None:
             return (Knob("samples", points, between="whole"),)
-        starts = range(FIRST, anatomy.depth, max(1, anatomy.depth // 6))
+        first = stage_blocks(None, anatomy.depth)[0]
+        starts = range(first, anatomy.depth, max(1, anatomy.depth // 6))
         blocks = tuple(tuple(range(start, anatomy.depth)) for start in starts)
         return (Knob("blocks", blocks), Knob("samples", points, between="whole"))
 
     def acts_in(self, block: int, depth: int) -> bool:
-        return block >= FIRST if self.blocks is None else block in self.blocks
+        if self.blocks is None:
+            return block >= stage_blocks(None, depth)[0]
+        return block in self.blocks
 
     def decide(self, site: Site) -> Decision:
         assert site.attention_heads is not None and site.values is not None

@@ -1,5 +1,6 @@
 """What "how many tokens" and "in which blocks" mean, the same for every method."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -30,7 +31,7 @@ def is_schedule(r: object) -> bool:
     if not isinstance(r, tuple) or not r or not all(_is_number(v) for v in r):
         return False
     if _is_pair(r):
-        return r[0] >= 0 and -1 <= r[1] <= 1
+        return 0 <= r[0] < math.inf and -1 <= r[1] <= 1
     return all(isinstance(v, int) and v >= 0 for v in r)
 
 

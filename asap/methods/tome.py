@@ -10,13 +10,16 @@ from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
 from asap.methods.knobs import Knob, doubling
 from asap.methods.schedule import is_schedule, tokens_removed
 
+USUAL = (8, 12, 196)  # our default r, and the blocks and patches it is for
+
 
 @dataclass(frozen=True)
 class ToMe(Method):
     """Merges the r most similar pairs of tokens in every block, by the keys of its attention.
 
     r: tokens removed per block: a number, (r, inflection) or a list, see `tokens_removed`; never
-    more than half of the tokens that are not prefix tokens.
+    more than half of the tokens that are not prefix tokens. None: 8 in 12 blocks of 196 patches,
+    and for another backbone what removes the same share of its patches (a default of ours).
     proportional_attention: add log(size) to the attention logits (the authors' default for
     supervised models).
 
@@ -24,7 +27,7 @@ class ToMe(Method):
     knowing class and distillation tokens only, does not do.
     """
 
-    r: int | Sequence[int | float] = 8
+    r: int | Sequence[int | float] | None = None
     proportional_attention: bool = True
     needs: ClassVar[frozenset[Need]] = frozenset({"keys"})
     same_cost: ClassVar[bool] = True
@@ -35,19 +38,27 @@ class ToMe(Method):
             object.__setattr__(self, "r", tuple(self.r))
         whole = isinstance(self.r, int) and not isinstance(self.r, bool) and self.r >= 0
         allowed = "a whole number at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
-        require(whole or is_schedule(self.r), "r", self.r, allowed)
+        require(self.r is None or whole or is_schedule(self.r), "r", self.r, allowed)
 
     def check(self, anatomy: Anatomy) -> None:
         if isinstance(self.r, tuple):
             fits = len(self.r) <= anatomy.depth
             require(fits, "r", self.r, f"a list of at most {anatomy.depth} numbers, one a block")
+        most = max(self.removed(anatomy))
+        require(most <= anatomy.patches, "r", self.r, f"at most {anatomy.patches}, the patches")
 
     def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
         most = anatomy.patches // 2
         return (Knob("r", doubling(most), between="whole", blocks=anatomy.depth),)
 
+    def removed(self, anatomy: Anatomy) -> tuple[int, ...]:
+        """Tokens to remove in each block, as far as there are enough."""
+        r, depth, patches = USUAL
+        scaled = (r * depth * anatomy.patches / (anatomy.depth * patches)) + 0.5
+        return tokens_removed(max(1, int(scaled)) if self.r is None else self.r, anatomy.depth)
+
     def decide(self, site: Site) -> Decision | None:
-        planned = tokens_removed(self.r, site.anatomy.depth)[site.block]
+        planned = self.removed(site.anatomy)[site.block]
         r = min(planned, (site.length - site.prefix) // 2)
         if r <= 0:
             return None

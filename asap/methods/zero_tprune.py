@@ -89,12 +89,15 @@ class ZeroTPrune(Method):
             value = getattr(self, name)
             fits = not isinstance(value, tuple) or len(value) == len(layers)
             require(fits, name, value, f"one number or {len(layers)}, one for each layer")
+        require(self.high >= 0, "high", self.high, "at least 0")
         require(0 <= self.low <= self.high, "low", self.low, f"in [0, high={self.high}]")
         choice("initial", self.initial, "class", "uniform")
 
     def check(self, anatomy: Anatomy) -> None:
         layers, depth = self._layers(anatomy.depth), anatomy.depth
-        require(len(set(layers)) == len(layers), "layers", None, f"a list with {depth} blocks")
+        differ = len(set(layers)) == len(layers)
+        listed = f"a list: {LAYERS} of {DEPTH} blocks coincide, scaled to {depth}"
+        require(differ, "layers", self.layers, listed)
         require(max(layers, default=1) <= depth, "layers", self.layers, f"at most {depth} each")
         before = anatomy.patches
         for layer, (similar, left, _) in self.stages(anatomy).items():

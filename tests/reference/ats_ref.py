@@ -67,7 +67,7 @@ def reference_ats(
     state = _State(first, list(range(len(first))))
     patches = len(first) - model.num_prefix_tokens
     points = patches if samples is None else samples
-    acting = range(3, len(model.blocks)) if blocks is None else blocks
+    acting = range(len(model.blocks) // 4, len(model.blocks)) if blocks is None else blocks
     tokens = [len(first)]
     for index, block in enumerate(model.blocks):
         hidden = block.norm1(state.x)

@@ -1,0 +1,138 @@
+"""Bad options of every method: one clear line with the option, its value and what is allowed."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from peers import model, predictor_file
+
+import asap
+from asap.errors import RequestError
+from asap.methods import build
+
+NAN, INF = math.nan, math.inf
+# Method, options, what the line says after "method '...': ". The last option is the bad one.
+IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
+    ("random_drop", {"keep": 0.0}, "keep=0.0|in (0, 1]"),
+    ("random_drop", {"keep": -INF}, "keep=-inf|in (0, 1]"),
+    ("random_drop", {"keep": NAN}, "keep=nan|in (0, 1]"),
+    ("random_drop", {"keep": 1.01}, "keep=1.01|in (0, 1]"),
+    ("random_drop", {"block": -1}, "block=-1|at least 0"),
+    ("random_drop", {"seed": -1}, "seed=-1|at least 0"),
+    ("tome", {"r": -1}, "r=-1|at least 0"),
+    ("tome", {"r": [2, -1, 3]}, "r=(2, -1, 3)|at least 0"),
+    ("tome", {"r": [8, NAN]}, "r=(8, nan)|[-1, 1]"),
+    ("tome", {"r": [8, 1.5]}, "r=(8, 1.5)|[-1, 1]"),
+    ("tome", {"r": [INF, 0.0]}, "r=(inf, 0.0)|a whole number"),
+    ("tome", {"r": [8.5, 0.5, 1.0]}, "r=(8.5, 0.5, 1.0)|whole number"),
+    ("ppt", {"r": -1}, "r=-1|at least 0"),
+    ("ppt", {"r": [5, -5, 5]}, "r=(5, -5, 5)|at least 0"),
+    ("ppt", {"threshold": -1e-9}, "threshold=-1e-09|at least 0"),
+    ("ppt", {"threshold": NAN}, "threshold=nan|at least 0"),
+    ("ppt", {"blocks": [3, -6]}, "blocks=(3, -6)|rising whole numbers, at least 0"),
+    ("ppt", {"blocks": []}, "blocks=()|rising whole numbers"),
+    ("ats", {"samples": 0}, "samples=0|at least 1"),
+    ("ats", {"samples": -5}, "samples=-5|at least 1"),
+    ("ats", {"blocks": [-1, 3]}, "blocks=(-1, 3)|at least 0"),
+    ("ats", {"blocks": [3, 3]}, "blocks=(3, 3)|different"),
+    ("evit", {"keep_rate": 0.0}, "keep_rate=0.0|in (0, 1]"),
+    ("evit", {"keep_rate": 1.5}, "keep_rate=1.5|in (0, 1]"),
+    ("evit", {"keep_rate": NAN}, "keep_rate=nan|in (0, 1]"),
+    ("evit", {"keep_rate": [0.7, INF, 0.7]}, "keep_rate=(0.7, inf, 0.7)|in (0, 1]"),
+    ("evit", {"blocks": [6, 3]}, "blocks=(6, 3)|rising"),
+    ("dynamicvit", {"keep_rate": 0.0}, "keep_rate=0.0|in (0, 1]"),
+    ("dynamicvit", {"keep_rate": 2.0}, "keep_rate=2.0|in (0, 1]"),
+    ("dynamicvit", {"blocks": [-3]}, "blocks=(-3,)|at least 0"),
+    ("zero_tprune", {"keep": 0.0}, "keep=0.0|in (0, 1]"),
+    ("zero_tprune", {"keep": NAN}, "keep=nan|in (0, 1]"),
+    ("zero_tprune", {"keep": 1.2}, "keep=1.2|in (0, 1]"),
+    ("zero_tprune", {"similar": -1}, "similar=-1|at least 0"),
+    ("zero_tprune", {"iterations": 0}, "iterations=0|at least 1"),
+    ("zero_tprune", {"layers": [0, 3]}, "layers=(0, 3)|at least 1"),
+    ("zero_tprune", {"low": NAN}, "low=nan|in [0, high=0.7]"),
+    ("zero_tprune", {"high": NAN}, "high=nan|at least 0"),
+    ("zero_tprune", {"high": -1.0}, "high=-1.0|at least 0"),
+    ("asap", {"tau": 0.0}, "tau=0.0|above 0"),
+    ("asap", {"tau": NAN}, "tau=nan|above 0 and finite"),
+    ("asap", {"tau": INF}, "tau=inf|above 0 and finite"),
+    ("asap", {"alpha": NAN}, "alpha=nan|in (0, 1]"),
+    ("asap", {"temperature": INF}, "temperature=inf|above 0 and finite"),
+    ("asap", {"clusters": 1}, "clusters=1|at least 2, or auto"),
+    ("asap", {"background": 4}, "background=4|in 1..3"),
+    ("asap", {"max_tokens": 1}, "max_tokens=1|at least 2 with a pooled token"),
+    ("asap", {"max_tokens": -5}, "max_tokens=-5|at least 2"),
+    ("asap", {"pool": False, "max_tokens": 0}, "max_tokens=0|at least 1 without a pooled token"),
+    ("asap", {"max_tokens": 8, "plugin": "keys", "kappa": 9}, "kappa=9|in 0..7"),
+    ("asap", {"min_block": 5, "max_block": 3}, "max_block=3|at least min_block"),
+    ("asap", {"anchor": "random", "seed": -1}, "seed=-1|at least 0"),
+]
+# The same, of options that do not fit a backbone of 8 blocks and 25 patches, 24 wide.
+UNFIT: list[tuple[str, dict[str, Any], str]] = [
+    ("random_drop", {"block": 8}, "block=8|below 8"),
+    ("tome", {"r": 26}, "r=26|at most 25, the patches"),
+    ("tome", {"r": [0, 26]}, "r=(0, 26)|at most 25, the patches"),
+    ("tome", {"r": [13, -1.0]}, "r=(13, -1.0)|at most 25, the patches"),
+    ("tome", {"r": [1] * 9}, "r=(1, 1, 1, 1, 1, 1, 1, 1, 1)|at most 8 numbers"),
+    ("ppt", {"r": 26}, "r=26|at most 25, the patches"),
+    ("ppt", {"r": [1, 2]}, "r=(1, 2)|a list of 3"),
+    ("ppt", {"blocks": [3, 8]}, "blocks=(3, 8)|below 8"),
+    ("ats", {"blocks": [3, 8]}, "blocks=(3, 8)|below 8"),
+    ("evit", {"blocks": [8]}, "blocks=(8,)|below 8"),
+    ("evit", {"keep_rate": [0.7, 0.7]}, "keep_rate=(0.7, 0.7)|a list of 3"),
+    ("dynamicvit", {"weights": predictor_file(24), "blocks": [1, 8]}, "blocks=(1, 8)|below 8"),
+    ("dynamicvit", {"weights": predictor_file(24), "keep_rate": 0.1}, "keep_rate=0.1|keep one of"),
+    ("zero_tprune", {"keep": 1.0, "iterations": 1, "layers": [3, 9]}, "layers=(3, 9)|at most 8"),
+    ("zero_tprune", {"similar": 13}, "similar=13|at most 12, half of the patches, after block 1"),
+    ("zero_tprune", {"keep": 0.1}, "keep=0.1|larger, to leave a patch after block 2"),
+    ("asap", {"max_block": 9}, "max_block=9|at most 8"),
+    ("asap", {"min_block": 8}, "min_block=8|at most 7"),
+]
+
+
+def is_clear(said: str, expected: str) -> None:
+    """One line that names option, value and range."""
+    setting, allowed = expected.split("|")
+    name = setting.split("=")[0]
+    assert "\n" not in said and f"{setting} is not possible: {name} must be " in said, said
+    assert allowed in said.split("must be ")[1], said
+
+
+@pytest.mark.parametrize(("name", "options", "expected"), IMPOSSIBLE)
+def test_impossible_values(name: str, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        build(name, options)
+    assert str(refused.value).startswith(f"method {name!r}: ")
+    is_clear(str(refused.value), expected)
+
+
+@pytest.mark.parametrize(("name", "options", "expected"), UNFIT)
+def test_values_that_do_not_fit_the_backbone(
+    name: str, options: dict[str, Any], expected: str
+) -> None:
+    method = build(name, options)
+    with pytest.raises(ValueError) as refused:
+        asap.ReducedViT(model("plain-p25", torch.float32), method)
+    is_clear(str(refused.value), expected)
+
+
+@pytest.mark.parametrize("another", ["plain-p25", "lvvit-p25"])
+def test_dynamicvit_refuses_the_checkpoint_of_a_backbone(another: str, tmp_path: Any) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({"model": model(another, torch.float32).state_dict()}, path)
+    method = build("dynamicvit", {"weights": str(path)})
+    with pytest.raises(RequestError) as refused:
+        asap.ReducedViT(model(another, torch.float32), method)
+    said = str(refused.value)
+    assert str(path) in said and "no checkpoint of DynamicViT; check method.weights" in said
+
+
+def test_dynamicvit_refuses_predictors_of_another_number_or_width() -> None:
+    net = model("plain-p25", torch.float32)
+    for path, said in (
+        (predictor_file(24, 2), "has 2 predictors, not 3: give blocks"),
+        (predictor_file(48), "is for 48 channels, and VisionTransformer has 24"),
+    ):
+        with pytest.raises(ValueError, match=said) as refused:
+            asap.ReducedViT(net, build("dynamicvit", {"weights": path}))
+        assert f"weights={path!r}" in str(refused.value)
