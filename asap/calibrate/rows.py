@@ -29,6 +29,7 @@ from asap.session import DTYPES, Session
 
 log = logging.getLogger("asap")
 CALIBRATION_VERSION = 2  # raised by hand when the same request finds another setting
+STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
 ONE = "one knob: the setting nearest to the budget, at it or below"
 MANY = (
     "several knobs: the best accuracy among the settings at or up to `window` points below; "
@@ -133,8 +134,8 @@ def _calibrate_row(room: _Room, row: MethodSpec, method: Method, knobs: list[Kno
     files = Files.of(folder, room.spec.backbone.name, row.label, c.macs_pct, key)
     preset = files.read_preset()
     if preset is None:
-        found = _search(room, row, method, knobs, files)
-        preset = _preset(room, row, method, knobs, found, key)
+        found, window = _search(room, row, method, knobs, files)
+        preset = _preset(room, row, method, knobs, found, window, key)
         files.write_preset(_head(row, found), preset)
     _tell(row, preset)
     written = (files.preset, files.settings)
@@ -161,42 +162,60 @@ def _identity(room: _Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
 
 def _search(
     room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files
-) -> Found:
-    """The search, writing every setting down as it comes; continues from what is written."""
-    known = {_name(p.options): p for p in files.read_settings()}
-    points: dict[str, Point] = {}
-    refused: list[str] = []
-    bench, race = room.bench, Race() if _several(knobs) else None
-
-    def measure(options: dict[str, Any], early: bool) -> Point | None:
-        point = known.get(_name(options))
-        if point is None or (point.top1 is None and not early):
-            try:
-                setting = build(row.name, {**row.options, **options})
-                ReducedViT(bench.backbone, setting)
-            except (RequestError, ValueError) as error:  # options that do not fit together
-                refused.append(str(error))
-                return None
-            how = (room.budget, race) if early else ()
-            point = Point(options, *bench.measure(setting, *how))
-        points[_name(options)] = point
-        files.write_settings(points.values())
-        bar.total = max(bar.total or 0, len(points))
-        bar.update(1)
-        return point
-
+) -> tuple[Found, float]:
+    """The search, and the window it needed; continues from the settings that are written."""
+    measure = _Measure(room, row, files, Race() if _several(knobs) else None)
     forecast = _forecast(room, row, method, knobs)
     grid = prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
-    with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as bar:
-        found = search(knobs, room.budget, measure, forecast)
+    windows = [room.budget.window]
+    if method.same_cost and windows[0] < STEP:  # known exactly, so no room for chance is needed
+        windows.append(STEP)
+    with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as measure.bar:
+        for window in windows:
+            measure.budget = replace(room.budget, window=window)
+            found = search(knobs, measure.budget, measure, forecast)
+            if found.point is not None:
+                break
     if not found.points:
-        raise RequestError(f"no setting of {row.label} can be built: {refused[0]}")
-    return found
+        raise RequestError(f"no setting of {row.label} can be built: {measure.refused[0]}")
+    return found, measure.budget.window
 
 
-def _forecast(
-    room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]
-) -> Forecast | None:
+class _Measure:
+    """Measures settings of a row on the calibration images, and writes every one down."""
+
+    bar: tqdm
+    budget: Budget
+
+    def __init__(self, room: _Room, row: MethodSpec, files: Files, race: Race | None) -> None:
+        self.bench, self.row, self.files, self.race = room.bench, row, files, race
+        self.known = {_name(p.options): p for p in files.read_settings()}
+        self.points: dict[str, Point] = {}
+        self.refused: list[str] = []
+
+    def __call__(self, options: dict[str, Any], early: bool) -> Point | None:
+        point = self.known.get(_name(options))
+        if point is None or (point.top1 is None and self._matters(point, early)):
+            try:
+                setting = build(self.row.name, {**self.row.options, **options})
+                ReducedViT(self.bench.backbone, setting)
+            except (RequestError, ValueError) as error:  # options that do not fit together
+                self.refused.append(str(error))
+                return None
+            how = (self.budget, self.race) if early else ()
+            point = Point(options, *self.bench.measure(setting, *how))
+        self.known[_name(options)] = self.points[_name(options)] = point
+        self.files.write_settings(self.points.values())
+        self.bar.total = max(self.bar.total or 0, len(self.points))
+        self.bar.update(1)
+        return point
+
+    def _matters(self, point: Point, early: bool) -> bool:
+        """Whether a setting that was left early has to be measured again."""
+        return not early or self.budget.holds(point.macs_pct)
+
+
+def _forecast(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Forecast | None:
     """Costs without measuring every setting, for a method that can say them."""
     probe = probe_for(method, knobs)
     if probe is None:
@@ -218,7 +237,13 @@ def _name(options: Mapping[str, Any]) -> str:
 
 
 def _preset(
-    room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], found: Found, key: str
+    room: _Room,
+    row: MethodSpec,
+    method: Method,
+    knobs: list[Knob],
+    found: Found,
+    window: float,
+    key: str,
 ) -> dict[str, Any]:
     """What was found and how, as the preset file says it."""
     p = found.point
@@ -230,7 +255,7 @@ def _preset(
             "method": {"name": row.name, "label": row.label, "options": kept},
             "backbone": room.spec.backbone.name,
             "budget_macs_pct": room.budget.macs_pct,
-            "window": room.budget.window,
+            "window": window,
             "macs_pct": None if p is None else round(p.macs_pct, 4),
             "top1": None if p is None else round(p.top1 or 0.0, 4),
             "dense_top1": round(room.bench.dense_top1, 4),
