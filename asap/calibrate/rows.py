@@ -15,8 +15,8 @@ from asap.calibrate.forecast import AsapForecast, probe_for
 from asap.calibrate.images import blind, calibration_spec, evaluation_spec
 from asap.calibrate.points import Calibrated, by_hand, in_words, join, untuned, with_points
 from asap.calibrate.preset import Files
+from asap.calibrate.settings import Settings
 from asap.engine import ENGINE_VERSION
-from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.budget import (
     Budget,
@@ -28,7 +28,7 @@ from asap.measure.budget import (
     search,
     search_blind,
 )
-from asap.methods import Method, build
+from asap.methods import Method
 from asap.methods.knobs import Knob
 from asap.runs.keys import key_of
 from asap.runs.record import environment
@@ -39,6 +39,7 @@ log = logging.getLogger("asap")
 CALIBRATION_VERSION = 2  # raised by hand when the same request finds another setting
 BLIND = "no labels: the setting nearest to the budget, at it or below; other knobs at their values"
 TUNED = "no budget: the best accuracy"
+STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
 ONE = "one knob: the setting nearest to the budget, at it or below"
 MANY = (
     "several knobs: the best accuracy among the settings at or up to `window` points below; "
@@ -165,8 +166,8 @@ def _calibrate_row(room: _Room, row: MethodSpec, method: Method, knobs: list[Kno
     files = Files.of(folder, room.spec.backbone.name, row.label, macs_pct, key)
     preset = files.read_preset()
     if preset is None:
-        found = _search(room, row, method, knobs, files)
-        preset = _preset(room, row, method, knobs, found, key)
+        found, window = _search(room, row, method, knobs, files)
+        preset = _preset(room, row, method, knobs, found, window, key)
         files.write_preset(_head(row, found), preset)
     _tell(row, preset)
     written = (files.preset, files.settings)
@@ -195,42 +196,31 @@ def _identity(room: _Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
     }
 
 
-def _search(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files) -> Found:
-    """The search, writing every setting down as it comes; continues from what is written."""
-    known = {_name(p.options): p for p in files.read_settings()}
-    points: dict[str, Point] = {}
-    refused: list[str] = []
-    bench, race = room.bench, _race(room, knobs)
-
-    def measure(options: dict[str, Any], early: bool) -> Point | None:
-        point = known.get(_name(options))
-        if point is None or (point.top1 is None and not early):
-            try:
-                setting = build(row.name, {**row.options, **options})
-                ReducedViT(bench.backbone, setting)
-            except (RequestError, ValueError) as error:  # options that do not fit together
-                refused.append(str(error))
-                return None
-            measured = (
-                bench.measure(setting, room.budget, race) if early else bench.measure(setting)
-            )
-            point = Point(options, *measured)
-        points[_name(options)] = point
-        files.write_settings(points.values())
-        bar.total = max(bar.total or 0, len(points))
-        bar.update(1)
-        return point
-
+def _search(
+    room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files
+) -> tuple[Found, float | None]:
+    """The search, and the window it needed; continues from the settings that are written."""
+    settings = Settings(room.bench, row, files, _race(room, knobs))
     forecast = _forecast(room, row, method, knobs)
     grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
-    with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as bar:
+    with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as settings.bar:
         if room.budget is None:
-            found = most_accurate(knobs, measure)
+            found, window = most_accurate(knobs, settings), None
         else:
-            found = (search_blind if room.blind else search)(knobs, room.budget, measure, forecast)
+            look = search_blind if room.blind else search
+            for window in _windows(room.budget.window, method):
+                settings.budget = replace(room.budget, window=window)
+                found = look(knobs, settings.budget, settings, forecast)
+                if found.point is not None:
+                    break
     if not found.points:
-        raise RequestError(f"no setting of {row.label} can be built: {refused[0]}")
-    return found
+        raise RequestError(f"no setting of {row.label} can be built: {settings.refused[0]}")
+    return found, window
+
+
+def _windows(window: float, method: Method) -> tuple[float, ...]:
+    """Costs that are known exactly need no room for chance: a window as wide as their steps."""
+    return (window, STEP) if method.same_cost and window < STEP else (window,)
 
 
 def _forecast(room: _Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Forecast | None:
@@ -255,12 +245,14 @@ def _several(knobs: list[Knob]) -> bool:
     return sum(len(knob.grid) > 1 for knob in knobs) > 1
 
 
-def _name(options: Mapping[str, Any]) -> str:
-    return repr(sorted(options.items()))
-
-
 def _preset(
-    room: _Room, row: MethodSpec, method: Method, knobs: list[Knob], found: Found, key: str
+    room: _Room,
+    row: MethodSpec,
+    method: Method,
+    knobs: list[Knob],
+    found: Found,
+    window: float | None,
+    key: str,
 ) -> dict[str, Any]:
     """What was found and how, as the preset file says it."""
     p = found.point
@@ -274,7 +266,7 @@ def _preset(
             "method": {"name": row.name, "label": row.label, "options": kept},
             "backbone": room.spec.backbone.name,
             "budget_macs_pct": room.budget and room.budget.macs_pct,
-            "window": room.budget and room.budget.window,
+            "window": window,
             "macs_pct": None if p is None else round(p.macs_pct, 4),
             "top1": None if p is None else _plain(p.top1),
             "dense_top1": _plain(room.bench.dense_top1),
