@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from asap.overview import circled, write_page_of
 from asap.report import tensorboard, wandb
-from asap.report.figures import accuracy_vs_macs
+from asap.report.figures import charts, save
+from asap.report.manifest import Picture, manifest_of, write_manifest
+from asap.report.page import Section
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
-from asap.runs.disk import guarded, write_file
+from asap.runs.disk import guarded, read_bytes, write_file
 from asap.runs.spec import RunSpec
-from asap.scenes import draw_scenes
+from asap.scenes import draw_pictures
 from asap.session import Session
 
 log = logging.getLogger("asap")
@@ -47,7 +50,8 @@ def line_of(result: CellResult) -> str:
 def write_outputs(
     session: Session, results: list[CellResult], title: str | None = None
 ) -> Outputs | None:
-    """Write a run's table and figures under results/tables and results/figures.
+    """Write a run's table and figures under results/tables and results/figures, and its page,
+    results/report.html.
 
     None if no row has a record: there is nothing to show.
     """
@@ -68,12 +72,25 @@ def write_outputs(
         write_file(tables / f"{stem}.csv", table.to_csv()),
     ]
     with guarded(figures):
-        figures.mkdir(parents=True, exist_ok=True)
-        if len(results) > 1 and any(result.accuracy for result in results):
-            files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
-        if spec.measure.panels:
-            files += draw_scenes(session, spec.measure.panels, figures / f"{stem}-scenes")
+        for chart in charts(results, circled())[0]:
+            files += save(chart.figure(), figures / f"{stem}-{chart.name}")
+        pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
+    files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
+    write_manifest(manifest_of(title, remarks, results, pictures), tables / f"{stem}.rows.json")
+    files.append(write_page_of(_section(title, results, remarks, pictures, figures), spec.results))
     return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
+
+
+def _section(
+    title: str,
+    results: list[CellResult],
+    remarks: list[str],
+    pictures: list[Picture],
+    figures: Path,
+) -> Section:
+    """The run as a section of a page."""
+    drawn = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
+    return Section(title, results, remarks, drawn)
 
 
 def _mirror(spec: RunSpec, result: CellResult) -> None:
