@@ -17,8 +17,8 @@ def column_mass(results: Sequence[CellResult]) -> pd.DataFrame:
     """One row for each walk and block: label, block (from 1), images that had not stopped before
     it, mean, 10th and 90th percentile of their largest column mass, tau, key, colour.
 
-    Results with the same masses (ablations of one walk) are one line with all their labels. Empty
-    without any mass.
+    Results with the same masses (ablations of one walk) are one line with the first three of
+    their labels. Empty without any mass.
     """
     walks: dict[bytes, tuple[CellResult, np.ndarray, list[str]]] = {}
     for cell in results:
@@ -40,7 +40,8 @@ def _masses(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(cell: CellResult, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
-    rows, label = [], ", ".join(labels)
+    rows, more = [], f" and {len(labels) - 3} more" * (len(labels) > 3)
+    label = ", ".join(labels[:3]) + more
     for block, column in enumerate(mass.T, start=1):
         there = column[~np.isnan(column)]
         if len(there) == 0:
@@ -76,9 +77,8 @@ def draw_column_mass(frame: pd.DataFrame) -> Figure:
             top.plot(row.block, row.mean, "o", ms=3.5, color=colours[row.label], gid=f"point-{i}")
         _thresholds(top, sorted(set(frame["tau"])))
         top.set_ylabel("largest column mass")
-        figure.legend(
-            *top.get_legend_handles_labels(), loc="outside lower center", fontsize=7.5, ncols=2
-        )
+        names = top.get_legend_handles_labels()
+        figure.legend(*names, loc="outside lower left", fontsize=7.5)
         bottom.set(xlabel="block", ylabel="images not\nyet stopped", ylim=(0, None))
         bottom.set_xticks(range(1, int(frame["block"].max()) + 1))
         for axes in (top, bottom):

@@ -47,7 +47,8 @@ def at_equal_macs(results: Sequence[CellResult], window: float = WINDOW) -> list
     first = next((r for r in rows if r.method["name"] == "asap"), None)
     if first is None:
         return []
-    near = [r for r in rows if 100 * abs(_total(r) - _total(first)) / base <= window]
+    points = [round(100 * abs(_total(r) - _total(first)) / base, 9) for r in rows]
+    near = [r for r, off in zip(rows, points, strict=True) if off <= window]
     return near if len(near) > 1 else []
 
 
