@@ -91,7 +91,7 @@ def _colours(frame: pd.DataFrame) -> dict:
     own = frame.groupby("label", sort=False)["colour"].first()
     if own.is_unique:
         return own.to_dict()
-    ramp = mpl.colormaps["plasma"](np.linspace(0.0, 0.82, len(own)))
+    ramp = mpl.colormaps["plasma"](np.linspace(0.35, 0.82, len(own)))
     return dict(zip(own.index, ramp, strict=True))
 
 

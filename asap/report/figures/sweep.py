@@ -84,7 +84,7 @@ def _map(
 
 def _curves(axes: Axes, frame: pd.DataFrame, cost: str, title: str) -> None:
     ks = sorted(frame["clusters"].unique())
-    shades = mpl.colormaps["plasma"](np.linspace(0.0, 0.82, len(ks)))
+    shades = mpl.colormaps["plasma"](np.linspace(0.35, 0.82, len(ks)))
     for i, (shade, k) in enumerate(zip(shades, ks, strict=True)):
         rows = frame[frame["clusters"] == k]
         errors = [rows["top1"] - rows["top1_lo"], rows["top1_hi"] - rows["top1"]]
