@@ -11,6 +11,7 @@ from asap.report.figures import charts, save
 from asap.report.manifest import Picture, manifest_of, write_manifest
 from asap.report.page import Section
 from asap.report.premise import premise_remark
+from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.runs.disk import guarded, read_bytes, write_file
@@ -59,7 +60,7 @@ def write_outputs(
     if not any(result.records for result in results):
         return None
     premise = premise_remark(results)
-    remarks = [*spec.remarks, *([premise] if premise else [])]
+    remarks = [*spec.remarks, *([premise] if premise else []), *sweep_remarks(results, circled())]
     if spec.backbone.weights == "random":
         remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks)

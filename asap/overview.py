@@ -13,6 +13,7 @@ from asap.methods.find import build, find, names
 from asap.report.manifest import Manifest, read_manifests, results_of
 from asap.report.page import Section, render_page
 from asap.report.premise import premise_remark
+from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.runs.disk import read_bytes, write_file
 from asap.runs.record import AccuracyRecord, ThroughputRecord
@@ -143,4 +144,5 @@ def _section_of_rest(
     dense = [cell for cell in cells if cell.is_dense and cell not in rest]
     rows = [*dense[:1], *rest]
     premise = premise_remark(rows)
-    return Section(", ".join(group), rows, [premise] if premise else [])
+    remarks = [*([premise] if premise else []), *sweep_remarks(rows, circled())]
+    return Section(", ".join(group), rows, remarks)
