@@ -1,4 +1,4 @@
-"""All current records of a results folder, as the sections of its page: runs, then the rest."""
+"""All current records of a results folder, as the sections of its page: runs, then groups."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,8 @@ def write_page(results: Path) -> Path:
     sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
     shown = {row.accuracy for manifest in manifests for row in manifest.rows}
     for group, cells in sorted(grouped(store, keys).items()):
-        rest = [cell for cell in cells if cell.key not in shown]
-        if rest:
-            sections.append(_section_of_rest(group, rest, cells))
+        if any(cell.key not in shown for cell in cells):
+            sections.append(_section_of_all(group, cells))
     if not any(cell.records for section in sections for cell in section.results):
         raise RequestError(f"{results}/runs holds no current record: run an experiment first")
     return write_file(results / PAGE, render_page(sections, circled(), "All results"))
@@ -137,12 +136,10 @@ def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[
     return Section(manifest.title, rows, manifest.remarks, pictures)
 
 
-def _section_of_rest(
-    group: Sequence[str], rest: Sequence[CellResult], cells: Sequence[CellResult]
-) -> Section:
-    """Records that no run's table shows, with the dense baseline they are compared with."""
-    dense = [cell for cell in cells if cell.is_dense and cell not in rest]
-    rows = [*dense[:1], *rest]
-    premise = premise_remark(rows)
-    remarks = [*([premise] if premise else []), *sweep_remarks(rows, circled())]
-    return Section(", ".join(group), rows, remarks)
+def _section_of_all(group: Sequence[str], cells: Sequence[CellResult]) -> Section:
+    """All records that can share a table, of which some are in no run's: with holes, a sweep would
+    say something else.
+    """
+    premise = premise_remark(cells)
+    remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+    return Section(", ".join(group), cells, remarks)
