@@ -2,19 +2,23 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+from asap.overview import circled, write_page_of
 from asap.report import tensorboard, wandb
-from asap.report.figures import accuracy_vs_macs
+from asap.report.figures import charts, save
 from asap.report.latex import to_latex
+from asap.report.manifest import Picture, manifest_of, write_manifest
+from asap.report.page import Section
 from asap.report.premise import premise_remark
+from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
-from asap.runs.disk import guarded, write_file
-from asap.runs.spec import RunSpec
-from asap.scenes import draw_scenes
+from asap.runs.disk import guarded, read_bytes, write_file
+from asap.scenes import draw_pictures, examples_of
 from asap.session import Session
 
 log = logging.getLogger("asap")
@@ -31,10 +35,11 @@ class Outputs:
     files: tuple[Path, ...]
 
 
-def mirror(spec: RunSpec, results: list[CellResult]) -> None:
-    """Copy finished rows to the dashboards that are asked for."""
+def mirror(session: Session, results: list[CellResult]) -> None:
+    """Copy finished rows to the dashboards that are asked for; these never cost a result."""
     for result in results:
-        _mirror(spec, result)
+        if result.accuracy is not None:
+            _mirror(session, result)
 
 
 def line_of(result: CellResult) -> str:
@@ -49,7 +54,8 @@ def line_of(result: CellResult) -> str:
 def write_outputs(
     session: Session, results: list[CellResult], title: str | None = None
 ) -> Outputs | None:
-    """Write a run's table and figures under results/tables and results/figures.
+    """Write a run's table and figures under results/tables and results/figures, and its page,
+    results/report.html.
 
     None if no row has a record: there is nothing to show.
     """
@@ -57,7 +63,7 @@ def write_outputs(
     if not any(result.records for result in results):
         return None
     premise = premise_remark(results)
-    remarks = [*spec.remarks, *([premise] if premise else [])]
+    remarks = [*spec.remarks, *([premise] if premise else []), *sweep_remarks(results, circled())]
     if spec.backbone.weights == "random":
         remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks, spec.paper_table)
@@ -72,24 +78,41 @@ def write_outputs(
         write_file(tables / f"{stem}.tex", to_latex(pieces)),
     ]
     with guarded(figures):
-        figures.mkdir(parents=True, exist_ok=True)
-        if len(results) > 1 and any(result.accuracy for result in results):
-            files += accuracy_vs_macs(results, figures / f"{stem}-accuracy-macs")
-        if spec.measure.panels:
-            files += draw_scenes(session, spec.measure.panels, figures / f"{stem}-scenes")
+        for chart in charts(results, circled())[0]:
+            files += save(chart.figure(), figures / f"{stem}-{chart.name}")
+        pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
+    files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
+    manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
+    write_manifest(manifest, tables / f"{stem}.rows.json")
+    section = _section(title, results, remarks, pictures, figures, spec.paper_table)
+    files.append(write_page_of(section, spec.results))
     return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
 
 
-def _mirror(spec: RunSpec, result: CellResult) -> None:
-    """Copy a row to the dashboards that are asked for; they never raise."""
-    if result.accuracy is None:
-        return
-    config = {"backbone": spec.backbone.name, "data": spec.data.name, **result.method}
+def _section(
+    title: str,
+    results: list[CellResult],
+    remarks: list[str],
+    pictures: list[Picture],
+    figures: Path,
+    paper_table: str,
+) -> Section:
+    """The run as a section of a page."""
+    drawn = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
+    return Section(title, results, remarks, drawn, paper_table=paper_table)
+
+
+def _mirror(session: Session, result: CellResult) -> None:
+    spec, method = session.spec, result.method
+    config = {"backbone": spec.backbone.name, "data": spec.data.name, "method": method["name"]}
+    config |= {"precision": spec.precision, **method["options"]}
     if spec.log.wandb != "disabled":
-        wandb.log_cell(
-            result, config, cast(wandb.Mode, spec.log.wandb), spec.log.project, spec.log.entity,
-            spec.log.group or spec.title, spec.results / "wandb",
-        )  # fmt: skip
+        group, mode = spec.log.group or spec.title, cast(wandb.Mode, spec.log.wandb)
+        folder = spec.results / "wandb"
+        target = wandb.Target(mode, spec.log.project, spec.log.entity, group, folder)
+        record = session.store.cell(str(result.key)).path
+        drawn = partial(examples_of, session, result, spec.log.examples)
+        wandb.log_cell(result, config, target, record, drawn)
     if spec.log.tensorboard:
         tensorboard.log_cell(result, config, spec.results / "tensorboard")
 

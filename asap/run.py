@@ -52,7 +52,7 @@ def work(spec: RunSpec, job: Job) -> None:
         raise
     if ranks.rank():  # rank 0 has the records
         return
-    mirror(spec, job.results)
+    mirror(session, job.results)
     if spec.table or not job.several:
         show(write_outputs(session, job.results))
         return

@@ -12,7 +12,8 @@ from PIL import Image
 from asap.data.imagenet import synsets
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8")
+QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8",
+         "measure.panels=1")  # fmt: skip
 
 
 def run(*arguments: str, module: str = "asap.run") -> subprocess.CompletedProcess:
@@ -38,9 +39,11 @@ def test_the_demo_writes_its_table_and_figures(demo: tuple[Path, str]) -> None:
     rows = table(results, "demo")
     assert len(rows) == 7
     assert all(row["n"] == "24" for row in rows.values())
-    for name in ("demo-scenes.png", "demo-scenes.svg", "demo-accuracy-macs.png"):
+    names = ["demo-scenes.png", "demo-scenes.svg", "demo-accuracy-macs.png", "demo-walk.svg"]
+    for name in names:
         assert (results / "figures" / name).stat().st_size > 1000
         assert name in printed
+    assert (results / "report.html").stat().st_size > 100_000
     words = " ".join(printed.split())
     assert "The paper's premise is a sink in the background." in words
     assert "A short version: an indication, not a measurement." in words
@@ -61,6 +64,11 @@ def test_the_report_makes_tables_of_all_records(demo: tuple[Path, str]) -> None:
     assert done.returncode == 0, done.stderr
     (path,) = [Path(line) for line in done.stdout.splitlines() if line.endswith(".csv")]
     assert len(path.read_text().splitlines()) == 8
+    page = (results / "report.html").read_text()
+    assert "<h2>" not in page  # the demo's rows are all there is: one section, in the run's order
+    assert page.count('<section id="s1"') == 1 and "evenly spaced ones" in page
+    assert page.index("ASAP (pool.)") < page.index("Random anchor")
+    assert "it was not measured" not in page  # the records of speed are found again
 
 
 def test_the_imagenet_experiment_on_a_folder_in_its_layout(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from asap.report import tensorboard, wandb
 from asap.report.examples import Example
-from asap.report.figures import Panel, accuracy_vs_macs, scene_panels
-from asap.report.labels import place_labels
+from asap.report.figures import Panel, scene_panels
+from asap.report.figures.labels import place_labels
 from asap.report.result import CellResult, curves, scalars
 
 NAN = float("nan")
@@ -110,7 +110,8 @@ def test_wandb_offline_reads_back(quiet_wandb, tmp_path):
     record.mkdir()
     (record / "accuracy.json").write_text("{}")
     key = "00c0ffee00c0ffee"
-    assert log(cell(), "offline", quiet_wandb, record=record, examples=[example(), example()])
+    two = [example(), example()]
+    assert log(cell(), "offline", quiet_wandb, record=record, examples=lambda: two)
     run = read_when_complete(quiet_wandb, key, lambda r: "top1" in r["summary"] and r["artifacts"])
     assert run["run"] == {
         "id": key, "group": "demo", "job_type": "eval", "name": "ToMe digits_vit",
@@ -228,14 +229,6 @@ def test_scene_panels_are_the_same_bytes_each_time(tmp_path):
     assert scene_panels([panel(stop_block=0)], tmp_path / "three")
     with pytest.raises(ValueError, match="at least one image"):
         scene_panels([], tmp_path / "four")
-
-
-def test_accuracy_vs_macs_is_written(tmp_path):
-    results = [cell("dense", 90.0, 3.0, name="dense"), cell(), cell("Quiet", 80.1, 1.51, ours=True)]
-    one, two = (accuracy_vs_macs(results, tmp_path / name)[0] for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
-    with pytest.raises(ValueError, match="nothing to draw"):
-        accuracy_vs_macs([CellResult("x", None, False, None, None, None)], tmp_path / "three")
 
 
 def test_labels_of_crowded_points_do_not_overlap():

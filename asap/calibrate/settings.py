@@ -39,8 +39,8 @@ class Settings:
             except (RequestError, ValueError) as error:  # options that do not fit together
                 self.refused.append(str(error))
                 return None
-            how = (self.budget, self.race) if early else ()
-            point = Point(options, *self.bench.measure(setting, *how))
+            budget, race = (self.budget, self.race) if early else (None, None)
+            point = Point(options, *self.bench.measure(setting, budget, race))
         self.known[_name(options)] = self.points[_name(options)] = point
         self.files.write_settings(self.points.values())
         self.bar.total = max(self.bar.total or 0, len(self.points))

@@ -1,6 +1,6 @@
 """What ASAP saw in one image: the class row of the walk, distances, clusters, what was kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -74,6 +74,21 @@ def walk_at_stop(
         return None
     matrix, _ = _geometry(method, watched.maps)
     return matrix, trace.sink.to(matrix.device)
+
+
+def walk_per_block(
+    backbone: nn.Module, method: Asap, image: Float[Tensor, "3 h w"], image_id: int = 0
+) -> Float[Tensor, "blocks n n"]:
+    """P of one image after every block, prefix tokens first: no stop and no reduction."""
+    watched = _Watched(replace(method, overhead=True))
+    ReducedViT(backbone, watched)(image[None], [image_id])  # type: ignore[arg-type]
+    first = watched.maps[0]
+    walk = make_walk(method.order, method.alpha, True, 1, first.shape[-1], first)
+    alone, found = torch.tensor([0], device=first.device), []
+    for attention in watched.maps:
+        walk.advance(attention, alone)
+        found.append(walk.matrix(alone)[0][0].clone())
+    return torch.stack(found)
 
 
 def _geometry(

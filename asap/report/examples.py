@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 
-from asap.report.figures import Panel, cluster_colours, darkened, on_pixels
+from asap.report.figures.panels import Panel, cluster_colours, darkened, on_pixels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ remembered (`<directory>/mirrored/<key>`) and not written again; delete that to 
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -39,10 +39,11 @@ def log_cell(
     config: Mapping[str, Any],
     target: Target,
     record: Path | None = None,
-    examples: Sequence[Example] = (),
+    examples: Callable[[], Sequence[Example]] = tuple,
 ) -> bool:
     """Write one run: id = record key, job type eval, summary scalars, per-block curves, a table of
-    `examples`, and an artifact that refers to the folder `record` without copying it.
+    `examples()`, which is called only then, and an artifact that refers to the folder `record`
+    without copying it.
 
     The files are completed by W&B's own process a moment after this returns. True if it was written
     now or before, or nothing was asked for (disabled); False, after a warning, if it failed.
@@ -51,7 +52,7 @@ def log_cell(
         return True
     try:
         if not _mirrored(result, config, target):
-            _log(result, config, target, record, examples)
+            _log(result, config, target, record, examples())
             _remember(result, config, target)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

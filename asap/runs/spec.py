@@ -120,6 +120,7 @@ class LogSpec:
     project: str = "asap"
     entity: str | None = None
     group: str | None = None
+    examples: int = 8  # images in the table of every W&B run
     tensorboard: bool = False
 
 
@@ -288,6 +289,7 @@ def _checked(spec: RunSpec) -> RunSpec:
         ("measure.throughput_images", m.throughput_images, 1),
         ("measure.throughput_batch_size", m.throughput_batch_size, 1),
         ("measure.panels", m.panels, 0),
+        ("log.examples", spec.log.examples, 0),
         ("calibrate.images", spec.calibrate.images, 1),
     ):
         _at_least(name, value, least)

@@ -23,7 +23,7 @@ def place_labels(
     """Annotate data `points` with `texts`; `taken` are boxes in pixels (error bars, say) to stay
     clear of.
 
-    A label for which no position is free is set at the last one tried, with a line to its point.
+    A label for which no position is free is set at the first one within the axes.
     """
     axes.figure.canvas.draw()
     pixels = axes.transData.transform(points)
@@ -36,7 +36,8 @@ def _place(axes: Axes, point: tuple[float, float], text: str, taken: Sequence[Bb
     note = axes.annotate(text, point, (0, 0), textcoords="offset points", va="center", zorder=5)
     note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     free = (offset for offset in _OFFSETS if _is_free(axes, _moved(note, offset), taken))
-    offset = next(free, _OFFSETS[-1])
+    whole = (offset for offset in _OFFSETS if _is_free(axes, _moved(note, offset), []))
+    offset = next(free, None) or next(whole, _OFFSETS[-1])
     box = _moved(note, offset)
     if offset[0] ** 2 + offset[1] ** 2 > _NEAR**2:
         line = {"arrowstyle": "-", "color": "#9aa5b1", "linewidth": 0.6, "shrinkB": 4}

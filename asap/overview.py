@@ -1,0 +1,149 @@
+"""All current records of a results folder, as the sections of its page: runs, then groups."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from asap.engine import ENGINE_VERSION
+from asap.errors import RequestError
+from asap.methods import Asap
+from asap.methods.find import build, find, names
+from asap.report.manifest import Manifest, read_manifests, results_of
+from asap.report.page import Section, render_page
+from asap.report.premise import premise_remark
+from asap.report.prose import sweep_remarks
+from asap.report.result import CellResult
+from asap.runs.disk import read_bytes, write_file
+from asap.runs.record import AccuracyRecord, ThroughputRecord
+from asap.runs.store import Store
+
+Groups = dict[tuple[str, ...], list[CellResult]]
+PAGE = "report.html"
+
+
+def write_page(results: Path) -> Path:
+    """Write results/report.html from the records there; RequestError if there is none."""
+    store = Store(results / "runs")
+    keys = current_keys(store)
+    manifests = read_manifests(results)
+    sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
+    shown = {row.accuracy for manifest in manifests for row in manifest.rows}
+    for group, cells in sorted(grouped(store, keys).items()):
+        if any(cell.key not in shown for cell in cells):
+            sections.append(_section_of_all(group, cells))
+    if not any(cell.records for section in sections for cell in section.results):
+        raise RequestError(f"{results}/runs holds no current record: run an experiment first")
+    return write_file(results / PAGE, render_page(sections, circled(), "All results"))
+
+
+def write_page_of(section: Section, results: Path) -> Path:
+    """Write results/report.html of one run, from what is at hand: no other record is read."""
+    note = "This page shows the last run. python -m asap.report makes one of all records here."
+    return write_file(results / PAGE, render_page([section], circled(), section.title, note))
+
+
+def circled() -> dict[str, Any]:
+    """The default setting that figures of a sweep mark."""
+    default = Asap()
+    return {name: getattr(default, name) for name in ("tau", "clusters", "alpha")}
+
+
+def current_keys(store: Store) -> list[str]:
+    """The keys of records whose engine and method still are what they were."""
+    found = []
+    for cell in store.cells():
+        record = cell.accuracy() or cell.throughput()
+        if record is not None and is_current(record["identity"]):
+            found.append(cell.key)
+    return found
+
+
+def grouped(store: Store, keys: Sequence[str]) -> Groups:
+    """All accuracy records by what the rows of one table share; each with its predictions, and with
+    the throughput record of the same row on the machine that timed most of its group.
+    """
+    speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
+    records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
+    for key in keys:
+        if (record := store.cell(key).accuracy()) is not None:
+            records[group_of(record)].append(record)
+    return {group: _cells(store, found, speeds) for group, found in records.items()}
+
+
+def _cells(
+    store: Store, records: Sequence[AccuracyRecord], speeds: Sequence[ThroughputRecord]
+) -> list[CellResult]:
+    timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
+    votes = Counter(s["device_name"] for found in timed.values() for s in found)
+    device = min(votes, key=lambda name: (-votes[name], name), default=None)
+    cells = []
+    for record in records:
+        found = [s for s in timed[record["key"]] if s["device_name"] == device]
+        others = sorted({s["device_name"] for s in timed[record["key"]]} - {device})
+        reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
+        speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
+        frame = store.cell(record["key"]).predictions()
+        ours = is_extension(record["method"])
+        config = store.cell(record["key"]).config()
+        cell = CellResult(label_of(record), None, ours, record, frame, speed, reason)
+        cells.append(replace(cell, config=config))
+    return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
+
+
+def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
+    """Whether a speed was measured of exactly this row: all that names it is in its identity."""
+    timed = speed["identity"]
+    return all(timed.get(name) == value for name, value in record["identity"].items())
+
+
+def group_of(record: AccuracyRecord) -> tuple[str, ...]:
+    """What the rows of one table share, readable, and the digest of the weights."""
+    weights = record["identity"]["backbone"]["weights"][:8]
+    content = record["identity"]["data"]["content"][:8]
+    names = [record[key] for key in ("backbone", "data", "precision", "device")]
+    return (*names, f"weights {weights}", f"data {content}")
+
+
+def is_current(identity: Mapping[str, Any]) -> bool:
+    """Whether the engine and the method still are what they were."""
+    if identity["engine"] != ENGINE_VERSION:
+        return False
+    name = identity["method"]["name"]
+    return name not in names() or find(name).method_version == identity["method_version"]
+
+
+def is_extension(method: Mapping[str, Any]) -> bool:
+    """Whether a method of this package has options that no paper has."""
+    if method["name"] not in names():
+        return False
+    try:
+        return build(method["name"], method["options"]).extension
+    except RequestError:  # options of another time, which cannot be asked any more
+        return False
+
+
+def label_of(record: AccuracyRecord) -> str:
+    """The row's label, and the options that differ from the method's defaults."""
+    name, options = record["method"]["name"], record["method"]["options"]
+    defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
+    changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
+    return ", ".join([record["label"], *(f"{k}={v}" for k, v in changed.items())])
+
+
+def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:
+    pictures = [(p, read_bytes(results / "figures" / p.name)) for p in manifest.pictures]
+    rows = results_of(manifest, store, keys)
+    return Section(
+        manifest.title, rows, manifest.remarks, pictures, paper_table=manifest.paper_table
+    )
+
+
+def _section_of_all(group: Sequence[str], cells: Sequence[CellResult]) -> Section:
+    """All records that can share a table, of which some are in no run's: with holes, a sweep would
+    say something else.
+    """
+    premise = premise_remark(cells)
+    remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+    return Section(", ".join(group), cells, remarks)

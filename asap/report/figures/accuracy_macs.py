@@ -1,0 +1,113 @@
+"""Accuracy against multiply-accumulates, every method with its interval (the paper's Figure 1)."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from asap.report.figures.labels import place_labels
+from asap.report.figures.style import FAINT, INK, canvas, look, styled
+from asap.report.paper import paper_model
+from asap.report.result import CellResult
+
+_CROWD = 12  # with more rows, as in a sweep, only the front and the baselines are named
+
+
+def accuracy_macs(results: Sequence[CellResult]) -> pd.DataFrame:
+    """One row a result with an accuracy record: label, GMACs per image (backbone and method),
+    top-1 with its 95 % interval in %, whether no other of its model is at least as accurate at no
+    more MACs (`front`), key, and the look.
+
+    ValueError if no result has a record.
+    """
+    cells = [cell for cell in results if cell.accuracy is not None]
+    if not cells:
+        raise ValueError("no result has an accuracy record: there is nothing to draw")
+    frame = pd.DataFrame([_row(cell) for cell in cells])
+    if frame["model"].nunique() > 1:
+        frame["label"] += " (" + frame["model"] + ")"
+    frame["front"] = [_is_front(frame, i) for i in range(len(frame))]
+    return frame
+
+
+def _row(cell: CellResult) -> dict:
+    record, drawn = cell.measured, look(cell)
+    low, high = record["top1_interval"]
+    return {
+        "label": cell.label,
+        "model": paper_model(record["backbone"]) or record["backbone"],
+        "gmacs": record["gmacs_backbone"] + record["gmacs_method"],
+        "top1": record["top1"],
+        "top1_lo": low,
+        "top1_hi": high,
+        "dense": cell.is_dense,
+        "key": record["key"],
+        "colour": drawn.colour,
+        "marker": drawn.marker,
+        "filled": drawn.filled,
+    }
+
+
+def _is_front(frame: pd.DataFrame, i: int) -> bool:
+    """Whether no row of the same model beats row i: as accurate, as cheap, and not equal."""
+    one = frame.iloc[i]
+    same = frame[frame["model"] == one["model"]]
+    as_good = (same["top1"] >= one["top1"]) & (same["gmacs"] <= one["gmacs"])
+    better = (same["top1"] > one["top1"]) | (same["gmacs"] < one["gmacs"])
+    return not bool((as_good & better).any())
+
+
+def draw_accuracy_macs(frame: pd.DataFrame) -> Figure:
+    """A point with its interval for each row, a dotted line through the front of each model."""
+    with styled():
+        figure = canvas(7.4, 4.8, layout="constrained")
+        axes = figure.subplots()
+        for i, row in enumerate(frame.itertuples()):
+            _draw_point(axes, row, f"point-{i}")
+        _draw_guides(axes, frame)
+        axes.margins(x=0.16, y=0.1)
+        axes.set_xlabel("GMACs per image, backbone and method")
+        axes.set_ylabel("top-1 (%), 95 % interval")
+        axes.grid()
+        figure.canvas.draw()
+        bars = [_bar(axes, row) for row in frame.itertuples()]
+        named = frame[frame["front"] | frame["dense"]] if len(frame) > _CROWD else frame
+        points = list(zip(named["gmacs"], named["top1"], strict=True))
+        place_labels(axes, points, list(named["label"]), bars)
+        return figure
+
+
+def _draw_point(axes: Axes, row, gid: str) -> None:
+    errors = [[max(row.top1 - row.top1_lo, 0)], [max(row.top1_hi - row.top1, 0)]]
+    drawn = axes.errorbar(
+        row.gmacs,
+        row.top1,
+        yerr=errors,
+        fmt=row.marker,
+        color=row.colour,
+        ms=6.5,
+        elinewidth=1,
+        capsize=2.5,
+        mfc=row.colour if row.filled else "white",
+        zorder=3,
+    )
+    drawn[0].set_gid(gid)
+
+
+def _draw_guides(axes: Axes, frame: pd.DataFrame) -> None:
+    """The accuracy of each dense baseline, and the front of each model."""
+    for top1 in frame.loc[frame["dense"], "top1"].tolist():
+        axes.axhline(top1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
+    for _, rows in frame[frame["front"]].groupby("model"):
+        front = rows.sort_values("gmacs")
+        if len(front) > 1:
+            axes.plot(front["gmacs"], front["top1"], ":", color=INK, lw=0.9, zorder=2)
+
+
+def _bar(axes: Axes, row) -> Bbox:
+    """The error bar's box in pixels."""
+    ends = [(row.gmacs, row.top1_lo), (row.gmacs, row.top1_hi)]
+    (x, y0), (_, y1) = axes.transData.transform(ends)
+    return Bbox.from_extents(x - 4, y0 - 2, x + 4, y1 + 2)

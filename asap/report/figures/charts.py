@@ -1,0 +1,117 @@
+"""All charts that a set of results allows, and for every other one why not: data apart from ink."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
+from asap.report.figures.alpha import alpha, draw_alpha
+from asap.report.figures.histograms import (
+    draw_stop_blocks,
+    draw_token_counts,
+    stop_blocks,
+    token_counts,
+)
+from asap.report.figures.mass import column_mass, draw_column_mass
+from asap.report.figures.sweep import draw_tau_k, tau_k
+from asap.report.result import CellResult
+
+Draw = Callable[[pd.DataFrame], Figure]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure before it is drawn: the numbers in it, what it is called and what to see in it."""
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    draw: Draw
+
+    def figure(self) -> Figure:
+        return self.draw(self.data)
+
+
+def charts(
+    results: Sequence[CellResult], default: Mapping[str, Any]
+) -> tuple[list[Chart], dict[str, str]]:
+    """The charts there is data for, in the order to show them; and {title: reason} of the others.
+
+    `default` holds the tau, clusters and alpha to circle.
+    """
+    there = [*_cost(results), *_sweeps(results, default), *_images(results)]
+    reasons = {title: reason for title, reason in _NEEDS.items() if not _has(there, title)}
+    return there, reasons
+
+
+_COST, _SWEEP, _ALPHA = "Accuracy against MACs", "τ × K", "Over α"
+_MASS, _STOPS, _TOKENS = "Largest column mass", "Stop blocks", "Token counts"
+_MOST = 24  # rows of small charts that one figure holds
+_NEEDS = {
+    _COST: "needs at least two rows with an accuracy record",
+    _SWEEP: "needs ASAP records with two or more values of both τ and K, all else equal: "
+    "python -m asap.run -m method=asap method.tau=2.5,3,3.5 method.clusters=4,6,8",
+    _ALPHA: "needs ASAP records with two or more values of α, all else equal: "
+    "python -m asap.run -m method=asap method.alpha=0.3,0.5,0.7",
+    _MASS: f"needs the predictions of an ASAP row, and at most {_MOST} of them",
+    _STOPS: f"needs the predictions of a method that stops, and at most {_MOST} rows",
+    _TOKENS: f"needs the predictions of a method that reduces, and at most {_MOST} rows",
+}
+
+
+def _has(there: Sequence[Chart], title: str) -> bool:
+    return any(chart.title.startswith(title) for chart in there)
+
+
+def _cost(results: Sequence[CellResult]) -> list[Chart]:
+    if sum(cell.accuracy is not None for cell in results) < 2:
+        return []
+    caption = (
+        "Bars: 95 % intervals. Dashed: the dense baseline. Dotted: the front, the rows that no "
+        "other beats in both. Hollow: extensions of ours."
+    )
+    data = accuracy_macs(results)
+    return [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
+
+
+def _sweeps(results: Sequence[CellResult], default: Mapping[str, Any]) -> list[Chart]:
+    grids, lines = tau_k(results, default), alpha(results, default)
+    text = "All other options are equal. Bars: 95 % intervals. Red ring: the default setting."
+    return [
+        *(_numbered("tau-k", _SWEEP, text, i, data, draw_tau_k) for i, data in enumerate(grids)),
+        *(_numbered("alpha", _ALPHA, text, i, data, draw_alpha) for i, data in enumerate(lines)),
+    ]
+
+
+def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, draw: Draw) -> Chart:
+    """One of several families: named by its first row from the second on."""
+    title = f"{title}: {data['label'].iloc[0]} and its kin" if i else title
+    return Chart(f"{name}-{i + 1}" if i else name, title, caption, data, draw)
+
+
+def _images(results: Sequence[CellResult]) -> list[Chart]:
+    mass, stops, tokens = column_mass(results), stop_blocks(results), token_counts(results)
+    stops = stops[~stops["label"].isin(_without_stop(stops))].reset_index(drop=True)
+    band = (
+        "Mean over the images that had not stopped, with their middle 80 %; red: the thresholds of "
+        "these rows. After its stop an image has no mass, so late blocks show the slow ones."
+    )
+    never = "Counted over all images that could be read."
+    found = [
+        Chart("column-mass", f"{_MASS} per block", band, mass, draw_column_mass),
+        Chart("stop-blocks", _STOPS, f"{never} The block of the first reduction.", stops,
+              draw_stop_blocks),
+        Chart("token-counts", _TOKENS, f"{never} Prefix tokens included.", tokens,
+              draw_token_counts),
+    ]  # fmt: skip
+    return [chart for chart in found if 0 < chart.data["label"].nunique() <= _MOST]
+
+
+def _without_stop(stops: pd.DataFrame) -> list[str]:
+    """Rows in which no image ever stops: nothing to see."""
+    highest = stops.groupby("label")["block"].max()
+    return list(highest[highest == 0].index)

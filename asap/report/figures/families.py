@@ -1,0 +1,70 @@
+"""Which ASAP results differ in swept options alone, and their numbers as a frame."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from asap.report.result import CellResult
+
+Options = Mapping[str, Any]
+
+
+def families(results: Sequence[CellResult], swept: Sequence[str]) -> list[list[CellResult]]:
+    """Results of ASAP that differ in the `swept` options alone, each family in order of appearance.
+
+    A setting that is there twice (under two labels, say) counts once.
+    """
+    found: dict[str, dict[str, CellResult]] = {}
+    for cell in results:
+        if cell.accuracy is None or cell.method.get("name") != "asap":
+            continue
+        options = dict(cell.method["options"])
+        place = json.dumps([options.pop(name, None) for name in swept])
+        rest = json.dumps([cell.measured["backbone"], options], sort_keys=True, default=str)
+        found.setdefault(rest, {}).setdefault(place, cell)
+    return [list(family.values()) for family in found.values()]
+
+
+def frame_of(
+    cells: Sequence[CellResult],
+    results: Sequence[CellResult],
+    swept: Sequence[str],
+    default: Options,
+) -> pd.DataFrame:
+    """One row a cell: the swept options, top1 with its interval, gmacs, macs_pct (against dense in
+    %, NaN without a dense record), throughput (ratio to fused dense, NaN if not measured), default,
+    key, label.
+    """
+    rows = []
+    for cell in cells:
+        record, speed = cell.measured, cell.throughput
+        ratio = speed["ratio_fused"] if speed is not None else None
+        low, high = record["top1_interval"]
+        rows.append(
+            {name: option(cell, name) for name in swept}
+            | {"top1": record["top1"], "top1_lo": low, "top1_hi": high}
+            | {"gmacs": _gmacs(cell), "macs_pct": _against_dense(cell, results)}
+            | {"throughput": ratio["median"] if ratio else np.nan}
+            | {"default": all(option(cell, name) == default[name] for name in swept)}
+            | {"key": record["key"], "label": cell.label}
+        )
+    return pd.DataFrame(rows)
+
+
+def option(cell: CellResult, name: str) -> Any:
+    """An option of the method as recorded."""
+    return cell.method["options"][name]
+
+
+def _gmacs(cell: CellResult) -> float:
+    return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
+
+
+def _against_dense(cell: CellResult, results: Sequence[CellResult]) -> float:
+    """MACs against the dense baseline of the backbone in %, NaN without one."""
+    dense = (r for r in results if r.is_dense and r.accuracy and r.backbone == cell.backbone)
+    base = next(dense, None)
+    return float("nan") if base is None else 100 * (_gmacs(cell) / _gmacs(base) - 1)

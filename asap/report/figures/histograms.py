@@ -1,0 +1,72 @@
+"""How many tokens leave the last block, and where images stop: one small chart a method."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from asap.report.figures.style import canvas, look, styled
+from asap.report.result import CellResult
+from asap.report.statistics import evaluated
+
+
+def token_counts(results: Sequence[CellResult]) -> pd.DataFrame:
+    """One row for each result and number of final tokens: label, tokens, images, key, colour."""
+    return _counts(results, "tokens", lambda frame: [int(row[-1]) for row in frame["tokens"]])
+
+
+def stop_blocks(results: Sequence[CellResult]) -> pd.DataFrame:
+    """One row for each result and stop block: label, block (0 = never), images, key, colour."""
+    return _counts(results, "block", lambda frame: frame["stop_block"].tolist())
+
+
+def _counts(results: Sequence[CellResult], name: str, values) -> pd.DataFrame:
+    """Counts over the images that could be read, without the dense baseline."""
+    rows = []
+    for cell in results:
+        if cell.predictions is None or cell.is_dense:
+            continue
+        counts = Counter(values(evaluated(cell.predictions)))
+        rows += [
+            {"label": cell.label, name: value, "images": counts[value], "key": cell.key}
+            | {"colour": look(cell).colour}
+            for value in sorted(counts)
+        ]
+    return pd.DataFrame(rows, columns=["label", name, "images", "key", "colour"])
+
+
+def draw_token_counts(frame: pd.DataFrame) -> Figure:
+    """Bars over the number of tokens, on one axis for all methods."""
+    return _bars(frame, "tokens", "tokens that leave the last block")
+
+
+def draw_stop_blocks(frame: pd.DataFrame) -> Figure:
+    """Bars over the block of the first reduction; "never" is left of block 1."""
+    figure = _bars(frame, "block", "block of the first reduction")
+    last = int(frame["block"].max())
+    ticks = sorted({0, *range(1, last + 1, max(1, last // 12))})
+    axes = figure.axes[-1]
+    axes.set_xticks(ticks, ["never" if block == 0 else str(block) for block in ticks])
+    axes.set_xlim(-0.7, last + 0.7)
+    return figure
+
+
+def _bars(frame: pd.DataFrame, name: str, title: str) -> Figure:
+    labels = list(dict.fromkeys(frame["label"]))
+    with styled():
+        figure = canvas(7.4, 0.62 * len(labels) + 0.9, layout="constrained")
+        grid = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, label in zip(grid, labels, strict=True):
+            rows = frame[frame["label"] == label]
+            for i, x, y in zip(rows.index, rows[name], rows["images"], strict=True):
+                bar = Rectangle((x - 0.45, 0), 0.9, y, fc=rows["colour"].iloc[0], gid=f"bar-{i}")
+                axes.add_patch(bar)
+            axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+            axes.set_yticks([int(rows["images"].max())])
+            axes.tick_params(axis="y", labelsize=7)
+            axes.set_ylim(0, 1.08 * rows["images"].max())
+        grid[-1].set_xlim(min(frame[name].min(), 1) - 1, frame[name].max() + 1)
+        grid[-1].set_xlabel(f"{title} (bars: images; the tick is the highest)")
+        return figure

@@ -1,0 +1,123 @@
+"""One look for all figures: fixed colour and marker per method, and files that are the same bytes.
+
+Hues are those of Okabe and Ito, darkened where they fade on paper, and no two methods share both
+colour and marker: a figure reads in grey and for colour-blind readers. In the page the inks follow
+the reader's scheme (`INKS`).
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asap.report.result import CellResult
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "asap",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#7b8794",
+    "axes.labelcolor": "#1f2933",
+    "axes.titlesize": 9,
+    "axes.titlecolor": "#1f2933",
+    "text.color": "#1f2933",
+    "xtick.color": "#52606d",
+    "ytick.color": "#52606d",
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.6,
+}
+INK, FAINT, AIR, RED = "#1f2933", "#7b8794", "#ffffff", "#c81e1e"
+RIGHT, WRONG = "#1f7a4d", "#b42318"  # of a prediction
+# What a page replaces to make a figure follow its colours: our ink -> the page's variable.
+INKS = {INK: "--ink", "#52606d": "--soft", FAINT: "--faint", "#e4e7eb": "--line", AIR: "--card"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn everywhere: colour, marker, and whether the marker is filled."""
+
+    colour: str
+    marker: str
+    filled: bool = True
+
+
+_LOOKS = {
+    "dense": Look(INK, "D"),
+    "random_drop": Look("#8a6d3b", "x"),
+    "tome": Look("#0072b2", "s"),
+    "ppt": Look("#00805f", "^"),
+    "evit": Look("#2f8fc4", "<"),
+    "ats": Look("#5d7a00", ">"),
+    "zero_tprune": Look("#5d3a9b", "p"),
+    "dynamicvit": Look("#2a9d8f", "h"),
+    "asap": Look("#d55e00", "o"),
+    "pruning": Look("#b8860b", "v"),
+    "no_accumulation": Look("#a63d40", "P"),
+    "random": Look("#c2528b", "X"),
+    "pca": Look("#882255", "*"),
+    "mass": Look("#e07b39", "8"),
+}
+_OWN = Look("#6b7280", "d")
+
+
+def look(cell: CellResult) -> Look:
+    """The method's look; an extension of ours is hollow, a method of one's own is grey."""
+    found = _LOOKS.get(variant(cell.method), _OWN)
+    return Look(found.colour, found.marker, False) if cell.ours else found
+
+
+def variant(method: Mapping[str, Any]) -> str:
+    """The row a method makes: its name, or which variant of ASAP its options are."""
+    name, options = str(method.get("name")), method.get("options", {})
+    if name != "asap":
+        return name
+    if options.get("accumulate") is False:
+        return "no_accumulation"
+    if options.get("anchor", "sink") != "sink":
+        return str(options["anchor"])
+    return "pruning" if options.get("pool") is False else "asap"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save under the one style, whatever a user's own settings are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def canvas(width: float, height: float, **options: Any) -> Figure:
+    """An empty figure of so many inches. Draw within `styled`."""
+    figure = Figure(figsize=(width, height), dpi=150, **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write .svg and .png without a date or a version: equal input gives equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(suffix) for suffix in (".svg", ".png")]
+    with styled():
+        figure.savefig(written[0], metadata={"Date": None})
+        figure.savefig(written[1], metadata={"Software": None})
+    return written
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text with real letters, so small and searchable; the same each time."""
+    out = io.StringIO()
+    with styled():
+        mpl.rcParams["svg.fonttype"] = "none"
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")

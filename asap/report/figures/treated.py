@@ -1,0 +1,113 @@
+"""Several methods on the same image at equal MACs, side by side: what each left of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asap.report.figures.style import FAINT, INK, RIGHT, WRONG, canvas, save, styled, variant
+from asap.report.result import CellResult
+
+WINDOW = 5.0  # points of MACs against dense that count as equal
+
+
+@dataclass(frozen=True)
+class Treated:
+    """What a method left: assignment (n_patches,) int, the final token of each patch, -1 = dropped;
+    macs_pct: of this image, against dense in %.
+    """
+
+    label: str
+    prediction: str
+    macs_pct: float
+    assignment: np.ndarray
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One image, (H, W, 3) uint8, its class, its patches (down, across), and what methods left."""
+
+    image: np.ndarray
+    label: str
+    grid: tuple[int, int]
+    treated: tuple[Treated, ...]
+
+
+def at_equal_macs(results: Sequence[CellResult], window: float = WINDOW) -> list[CellResult]:
+    """The reducing rows whose mean MACs are within `window` points of the first ASAP row's, with
+    the ablations left out (they keep another row's setting); fewer than two: none.
+    """
+    dense = next((r for r in results if r.is_dense and r.accuracy), None)
+    if dense is None:
+        return []
+    base = _total(dense)
+    rows = [r for r in results if r.accuracy and r.backbone == dense.backbone and not r.is_dense]
+    rows = [r for r in rows if variant(r.method) not in ("no_accumulation", "random", "pca")]
+    first = next((r for r in rows if r.method["name"] == "asap"), None)
+    if first is None:
+        return []
+    points = [round(100 * abs(_total(r) - _total(first)) / base, 9) for r in rows]
+    near = [r for r, off in zip(rows, points, strict=True) if off <= window]
+    return near if len(near) > 1 else []
+
+
+def _total(cell: CellResult) -> float:
+    return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
+
+
+def merged_view(image: np.ndarray, grid: tuple[int, int], assignment: np.ndarray) -> np.ndarray:
+    """The image as the tokens have it: patches that share a token get its mean colour, dropped ones
+    go dark. (H, W, 3) uint8; H and W are multiples of the grid or cut like them.
+    """
+    (down, across), (height, width) = grid, image.shape[:2]
+    rows, columns = np.arange(height) * down // height, np.arange(width) * across // width
+    token = np.asarray(assignment).reshape(down, across)[rows[:, None], columns[None, :]]
+    seen = image.astype(np.float64)
+    counts = np.bincount(assignment[assignment >= 0])
+    for shared in np.flatnonzero(counts > 1):
+        seen[token == shared] = seen[token == shared].mean(axis=0)
+    seen[token < 0] = 0.18 * image.mean(axis=2)[token < 0][:, None]
+    return seen.round().astype(np.uint8)
+
+
+def draw_side_by_side(rows: Sequence[SideBySide], path: Path) -> list[Path]:
+    """One row an image, one column a method; writes and returns .svg and .png. ValueError without
+    a row.
+    """
+    if not rows:
+        raise ValueError("rows=[]: expected at least one image to draw")
+    across, height = 1 + len(rows[0].treated), 2.25 * len(rows) + 0.75
+    with styled():
+        figure = canvas(2.12 * across, height)
+        figure.subplots_adjust(0.01, 0.34 / height, 0.99, 1 - 0.5 / height, 0.05, 0.2)
+        axes = figure.subplots(len(rows), across, squeeze=False)
+        for line, row in zip(axes, rows, strict=True):
+            _draw_row(line, row)
+        for place, text in zip(
+            axes[0], ["input", *(t.label for t in rows[0].treated)], strict=True
+        ):
+            _above(place, text, 17, INK, weight="bold")
+        text = "Merged patches have their token's mean colour, dropped ones are dark. "
+        figure.text(0.5, 0.09 / height, text + "Percentages: MACs against dense.", ha="center",
+                    color=FAINT, size=8)  # fmt: skip
+        return save(figure, path)
+
+
+def _draw_row(line, row: SideBySide) -> None:
+    for axes in line:
+        axes.set_axis_off()
+    line[0].imshow(row.image)
+    _above(line[0], row.label, 3, INK)
+    for axes, one in zip(line[1:], row.treated, strict=True):
+        axes.imshow(merged_view(row.image, row.grid, one.assignment))
+        right = one.prediction == row.label
+        text = f"{one.prediction} ({one.macs_pct:+.0f} %)"
+        _above(axes, text, 3, RIGHT if right else WRONG)
+
+
+def _above(axes, text: str, points: int, colour: str, **style) -> None:
+    axes.annotate(
+        text, (0.5, 1), (0, points), "axes fraction", "offset points", ha="center", color=colour,
+        size=8.5, **style,
+    )  # fmt: skip

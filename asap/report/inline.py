@@ -1,0 +1,42 @@
+"""Figures inside a page: SVG that takes the page's colours and says its numbers, PNG as data."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from html import escape
+
+from PIL import Image
+
+from asap.report.figures.style import INKS
+
+_IDS = re.compile(r'(\bid="|xlink:href="#|url\(#)([^")]+)')
+
+
+def inline_svg(text: str, prefix: str, label: str, titles: Mapping[str, str]) -> str:
+    """A figure's SVG for a page: ids made unique by `prefix`, inks as the page's variables, a
+    tooltip (`titles`, by group id) on marks, `label` for readers that do not see it.
+    """
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body).groups()  # type: ignore[union-attr]
+    head = (
+        f'<svg viewBox="0 0 {width} {height}" style="--w:{width}" role="img" '
+        f'aria-label="{escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        'xmlns="http://www.w3.org/2000/svg">'
+    )
+    body = head + body[body.index(">") + 1 :]
+    for gid, title in titles.items():
+        mark = f'<g id="{gid}">'
+        body = body.replace(mark, f'<g id="{gid}" data-tip="{escape(title)}">')
+    body = _IDS.sub(rf"\g<1>{prefix}-\g<2>", body)
+    for ink, variable in INKS.items():
+        body = re.sub(re.escape(ink) + r"\b", f"var({variable})", body, flags=re.IGNORECASE)
+    return re.sub(r"\n\s*", "\n", body)
+
+
+def picture_uri(png: bytes) -> str:
+    """A PNG as the address of an image, made smaller: a page with ten of them should open fast."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(out, "WEBP", quality=85, method=4)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

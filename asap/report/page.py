@@ -1,0 +1,139 @@
+"""One static page of everything that was measured: tables, figures, what they are from, what is
+missing. A pure function of results; it loads nothing from anywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from asap.errors import RequestError
+from asap.report.figures.charts import Chart, charts
+from asap.report.figures.style import svg
+from asap.report.html_table import HtmlTable, html_frame, html_table, tips
+from asap.report.inline import inline_svg, picture_uri
+from asap.report.manifest import Picture
+from asap.report.paper import paper_model
+from asap.report.provenance import Fact, facts
+from asap.report.result import CellResult
+from asap.report.tables import build_table, parts
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_GIDS = ("point", "bar", "map", "cost")  # what the charts call a mark that stands for a row
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table's worth of results and what goes with it.
+
+    pictures: with the bytes of the PNG, None if the file is gone; missing: further gaps, by name.
+    """
+
+    title: str
+    results: Sequence[CellResult]
+    remarks: Sequence[str] = ()
+    pictures: Sequence[tuple[Picture, bytes | None]] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    paper_table: str = "image_classification"
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A chart as the template needs it: SVG, and its numbers as a table."""
+
+    title: str
+    caption: str
+    svg: Markup
+    numbers: HtmlTable
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A section as the template needs it."""
+
+    anchor: str
+    title: str
+    tables: list[HtmlTable]
+    figures: list[_Figure]
+    pictures: list[tuple[Picture, str]]
+    missing: dict[str, str]
+    facts: list[Fact]
+
+
+def render_page(
+    sections: Sequence[Section], default: Mapping[str, Any], title: str, note: str = ""
+) -> str:
+    """The page as HTML. `default` holds the tau, clusters and alpha that figures circle; `note` is
+    a line for the end.
+
+    A section whose records cannot stand in one table says why in its place.
+    """
+    shown = [_show(section, f"s{i}", default) for i, section in enumerate(sections, start=1)]
+    style, script = (
+        Markup((_TEMPLATES / name).read_text("utf-8"))  # ours, and free of anything from outside
+        for name in ("page.css", "page.js")
+    )
+    template = _environment().get_template("page.html.j2")
+    counted = len({r["key"] for s in sections for cell in s.results for r in cell.records})
+    return template.render(
+        title=title, note=note, sections=shown, style=style, script=script, records=counted
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
+    missing = dict(section.missing)
+    tables: list[HtmlTable] = []
+    try:
+        whole = build_table(section.results, section.remarks, section.paper_table)
+        tables = [html_table(t) for t in parts(whole)]
+    except RequestError as error:
+        missing["Table"] = str(error)
+    there, absent = charts(section.results, default)
+    gone = {p.title: f"the file figures/{p.name} is gone" for p, png in section.pictures if not png}
+    return _Shown(
+        anchor,
+        section.title,
+        tables,
+        [_figure(chart, f"{anchor}-{chart.name}") for chart in there],
+        [(picture, picture_uri(png)) for picture, png in section.pictures if png],
+        missing | _failed(section.results) | _unpublished(section.results) | gone | absent,
+        facts(section.results),
+    )
+
+
+def _figure(chart: Chart, prefix: str) -> _Figure:
+    texts = tips(chart.data)
+    titles = {f"{kind}-{i}": text for i, text in enumerate(texts) for kind in _GIDS}
+    label = f"{chart.title}. {chart.caption} Its numbers are in the table below it."
+    drawn = Markup(inline_svg(svg(chart.figure()), prefix, label, titles))
+    return _Figure(
+        chart.title, chart.caption, drawn, html_frame(chart.data, f"{chart.title}: numbers")
+    )
+
+
+def _failed(results: Sequence[CellResult]) -> dict[str, str]:
+    """Rows without some record, and why."""
+    return {cell.label: " ".join(cell.reason.split()) for cell in results if cell.reason}
+
+
+def _unpublished(results: Sequence[CellResult]) -> dict[str, str]:
+    names = dict.fromkeys(str(cell.backbone) for cell in results if cell.backbone)
+    unknown = [name for name in names if paper_model(name) is None]
+    if not unknown:
+        return {}
+    return {"Beside the paper": f"the paper has no numbers for {', '.join(unknown)}"}

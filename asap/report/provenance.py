@@ -1,0 +1,60 @@
+"""What results are from, as facts for a reader: data, weights, versions, device, digests, keys."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asap.report.result import CellResult
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and what was found under it, several values where records differ."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+def facts(results: Sequence[CellResult]) -> list[Fact]:
+    """The facts of all records of some results, in the order to read them; no unknown ones."""
+    records = [record for cell in results for record in cell.records]
+    names = ("backbone", "data", "precision", "device", "device_name")
+    found = [_fact(name.replace("_", " "), (r.get(name) for r in records)) for name in names]
+    found += [_fact(name, (_inside(r, path) for r in records)) for name, path in _DIGESTS]
+    around = [(k, v) for r in records for k, v in r.get("environment", {}).items()]
+    packages = dict.fromkeys(k for k, v in around if isinstance(v, str))
+    found += [_fact(n, (r.get("environment", {}).get(n) for r in records)) for n in packages]
+    created = sorted(str(r["created"]) for r in records if r.get("created"))
+    found += [_fact("measured", [" to ".join(dict.fromkeys((created[0], created[-1])))])] if (
+        created) else []  # fmt: skip
+    keys = [
+        f"{r['key']} ({r.get('label') or cell.label})" for cell in results for r in cell.records
+    ]
+    return [fact for fact in [*found, _fact("records", keys)] if fact.values]
+
+
+_DIGESTS = (
+    ("weights, SHA-256", ("backbone", "weights")),
+    ("images, SHA-256", ("data", "content")),
+    ("labels, SHA-256", ("data", "labels")),
+    ("preprocessing", ("preprocessing",)),
+    ("engine version", ("engine",)),
+)
+
+
+def _fact(name: str, values: Iterable[Any]) -> Fact:
+    return Fact(name, tuple(dict.fromkeys(_text(v) for v in values if v not in (None, "", {}))))
+
+
+def _inside(record: Any, path: Sequence[str]) -> Any:
+    """What the identity of a record has at a path, None if there is nothing."""
+    found = record.get("identity", {})
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,90 @@
+"""Which records a page of a results folder shows, and which speed belongs to which row."""
+
+from types import SimpleNamespace
+
+from made import ASAP, frame, record
+
+from asap.engine import ENGINE_VERSION
+from asap.methods import Asap
+from asap.overview import current_keys, grouped, label_of, write_page
+from asap.report.manifest import Manifest, RowRef, write_manifest
+from asap.runs.store import Store
+
+IDENTITY = {
+    "engine": ENGINE_VERSION,
+    "method_version": Asap.method_version,
+    "backbone": {"name": "digits_vit", "weights": "w" * 64},
+    "data": {"content": "d" * 64, "labels": "l" * 64},
+}
+
+
+class Shelf(Store):
+    """A store of hand-made records."""
+
+    def __init__(self, *records):
+        self.made = {r["key"]: r for r in records}
+
+    def cell(self, key):
+        found = self.made.get(key, {})
+        speed = found if "images_per_s" in found else None
+        one = found if "top1" in found else None
+        return SimpleNamespace(
+            key=key, accuracy=lambda: one, throughput=lambda: speed, predictions=frame
+        )
+
+    def cells(self):
+        return [self.cell(key) for key in sorted(self.made)]
+
+
+def row(key, tau=3.0, **changes):
+    method = {"name": "asap", "options": ASAP | {"tau": tau}}
+    identity = IDENTITY | {"method": method} | changes
+    return record("asap", 80.0, 1.0, key=key, identity=identity, method=method)
+
+
+def speed(key, of, device, created, short=False):
+    return {
+        "key": key, "identity": {**of["identity"], "batch_size": 8}, "device_name": device,
+        "images_per_s": {"median": 1.0}, "created": created, "short": short,
+    }  # fmt: skip
+
+
+def test_a_row_has_the_latest_full_speed_of_its_group_s_machine():
+    one, two, three = row("1"), row("2", tau=2.0), row("3", tau=4.0)
+    shelf = Shelf(
+        one, two, three,
+        speed("a", one, "this", "2026-01-01"), speed("b", one, "this", "2026-01-02"),
+        speed("c", one, "this", "2026-01-03", short=True),
+        speed("d", two, "this", "2026-01-01"), speed("e", three, "other", "2026-01-01"),
+    )  # fmt: skip
+    (cells,) = grouped(shelf, list(shelf.made)).values()
+    found = {cell.key: cell.throughput and cell.throughput["key"] for cell in cells}
+    assert found == {"1": "b", "2": "d", "3": None}
+    reasons = {cell.key: cell.reason for cell in cells}
+    assert reasons == {"1": None, "2": None, "3": "it was timed on other alone"}
+
+
+def test_records_of_other_versions_are_left_out():
+    shelf = Shelf(row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", method_version=-1))
+    assert current_keys(shelf) == ["1"]
+
+
+def test_labels_name_what_is_not_the_default():
+    assert label_of(row("1")) == "asap"
+    assert label_of(row("1", tau=2.0)) == "asap, tau=2.0"
+
+
+def test_a_page_shows_runs_first_and_groups_with_something_new(tmp_path, monkeypatch):
+    shelf = Shelf(row("1"), row("2", tau=2.0))
+    monkeypatch.setattr("asap.overview.Store", lambda root: shelf)
+
+    def run(*keys):
+        rows = tuple(RowRef(f"Row {k}", None, False, None, None, k, None) for k in keys)
+        write_manifest(Manifest("My run", ("Said.",), rows), tmp_path / "tables" / "my.rows.json")
+        return write_page(tmp_path).read_text()
+
+    page = run("1", "9")
+    assert page.index("My run") < page.index("digits_vit, two scenes, fp32, cpu, weights wwwwwwww")
+    assert "record 9 is gone or of another version of the code" in page
+    assert "Row 1" in page and "asap, tau=2.0" in page
+    assert "weights wwwwwwww" not in run("1", "2")  # nothing that is not shown already
