@@ -204,17 +204,26 @@ def _search(
     forecast = _forecast(room, row, method, knobs)
     grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
     with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as settings.bar:
-        if room.budget is None:
-            found, window = most_accurate(knobs, settings), None
-        else:
-            look = search_blind if room.blind else search
-            for window in _windows(room.budget.window, method):
-                settings.budget = replace(room.budget, window=window)
-                found = look(knobs, settings.budget, settings, forecast)
-                if found.point is not None:
-                    break
+        found, window = _found(room, method, knobs, settings, forecast)
     if not found.points:
         raise RequestError(f"no setting of {row.label} can be built: {settings.refused[0]}")
+    return found, window
+
+
+def _found(
+    room: _Room, method: Method, knobs: list[Knob], settings: Settings, forecast: Forecast | None
+) -> tuple[Found, float | None]:
+    """What is found in the narrowest window that holds a setting, and that window."""
+    if room.budget is None:
+        return most_accurate(knobs, settings), None
+    look = search_blind if room.blind else search
+    found, window = None, room.budget.window
+    for window in _windows(window, method):
+        settings.budget = replace(room.budget, window=window)
+        found = look(knobs, settings.budget, settings, forecast)
+        if found.point is not None:
+            break
+    assert found is not None
     return found, window
 
 
