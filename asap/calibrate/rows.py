@@ -217,14 +217,14 @@ def _found(
     if room.budget is None:
         return most_accurate(knobs, settings), None
     look = search_blind if room.blind else search
-    found, window = None, room.budget.window
-    for window in _windows(window, method):
-        settings.budget = replace(room.budget, window=window)
-        found = look(knobs, settings.budget, settings, forecast)
-        if found.point is not None:
-            break
-    assert found is not None
-    return found, window
+    narrow, *wider = _windows(room.budget.window, method)
+    settings.budget = replace(room.budget, window=narrow)
+    found = look(knobs, settings.budget, settings, forecast)
+    for window in wider:
+        if found.point is None:
+            settings.budget = replace(room.budget, window=window)
+            found = look(knobs, settings.budget, settings, forecast)
+    return found, settings.budget.window
 
 
 def _windows(window: float, method: Method) -> tuple[float, ...]:
