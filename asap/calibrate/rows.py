@@ -167,15 +167,12 @@ def _search(
     measure = _Measure(room, row, files, Race() if _several(knobs) else None)
     forecast = _forecast(room, row, method, knobs)
     grid = prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
-    windows = [room.budget.window]
-    if method.same_cost and windows[0] < STEP:  # known exactly, so no room for chance is needed
-        windows.append(STEP)
+    wide = replace(room.budget, window=max(STEP, room.budget.window))
     with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as measure.bar:
-        for window in windows:
-            measure.budget = replace(room.budget, window=window)
-            found = search(knobs, measure.budget, measure, forecast)
-            if found.point is not None:
-                break
+        found = search(knobs, measure.budget, measure, forecast)
+        if found.point is None and method.same_cost and wide != measure.budget:
+            measure.budget = wide  # costs are known exactly, so no room for chance is needed
+            found = search(knobs, wide, measure, forecast)
     if not found.points:
         raise RequestError(f"no setting of {row.label} can be built: {measure.refused[0]}")
     return found, measure.budget.window
@@ -185,10 +182,10 @@ class _Measure:
     """Measures settings of a row on the calibration images, and writes every one down."""
 
     bar: tqdm
-    budget: Budget
 
     def __init__(self, room: _Room, row: MethodSpec, files: Files, race: Race | None) -> None:
         self.bench, self.row, self.files, self.race = room.bench, row, files, race
+        self.budget = room.budget
         self.known = {_name(p.options): p for p in files.read_settings()}
         self.points: dict[str, Point] = {}
         self.refused: list[str] = []
@@ -202,8 +199,8 @@ class _Measure:
             except (RequestError, ValueError) as error:  # options that do not fit together
                 self.refused.append(str(error))
                 return None
-            how = (self.budget, self.race) if early else ()
-            point = Point(options, *self.bench.measure(setting, *how))
+            budget, race = (self.budget, self.race) if early else (None, None)
+            point = Point(options, *self.bench.measure(setting, budget, race))
         self.known[_name(options)] = self.points[_name(options)] = point
         self.files.write_settings(self.points.values())
         self.bar.total = max(self.bar.total or 0, len(self.points))

@@ -11,7 +11,7 @@ import torch
 
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
-from asap.methods.knobs import Knob, doubling
+from asap.methods.knobs import Knob
 
 FIRST = 3  # index of the first block of the authors' layout, which goes on to the last block
 
@@ -72,10 +72,13 @@ class ATS(Method):
 
         The start is what the authors change: their code needs as many points as patches.
         """
-        points = doubling(8 * anatomy.patches)[1:]
+        usual = anatomy.patches
+        points = tuple(
+            sorted({1, max(usual // 16, 1), max(usual // 4, 1), usual, 4 * usual, 8 * usual})
+        )
         if self.blocks is not None:
             return (Knob("samples", points, between="whole"),)
-        starts = range(FIRST, anatomy.depth, max(1, anatomy.depth // 6))
+        starts = range(FIRST, anatomy.depth, max(1, anatomy.depth // 12))
         blocks = tuple(tuple(range(start, anatomy.depth)) for start in starts)
         return (Knob("blocks", blocks), Knob("samples", points, between="whole"))
 

@@ -13,8 +13,8 @@ from asap.errors import RequestError
 from asap.methods.base import Method
 
 _NOT_METHODS = {
-    "anchors", "asap_knobs", "asap_options", "base", "clusters", "find", "knobs", "predictors", "reduction",
-    "schedule", "walk",
+    "anchors", "asap_knobs", "asap_options", "base", "clusters", "find", "knobs", "predictors",
+    "reduction", "schedule", "walk",
 }  # fmt: skip
 
 
