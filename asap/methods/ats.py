@@ -11,7 +11,7 @@ import torch
 
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
-from asap.methods.knobs import Knob, doubling
+from asap.methods.knobs import Knob
 from asap.methods.schedule import require_class_token, stage_blocks
 
 
@@ -65,11 +65,14 @@ class ATS(Method):
 
         The start is what the authors change: their code needs as many points as patches.
         """
-        points = doubling(8 * anatomy.patches)[1:]
+        usual = anatomy.patches
+        points = tuple(
+            sorted({1, max(usual // 16, 1), max(usual // 4, 1), usual, 4 * usual, 8 * usual})
+        )
         if self.blocks is not None:
             return (Knob("samples", points, between="whole"),)
         first = stage_blocks(None, anatomy.depth)[0]
-        starts = range(first, anatomy.depth, max(1, anatomy.depth // 6))
+        starts = range(first, anatomy.depth, max(1, anatomy.depth // 12))
         blocks = tuple(tuple(range(start, anatomy.depth)) for start in starts)
         return (Knob("blocks", blocks), Knob("samples", points, between="whole"))
 
