@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,32 @@ from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
 Job = Callable[[RunSpec], list[str]]
+Prepare = Callable[[list[RunSpec]], object]
 
 
 class _Outcome:
     """What happened to the cells of this command, over all jobs of a multirun."""
 
     started: int
+    waiting: list[tuple[RunSpec, list[str]]]  # jobs of a multirun that are done after the last
+    current: list[str] | None  # what was given to the waiting job that is done now
     failed: list[str]  # rows that failed, and requests that were refused
     refused: int
 
     @classmethod
     def clear(cls) -> None:
         cls.started, cls.failed, cls.refused = 0, [], 0
+        cls.waiting, cls.current = [], None
+
+    @classmethod
+    def count(cls, job: Callable[[], list[str]]) -> None:
+        """Do a job; one line for a request that is refused."""
+        try:
+            cls.failed += job()
+        except RequestError as error:
+            log.error("error: %s", error)
+            cls.refused += 1
+            cls.failed.append(str(error))
 
     @classmethod
     def code(cls) -> int:
@@ -47,17 +62,23 @@ class _Outcome:
         return 1 if cls.failed else 0
 
 
-def command(job: Job, finish: Callable[[], object] = lambda: None) -> None:
+def command(
+    job: Job, finish: Callable[[], object] = lambda: None, prepare: Prepare | None = None
+) -> None:
     """Run `job` on the spec of the command line, several times in a multirun, and exit.
 
-    `job` says what failed, one line each; `finish` comes after the last. Exit codes: 0 done; 1
+    `job` says what failed, one line each; `finish` comes after the last. With `prepare`, the jobs
+    of a multirun in this process wait until all are known, then `prepare` sees their specs first;
+    jobs that a launcher gives to other processes are done there, each alone. Exit codes: 0 done; 1
     something failed, or a part of a multirun was refused; 2 the request is wrong; 130 interrupted.
     """
     set_up_logging()
     _Outcome.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
-        _composed(job)()
+        _composed(job, os.getpid() if prepare else None)()
+        if prepare and _Outcome.waiting:
+            _do_waiting(job, prepare)
     except KeyboardInterrupt:
         log.error("interrupted: run the same command again to continue where it stopped")
         sys.exit(130)
@@ -76,22 +97,34 @@ def command(job: Job, finish: Callable[[], object] = lambda: None) -> None:
 
 def overrides() -> list[str] | None:
     """What was given to this job of a multirun; None where there is only one job."""
+    if _Outcome.current is not None:
+        return _Outcome.current
     config = HydraConfig.get()
     return list(config.overrides.task) if config.mode == RunMode.MULTIRUN else None
 
 
-def _composed(job: Job) -> Callable[[], None]:
-    """The job as hydra calls it, with one line for a request that is refused."""
+def _do_waiting(job: Job, prepare: Prepare) -> None:
+    """Do the jobs of a multirun whose specs are all known now."""
+    prepare([spec for spec, _ in _Outcome.waiting])
+    for spec, given in _Outcome.waiting:
+        _Outcome.current = given
+        _Outcome.count(partial(job, spec))
+
+
+def _composed(job: Job, waits_in: int | None) -> Callable[[], None]:
+    """The job as hydra calls it; a job of a multirun in process `waits_in` waits."""
 
     def run_job(config: DictConfig) -> None:
         _Outcome.started += 1
-        try:
-            spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
-            _Outcome.failed += job(spec)
-        except RequestError as error:
-            log.error("error: %s", error)
-            _Outcome.refused += 1
-            _Outcome.failed.append(str(error))
+        _Outcome.count(lambda: start(config))
+
+    def start(config: DictConfig) -> list[str]:
+        spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
+        given = overrides()
+        if given is None or waits_in != os.getpid():
+            return job(spec)
+        _Outcome.waiting.append((spec, given))
+        return []
 
     return hydra.main(str(config_dir()), "config", version_base="1.3")(run_job)
 

@@ -19,6 +19,7 @@ from asap.report.result import CellResult
 from asap.runner import run
 from asap.runs.spec import RunSpec
 from asap.session import Session
+from asap.shared import likeness, share_multirun
 
 log = logging.getLogger("asap")
 SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
@@ -28,15 +29,24 @@ Sweep = dict[tuple[str, ...], tuple[Session, list[CellResult]]]  # by what can b
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
     sweep: Sweep = {}
-    command(lambda spec: job(spec, sweep), lambda: _show_sweep(sweep))
+    lenders: dict[str, Session] = {}
+
+    def prepare(specs: list[RunSpec]) -> None:
+        lenders.update(share_multirun(specs))
+
+    command(
+        lambda spec: job(spec, sweep, lenders.get(likeness(spec))),
+        lambda: _show_sweep(sweep),
+        prepare,
+    )
 
 
-def job(spec: RunSpec, sweep: Sweep) -> list[str]:
+def job(spec: RunSpec, sweep: Sweep, lender: Session | None = None) -> list[str]:
     """Run a spec and print its table; the rows that failed. A row that cannot reach the budget did
     not fail: the table says why it has no numbers. In a multirun the rows are kept in `sweep`.
     """
     ready, missing = (spec, {}) if spec.calibrate.macs_pct is None else at_budget(spec)
-    session, results = run(ready)
+    session, results = run(ready, lender)
     failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
     for i, reason in missing.items():
         row = spec.rows[i]

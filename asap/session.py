@@ -23,11 +23,27 @@ from asap.runs.store import Store
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a cell's images cost in a pass with other cells: its part of the time, halvings."""
+
+    seconds: float
+    halved: int
+
+
+NOTHING_SHARED = Shared(0.0, 0)
+
+
 @dataclass
 class Session:
-    """What the rows of a run share. Everything is made when it is first needed, once."""
+    """What the rows of a run share. Everything is made when it is first needed, once.
+
+    lender: a session whose backbone and data this one takes; their specs must agree on both.
+    """
 
     spec: RunSpec
+    lender: "Session | None" = None
+    shared: dict[str, Shared] = field(default_factory=dict)  # by key
     store: Store = field(init=False)
     device: torch.device = field(init=False)
 
@@ -35,23 +51,32 @@ class Session:
         self.device = pick_device(self.spec.device)
         self.methods = [build(row.name, row.options) for row in self.spec.rows]
         self.store = Store(self.spec.results / "runs")
+        if self.lender is not None:
+            self.shared = self.lender.shared
 
     @cached_property
     def backbone(self) -> nn.Module:
         """The backbone in the run's precision, on its device."""
+        loaded = self._loaded[0]
+        if self.lender is not None:
+            return self.lender.backbone
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return self._loaded[0].to(self.device, DTYPES[self.spec.precision])
+        return loaded.to(self.device, DTYPES[self.spec.precision])
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, str]:
         b = self.spec.backbone
-        model = load_backbone(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
+        if self.lender is not None:
+            model, digest = self.lender._loaded
+        else:
+            model = load_backbone(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
+            digest = weights_digest(model)
         for row, method in zip(self.spec.rows, self.methods, strict=True):
             try:
                 ReducedViT(model, method)
             except ValueError as error:
                 raise RequestError(f"{row.label} on backbone {b.name!r}: {error}") from None
-        return model, weights_digest(model)
+        return model, digest
 
     @property
     def weights_digest(self) -> str:
@@ -63,6 +88,8 @@ class Session:
 
     @cached_property
     def data(self) -> DataSet:
+        if self.lender is not None:
+            return self.lender.data
         p = self.preprocessing
         d = asdict(self.spec.data)
         data = open_data(d.pop("name"), p.transform, p.patch_grid, **d, limit=self.spec.limit)

@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(("run", "report.__main__", "calibrate.__main__", "show"), 7),
     **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate"), 6),
-    **dict.fromkeys(("speed", "scenes", "command"), 5),
+    **dict.fromkeys(("speed", "scenes", "command", "shared"), 5),
     **dict.fromkeys(("measure", "session", "failure", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),

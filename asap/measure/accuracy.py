@@ -46,13 +46,13 @@ def evaluate(
     """One row per image. Continues from the cell's shards; `advance` is told of images done."""
     parts = cell.shards()
     advance(sum(stop - start for start, stop, _ in parts))
-    for start, stop in _missing([(start, stop) for start, stop, _ in parts], len(data)):
+    for start, stop in missing([(start, stop) for start, stop, _ in parts], len(data)):
         _evaluate_range(model, data, range(start, stop), cell, how, advance)
     frames = [frame for _, _, frame in cell.shards()]
     return pd.concat(frames, ignore_index=True).sort_values("index", ignore_index=True)
 
 
-def _missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
+def missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
     """The ranges of 0..total that no shard covers; `done` is sorted."""
     position = 0
     for start, stop in [*done, (total, total)]:
@@ -86,10 +86,11 @@ def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[
     """Rows of one batch, unreadable images included; halves the batch when memory runs out."""
     readable = [s for s in samples if s.image is not None]
     answers = iter(_forward(model, readable, how))
-    return [{**_about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
+    return [{**about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
 
 
-def _about(s: Sample) -> dict[str, Any]:
+def about(s: Sample) -> dict[str, Any]:
+    """What predictions say of an image before it is evaluated."""
     return {
         "index": s.index, "id": s.id, "path": s.path, "label": s.label, "cluster": s.cluster,
         "error": s.error,
@@ -97,6 +98,18 @@ def _about(s: Sample) -> dict[str, Any]:
 
 
 def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Iterator[dict[str, Any]]:
+    def answer(images: Tensor, ids: list[int]) -> Any:
+        return model(images, ids, return_trace=True)
+
+    for part, (logits, trace) in halving(answer, samples, how):
+        yield from rows_of(part, logits.cpu(), trace)
+
+
+def halving(
+    answer: Callable[[Tensor, list[int]], Any], samples: list[Sample], how: Evaluation
+) -> Iterator[tuple[list[Sample], Any]]:
+    """Readable samples in parts, and what `answer(images, ids)` says; smaller parts where memory
+    runs out."""
     step = max(1, min(how.batch_size, len(samples)))
     start = 0
     while start < len(samples):
@@ -104,7 +117,7 @@ def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Itera
         try:
             images = torch.stack([s.image for s in part if s.image is not None])
             images = images.to(how.device, how.dtype, non_blocking=True)
-            logits, trace = model(images, [s.id for s in part], return_trace=True)
+            answered = answer(images, [s.id for s in part])
         except torch.OutOfMemoryError:
             if step == 1:
                 raise
@@ -112,11 +125,12 @@ def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Itera
             how.halved += 1
             torch.cuda.empty_cache()
             continue
-        yield from _rows(part, logits.cpu(), trace)
+        yield part, answered
         start += len(part)
 
 
-def _rows(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[str, Any]]:
+def rows_of(samples: list[Sample], logits: Tensor, trace: Trace) -> Iterator[dict[str, Any]]:
+    """What predictions say of images that were evaluated."""
     classes, scores = best_classes(logits)
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):
