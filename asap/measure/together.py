@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
@@ -14,12 +14,14 @@ from asap.runs.store import Cell
 from asap.tokens import Trace
 
 
+@runtime_checkable
 class Answers(Protocol):
     """Logits and trace of every cell for one batch."""
 
     def __getitem__(self, cell: int, /) -> tuple[Tensor, Trace]: ...
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model that answers for many cells at once; `failed`: those that it gave up."""
 
