@@ -62,6 +62,9 @@ class _Outcome:
         return 1 if cls.failed else 0
 
 
+_Outcome.clear()  # a launcher's other processes import this file and run jobs only
+
+
 def command(
     job: Job, finish: Callable[[], object] = lambda: None, prepare: Prepare | None = None
 ) -> None:

@@ -1,7 +1,7 @@
 """Predictions of many cells in one pass over a data set, as shards of each."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -93,7 +93,7 @@ def _evaluate_range(
 
 
 def _predict(
-    model: Model, samples: list[Sample], how: Evaluation, rows: Mapping[int, list[dict[str, Any]]]
+    model: Model, samples: list[Sample], how: Evaluation, rows: dict[int, list[dict[str, Any]]]
 ) -> None:
     """Add the rows of one batch to every cell that has not failed."""
     readable = [s for s in samples if s.image is not None]
