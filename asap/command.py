@@ -6,7 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,16 @@ from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
 Work = Callable[[RunSpec, Job], None]
+Finish = Callable[[list[Job]], object]
+Prepare = Callable[[list[RunSpec]], object]
 
 
-def command(work: Work, finish: Callable[[list[Job]], object] = lambda jobs: None) -> None:
+def command(work: Work, finish: Finish = lambda jobs: None, prepare: Prepare | None = None) -> None:
     """Run `work` on the spec of the command line, several times in a multirun, and exit.
 
-    `work` notes what it did and what failed; `finish` gets all jobs of a multirun at its end. Exit
+    `work` notes what it did and what failed; `finish` gets all jobs of a multirun at its end. With
+    `prepare`, the jobs of a multirun in this process wait until all are known, and `prepare` sees
+    their specs first; jobs that a launcher gives to other processes do not wait. Exit
     codes: 0 done; 1 something failed, or a part of a multirun was refused; 2 the request is wrong;
     130 interrupted. torchrun gives 1 for whatever is not 0.
     """
@@ -40,19 +45,22 @@ def command(work: Work, finish: Callable[[list[Job]], object] = lambda jobs: Non
     try:
         ranks.join()
         set_up_logging(ranks.rank())
-        sys.exit(_run(work, finish))
+        sys.exit(_run(work, finish, prepare))
     finally:
         if ranks.rank() == 0:
             BOARD.clear()
         ranks.leave()
 
 
-def _run(work: Work, finish: Callable[[list[Job]], object]) -> int:
+def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
     """The exit code."""
     jobs: list[Job] = []
     early = []  # why a multirun ended before its last job
     try:
-        _composed(work, jobs)()
+        waiting = _Waiting(None if prepare is None else os.getpid())
+        _composed(work, jobs, waiting)()
+        if prepare is not None and waiting.jobs:
+            _do_waiting(work, prepare, waiting)
     except KeyboardInterrupt:
         if ranks.rank() == 0:
             log.error("interrupted: run the same command again to continue where it stopped")
@@ -100,7 +108,18 @@ def _code(jobs: list[Job], failed: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _composed(work: Work, jobs: list[Job]) -> Callable[[], None]:
+@dataclass
+class _Waiting:
+    """Jobs of a multirun that are done once all are known; `process`: where jobs wait, if at all.
+
+    It travels to other processes, where nothing waits.
+    """
+
+    process: int | None
+    jobs: list[tuple[RunSpec, Job]] = field(default_factory=list)
+
+
+def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], None]:
     """The job as hydra calls it, maybe in another process: it carries its board along."""
     board = BOARD
 
@@ -110,11 +129,28 @@ def _composed(work: Work, jobs: list[Job]) -> Callable[[], None]:
         jobs.append(job)
         told = board if ranks.rank() == 0 else Board()
         told.write(job)
-        _do(work, config, job)
-        job.ended = True
-        told.write(job)
+        later = job.several and waiting.process == os.getpid()
+        do = _wait(waiting) if later else work
+        _do(lambda: do(ranks.together(lambda: _read(config)), job), job)
+        if not later or job.failed:
+            job.ended = True
+            told.write(job)
 
     return hydra.main(str(config_dir()), "config", version_base="1.3")(run_job)
+
+
+def _wait(waiting: _Waiting) -> Work:
+    return lambda spec, job: waiting.jobs.append((spec, job))
+
+
+def _do_waiting(work: Work, prepare: Prepare, waiting: _Waiting) -> None:
+    """Do the jobs of a multirun whose specs are all known now."""
+    told = BOARD if ranks.rank() == 0 else Board()
+    prepare([spec for spec, _ in waiting.jobs])
+    for spec, job in waiting.jobs:
+        _do(partial(work, spec, job), job)
+        job.ended = True
+        told.write(job)
 
 
 def _begun() -> Job:
@@ -125,11 +161,10 @@ def _begun() -> Job:
     return Job(int(config.job.num), list(config.overrides.task), several=True)
 
 
-def _do(work: Work, config: DictConfig, job: Job) -> None:
-    """Do the work, with one line for a request that is refused."""
+def _do(act: Callable[[], object], job: Job) -> None:
+    """Do a job's work, with one line for a request that is refused."""
     try:
-        spec = ranks.together(lambda: _read(config))
-        work(spec, job)
+        act()
     except RequestError as error:
         if not ranks.told(error):
             log.error("error: %s", error)

@@ -2,6 +2,10 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
 
 _ASIDE = ("Config search path:", "See https://hydra.cc", "object_type=")
 
@@ -34,3 +38,13 @@ def one_line(error: BaseException) -> str:
     said = [line for line in lines[: aside[0] if aside else None] if line]
     text = " ".join(" ".join(said).split())
     return text or type(error).__name__
+
+
+@contextmanager
+def progress(label: str, total: int, hidden: bool = False) -> Iterator[tqdm]:
+    """A progress bar on a terminal, one line where there is none; `hidden`: no bar."""
+    off = True if hidden else None  # None: where there is no terminal
+    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=off, smoothing=0.1) as bar:
+        yield bar
+    if bar.disable:
+        logging.getLogger("asap").info("%s: %d images", label, total)

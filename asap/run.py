@@ -26,6 +26,7 @@ from asap.report.result import CellResult, unmeasured
 from asap.runner import run
 from asap.runs.spec import RunSpec
 from asap.session import Session
+from asap.shared import likeness, share_multirun
 
 log = logging.getLogger("asap")
 SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
@@ -33,10 +34,15 @@ SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a mul
 
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
-    command(work, show_jobs)
+    lenders: dict[str, Session] = {}
+
+    def prepare(specs: list[RunSpec]) -> None:
+        lenders.update(share_multirun(specs))
+
+    command(lambda spec, job: work(spec, job, lenders.get(likeness(spec))), show_jobs, prepare)
 
 
-def work(spec: RunSpec, job: Job) -> None:
+def work(spec: RunSpec, job: Job, lender: Session | None = None) -> None:
     """Run a spec and print its table; in a multirun a line for each row, unless the jobs share a
     table: then each prints its block of it.
 
@@ -45,7 +51,7 @@ def work(spec: RunSpec, job: Job) -> None:
     """
     job.spec = spec
     try:
-        session = _measure(spec, job)
+        session = _measure(spec, job, lender)
     except RequestError as error:
         if spec.table:
             job.results = [unmeasured(spec, row, str(error)) for row in spec.rows]
@@ -61,10 +67,12 @@ def work(spec: RunSpec, job: Job) -> None:
             log.info("%s", line_of(result))
 
 
-def _measure(spec: RunSpec, job: Job) -> Session:
-    """Bring the rows to their budgets and measure them; into `job`."""
+def _measure(spec: RunSpec, job: Job, lender: Session | None) -> Session:
+    """Bring the rows to their budgets and measure them; into `job`. `lender`: a session with the
+    same backbone and data.
+    """
     ready, missing = ranks.agreed(lambda: at_budget(without_apart(spec)))
-    session, results = run(ready)
+    session, results = run(ready, lender)
     job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
     job.spec = ready
     shown = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])

@@ -9,16 +9,15 @@ through this file in step: all evaluate, rank 0 alone locks, times and records.
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from asap import ranks
+from asap.console import progress
 from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
@@ -31,19 +30,28 @@ from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Cell
-from asap.session import DTYPES, Session, config_of, describe, open_session
+from asap.session import (
+    DTYPES,
+    NOTHING_SHARED,
+    Session,
+    config_of,
+    describe,
+    open_session,
+)
+from asap.shared import share
 from asap.speed import measure_speed
 
 log = logging.getLogger("asap")
 
 
-def run(spec: RunSpec) -> tuple[Session, list[CellResult]]:
+def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[CellResult]]:
     """Measure every row of a spec that has no record yet; the results of all rows, in order.
 
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
-    the reason in its result.
+    the reason in its result. `lender`: a session with the same backbone and data.
     """
-    session = open_session(spec)
+    session = open_session(spec, lender)
+    share(session)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
         result = unmeasured(spec, row, ours=method.extension)
@@ -96,7 +104,7 @@ def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> A
     )
     model = ranks.together(lambda: ReducedViT(session.backbone, method))
     started = time.monotonic()
-    with progress(row.label, len(data)) as bar:
+    with progress(row.label, len(data), hidden=ranks.rank() > 0) as bar:
         predictions = evaluate(model, data, cell, how, bar.update)
     return ranks.agreed(lambda: _record(session, row, model, cell, how, predictions, started))
 
@@ -113,6 +121,7 @@ def _record(
     """Write the record of a row that is evaluated."""
     spec, data, method = session.spec, session.data, model.method
     _refuse_none(predictions, cell)
+    earlier = session.shared.get(cell.key, NOTHING_SHARED)
     counted = summarise(predictions, data.clustered, method.reduces)
     record = AccuracyRecord(
         schema_version=SCHEMA_VERSION,
@@ -130,9 +139,9 @@ def _record(
         device=session.device.type,
         seed=spec.seed,
         environment={**environment(), "processes": ranks.size()},
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(time.monotonic() - started + earlier.seconds, 3),
         batch_size=spec.batch_size,
-        batch_halved=how.halved,
+        batch_halved=how.halved + earlier.halved,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     cell.finish_accuracy(config_of(spec, row), record, predictions)
@@ -157,13 +166,3 @@ def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
     tokens = np.array([list(row) for row in evaluated["tokens"]])
     macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
     return float(macs.sum()) / len(macs) / 1e9
-
-
-@contextmanager
-def progress(label: str, total: int) -> Iterator[tqdm]:
-    """A progress bar on a terminal, one line where there is none."""
-    hidden = True if ranks.rank() else None  # None: where there is no terminal
-    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=hidden, smoothing=0.1) as bar:
-        yield bar
-    if bar.disable:
-        log.info("%s: %d images", label, total)

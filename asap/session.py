@@ -29,11 +29,27 @@ from asap.runs.store import Store
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a cell's images cost in a pass with other cells: its part of the time, halvings."""
+
+    seconds: float
+    halved: int
+
+
+NOTHING_SHARED = Shared(0.0, 0)
+
+
 @dataclass
 class Session:
-    """What the rows of a run share. Everything is made when it is first needed, once."""
+    """What the rows of a run share. Everything is made when it is first needed, once.
+
+    lender: a session whose backbone and data this one takes; their specs must agree on both.
+    """
 
     spec: RunSpec
+    lender: "Session | None" = None
+    shared: dict[str, Shared] = field(default_factory=dict)  # by key
     store: Store = field(init=False)
     device: torch.device = field(init=False)
 
@@ -41,27 +57,40 @@ class Session:
         self.device = pick_device(self.spec.device)
         self.methods = [build(row.name, row.options) for row in self.spec.rows]
         self.store = Store(self.spec.results / "runs")
+        if self.lender is not None:
+            self.shared = self.lender.shared
 
     @cached_property
     def backbone(self) -> nn.Module:
         """The backbone in the run's precision, on its device."""
+        loaded = self._loaded
+        if self.lender is not None:
+            return self.lender.backbone
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return self._loaded.model.to(self.device, DTYPES[self.spec.precision])
+        return loaded.model.to(self.device, DTYPES[self.spec.precision])
 
     @cached_property
     def _loaded(self) -> Loaded:
         b = self.spec.backbone
-        loaded = load(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
+        if self.lender is not None:
+            loaded = self.lender._loaded
+        else:
+            loaded = load(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
         for row, method in zip(self.spec.rows, self.methods, strict=True):
             try:
                 ReducedViT(loaded.model, method)
             except ValueError as error:
                 raise RequestError(f"{row.label} on backbone {b.name!r}: {error}") from None
+        # Now, because the run's precision may change the weights of this very model.
+        lender = self.lender
+        self._digest = weights_digest(loaded.model) if lender is None else lender.weights_digest
         return loaded
 
-    @cached_property
+    @property
     def weights_digest(self) -> str:
-        return weights_digest(self._loaded.model)
+        """SHA-256 of the weights as they were loaded."""
+        _ = self._loaded
+        return self._digest
 
     @property
     def weights_record(self) -> WeightsRecord | None:
@@ -75,6 +104,8 @@ class Session:
 
     @cached_property
     def data(self) -> DataSet:
+        if self.lender is not None:
+            return self.lender.data
         p = self.preprocessing
         d = asdict(self.spec.data)
         name, part = d.pop("name"), d.pop("part")
@@ -123,20 +154,20 @@ class Session:
         }
 
 
-def open_session(spec: RunSpec) -> Session:
+def open_session(spec: RunSpec, lender: Session | None = None) -> Session:
     """The session of a run, on every rank of it.
 
     Whatever can be wrong on one rank only is found here, before work is shared out: files that are
     not there, other weights or images, a results folder that the machines do not share.
     """
-    session, keys = ranks.together(lambda: _opened(spec))
+    session, keys = ranks.together(lambda: _opened(spec, lender))
     if ranks.size() > 1:
         _refuse_strangers(session, keys)
     return session
 
 
-def _opened(spec: RunSpec) -> tuple[Session, list[str]]:
-    session, keys = Session(spec), []
+def _opened(spec: RunSpec, lender: Session | None) -> tuple[Session, list[str]]:
+    session, keys = Session(spec, lender), []
     if ranks.size() > 1:
         session.backbone.eval()
         keys = [key_of(session.identity(method)) for method in session.methods]

@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(("run", "report.__main__", "calibrate.__main__", "show"), 7),
     **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate", "apart"), 6),
-    **dict.fromkeys(("speed", "scenes", "command", "overview"), 5),
+    **dict.fromkeys(("speed", "scenes", "command", "overview", "shared"), 5),
     **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),

@@ -53,13 +53,13 @@ def evaluate(
     Under torchrun every rank evaluates its share of what is missing, and rank 0 alone has the rows;
     the others get an empty frame. `advance` is told of the own share, scaled to the whole.
     """
-    missing = ranks.agreed(lambda: _uncovered(cell.shards(), len(data)))
-    advance(len(data) - _count(missing))
+    lacking = ranks.agreed(lambda: _uncovered(cell.shards(), len(data)))
+    advance(len(data) - _count(lacking))
     for _ in range(ROUNDS):
-        ranks.together(lambda todo=missing: _evaluate_share(model, data, todo, cell, how, advance))
+        ranks.together(lambda todo=lacking: _evaluate_share(model, data, todo, cell, how, advance))
         parts = ranks.first(lambda: _settled(cell, len(data))) or []
-        missing = ranks.agreed(lambda found=parts: _uncovered(found, len(data)))
-        if not missing:
+        lacking = ranks.agreed(lambda found=parts: _uncovered(found, len(data)))
+        if not lacking:
             break
     else:
         raise RuntimeError("saved images are missing: is another process removing them?")
@@ -82,7 +82,7 @@ def _settled(cell: Cell, total: int) -> list[Part]:
 
 def _uncovered(parts: list[Part], total: int) -> list[tuple[int, int]]:
     """The ranges of images that no shard holds."""
-    return list(_missing([(start, stop) for start, stop, _ in parts], total))
+    return list(missing([(start, stop) for start, stop, _ in parts], total))
 
 
 def _count(ranges: list[tuple[int, int]]) -> int:
@@ -118,7 +118,7 @@ class _Scaled:
         self.told = reached
 
 
-def _missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
+def missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
     """The ranges of 0..total that no shard covers; `done` is sorted."""
     position = 0
     for start, stop in [*done, (total, total)]:
@@ -152,10 +152,11 @@ def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[
     """Rows of one batch, unreadable images included; halves the batch when memory runs out."""
     readable = [s for s in samples if s.image is not None]
     answers = iter(_forward(model, readable, how))
-    return [{**_about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
+    return [{**about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
 
 
-def _about(s: Sample) -> dict[str, Any]:
+def about(s: Sample) -> dict[str, Any]:
+    """What predictions say of an image before it is evaluated."""
     return {
         "index": s.index, "id": s.id, "path": s.path, "label": s.label,
         "other_labels": list(s.other_labels), "cluster": s.cluster, "error": s.error,
@@ -163,6 +164,18 @@ def _about(s: Sample) -> dict[str, Any]:
 
 
 def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Iterator[dict[str, Any]]:
+    def answer(images: Tensor, ids: list[int]) -> Any:
+        return model(images, ids, return_trace=True)
+
+    for part, (logits, trace) in halving(answer, samples, how):
+        yield from rows_of(part, logits.cpu(), trace, how.scored)
+
+
+def halving(
+    answer: Callable[[Tensor, list[int]], Any], samples: list[Sample], how: Evaluation
+) -> Iterator[tuple[list[Sample], Any]]:
+    """Readable samples in parts, and what `answer(images, ids)` says; smaller parts where memory
+    runs out."""
     step = max(1, min(how.batch_size, len(samples)))
     start = 0
     while start < len(samples):
@@ -170,7 +183,7 @@ def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Itera
         try:
             images = torch.stack([s.image for s in part if s.image is not None])
             images = images.to(how.device, how.dtype, non_blocking=True)
-            logits, trace = model(images, [s.id for s in part], return_trace=True)
+            answered = answer(images, [s.id for s in part])
         except torch.OutOfMemoryError:
             if step == 1:
                 raise
@@ -178,13 +191,14 @@ def _forward(model: ReducedViT, samples: list[Sample], how: Evaluation) -> Itera
             how.halved += 1
             torch.cuda.empty_cache()
             continue
-        yield from _rows(part, logits.cpu(), trace, how.scored)
+        yield part, answered
         start += len(part)
 
 
-def _rows(
+def rows_of(
     samples: list[Sample], logits: Tensor, trace: Trace, scored: tuple[int, ...] | None
 ) -> Iterator[dict[str, Any]]:
+    """What predictions say of images that were evaluated."""
     classes, scores = best_classes(logits, scored)
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):

@@ -61,21 +61,30 @@ class Asap(AsapOptions):
         assert site.attention is not None
         walk: Walk = site.state
         macs = walk.advance(site.attention, site.images)
-        skip = 0 if self.columns == "all" else site.prefix
-        mass = walk.mass(site.images)[:, skip:].amax(1)
-        notes = {"mass": mass}
-        number = site.block + 1
-        if self.overhead or number < self.min_block:
-            return Decision(macs=macs, notes=notes)
-        notes["margin_mass"] = (mass - self.tau).abs()
-        stops = mass > self.tau
-        if self.miss == "force" and number == self.last_block(site.anatomy.depth):
-            stops = torch.ones_like(stops)
+        mass = self.largest_mass(walk, site.images, site.prefix)
+        stops, notes = self.test(mass, site.block + 1, site.anatomy.depth)
         if not stops.any():
             return Decision(macs=macs, notes=notes)
-        return self._reduce(site, walk, stops, macs, notes)
+        return self.cut(site, walk, stops, macs, notes)
 
-    def _reduce(
+    def largest_mass(self, walk: Walk, images: Int[Tensor, "b"], prefix: int) -> Float[Tensor, "b"]:
+        """The largest column mass of every image, among the columns that count."""
+        return walk.mass(images)[:, 0 if self.columns == "all" else prefix :].amax(1)
+
+    def test(
+        self, mass: Float[Tensor, "b"], number: int, depth: int
+    ) -> tuple[Bool[Tensor, "b"], dict[str, Tensor]]:
+        """Which images stop in block `number` (from 1) of `depth`, and notes for the trace."""
+        notes = {"mass": mass}
+        if self.overhead or number < self.min_block:
+            return torch.zeros_like(mass, dtype=torch.bool), notes
+        notes["margin_mass"] = (mass - self.tau).abs()
+        stops = mass > self.tau
+        if self.miss == "force" and number == self.last_block(depth):
+            stops = torch.ones_like(stops)
+        return stops, notes
+
+    def cut(
         self, site: Site, walk: Walk, stops: Bool[Tensor, "b"], macs: int, notes: dict[str, Tensor]
     ) -> Decision:
         """What becomes of the images that stop, as a decision for all."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asap.errors import RequestError
+from asap.runs.grid import expand
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -168,6 +169,7 @@ class RunSpec:
     workers: int = 0
     limit: int | None = None
     shard_seconds: float = 10.0
+    shared_trunk: bool = True  # evaluate rows that differ after a common trunk in one pass
     seed: int = 0
     remarks: tuple[str, ...] = ()
     paper_table: str = "image_classification"
@@ -185,7 +187,7 @@ def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]
     baseline = wanted and chosen.get("name") != "dense"
     alone = [{"method": "dense"}, {}] if baseline else [{}]
     rows = _typed(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
-    methods = tuple(_row(row, chosen, method_config) for row in rows)
+    methods = tuple(_row(one, chosen, method_config) for row in rows for one in expand(row))
     parts = {
         "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
         "data": _build(DataSpec, given.pop("data", None), "data"),
@@ -218,15 +220,18 @@ def _row(
     row = dict(row)
     base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
     options = dict(_typed(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
+    point = row.pop("point", None)
     about = {f.name for f in fields(MethodSpec)} - {"name", "options", "given"}
     head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
     unknown = set(row) - about
     if unknown:
-        allowed = ", ".join(sorted(about | {"method", "with"}))
+        allowed = ", ".join(sorted(about | {"method", "with", "sweep"}))
         raise RequestError(f"rows: unknown key {min(unknown)!r} in a row; a row has {allowed}")
     if "name" not in head:
         raise RequestError("method.name is missing: choose a method, such as method=asap")
     head.setdefault("label", head["name"])
+    if point:
+        row["label"] = f"{row.get('label') or head['label']} {point}"
     parts = {"options": {**base, **options}, "given": list(options)}
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 

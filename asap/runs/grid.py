@@ -1,0 +1,46 @@
+"""A row with a sweep stands for one row for every combination of its values."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from asap.errors import RequestError
+
+SYMBOLS = {"clusters": "K"}  # how labels call an option
+
+
+def expand(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of `sweep: {option: [value, ...], ...}`, the last option varying fastest.
+
+    Each has its values under "with" and, under "point", what its label says of them. A row without
+    a sweep stays as it is. Raises RequestError for one that is no such lists, has a value twice,
+    or sets what "with" sets.
+    """
+    if row.get("sweep") is None:
+        return [{k: v for k, v in row.items() if k != "sweep"}]
+    grid, given = row["sweep"], row.get("with") or {}
+    if not isinstance(grid, Mapping) or not grid:
+        raise RequestError(f"rows: sweep={grid!r} is not possible: give option: [value, ...]")
+    for option, values in grid.items():
+        _check(option, values, given)
+    plain = {k: v for k, v in row.items() if k not in ("sweep", "with")}
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return [{**plain, "with": {**given, **point}, "point": _text(point)} for point in points]
+
+
+def _check(option: Any, values: Any, given: Any) -> None:
+    where = f"rows: sweep.{option}={values!r} is not possible"
+    if not isinstance(values, list) or not values:
+        raise RequestError(f"{where}: give a list of values")
+    if any(value in values[:i] for i, value in enumerate(values)):
+        raise RequestError(f"{where}: give every value once")
+    if isinstance(given, Mapping) and option in given:
+        raise RequestError(f"{where}: {option} is also under with: remove one of them")
+
+
+def _text(point: Mapping[str, Any]) -> str:
+    return " ".join(f"{SYMBOLS.get(name, name)}={_plain(value)}" for name, value in point.items())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

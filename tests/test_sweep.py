@@ -1,0 +1,421 @@
+"""Many settings over one shared trunk: the results of separate runs, bit for bit, each once."""
+
+import functools
+import logging
+import sys
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from draws import models
+from test_contract_batch import DTYPES, OWN_MODELS, differing
+from torch import nn
+
+import asap
+from asap.data.base import Sample
+from asap.errors import RequestError
+from asap.measure.accuracy import Evaluation, evaluate
+from asap.measure.together import evaluate_together, intervals
+from asap.methods import Asap, Dense, Method, ToMe
+from asap.runner import run
+from asap.runs.configs import read_method
+from asap.runs.grid import expand
+from asap.runs.record import encode_predictions
+from asap.runs.spec import RunSpec, read_spec
+from asap.runs.store import Cell
+from asap.shared import likeness, share_multirun
+from asap.sweep import SharedTrunk
+
+IMAGES = 7
+IDS = [1000 + 7 * i for i in range(IMAGES)]
+TAUS, CLUSTERS = (1.5, 2.0, 2.5, 3.0, 4.0), (2, 3, 4, 6, 8)
+GRID = [Asap(tau=tau, clusters=k) for tau, k in product(TAUS, CLUSTERS)]
+VARIANTS: dict[str, dict] = {
+    "pruning": {"pool": False},
+    "random": {"anchor": "random"},
+    "random_seed": {"anchor": "random", "seed": 1},
+    "mass": {"anchor": "mass"},
+    "pca": {"anchor": "pca"},
+    "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},
+    "no_accumulation": {"accumulate": False},
+    "no_accumulation_alpha": {"accumulate": False, "alpha": 0.9},
+    "rollout": {"order": "rollout"},
+    "alpha": {"alpha": 0.9, "min_block": 3},
+    "slow": {"alpha": 0.1, "pool": False},
+    "after_block": {"position": "after_block"},
+    "forced": {"position": "after_block", "max_block": 4, "miss": "force", "tau": 9.0},
+    "early": {"max_block": 3},
+    "last": {"max_block": 6},
+    "proportional": {"proportional_attention": True, "weights": "normalised"},
+    "all_columns": {"columns": "all"},
+    "rank": {"binning": "rank", "background": 2},
+    "budget": {"max_tokens": 6},
+    "keys": {"max_tokens": 6, "plugin": "keys", "per_round": 2},
+    "features": {"max_tokens": 6, "plugin": "features", "position": "after_block"},
+}
+
+
+@functools.cache
+def backbone(key: str, dtype: torch.dtype) -> nn.Module:
+    return (OWN_MODELS | models())[key]().to(dtype)
+
+
+@functools.cache
+def pictures(key: str, dtype: torch.dtype) -> torch.Tensor:
+    height, width = backbone(key, dtype).patch_embed.img_size
+    generator = torch.Generator().manual_seed(11)
+    return torch.randn((IMAGES, 3, height, width), generator=generator).to(dtype)
+
+
+def variants(key: str) -> list[Method]:
+    """The dense baseline, and every kind of option at two thresholds."""
+    classless = "average-" in key
+    found: list[Method] = [Dense()]
+    for options in VARIANTS.values():
+        if classless and "plugin" in options:
+            continue
+        anchored = {"anchor": "mass", **options} if classless else options
+        found.append(Asap(**{"tau": 2.5, **anchored}))
+    return [*found, Asap(**{**found[-1].identity(), "tau": 2.0})]
+
+
+# ---- the same results
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        ("plain-p25", DTYPES[0]), ("registers-p36", DTYPES[1]), ("average-p64", DTYPES[1]),
+        ("tiny", DTYPES[0]),
+    ],
+)  # fmt: skip
+def test_every_variant_is_that_of_a_separate_run(key: str, dtype: torch.dtype) -> None:
+    methods, images = variants(key), pictures(key, dtype)
+    answers = SharedTrunk(backbone(key, dtype), methods)(images, IDS)
+    for i, method in enumerate(methods):
+        alone = asap.ReducedViT(backbone(key, dtype), method)(images, IDS, return_trace=True)
+        assert not differing(alone, answers[i], list(range(IMAGES))), method
+
+
+class Pictures:
+    """A data set of random pictures, one of which cannot be read."""
+
+    name, classes, n_classes, clustered, has_masks = "pictures", ("a",), 1, False, False
+    digest = label_digest = description = "pictures"
+
+    def __init__(self, key: str, dtype: torch.dtype) -> None:
+        self.images = pictures(key, dtype)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Sample:
+        if i == 5:
+            return Sample(i, IDS[i], f"{i}", 0, i, None, error="torn")
+        return Sample(i, IDS[i], f"{i}", i % 7, i, self.images[i])
+
+
+def evaluation(dtype: torch.dtype) -> Evaluation:
+    return Evaluation(4, 0, torch.device("cpu"), dtype, 1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_25_prediction_files_are_those_of_separate_runs(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, data = backbone("plain-p25", dtype), Pictures("plain-p25", dtype)
+    shared = [Cell(tmp_path / "shared", f"{i:016x}") for i in range(len(GRID))]
+    for cell in shared:
+        cell.path.mkdir(parents=True)
+    told: list[int] = []
+    evaluate_together(
+        lambda members: SharedTrunk(model, [GRID[i] for i in members]),
+        data, shared, evaluation(dtype), told.append,
+    )  # fmt: skip
+    assert sum(told) == len(GRID) * IMAGES
+    stops = set()
+    for cell, method in zip(shared, GRID, strict=True):
+        alone = Cell(tmp_path / "alone", cell.key)
+        alone.path.mkdir(parents=True)
+        expected = evaluate(
+            asap.ReducedViT(model, method), data, alone, evaluation(dtype)
+        )  # in one go: nothing of the shared pass is looked at
+        found = evaluate(Refusing(model, method), data, cell, evaluation(dtype))
+        assert encode_predictions(found) == encode_predictions(expected), method
+        stops |= set(found["stop_block"])
+    assert len(stops - {-1}) >= 2, "images stop in different blocks"
+
+
+class Refusing(asap.ReducedViT):
+    """A model that must not be asked."""
+
+    def forward(self, *_: object, **__: object) -> None:
+        raise AssertionError("an image was evaluated twice")
+
+
+# ---- each once
+
+
+def test_equal_rests_are_run_once() -> None:
+    """Counted from separate runs: pruning leaves no trace of alpha but where and what it drops."""
+    model, images = backbone("plain-p25", torch.float32), pictures("plain-p25", torch.float32)
+    methods: list[Method] = [
+        Asap(tau=tau, clusters=k, alpha=alpha, pool=False)
+        for tau, k, alpha in product((1.5, 2.0, 3.0, 50.0), (2, 4, 6), (0.5, 0.7))
+    ]
+    distinct, asked = set(), 0
+    for method in methods:
+        trace = asap.ReducedViT(model, method)(images, IDS, return_trace=True)[1]
+        for i in range(IMAGES):
+            place = tuple(trace.assignment[i].tolist())
+            distinct.add((i, int(trace.stop_block[i]), place))
+            asked += 1
+    answers = SharedTrunk(model, [*methods, Dense()])(images, IDS)
+    assert answers.rests.numbered == len(distinct) + IMAGES  # the dense ones apart
+    assert len(distinct) < asked
+
+
+def test_the_dense_blocks_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = backbone("plain-p25", torch.float32), pictures("plain-p25", torch.float32)
+    seen: list[int] = []
+    first = model.blocks[0].attn.qkv
+    handle = first.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    SharedTrunk(model, GRID)(images, IDS)
+    handle.remove()
+    tokens = IMAGES * (model.patch_embed.num_patches + 1)
+    assert len(seen) == 1 and seen[0] in range(tokens, tokens + 8), "filled up to groups of eight"
+
+
+# ---- resuming, failing, falling back
+
+
+def spec_of(results: Path, *rows: dict, **settings: object) -> RunSpec:
+    """A run of the embedded model over a few scenes."""
+    return read_spec(
+        {
+            "title": "Sweep",
+            "backbone": {"name": "digits_vit", "weights": "bundled"},
+            "data": {"name": "digits", "images": 6},
+            "rows": list(rows),
+            "results": str(results),
+            "device": "cpu",
+            "batch_size": 2,
+            "shard_seconds": 1e-9,
+            **settings,
+        },
+        read_method,
+    )
+
+
+CELLS = ({"method": "dense"}, {"method": "asap", "sweep": {"tau": [2.0, 3.0], "clusters": [3, 7]}})
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Grows by (cells, images) with every batch through a shared trunk."""
+    batches: list[tuple[int, int]] = []
+    original = SharedTrunk.__call__
+
+    def counting(self: SharedTrunk, images: torch.Tensor, ids: list[int]):
+        batches.append((len(self.methods), len(images)))
+        return original(self, images, ids)
+
+    monkeypatch.setattr(SharedTrunk, "__call__", counting)
+    return batches
+
+
+def predictions(results: Path) -> dict[str, bytes]:
+    return {p.parent.name: p.read_bytes() for p in results.glob("runs/*/predictions.parquet")}
+
+
+@pytest.fixture(scope="module")
+def separate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the cells predict when each is run alone."""
+    results = tmp_path_factory.mktemp("separate")
+    run(spec_of(results, *CELLS, shared_trunk=False))
+    return predictions(results)
+
+
+def test_a_killed_sweep_goes_on_where_it_stopped(
+    asked: list, separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(spec_of(tmp_path, CELLS[0]))  # one cell has its record already
+    counting = SharedTrunk.__call__
+
+    def killed(self: SharedTrunk, *given: object):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return counting(self, *given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SharedTrunk, "__call__", killed)
+        run(spec_of(tmp_path, *CELLS))
+    assert asked == [(4, 2), (4, 2)]
+    sorted(tmp_path.glob("runs/*/shard-2-4.parquet"))[0].unlink()  # killed between two cells
+    _, results = run(spec_of(tmp_path, *CELLS))
+    assert asked[2:] == [(1, 2), (4, 2)]
+    assert [r.accuracy["n"] for r in results] == [6] * 5
+    assert predictions(tmp_path) == separate
+    run(spec_of(tmp_path, *CELLS))
+    assert len(asked) == 4, "nothing is done a second time"
+
+
+def test_ranges_and_the_cells_that_lack_them() -> None:
+    class Stub(Cell):
+        def __init__(self, *shards: tuple[int, int]) -> None:
+            self.given = shards
+
+        def shards(self) -> list[tuple[int, int, pd.DataFrame]]:
+            return [(*shard, pd.DataFrame()) for shard in self.given]
+
+    cells = [Stub((0, 4)), Stub(), Stub((0, 4), (6, 10)), Stub((0, 10))]
+    expected = [(range(0, 4), [1]), (range(4, 6), [0, 1, 2]), (range(6, 10), [0, 1])]
+    assert list(intervals(cells, 10)) == expected
+
+
+def test_a_failing_cell_costs_no_other(
+    asked: list, separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = sys.modules[Asap.__module__]
+    original = module.cluster
+
+    def failing(options: Asap, *rest):
+        if options.clusters == 7:
+            raise ZeroDivisionError("seven")
+        return original(options, *rest)
+
+    monkeypatch.setattr(module, "cluster", failing)
+    _, results = run(spec_of(tmp_path, *CELLS))
+    reasons = {r.label: r.reason for r in results if r.reason}
+    said = "failed: ZeroDivisionError: seven"
+    assert reasons == {f"ASAP (pool.) tau={t} K=7": said for t in (2, 3)}
+    found = predictions(tmp_path)
+    assert len(found) == 3 and found.items() <= separate.items()
+    assert asked[0] == (5, 2), "all cells began together"
+    assert len(list(tmp_path.glob("runs/*/error.json"))) == 2
+
+
+def test_a_failing_trunk_costs_the_sharing_only(
+    separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def broken(*_: object):
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(SharedTrunk, "__call__", broken)
+    monkeypatch.setattr(logging.getLogger("asap"), "propagate", True)
+    run(spec_of(tmp_path, *CELLS))
+    assert predictions(tmp_path) == separate
+    assert "the shared trunk failed (RuntimeError: no kernel for this)" in caplog.text
+
+
+def test_batches_are_halved_when_memory_runs_out(
+    asked: list, separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counting = SharedTrunk.__call__
+
+    def small(self: SharedTrunk, images: torch.Tensor, ids: list[int]):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("too many")
+        return counting(self, images, ids)
+
+    monkeypatch.setattr(SharedTrunk, "__call__", small)
+    _, results = run(spec_of(tmp_path, *CELLS))
+    assert predictions(tmp_path) == separate
+    assert all(images == 1 for _, images in asked)
+    assert [r.accuracy["batch_halved"] for r in results] == [1] * 5
+
+
+# ---- when it is used
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "cells"),
+    [
+        (CELLS, {}, [5]),
+        (CELLS, {"shared_trunk": False}, []),
+        ((*CELLS[:1], {"method": "asap"}), {}, []),  # nothing to share with
+        (({"method": "asap"}, {"method": "tome"}, {"method": "asap_pruning"}), {}, [2]),
+    ],
+)
+def test_it_is_used_where_two_rows_can_share(
+    rows: tuple, settings: dict, cells: list, asked: list, tmp_path: Path
+) -> None:
+    run(spec_of(tmp_path, *rows, data={"name": "digits", "images": 2}, **settings))
+    assert [cell for cell, _ in asked] == cells
+
+
+def test_it_is_never_used_for_throughput(asked: list, tmp_path: Path) -> None:
+    quick = {"accuracy": False, "throughput": True, "rounds": 3, "seconds": 0.01, "short": True}
+    run(spec_of(tmp_path, *CELLS[1:], measure={**quick, "throughput_images": 2}))
+    assert asked == []
+
+
+def test_a_method_that_reduces_block_by_block_cannot_share() -> None:
+    with pytest.raises(ValueError, match="ToMe cannot share"):
+        SharedTrunk(backbone("plain-p25", torch.float32), [ToMe(2)])
+
+
+def test_the_jobs_of_a_multirun_share(
+    asked: list, separate: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A job that is refused says so itself and costs the others nothing."""
+    points = [{"tau": tau, "clusters": k} for tau, k in product((2.0, 3.0), (3, 7))]
+    rows = [{"method": "asap", "with": point} for point in points]
+    specs = [spec_of(tmp_path, CELLS[0], row, title=str(i)) for i, row in enumerate(rows)]
+    refused = spec_of(tmp_path, {"method": "asap", "with": {"max_block": 99}})
+    lenders = share_multirun([*specs, refused])
+    assert asked == [(5, 2)] * 3
+    for spec in specs:
+        session, _ = run(spec, lenders[likeness(spec)])
+        assert session.backbone is lenders[likeness(spec)].backbone
+    assert len(asked) == 3 and predictions(tmp_path) == separate
+    with pytest.raises(RequestError, match="max_block=99"):
+        run(refused, lenders[likeness(refused)])
+    other = spec_of(tmp_path, CELLS[0], precision="bf16")
+    assert likeness(other) not in lenders
+
+
+# ---- rows with a grid
+
+
+def test_a_grid_stands_for_its_product() -> None:
+    row = {"method": "asap", "label": "ASAP", "with": {"pool": True}}
+    grid = {"tau": [2.5, 3], "clusters": [4, "auto"]}
+    points = [(2.5, 4, "tau=2.5 K=4"), (2.5, "auto", "tau=2.5 K=auto"), (3, 4, "tau=3 K=4")]
+    points.append((3, "auto", "tau=3 K=auto"))
+    assert expand({**row, "sweep": grid}) == [
+        {**row, "with": {"pool": True, "tau": tau, "clusters": k}, "point": text}
+        for tau, k, text in points
+    ]
+    assert expand(row) == [row]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"sweep": {"tau": 3}}, "sweep.tau=3"),
+        ({"sweep": {"tau": []}}, "sweep.tau="),
+        ({"sweep": {"tau": [2, 2.0]}}, "every value once"),
+        ({"sweep": [2, 3]}, "give option:"),
+        ({"sweep": {"tau": [2]}, "with": {"tau": 3}}, "also under with"),
+    ],
+)
+def test_an_impossible_grid_is_refused(row: dict, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        expand({"method": "asap", **row})
+
+
+def test_the_sweeps_are_the_spec_s_grids() -> None:
+    from test_configs import spec_of as composed
+
+    rows = composed("experiment=sweep_tau_k").rows
+    taus, clusters = (2.0, 2.5, 3.0, 3.5, 4.0), (2, 3, 4, 6, 8, 10, 12)
+    assert [(r.options["tau"], r.options["clusters"]) for r in rows[1:]] == [
+        *product(taus, clusters)
+    ]
+    assert rows[0].name == "dense" and rows[10].label == "ASAP tau=2.5 K=4"
+    rows = composed("experiment=sweep_alpha").rows
+    assert [r.options["alpha"] for r in rows[1:]] == [i / 10 for i in range(1, 10)]
