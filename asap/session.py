@@ -76,6 +76,8 @@ class Session:
     def data(self) -> DataSet:
         p = self.preprocessing
         d = asdict(self.spec.data)
+        if d["cache"] == "auto":
+            d["cache"] = self.spec.results / "cache"
         data = open_data(d.pop("name"), p.transform, p.patch_grid, **d, limit=self.spec.limit)
         self._refuse_other_classes(data)
         return data
