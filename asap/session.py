@@ -108,6 +108,8 @@ class Session:
             return self.lender.data
         p = self.preprocessing
         d = asdict(self.spec.data)
+        if d["cache"] == "auto":
+            d["cache"] = self.spec.results / "cache"
         name, part = d.pop("name"), d.pop("part")
         limit = self.spec.limit if part == "all" else None
         data = open_data(name, p.transform, p.patch_grid, **d, limit=limit)

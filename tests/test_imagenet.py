@@ -482,7 +482,7 @@ def test_kaggles_boxes_are_the_annotations(opened, tmp_path):
     FAKE.kaggle_csv(tmp_path / "LOC_val_solution.csv", {number: [(3, 5, 30, 33), (1, 2, 8, 9)]})
     picture = Image.new("RGB", (50, 40))
     masks = [
-        Boxes.read(str(tmp_path / name)).mask(FAKE.path(number), picture, TO_32, (8, 8))
+        Boxes.read(str(tmp_path / name)).mask(FAKE.path(number), picture.size, TO_32, (8, 8))
         for name in ("xml", "LOC_val_solution.csv")
     ]
     assert torch.equal(*masks) and masks[0].any() and not masks[0].all()

@@ -29,7 +29,7 @@ FLOORS = {
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs", "checkpoints", "ranks"), 1),
-    **dict.fromkeys(("_compat", "console", "errors", "tokens"), 0),
+    **dict.fromkeys(("_compat", "console", "errors", "tokens", "runs.disk", "runs.keys"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol, TypeAlias, cast, runtime_checkable
@@ -132,10 +133,17 @@ def loader(
         collate_fn=_pack,
         multiprocessing_context="fork" if fork else None,
     )
-    try:
+    with plainly():
         for batch in packed:
             yield _unpack(*batch)
-    except RequestError as error:  # a worker's comes with its traceback; the last line says it
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """A worker's RequestError comes with its traceback; the last line says it."""
+    try:
+        yield
+    except RequestError as error:
         said = str(error).strip().splitlines()[-1]
         raise RequestError(said.removeprefix("asap.errors.RequestError: ")) from error
 

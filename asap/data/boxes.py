@@ -8,7 +8,9 @@ known), or if it has not the size, or not the extent, that its boxes were drawn 
 """
 
 import csv
+import struct
 import tarfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -72,13 +74,16 @@ class Boxes:
         return sha256("\n".join(repr(self._get(path)) for path in paths).encode()).hexdigest()
 
     def mask(
-        self, path: str, picture: Image.Image, transform: Transform, grid: PatchGrid
+        self, path: str, size: tuple[int, int], transform: Transform, grid: PatchGrid
     ) -> Bool[Tensor, " n_patches"] | None:
-        """Object patches of a stored picture after the transform; None where they are not known."""
+        """Object patches of an upright picture after the transform; None where they are not known.
+
+        size: its (width, height) as it is stored, in pixels.
+        """
         found = self._get(path)
-        if found is None or not _fits(found, picture):
+        if found is None or not _fits(found, size):
             return None
-        x, y = map_of(transform, picture.size).patch_centres(grid)
+        x, y = map_of(transform, size).patch_centres(grid)
         inside = torch.zeros(len(x), dtype=torch.bool)
         for left, top, right, bottom in found.boxes:
             inside |= (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
@@ -89,13 +94,21 @@ class Boxes:
         return None if number is None else self._of.get(number)
 
 
-def _fits(boxed: Boxed, picture: Image.Image) -> bool:
-    """Were the boxes drawn on this picture as it is stored."""
-    if picture.getexif().get(_ORIENTATION, 1) not in (0, 1):
+def upright(picture: Image.Image) -> bool:
+    """Does the picture's EXIF data leave it as it is stored; False if that cannot be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on EXIF data that ends too early
+            return picture.getexif().get(_ORIENTATION, 1) in (0, 1)
+    except (struct.error, LookupError, SyntaxError, TypeError, ValueError, ZeroDivisionError):
         return False
+
+
+def _fits(boxed: Boxed, size: tuple[int, int]) -> bool:
+    """Were the boxes drawn on a picture of this size."""
     if boxed.size is not None:
-        return boxed.size == picture.size
-    width, height = picture.size
+        return boxed.size == size
+    width, height = size
     return all(right <= width and bottom <= height for _, _, right, bottom in boxed.boxes)
 
 

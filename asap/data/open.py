@@ -1,8 +1,10 @@
 """The data set of a name."""
 
+from pathlib import Path
 from typing import cast
 
 from asap.data.base import DataSet, PatchGrid, Transform, take
+from asap.data.crop_cache import cached
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, ImageNetTraining
@@ -28,19 +30,26 @@ def open_data(
     labels: str | None = None,
     boxes: str | None = None,
     strict: bool = False,
+    cache: str | Path | None = None,
     limit: int | None = None,
 ) -> DataSet:
     """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
 
-    labels, boxes, strict: see `ImageNet`. Raises RequestError for a data set that is not there.
+    labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crop_cache.py.
+    Raises RequestError for a data set that is not there.
     """
     _check(name, path, split, labels, boxes)
+    if name == "digits" and cache is not None:
+        raise RequestError(f"data.cache={str(cache)!r} is not for data=digits: leave it null")
     if name == "digits":
         count = images if limit is None else min(limit, images)
         return DigitScenes(split, count, seed, transform, patch_grid)
     if split == "train":
-        return take(cast(DataSet, ImageNetTraining(path, transform)), limit)
-    found = _pictures(name, path, transform, patch_grid, labels, boxes, strict)
+        found: Pictures = ImageNetTraining(path, transform)
+    else:
+        found = _pictures(name, path, transform, patch_grid, labels, boxes, strict)
+    if cache is not None:
+        return cached(found, Path(cache), limit)
     return take(cast(DataSet, found), limit)
 
 

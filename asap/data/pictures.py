@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from asap.data.base import PatchGrid, Sample, Transform
-from asap.data.boxes import Boxes
+from asap.data.boxes import Boxes, upright
 from asap.data.geometry import map_of
 from asap.data.images import UnreadableImage, open_rgb
 from asap.data.source import Source, vanished
@@ -86,18 +86,42 @@ class Pictures:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Sample:
-        path, image, mask, error = self.source.paths[i], None, None, None
         try:
-            picture = open_rgb(self.source.read(i))
+            picture = self.open(i)
         except UnreadableImage as reason:
-            error = str(reason)
+            return self.sample(i, error=str(reason))
+        turned = self.has_masks and not upright(picture)
+        return self.sample(i, self.transform(picture), self.mask(i, picture.size, not turned))
+
+    def open(self, i: int) -> Image.Image:
+        """The picture at a position, as RGB. `UnreadableImage`; RequestError on a vanished disk."""
+        try:
+            return open_rgb(self.source.read(i))
+        except UnreadableImage:
             self._refuse_vanished(i)
-        else:
-            image, mask = self.transform(picture), self._mask(path, picture)
+            raise
+
+    def sample(
+        self,
+        i: int,
+        image: Float[Tensor, "3 h w"] | None = None,
+        mask: Bool[Tensor, " n_patches"] | None = None,
+        error: str | None = None,
+    ) -> Sample:
+        """The sample at a position from what was read of it."""
+        path = self.source.paths[i]
         others = self._other_labels[i] if self._other_labels is not None else ()
         return Sample(
             i, image_id(path), path, self.labels[i], i, image, mask, error, other_labels=others
         )
+
+    def mask(
+        self, i: int, size: tuple[int, int], is_upright: bool
+    ) -> Bool[Tensor, " n_patches"] | None:
+        """Object patches of the picture at a position, stored with (width, height) `size`."""
+        if self._boxes is None or self.patch_grid is None or not is_upright:
+            return None
+        return self._boxes.mask(self.source.paths[i], size, self.transform, self.patch_grid)
 
     def _refuse_vanished(self, i: int) -> None:
         """A disk that was taken away must not count as unreadable images."""
@@ -106,11 +130,6 @@ class Pictures:
                 f"{store} has vanished: bring it back and run the same command again, which "
                 "continues where it stopped"
             )
-
-    def _mask(self, path: str, picture: Image.Image) -> Bool[Tensor, " n_patches"] | None:
-        if self._boxes is None or self.patch_grid is None:
-            return None
-        return self._boxes.mask(path, picture, self.transform, self.patch_grid)
 
 
 def image_id(path: str) -> int:

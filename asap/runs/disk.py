@@ -10,7 +10,7 @@ from asap.errors import RequestError
 
 
 @contextmanager
-def guarded(path: Path) -> Iterator[None]:
+def guarded(path: Path, another: str = "results folder") -> Iterator[None]:
     """Turn a disk's refusal (full, read-only, not permitted) into one clear line."""
     try:
         yield
@@ -18,7 +18,7 @@ def guarded(path: Path) -> Iterator[None]:
         reason = error.strerror or type(error).__name__
         raise RequestError(
             f"{path} cannot be used ({reason}): free space, make it writable, "
-            "or choose another results folder"
+            f"or choose another {another}"
         ) from error
 
 

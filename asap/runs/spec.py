@@ -85,7 +85,8 @@ class DataSpec:
     """Which images: scenes of digits, ImageNet and its variants, or a folder of class folders.
 
     labels: devkit, labels file or ReaL's real.json. boxes: ImageNet's localisation boxes. strict:
-    refuse images that are missing or cannot be read.
+    refuse images that are missing or cannot be read. cache: a folder for decoded crops, auto: the
+    folder cache in the results folder, null: none.
     """
 
     name: str
@@ -97,6 +98,7 @@ class DataSpec:
     labels: str | None = None
     boxes: str | None = None
     strict: bool = False
+    cache: str | None = None
 
 
 @dataclass(frozen=True)

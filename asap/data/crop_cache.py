@@ -1,0 +1,224 @@
+"""The crop cache: pictures decoded, resized and cropped once, and read as bytes ever after.
+
+    <data.cache>/<key>/            complete crops, see crop_file.py
+    <data.cache>/<key>.building/   half-made; the same command continues
+    <data.cache>/<key>.damaged/    set aside; may be deleted
+    <data.cache>/<key>.lock
+
+The key covers the files and their order, resize, crop and interpolation, and the versions of the
+libraries that decode and resize. It does not cover how the bytes are normalised, so backbones whose
+weights differ in that alone share crops. A sample is the same, bit for bit, with and without.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from PIL import features
+from tqdm import tqdm
+
+from asap.data.base import DataSet, Sample, Subset, take
+from asap.data.crop_build import ANOTHER, Build
+from asap.data.crop_file import FORMAT, Crops, Damaged, index_of, manifest_of
+from asap.data.pictures import Pictures
+from asap.data.split import Split, split
+from asap.errors import RequestError
+from asap.runs.disk import guarded, sync_folder, write_bytes, write_through
+from asap.runs.keys import key_of
+
+log = logging.getLogger("asap")
+
+
+def cached(data: Pictures, folder: Path, limit: int | None) -> DataSet:
+    """At most `limit` images of a data set, from its crop cache, which is made if need be.
+
+    With a limit only those crops are made, unless all are there. Raises RequestError on a transform
+    that cannot be taken apart, a disk that is full or denies, pictures that have vanished.
+    """
+    parts = split(data.transform)
+    part = take(data, limit)
+    some = part.positions if isinstance(part, Subset) else None
+    crops = CropCache(folder, data, parts, None).get(make=some is None)
+    if crops is None and some is not None:
+        crops = CropCache(folder, data, parts, some).get(make=True)
+        return take(CachedCrops(data, parts, crops, some), limit)
+    return take(CachedCrops(data, parts, crops), limit)
+
+
+class CachedCrops:
+    """A data set whose crops come from its cache. `some`: the positions that have one, None: all.
+
+    All else is the data set's own, digests included: records are the same with and without cache.
+    """
+
+    def __init__(
+        self, whole: Pictures, parts: Split, crops: Crops, some: Sequence[int] | None = None
+    ):
+        self.whole, self.parts, self.crops = whole, parts, crops
+        self._row_of = None if some is None else {p: row for row, p in enumerate(some)}
+        self._told = False
+
+    name = property(lambda self: self.whole.name)
+    classes = property(lambda self: self.whole.classes)
+    n_classes = property(lambda self: self.whole.n_classes)
+    digest = property(lambda self: self.whole.digest)
+    label_digest = property(lambda self: self.whole.label_digest)
+    scored = property(lambda self: self.whole.scored)
+    has_masks = property(lambda self: self.whole.has_masks)
+    clustered = property(lambda self: self.whole.clustered)
+    description = property(lambda self: self.whole.description)
+
+    @property
+    def reading_order(self) -> range:
+        return range(len(self))
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, i: int) -> Sample:
+        row = range(len(self))[i] if self._row_of is None else self._row_of.get(i)
+        if row is None:
+            return self.whole[i]
+        entry = self.crops.entry(row)
+        if entry.error is not None:
+            return self.whole.sample(i, error=entry.error)
+        try:
+            crop = self.crops.read(row)
+        except Damaged as reason:
+            self._tell(reason)
+            return self.whole[i]
+        mask = self.whole.mask(i, (entry.width, entry.height), entry.upright)
+        return self.whole.sample(i, self.parts.image(crop), mask)
+
+    def _tell(self, reason: Damaged) -> None:
+        """Say once, and leave for the next run, that the cache has to be made anew."""
+        if not self._told:
+            self._told = True
+            log.warning(
+                "crop cache %s: %s: its picture is decoded again, and the next run makes the cache "
+                "anew", self.crops.path.parent, reason,
+            )  # fmt: skip
+            with suppress(OSError):  # others may own the cache
+                self.crops.mark()
+
+
+class CropCache:
+    """Where the crops of a data set, or of some of its positions, are or will be."""
+
+    def __init__(self, folder: Path, data: Pictures, parts: Split, positions: Sequence[int] | None):
+        self.folder, self.data, self.parts = folder, data, parts
+        self.identity = identity_of(data, parts, positions)
+        self.positions = range(len(data)) if positions is None else positions
+        self.place = folder / key_of(self.identity)
+
+    def get(self, make: bool) -> Crops | None:
+        """The crops, made if need be; None if they are not there and `make` is false."""
+        with guarded(self.place, ANOTHER):
+            with suppress(Damaged, FileNotFoundError):
+                return self._open()
+            if not make and not self.place.exists():
+                return None
+            with self._lock():
+                if (found := self._sound()) or not make:
+                    return found
+                self._make()
+                return self._open()
+
+    def _open(self) -> Crops:
+        return Crops(self.place, self.identity, self.parts.shape, len(self.positions))
+
+    def _sound(self) -> Crops | None:
+        """The crops if they are there; damaged ones are set aside."""
+        try:
+            return self._open()
+        except (Damaged, FileNotFoundError) as reason:
+            if self.place.exists():
+                said = reason if isinstance(reason, Damaged) else "the manifest is not there"
+                aside = self.place.with_name(f"{self.place.name}.damaged")
+                log.warning(
+                    "crop cache %s is damaged (%s): set aside as %s, which may be deleted",
+                    self.place, said, aside.name,
+                )  # fmt: skip
+                shutil.rmtree(aside, ignore_errors=True)
+                self.place.replace(aside)
+            return None
+
+    def _make(self) -> None:
+        """Make what is missing, then give the folder its final name."""
+        half = self.place.with_name(f"{self.place.name}.building")
+        build = Build(half, self.data, self.parts, self.positions)
+        self._check_space(build.bytes_left)
+        n, (h, w, _) = len(self.positions), self.parts.shape
+        size = _size(build.bytes)
+        log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
+        with tqdm(total=n, desc="crop cache", unit="img", disable=None, smoothing=0.1) as bar:
+            index = index_of(build.run(_cores(), bar.update))
+        write_through(half / "index.parquet", index)
+        write_bytes(half / "manifest.json", manifest_of(self.identity, self.parts.shape, n, index))
+        half.replace(self.place)
+        sync_folder(self.folder)
+        (self.place / build.journal.name).unlink()
+
+    def _check_space(self, needed: int) -> None:
+        """RequestError before hours of work that the disk cannot take."""
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise RequestError(
+                f"the crop cache needs {_size(needed)} in {self.folder}, where {_size(free)} are "
+                f"free: free space, choose another {ANOTHER}, or decode every time with "
+                "data.cache=null"
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the place against other processes; waits, saying so, while one of them makes it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.place.with_name(f"{self.place.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("crop cache %s: another process is making it: waiting", self.place)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def identity_of(data: Pictures, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:
+    """What crops depend on. `positions`: None for all of the data set."""
+    return {
+        "format": FORMAT,
+        "files": data.digest,
+        "positions": positions and sha256(str(list(positions)).encode()).hexdigest(),
+        "pixels": parts.identity,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The libraries that decode, resize and crop."""
+    return {
+        "pillow": version("pillow"),
+        "libjpeg": features.version("jpg"),
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
+        "torchvision": version("torchvision"),
+        "timm": version("timm"),
+    }
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _size(count: int) -> str:
+    """Bytes in decimal units."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -1,0 +1,113 @@
+"""Crops on the disk: one file of bytes, an index, and a manifest that says what they are of.
+
+    <folder>/manifest.json   what the crops are of, how many, of which shape; the index's checksum
+    <folder>/index.parquet   a row per crop: its checksum and what picture it is of, or its error
+    <folder>/crops.u8        the crops one after another, each h x w x 3 bytes
+
+Crops are read one by one and not mapped into memory, where pages that were read would count as the
+process's own.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import UInt8
+
+FORMAT = 1  # of the three files; part of what names a cache
+_INDEX = pa.schema(
+    [
+        ("checksum", pa.uint32()),  # CRC-32 of the crop
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("upright", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+_MARK = "damaged"  # a file of this name says that a crop was found to be damaged
+
+
+class Entry(NamedTuple):
+    """What is known of a crop besides its pixels. Where `error` is, all else is 0."""
+
+    checksum: int
+    width: int  # of the picture as it is stored, as is the height
+    height: int
+    upright: bool  # its EXIF data does not turn it
+    error: str | None
+
+
+class Damaged(Exception):
+    """The crops are not what was written. The message says how, without the place."""
+
+
+class Crops:
+    """Complete crops, for reading. Safe in forked and spawned workers."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], shape: Sequence[int], n: int):
+        """Open the crops of an identity. Raises `Damaged`, FileNotFoundError if there are none."""
+        manifest = (folder / "manifest.json").read_bytes()
+        index = _read_or_damaged(folder / "index.parquet")
+        if manifest != manifest_of(identity, shape, n, index):
+            raise Damaged("the manifest does not match")
+        self.path, self.shape = folder / "crops.u8", tuple(shape)
+        self.size = int(np.prod(self.shape))
+        if not self.path.exists() or self.path.stat().st_size != n * self.size:
+            raise Damaged(f"crops.u8 is not there or has not {n * self.size:,} bytes")
+        if (folder / _MARK).exists():
+            raise Damaged("a crop did not have its checksum")
+        table = pq.read_table(pa.BufferReader(index), schema=_INDEX, use_threads=False)
+        self._columns = [table[name].to_numpy() for name in _INDEX.names[:-1]]
+        errors = enumerate(table["error"].to_pylist())
+        self._errors = {i: error for i, error in errors if error is not None}
+
+    def entry(self, row: int) -> Entry:
+        checksum, width, height, upright = (column[row].item() for column in self._columns)
+        return Entry(checksum, width, height, upright, self._errors.get(row))
+
+    def read(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """A crop of an entry without error. Raises `Damaged` if it has not its checksum."""
+        try:  # opening takes microseconds and needs no care in worker processes
+            crop = np.fromfile(self.path, np.uint8, self.size, offset=row * self.size)
+        except OSError as error:
+            raise Damaged(f"crop {row} cannot be read ({error.strerror})") from error
+        if zlib.crc32(crop) != self._columns[0][row]:
+            raise Damaged(f"crop {row} has not its checksum")
+        return crop.reshape(self.shape)
+
+    def mark(self) -> None:
+        """Have the crops made anew the next time they are opened. OSError where that is denied."""
+        (self.path.parent / _MARK).touch()
+
+
+def _read_or_damaged(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise Damaged(f"{file.name} is not there") from None
+
+
+def manifest_of(identity: Mapping[str, Any], shape: Sequence[int], n: int, index: bytes) -> bytes:
+    """The manifest, which a reader makes as well and compares."""
+    said = {
+        "crops": n,
+        "shape": list(shape),
+        "bytes": n * int(np.prod(shape)),
+        "identity": dict(identity),
+        "index_sha256": sha256(index).hexdigest(),
+    }
+    return (json.dumps(said, indent=1) + "\n").encode()
+
+
+def index_of(entries: Sequence[Entry]) -> bytes:
+    """The index of crops in their order."""
+    columns = [list(column) for column in zip(*entries, strict=True)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=_INDEX), sink)
+    return sink.getvalue().to_pybytes()
