@@ -22,9 +22,13 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: help setup demo test lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
+.PHONY: matched-macs sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
 comma := ,
+# A sweep is of the embedded default unless BACKBONE or IMAGENET says otherwise.
+chosen_backbone = $(if $(IMAGENET),backbone=$(BACKBONE),$(if $(filter file,$(origin BACKBONE)),,backbone=$(BACKBONE)))
+chosen_data = $(if $(IMAGENET),data=imagenet "data.path='$(IMAGENET)'" batch_size=128 workers=8)
 on_imagenet = @$(PY) -m asap.run $(1) "data.path='$(IMAGENET)'" $(ARGS)
 
 help:  ## list the targets
@@ -34,7 +38,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## make the virtual environment and install everything into it
 
 demo: $(STAMP)  ## evaluate every method on the embedded model and data, and print the table
-	@$(PY) -m asap.run experiment=demo
+	@$(PY) -m asap.run experiment=demo $(ARGS)
 
 test: $(STAMP)  ## run the tests (CPU, no network, no weights)
 	@$(PY) -m pytest -n 2
@@ -66,7 +70,16 @@ imagenet-anchors: _imagenet-given $(STAMP)  ## the anchor ablation on DeiT-Base 
 imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MACs on DeiT-Base: BACKBONE=deit_small ARGS="budget=-25"
 	$(call on_imagenet,experiment=matched_macs backbone=$(BACKBONE) data=imagenet measure=full batch_size=128 workers=8)
 
-report: $(STAMP)  ## make all tables from the records in results/runs
+matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
+	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
+
+sweep-tau-k: $(STAMP)  ## tau against K on the embedded default; BACKBONE=deit_base IMAGENET=/data/imagenet
+	@$(PY) -m asap.run experiment=sweep_tau_k $(chosen_backbone) $(chosen_data) $(ARGS)
+
+sweep-alpha: $(STAMP)  ## the laziness alpha, likewise
+	@$(PY) -m asap.run experiment=sweep_alpha $(chosen_backbone) $(chosen_data) $(ARGS)
+
+report: $(STAMP)  ## make tables and the page results/report.html from the records in results/runs
 	@$(PY) -m asap.report
 
 clean:  ## remove the virtual environment and caches (records in results/ stay)

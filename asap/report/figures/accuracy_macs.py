@@ -1,6 +1,7 @@
 """Accuracy against multiply-accumulates, every method with its interval (the paper's Figure 1)."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +13,10 @@ from asap.report.figures.style import FAINT, INK, canvas, look, styled
 from asap.report.paper import paper_model
 from asap.report.result import CellResult
 
-_CROWD = 12  # with more rows, as in a sweep, only the front and the baselines are named
+_CROWD = 12  # with more rows that look alike, as in a sweep, only the front and dense are named
+_FEW = 6  # with more rows, names beside the points would not find room
+_WIDTH = 30  # letters in a line of the legend
+_LOOK = ["colour", "marker", "filled"]
 
 
 def accuracy_macs(results: Sequence[CellResult]) -> pd.DataFrame:
@@ -61,8 +65,9 @@ def _is_front(frame: pd.DataFrame, i: int) -> bool:
 
 def draw_accuracy_macs(frame: pd.DataFrame) -> Figure:
     """A point with its interval for each row, a dotted line through the front of each model."""
+    listed = len(frame) > _FEW and not frame.duplicated(_LOOK).any()
     with styled():
-        figure = canvas(7.4, 4.8, layout="constrained")
+        figure = canvas(9.8 if listed else 7.4, 4.8, layout="constrained")
         axes = figure.subplots()
         for i, row in enumerate(frame.itertuples()):
             _draw_point(axes, row, f"point-{i}")
@@ -72,11 +77,19 @@ def draw_accuracy_macs(frame: pd.DataFrame) -> Figure:
         axes.set_ylabel("top-1 (%), 95 % interval")
         axes.grid()
         figure.canvas.draw()
-        bars = [_bar(axes, row) for row in frame.itertuples()]
-        named = frame[frame["front"] | frame["dense"]] if len(frame) > _CROWD else frame
-        points = list(zip(named["gmacs"], named["top1"], strict=True))
-        place_labels(axes, points, list(named["label"]), bars)
+        if listed:
+            figure.legend(loc="outside right upper", fontsize=8, labelspacing=0.9)
+        else:
+            _name(axes, frame)
         return figure
+
+
+def _name(axes: Axes, frame: pd.DataFrame) -> None:
+    """Write names beside the points."""
+    bars = [_bar(axes, row) for row in frame.itertuples()]
+    named = frame[frame["front"] | frame["dense"]] if len(frame) > _CROWD else frame
+    points = list(zip(named["gmacs"], named["top1"], strict=True))
+    place_labels(axes, points, list(named["label"]), bars)
 
 
 def _draw_point(axes: Axes, row, gid: str) -> None:
@@ -92,6 +105,7 @@ def _draw_point(axes: Axes, row, gid: str) -> None:
         capsize=2.5,
         mfc=row.colour if row.filled else "white",
         zorder=3,
+        label=fill(row.label, _WIDTH),
     )
     drawn[0].set_gid(gid)
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
 from asap.report.figures.style import FAINT, INK, RIGHT, WRONG, canvas, save, styled, variant
 from asap.report.result import CellResult
 
+_WIDTH = 22  # letters in a line of a title
 WINDOW = 5.0  # points of MACs against dense that count as equal
 
 
@@ -77,16 +79,18 @@ def draw_side_by_side(rows: Sequence[SideBySide], path: Path) -> list[Path]:
     """
     if not rows:
         raise ValueError("rows=[]: expected at least one image to draw")
-    across, height = 1 + len(rows[0].treated), 2.25 * len(rows) + 0.75
+    titles = ["input", *(fill(t.label, _WIDTH) for t in rows[0].treated)]
+    lines = max(title.count("\n") for title in titles)
+    across, height = len(titles), 2.25 * len(rows) + 0.75 + 0.15 * lines
     with styled():
         figure = canvas(2.12 * across, height)
-        figure.subplots_adjust(0.01, 0.34 / height, 0.99, 1 - 0.5 / height, 0.05, 0.2)
+        figure.subplots_adjust(
+            0.01, 0.34 / height, 0.99, 1 - (0.5 + 0.15 * lines) / height, 0.05, 0.2
+        )
         axes = figure.subplots(len(rows), across, squeeze=False)
         for line, row in zip(axes, rows, strict=True):
             _draw_row(line, row)
-        for place, text in zip(
-            axes[0], ["input", *(t.label for t in rows[0].treated)], strict=True
-        ):
+        for place, text in zip(axes[0], titles, strict=True):
             _above(place, text, 17, INK, weight="bold")
         text = "Merged patches have their token's mean colour, dropped ones are dark. "
         figure.text(0.5, 0.09 / height, text + "Percentages: MACs against dense.", ha="center",
