@@ -117,7 +117,7 @@ class Noise:
     classes = tuple("abcdefg")
     digest = label_digest = description = "noise"
 
-    def __init__(self, model: torch.nn.Module, images: int = 9) -> None:
+    def __init__(self, model: Any, images: int = 9) -> None:
         size = model.patch_embed.img_size
         self.images = torch.randn(images, 3, *size, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
@@ -277,7 +277,8 @@ def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: Bench):
             asap.ReducedViT(bench.backbone, setting)
         except ValueError:
             return None
-        return Point(options, *bench.measure(setting, *((budget, race) if early else ())))
+        limits = (budget, race) if early else (None, None)
+        return Point(options, *bench.measure(setting, limits[0], limits[1]))
 
     found = search(knobs, budget, measure, forecast)
     if found.point is None:

@@ -8,6 +8,8 @@ import pickle
 import re
 import shutil
 import threading
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from torchvision import transforms
 from asap.data import crop_build, crop_cache
 from asap.data.base import Sample, loader
 from asap.data.crop_cache import CachedCrops, identity_of
+from asap.data.crop_file import Crops, Entry, index_of, manifest_of
 from asap.data.imagenet import ImageNet
 from asap.data.open import open_data
 from asap.data.split import split
@@ -159,6 +162,26 @@ def test_predictions_and_key_are_the_same_byte_for_byte(root, tmp_path):
         found.append((file.parent.name, file.read_bytes()))
     assert found[0] == found[1] == found[2]
     assert names(tmp_path / "auto" / "cache") == names(tmp_path / "own") == {"", ".lock"}
+
+
+def test_what_is_held_is_the_index_and_never_crops(tmp_path):
+    """Ten times the images: a few bytes more for each, of 3,072 that a crop has."""
+    held, peaks = [], []
+    for n in (300, 3000):
+        (folder := tmp_path / str(n)).mkdir()
+        index = index_of([Entry(zlib.crc32(bytes(3072)), 50, 40, True, None)] * n)
+        (folder / "index.parquet").write_bytes(index)
+        (folder / "manifest.json").write_bytes(manifest_of({}, (32, 32, 3), n, index))
+        with (folder / "crops.u8").open("wb") as file:
+            file.truncate(n * 3072)
+        tracemalloc.start()
+        crops = Crops(folder, {}, (32, 32, 3), n)
+        assert not any(crops.read(i).any() for i in range(n))
+        now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        held.append(now)
+        peaks.append(peak)
+    assert held[1] - held[0] < 2700 * 64 and peaks[1] - peaks[0] < 2700 * 512
 
 
 # ---- a part of the images

@@ -4,16 +4,16 @@ from asap.methods.asap_options import AsapOptions
 from asap.methods.base import Anatomy
 from asap.methods.knobs import Knob, doubling
 
-TAU = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5, 5.0)
+TAU = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0)
 # The quiet anchor does best in early blocks, where the largest mass is still low.
-QUIET = (1.1, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0)
+QUIET = (1.1, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0)
 CLUSTERS = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def asap_knobs(options: AsapOptions, anatomy: Anatomy) -> tuple[Knob, ...]:
     """tau, and one that says how much goes: clusters, or the budget where there is one."""
     early = options.anchor == "quiet" or options.distance == "self_aligned"
-    tau = Knob("tau", QUIET if early else TAU, between="real", beyond=(6.0, 8.0, 10.0))
+    tau = Knob("tau", QUIET if early else TAU, between="real", beyond=(12.0, 16.0, 24.0))
     found = [tau]
     if options.max_tokens is not None:
         found.append(Knob("max_tokens", _budgets(options, anatomy), between="whole"))
