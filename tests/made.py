@@ -14,6 +14,7 @@ def frame(n=2, **columns):
         "index": list(range(n)),
         "id": list(range(n)),
         "label": [0] * n,
+        "other_labels": [[]] * n,
         "cluster": list(range(n)),
         "top5": [[0, 1]] * n,
         "top5_logits": [[2.0, 1.0]] * n,

@@ -29,7 +29,11 @@ class Shelf(Store):
         speed = found if "images_per_s" in found else None
         one = found if "top1" in found else None
         return SimpleNamespace(
-            key=key, accuracy=lambda: one, throughput=lambda: speed, predictions=frame
+            key=key,
+            accuracy=lambda: one,
+            throughput=lambda: speed,
+            predictions=frame,
+            config=lambda: None,
         )
 
     def cells(self):
