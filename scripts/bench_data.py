@@ -164,7 +164,7 @@ def report(found: dict[str, np.ndarray], images: int) -> list[str]:
 
 
 def memory_lines(root: Path, counts: list[int]) -> list[str]:
-    transform = preprocessing_of(asap.load_backbone(*TINY, **SMALL)).transform
+    transform = preprocessing_of(asap.load_backbone(*TINY, model_args=SMALL)).transform
     lines = ["Peak resident memory of a process that evaluates test_vit (64 pixels, fp32), in MB:"]
     for cache in (False, True):
         peaks = []

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from PIL import features
@@ -43,13 +43,19 @@ def cached(data: Pictures, folder: Path, limit: int | None) -> DataSet:
     that cannot be taken apart, a disk that is full or denies, pictures that have vanished.
     """
     parts = split(data.transform)
-    part = take(data, limit)
+    part = take(cast(DataSet, data), limit)
     some = part.positions if isinstance(part, Subset) else None
-    crops = CropCache(folder, data, parts, None).get(make=some is None)
-    if crops is None and some is not None:
-        crops = CropCache(folder, data, parts, some).get(make=True)
-        return take(CachedCrops(data, parts, crops, some), limit)
-    return take(CachedCrops(data, parts, crops), limit)
+    whole = CropCache(folder, data, parts, None)
+    if some is None:
+        return _as_data_set(CachedCrops(data, parts, whole.made()))
+    if (crops := whole.found()) is not None:
+        return take(_as_data_set(CachedCrops(data, parts, crops)), limit)
+    crops = CropCache(folder, data, parts, some).made()
+    return take(_as_data_set(CachedCrops(data, parts, crops, some)), limit)
+
+
+def _as_data_set(crops: "CachedCrops") -> DataSet:
+    return cast(DataSet, crops)
 
 
 class CachedCrops:
@@ -118,18 +124,25 @@ class CropCache:
         self.positions = range(len(data)) if positions is None else positions
         self.place = folder / key_of(self.identity)
 
-    def get(self, make: bool) -> Crops | None:
-        """The crops, made if need be; None if they are not there and `make` is false."""
+    def found(self) -> Crops | None:
+        """The crops if they are there; damaged ones are set aside."""
         with guarded(self.place, ANOTHER):
-            with suppress(Damaged, FileNotFoundError):
-                return self._open()
-            if not make and not self.place.exists():
+            if not self.place.exists():
                 return None
+            with suppress(Damaged, FileNotFoundError):
+                return self._open()  # without the lock: the folder may be read-only
             with self._lock():
-                if (found := self._sound()) or not make:
-                    return found
-                self._make()
-                return self._open()
+                return self._sound()
+
+    def made(self) -> Crops:
+        """The crops, made if they are not there."""
+        if (found := self.found()) is not None:
+            return found
+        with guarded(self.place, ANOTHER), self._lock():
+            if (found := self._sound()) is not None:
+                return found
+            self._make()
+            return self._open()
 
     def _open(self) -> Crops:
         return Crops(self.place, self.identity, self.parts.shape, len(self.positions))

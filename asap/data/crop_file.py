@@ -77,7 +77,7 @@ class Crops:
             crop = np.fromfile(self.path, np.uint8, self.size, offset=row * self.size)
         except OSError as error:
             raise Damaged(f"crop {row} cannot be read ({error.strerror})") from error
-        if zlib.crc32(crop) != self._columns[0][row]:
+        if zlib.crc32(crop.data) != self._columns[0][row]:
             raise Damaged(f"crop {row} has not its checksum")
         return crop.reshape(self.shape)
 

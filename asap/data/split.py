@@ -55,7 +55,8 @@ class Split:
 
     def image(self, crop: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
         """The second part."""
-        return self.floats(crop)
+        image: Any = self.floats(crop)
+        return image
 
 
 def split(transform: Transform) -> Split:
