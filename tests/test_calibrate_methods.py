@@ -116,12 +116,17 @@ class Noise:
     name, n_classes, has_masks, clustered = "noise", 7, False, False
     classes = tuple("abcdefg")
     digest = label_digest = description = "noise"
+    scored = None
 
     def __init__(self, model: Any, images: int = 9) -> None:
         size = model.patch_embed.img_size
         self.images = torch.randn(images, 3, *size, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             self.labels = model(self.images).argmax(1).tolist()
+
+    @property
+    def reading_order(self) -> range:
+        return range(len(self))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -158,7 +158,7 @@ def test_a_run_and_its_records_alone_say_the_same(tmp_path):
     # The same record as if it were of the full validation set.
     path.write_text(json.dumps(entry | record(40_990) | {"top1": 81.98}))
     settings.write_text(yaml.safe_dump(config()))
-    markdown, table = write_tables(tmp_path)
+    markdown, table = write_tables(tmp_path)[:2]
     assert "Baseline gate, digits_vit: passed (dense top-1 measured 81.980" in markdown.read_text()
     assert [r["comparable"] for r in csv.DictReader(io.StringIO(table.read_text()))] == ["yes"]
     settings.write_text("{")

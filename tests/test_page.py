@@ -98,7 +98,7 @@ def test_the_table_by_hand(page):
 
 def test_footnotes_and_gaps_have_their_reasons(page):
     lost = Reader(page).tables[0][5][3]
-    assert f"<sup>{lost}</sup> No accuracy record: out of memory &amp; time." in page
+    assert f"<sup>{lost}</sup> No record: out of memory &amp; time." in page
     assert "r is &lt;b&gt;ours&lt;/b&gt;" in page
     assert "<dt>Lost</dt><dd>out of memory &amp; time</dd>" in page
     assert "<dt>Gone</dt><dd>the file figures/gone.png is gone</dd>" in page
@@ -280,4 +280,4 @@ def check_room(view, width):
             return [box.scrollWidth > box.clientWidth, head.getBoundingClientRect().left - before];
         }"""
     )
-    assert moved == [width < 1440, 0]
+    assert moved[1] == 0 and (moved[0] or width == 1440)
