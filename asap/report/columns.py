@@ -96,9 +96,7 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
 def csv_keys(shown: Sequence[Column]) -> tuple[str, ...]:
     """Every key of the columns and the extra ones: the same header whatever a table leaves out."""
     shown = [column for column in shown if column.group not in (*PUBLISHED, NAMED)]
-    return tuple(
-        dict.fromkeys([*(key for c in shown for key in c.keys), *EXTRA_KEYS])
-    )
+    return tuple(dict.fromkeys([*(key for c in shown for key in c.keys), *EXTRA_KEYS]))
 
 
 def _identity() -> list[Column]:

@@ -176,6 +176,7 @@ class RunSpec:
     remarks: tuple[str, ...] = ()
     paper_table: str = "image_classification"
     table: str | None = None
+    image: str | None = None  # the picture that asap.show is asked about
 
 
 def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]) -> RunSpec:

@@ -35,12 +35,19 @@ def draw_panels(
 
 
 def panel_of(session: Session, method: Asap, sample: Sample) -> Panel:
-    """What the method does to one readable image."""
+    """What the method does to one readable image of the run's data."""
     classes = session.data.classes
+    return explained(session, method, sample, classes[sample.label], classes)
+
+
+def explained(
+    session: Session, method: Asap, sample: Sample, label: str, classes: Sequence[str]
+) -> Panel:
+    """What the method does to one image; `label`: "" where it has none."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.id)
     return Panel(
         image=pixels_of(session, sample),
-        label=classes[sample.label],
+        label=label,
         prediction=classes[seen.prediction],
         grid=session.preprocessing.patch_grid,
         sink=int(seen.trace.sink[0]),

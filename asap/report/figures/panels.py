@@ -67,10 +67,9 @@ def scene_panels(panels: Sequence[Panel], path: Path, anchor: str = "the sink") 
 def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> None:
     for axes in row:
         axes.set_axis_off()
-    right = panel.label == panel.prediction
+    colour, verdict = verdict_of(panel.label, panel.prediction)
     row[0].imshow(panel.image)
-    verdict = f"{panel.label}, predicted {panel.prediction}"
-    _above(row[0], verdict, 4, color=RIGHT if right else WRONG)
+    _above(row[0], verdict, 4, color=colour)
     if panel.stop_block == 0:  # halfway between the second and the last column
         row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=FAINT, size=13)
         return
@@ -83,6 +82,13 @@ def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> Non
     _above(row[1], f"reduced in block {panel.stop_block}", 4, color=FAINT)
     kept = f"{int(panel.kept.sum())} of {panel.kept.size} patches, {panel.tokens} tokens"
     _above(row[4], kept, 4, color=FAINT)
+
+
+def verdict_of(label: str, prediction: str) -> tuple[str, str]:
+    """Colour and words of a prediction; a picture without a label cannot be right or wrong."""
+    if not label:
+        return INK, f"predicted {prediction}"
+    return RIGHT if label == prediction else WRONG, f"{label}, predicted {prediction}"
 
 
 def _above(axes: Axes, text: str, points: int, **style: Any) -> None:

@@ -105,9 +105,9 @@ def _draw_row(line, row: SideBySide) -> None:
     _above(line[0], row.label, 3, INK)
     for axes, one in zip(line[1:], row.treated, strict=True):
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
-        right = one.prediction == row.label
+        colour = RIGHT if one.prediction == row.label else WRONG
         text = f"{one.prediction} ({one.macs_pct:+.0f} %)"
-        _above(axes, text, 3, RIGHT if right else WRONG)
+        _above(axes, text, 3, colour if row.label else INK)
 
 
 def _above(axes, text: str, points: int, colour: str, **style) -> None:
