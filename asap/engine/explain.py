@@ -1,6 +1,6 @@
 """What ASAP saw in one image: the class row of the walk, distances, clusters, what was kept."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,28 +26,28 @@ class Explanation:
     kept: Bool[Tensor, "patches"]
 
 
-class _Watched:
-    """Asap that keeps the maps it is shown; everything else is passed on."""
+@dataclass(frozen=True)
+class _Watched(Asap):
+    """Asap that keeps the maps it is shown."""
 
-    def __init__(self, method: Asap) -> None:
-        self.method = method
-        self.maps: list[Tensor] = []
+    maps: list[Tensor] = field(default_factory=list)
 
-    def __getattr__(self, name: str):
-        return getattr(self.method, name)
+    @classmethod
+    def of(cls, method: Asap) -> "_Watched":
+        return cls(**{f.name: getattr(method, f.name) for f in fields(method)})
 
     def decide(self, site: Site) -> Decision | None:
         assert site.attention is not None
         self.maps.append(site.attention)
-        return self.method.decide(site)
+        return super().decide(site)
 
 
 def explain(
     backbone: nn.Module, method: Asap, image: Float[Tensor, "3 h w"], image_id: int = 0
 ) -> Explanation:
     """Run one image and say what the method did to it."""
-    watched = _Watched(method)
-    model = ReducedViT(backbone, watched)  # type: ignore[arg-type]
+    watched = _Watched.of(method)
+    model = ReducedViT(backbone, watched)
     logits, trace = model(image[None], [image_id], return_trace=True)
     patches = model.trunk.anatomy.patches
     kept = _kept(trace)
@@ -67,8 +67,8 @@ def walk_at_stop(
     backbone: nn.Module, method: Asap, image: Float[Tensor, "3 h w"], image_id: int = 0
 ) -> tuple[Float[Tensor, "1 n n"], Int[Tensor, "1"]] | None:
     """P of one image in the block where it stops, and its anchor; None if it never stops."""
-    watched = _Watched(method)
-    model = ReducedViT(backbone, watched)  # type: ignore[arg-type]
+    watched = _Watched.of(method)
+    model = ReducedViT(backbone, watched)
     _, trace = model(image[None], [image_id], return_trace=True)
     if trace.stop_block[0] == 0:
         return None
@@ -80,8 +80,8 @@ def walk_per_block(
     backbone: nn.Module, method: Asap, image: Float[Tensor, "3 h w"], image_id: int = 0
 ) -> Float[Tensor, "blocks n n"]:
     """P of one image after every block, prefix tokens first: no stop and no reduction."""
-    watched = _Watched(replace(method, overhead=True))
-    ReducedViT(backbone, watched)(image[None], [image_id])  # type: ignore[arg-type]
+    watched = _Watched.of(replace(method, overhead=True))
+    ReducedViT(backbone, watched)(image[None], [image_id])
     first = watched.maps[0]
     walk = make_walk(method.order, method.alpha, True, 1, first.shape[-1], first)
     alone, found = torch.tensor([0], device=first.device), []
