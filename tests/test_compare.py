@@ -17,7 +17,8 @@ def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "index": range(n), "id": [10, 11, 12, 13], "path": [f"{i}.png" for i in range(n)],
-            "label": range(n), "other_labels": [[]] * n, "cluster": range(n), "top5": tops, "top5_logits": logits,
+            "label": range(n), "other_labels": [[]] * n, "cluster": range(n),
+            "top5": tops, "top5_logits": logits,
             "error": [None] * n,
         }
     )  # fmt: skip
