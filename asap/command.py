@@ -23,7 +23,7 @@ from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 from asap.methods.find import find, names
 from asap.multirun import BOARD, Board, Job
-from asap.runs.configs import config_dir, read_method
+from asap.runs.configs import config_dir, read_method, refuse_unused_points
 from asap.runs.spec import RunSpec, read_spec
 
 log = logging.getLogger("asap")
@@ -178,6 +178,7 @@ def _do(act: Callable[[], object], job: Job) -> None:
 
 
 def _read(config: DictConfig) -> RunSpec:
+    refuse_unused_points(config, HydraConfig.get().overrides.task)
     spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
     _check_launcher(spec, HydraConfig.get())
     return spec

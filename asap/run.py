@@ -12,6 +12,7 @@ Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from asap import ranks
@@ -39,10 +40,10 @@ def main() -> None:
     def prepare(specs: list[RunSpec]) -> None:
         lenders.update(share_multirun(specs))
 
-    command(lambda spec, job: work(spec, job, lenders.get(likeness(spec))), show_jobs, prepare)
+    command(lambda spec, job: work(spec, job, lenders), show_jobs, prepare)
 
 
-def work(spec: RunSpec, job: Job, lender: Session | None = None) -> None:
+def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> None:
     """Run a spec and print its table; in a multirun a line for each row, unless the jobs share a
     table: then each prints its block of it.
 
@@ -51,7 +52,7 @@ def work(spec: RunSpec, job: Job, lender: Session | None = None) -> None:
     """
     job.spec = spec
     try:
-        session = _measure(spec, job, lender)
+        session = _measure(spec, job, lenders)
     except RequestError as error:
         if spec.table:
             job.results = [unmeasured(spec, row, str(error)) for row in spec.rows]
@@ -67,12 +68,12 @@ def work(spec: RunSpec, job: Job, lender: Session | None = None) -> None:
             log.info("%s", line_of(result))
 
 
-def _measure(spec: RunSpec, job: Job, lender: Session | None) -> Session:
-    """Bring the rows to their budgets and measure them; into `job`. `lender`: a session with the
-    same backbone and data.
+def _measure(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> Session:
+    """Bring the rows to their budgets and measure them; into `job`. `lenders`: by `likeness`, which
+    calibration may change: its images are left out then.
     """
     ready, missing = ranks.agreed(lambda: at_budget(without_apart(spec)))
-    session, results = run(ready, lender)
+    session, results = run(ready, lenders.get(likeness(ready)))
     job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
     job.spec = ready
     shown = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])

@@ -1,10 +1,11 @@
 """Where the YAML files are: beside the package in a checkout, inside it when installed."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -32,6 +33,22 @@ def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
             return _read(path)
     known = ", ".join(choices("method", folders))
     raise RequestError(f"rows: method {name!r} has no config: use one of {known}")
+
+
+def refuse_unused_points(config: DictConfig, overrides: Sequence[str]) -> None:
+    """RequestError for options by hand, `points.<name>=...`, that no row of the config refers to.
+
+    With ++ they are taken: runs that share a table need not all have the row.
+    """
+    plain = OmegaConf.to_container(config, resolve=False)
+    rows = str(plain.get("rows") if isinstance(plain, dict) else None)
+    for given in overrides:
+        found = re.match(r"points\.(\w+)", given)
+        if found and f"${{points.{found[1]}}}" not in rows:
+            raise RequestError(
+                f"{given} is for no row of this run: leave it out, or choose an "
+                "experiment whose rows have it; a method's options are method.<option>=..."
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:
