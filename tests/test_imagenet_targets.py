@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Desk:
     """One folder of results for all targets, so that a row that two of them have is run once."""
 
     folder: Path
-    done: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    done: dict[str, "Done"] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -87,9 +87,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
+Done = tuple[int, str, str]  # exit code, output and errors
+
+
 @pytest.fixture
-def make(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[[str], str]]:
-    """`make(target)`: the output of the command that make prints for it, run in this process."""
+def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., Done]]:
+    """`here(*arguments)`: what asap.run does with them, `SMALL` and `last`, in this process."""
     log = logging.getLogger("asap")
     before = (list(log.handlers), log.propagate, log.level)
     plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
@@ -98,27 +101,37 @@ def make(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callab
         monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setenv("LVVIT_S", "random")
 
-    def call(target: str) -> str:
-        if target not in desk.done:
-            GlobalHydra.instance().clear()
-            log.handlers.clear()
-            BOARD.folder = None
-            given = [*SMALL, f"results={desk.folder / 'results'}"]
-            given += GIVEN.get(target, [GRID])
-            given += [] if target in TIMED else ["measure.throughput=false"]
-            monkeypatch.setattr(sys, "argv", ["asap.run", *command_of(target, desk.data), *given])
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as stop:
-                asap.run.main()
-            desk.done[target] = (int(stop.value.code or 0), *capsys.readouterr())
-        code, out, err = desk.done[target]
-        assert code == 0, err
-        return " ".join(out.split())
+    def call(*arguments: str, last: Sequence[str] = ()) -> Done:
+        GlobalHydra.instance().clear()
+        log.handlers.clear()
+        BOARD.folder = None
+        given = [*arguments, *SMALL, f"results={desk.folder / 'results'}", *last]
+        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            asap.run.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
 
     yield call
     BOARD.folder = None
     log.handlers[:], log.propagate, log.level = before
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def make(desk: Desk, here: Callable[..., Done]) -> Callable[[str], str]:
+    """`make(target)`: the output of the command that make prints for it."""
+
+    def call(target: str) -> str:
+        if target not in desk.done:
+            given = GIVEN.get(target, [GRID])
+            given = given if target in TIMED else [*given, "measure.throughput=false"]
+            desk.done[target] = here(*command_of(target, desk.data), *given)
+        code, out, err = desk.done[target]
+        assert code == 0, err
+        return " ".join(out.split())
+
+    return call
 
 
 def command_of(target: str, data: Path | str, *given: str) -> list[str]:
@@ -169,14 +182,22 @@ def test_a_target_prints_a_table_that_says_what_it_is_worth(make, target: str) -
     assert ("No throughput record" in printed) == (target not in TIMED)
 
 
-def test_points_by_hand_need_a_row_that_has_them(make, desk: Desk, monkeypatch, capsys) -> None:
-    command = [*command_of("overhead", desk.data), *SMALL, HAND]
-    monkeypatch.setattr(sys, "argv", ["asap.run", *command, f"results={desk.folder / 'none'}"])
-    with pytest.raises(SystemExit) as stop:
-        asap.run.main()
-    said = capsys.readouterr().err
-    assert (stop.value.code, len(said.splitlines())) == (2, 1)
+def test_points_by_hand_need_a_row_that_has_them(here, desk: Desk) -> None:
+    code, _, said = here(*command_of("overhead", desk.data), HAND)
+    assert (code, len(said.splitlines())) == (2, 1)
     assert "points.asap={tau: 1.0, clusters: 2} is for no row of this run" in said
+
+
+def test_a_calibrated_job_evaluates_the_rest_beside_one_that_evaluates_all(here, desk) -> None:
+    """Jobs of a multirun share their images, but not what calibration has looked at."""
+    free = "[{method: dense}, {method: tome, label: All, with: {r: 7}}]"
+    bound = "[{method: tome, label: Rest, macs_pct: -35, grid: {r: [7]}}]"
+    given = ["-m", "experiment=imagenet_deit_tiny", f"rows={free},{bound}"]
+    path = f"data.path='{desk.data}'"
+    code, out, err = here(*given, path, last=["limit=null", "measure=accuracy", "table=null"])
+    assert code == 0, err
+    seen = dict(re.findall(r"^\s*(All|Rest)[^:\n]*: top-1 .* n = (\d+)", out, re.MULTILINE))
+    assert seen == {"All": "12", "Rest": "6"}
 
 
 MODELS = dict(zip(MAIN, dict.fromkeys(r["model"] for r in paper_table("image_classification")), strict=True))  # fmt: skip  # noqa: E501
