@@ -158,7 +158,13 @@ def _begun() -> Job:
     config = HydraConfig.get()
     if config.mode != RunMode.MULTIRUN:
         return Job()
-    return Job(int(config.job.num), list(config.overrides.task), several=True)
+    return Job(int(config.job.num), _given(config), several=True)
+
+
+def _given(config: Any) -> list[str]:
+    """The overrides of this job as they were typed: what looks like a reference is none here."""
+    given = OmegaConf.to_container(config.overrides.task, resolve=False)
+    return [str(one) for one in given or ()]
 
 
 def _do(act: Callable[[], object], job: Job) -> None:
@@ -178,7 +184,7 @@ def _do(act: Callable[[], object], job: Job) -> None:
 
 
 def _read(config: DictConfig) -> RunSpec:
-    refuse_unused_points(config, HydraConfig.get().overrides.task)
+    refuse_unused_points(config, _given(HydraConfig.get()))
     spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
     _check_launcher(spec, HydraConfig.get())
     return spec
@@ -203,7 +209,7 @@ def _not_begun(error: Exception) -> str:
     """Why no job began."""
     if isinstance(error, RequestError):
         return str(error)
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error, (HydraException, OmegaConfBaseException, ValueError)):
         return _not_composed(one_line(error))
     return f"no job could be started: {type(error).__name__}: {one_line(error)}"
 

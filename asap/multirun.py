@@ -57,6 +57,7 @@ class Board:
     def clear(self) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = None
 
 
 BOARD = Board()  # of this process; the hook below gives it its folder

@@ -37,7 +37,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_demo_writes_its_table_and_figures(demo: tuple[Path, str]) -> None:
     results, printed = demo
     rows = table(results, "demo")
-    assert len(rows) == 7
+    assert len(rows) == 13
+    assert rows["ToMe"]["paper_row"] == "ToMe" and not rows["EViT"]["paper_row"]
     assert all(row["n"] == "24" for row in rows.values())
     names = ["demo-scenes.png", "demo-scenes.svg", "demo-accuracy-macs.png", "demo-walk.svg"]
     for name in names:
