@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 import asap.output
+import asap.report.page
 from asap import command, multirun
 from asap.errors import RequestError
 from asap.multirun import Board, Job
@@ -29,7 +30,8 @@ def start(monkeypatch, tmp_path) -> Iterator[Start]:
     """`start(...)` gives the exit code of `python -m asap.run -m ...`, run in this process."""
     log = logging.getLogger("asap")
     before = log.handlers[:], log.propagate, log.level
-    monkeypatch.setattr(asap.output, "accuracy_vs_macs", lambda results, path: [])
+    for module in (asap.output, asap.report.page):  # no figures
+        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setattr(multirun.BOARD, "folder", None)
 
     def call(*arguments: str) -> int:
@@ -57,10 +59,10 @@ def left(results: Path) -> list[Path]:
 def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeypatch, capsys):
     real = asap.run.run
 
-    def faulty(spec):
+    def faulty(spec, lender=None):
         if spec.rows[-1].options.get("r") == 3:
             raise ValueError("a defect of ours")
-        return real(spec)
+        return real(spec, lender)
 
     monkeypatch.setattr(asap.run, "run", faulty)
     assert start("method=tome", "method.r=2,3,-1,4", "data.images=4") == 1
