@@ -84,6 +84,7 @@ def test_the_imagenet_experiment_on_a_folder_in_its_layout(tmp_path: Path) -> No
             Image.fromarray(pixels).resize((280, 240)).save(name)
     done = run(
         "experiment=imagenet_deit_base", "backbone=deit_tiny", "backbone.weights=random",
+        "rows=[{method: dense}, {method: tome, with: {r: 11}}]",
         f"data.path={tmp_path}/imagenet", "batch_size=3", *QUICK, f"results={tmp_path}/results",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

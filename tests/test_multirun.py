@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 import asap.output
+import asap.report.page
 from asap import command, multirun
 from asap.errors import RequestError
 from asap.multirun import Board, Job
@@ -29,7 +30,8 @@ def start(monkeypatch, tmp_path) -> Iterator[Start]:
     """`start(...)` gives the exit code of `python -m asap.run -m ...`, run in this process."""
     log = logging.getLogger("asap")
     before = log.handlers[:], log.propagate, log.level
-    monkeypatch.setattr(asap.output, "charts", lambda results, default: ([], {}))
+    for module in (asap.output, asap.report.page):  # no figures
+        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setattr(multirun.BOARD, "folder", None)
 
     def call(*arguments: str) -> int:
