@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from asap import ranks
 from asap.console import one_line, set_up_logging
@@ -209,7 +210,7 @@ def _not_begun(error: Exception) -> str:
     """Why no job began."""
     if isinstance(error, RequestError):
         return str(error)
-    if isinstance(error, (HydraException, OmegaConfBaseException, ValueError)):
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ValueError)):
         return _not_composed(one_line(error))
     return f"no job could be started: {type(error).__name__}: {one_line(error)}"
 

@@ -223,7 +223,7 @@ def test_results_do_not_depend_on_the_batch(
     check(name, key, dtype, 9 if name == "ats" else IMAGES)  # every image has a length of its own
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [m for m in METHODS if m != "tome_13"])  # of 9 patches
 def test_nor_where_images_are_taken_one_by_one(name: str) -> None:
     check(name, "tiny", torch.float32, 8)
 

@@ -104,9 +104,14 @@ class Pictures:
 
     name, classes, n_classes, clustered, has_masks = "pictures", ("a",), 1, False, False
     digest = label_digest = description = "pictures"
+    scored = None
 
     def __init__(self, key: str, dtype: torch.dtype) -> None:
         self.images = pictures(key, dtype)
+
+    @property
+    def reading_order(self) -> range:
+        return range(len(self))
 
     def __len__(self) -> int:
         return len(self.images)
