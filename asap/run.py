@@ -100,10 +100,14 @@ def show_jobs(jobs: list[Job]) -> None:
             block = (spec.title, spec.backbone.name, str(spec.data), str(spec.limit))
             shared = (spec.table,) if spec.table else block
             groups.setdefault((*shared, spec.precision), []).append(job)
+    titles: Counter[str] = Counter()
     for together in groups.values():
         spec, results = _one_table(together)
         if any(result.records for result in results):
             title = spec.table or f"{spec.title} (multirun)"
+            titles[title] += 1
+            if titles[title] > 1:  # other images of the same data: a table of its own
+                title += f" {titles[title]}"
             show(write_outputs(Session(spec), results, title))
 
 

@@ -198,6 +198,8 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "asap.run", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT,
+        # A test run in the background of a shell has SIGINT ignored, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while not list(tmp_path.glob("runs/*/shard-*")) and time.monotonic() < deadline:
