@@ -12,6 +12,7 @@ Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -20,6 +20,7 @@ NAN = float("nan")
 Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last, rows
 ROUNDS = 3  # what a process of a run that was ended writes late can cost a round
 VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
+MOST_ROWS = 512  # in memory before they are saved, whatever the time: they are large as they come
 NOT_FINITE = "the logits are not finite"
 NOTHING: dict[str, Any] = {
     "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
@@ -142,7 +143,8 @@ def _evaluate_range(
     for samples in loader(data, todo, how.batch_size, how.workers):
         rows += _predict(model, samples, how)
         advance(len(samples))
-        if time.monotonic() - since > how.shard_seconds or rows[-1]["index"] == todo.stop - 1:
+        full = len(rows) >= MOST_ROWS or time.monotonic() - since > how.shard_seconds
+        if full or rows[-1]["index"] == todo.stop - 1:
             stop = written + len(rows)
             cell.write_shard(written, stop, pd.DataFrame(rows))
             rows, written, since = [], stop, time.monotonic()

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from asap.data.base import DataSet, Sample, loader
-from asap.measure.accuracy import NOTHING, Evaluation, about, halving, missing, rows_of
+from asap.measure.accuracy import MOST_ROWS, NOTHING, Evaluation, about, halving, missing, rows_of
 from asap.runs.store import Cell
 from asap.tokens import Trace
 
@@ -85,7 +85,8 @@ def _evaluate_range(
             return
         advance(len(samples) * len(rows))
         done += len(samples)
-        if time.monotonic() - since > how.shard_seconds or done == todo.stop:
+        full = done - written >= MOST_ROWS or time.monotonic() - since > how.shard_seconds
+        if full or done == todo.stop:
             for i, found in rows.items():
                 cells[i].write_shard(written, done, pd.DataFrame(found))
             rows = {i: [] for i in rows}
