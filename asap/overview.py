@@ -128,6 +128,7 @@ def label_of(record: AccuracyRecord) -> str:
     """The row's label, and the options that differ from the method's defaults."""
     name, options = record["method"]["name"], record["method"]["options"]
     defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
+    defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
     changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
     return ", ".join([record["label"], *(f"{k}={v}" for k, v in changed.items())])
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,6 +11,8 @@ from matplotlib.patches import Rectangle
 from asap.report.figures.style import canvas, look, styled
 from asap.report.result import CellResult
 from asap.report.statistics import evaluated
+
+_WIDTH = 24  # letters in a line of a method's name
 
 
 def token_counts(results: Sequence[CellResult]) -> pd.DataFrame:
@@ -63,10 +66,10 @@ def _bars(frame: pd.DataFrame, name: str, title: str) -> Figure:
             for i, x, y in zip(rows.index, rows[name], rows["images"], strict=True):
                 bar = Rectangle((x - 0.45, 0), 0.9, y, fc=rows["colour"].iloc[0], gid=f"bar-{i}")
                 axes.add_patch(bar)
-            axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+            axes.set_ylabel(fill(label, _WIDTH), rotation=0, ha="right", va="center", fontsize=8)
             axes.set_yticks([int(rows["images"].max())])
             axes.tick_params(axis="y", labelsize=7)
             axes.set_ylim(0, 1.08 * rows["images"].max())
         grid[-1].set_xlim(min(frame[name].min(), 1) - 1, frame[name].max() + 1)
-        grid[-1].set_xlabel(f"{title} (bars: images; the tick is the highest)")
+        grid[-1].set_xlabel(f"{title}\n(bars: images; the tick is the highest)")
         return figure
