@@ -106,14 +106,18 @@ class Session:
     def data(self) -> DataSet:
         if self.lender is not None:
             return self.lender.data
+        return self.data_of(self.spec)
+
+    def data_of(self, spec: RunSpec) -> DataSet:
+        """The images of a spec, as this session's backbone takes them."""
         p = self.preprocessing
-        d = asdict(self.spec.data)
+        d = asdict(spec.data)
         if d["cache"] == "auto":
-            d["cache"] = self.spec.results / "cache"
+            d["cache"] = spec.results / "cache"
         name, part = d.pop("name"), d.pop("part")
-        limit = self.spec.limit if part == "all" else None
+        limit = spec.limit if part == "all" else None
         data = open_data(name, p.transform, p.patch_grid, **d, limit=limit)
-        data = data if part == "all" else part_of(data, part, self.spec.limit)
+        data = data if part == "all" else part_of(data, part, spec.limit)
         self._refuse_other_classes(data)
         return data
 

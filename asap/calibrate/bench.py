@@ -42,6 +42,7 @@ class Bench:
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
+    `costs`: more images, on which MACs are met.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Bench:
         device: torch.device,
         dtype: torch.dtype,
         blind: bool = False,
+        costs: "Bench | None" = None,
     ) -> None:
-        self.backbone, self.batch_size = backbone, batch_size
+        self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
         self.device, self.dtype = device, dtype
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = [s for batch in loader(data, order, batch_size, workers) for s in batch]
@@ -67,36 +69,54 @@ class Bench:
         self.images = torch.stack([s.image for s in read if s.image is not None])
         self.labels = None if blind else torch.tensor([s.label for s in read])
         self.ids = [s.id for s in read]
-        costs, correct = self._run(ReducedViT(backbone, Dense()), 0, len(read))
-        self.dense_macs = float(costs.mean())
+        macs, correct = self._run(ReducedViT(backbone, Dense()), 0, 1 if blind else len(read))
+        self.dense_macs = float(macs.mean())
         self.dense_top1 = self._top1(correct)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def measure(
-        self, method: Method, budget: Budget | None = None, race: "Race | None" = None
+        self,
+        method: Method,
+        budget: Budget | None = None,
+        race: "Race | None" = None,
+        macs_pct: float | None = None,
     ) -> tuple[float, float | None, int]:
         """Mean MACs against dense in %, accuracy in %, and over how many images.
 
         Left early, without an accuracy, once the cost is clearly outside the window of `budget`, or
-        the accuracy is clearly behind the best of `race`.
+        the accuracy is clearly behind the best of `race`. `macs_pct`: the cost, where it is known.
         """
+        if macs_pct is None and self.costs is not None and not method.same_cost:
+            macs_pct, _, seen = self.costs.measure(method, budget)
+            if seen < len(self.costs):
+                return macs_pct, None, seen
+        if macs_pct is not None and budget is not None and not budget.holds(macs_pct):
+            return macs_pct, None, len(self.costs or self)
+        return self._measure(method, budget, race, macs_pct)
+
+    def _measure(
+        self, method: Method, budget: Budget | None, race: "Race | None", known: float | None
+    ) -> tuple[float, float | None, int]:
         model = ReducedViT(self.backbone, method)
-        saved, correct = np.empty(0), np.empty(0, dtype=bool)
+        saved, correct, cost = np.empty(0), np.empty(0, dtype=bool), float("nan")
         for start, stop in self._steps(1 if method.same_cost else FIRST):
-            costs, right = self._run(model, start, stop)
-            saved = np.concatenate([saved, 100 * (costs / self.dense_macs - 1)])
+            macs, right = self._run(model, start, stop)
+            saved = np.concatenate([saved, 100 * (macs / self.dense_macs - 1)])
             correct = np.concatenate([correct, right])
-            outside = budget is not None and self._outside(saved, method.same_cost, budget)
+            cost = float(saved.mean()) if known is None else known
+            outside = known is None and self._outside(saved, method.same_cost, budget)
             if stop < len(self) and (outside or (race is not None and race.is_lost(correct))):
-                return float(saved.mean()), None, stop
-        if race is not None and (budget is None or budget.holds(float(saved.mean()))):
+                return cost, None, stop
+        if race is not None and (budget is None or budget.holds(cost)):
             race.finished(correct)
-        return float(saved.mean()), self._top1(correct), len(self)
+        return cost, self._top1(correct), len(self)
 
     def look(self, method: Method, tick: Callable[[int], object]) -> None:
-        """Show all images to a method that takes notes."""
+        """Show all images on which costs are met to a method that takes notes."""
+        if self.costs is not None:
+            return self.costs.look(method, tick)
         model = ReducedViT(self.backbone, method)
         for start, stop in self._steps(self.batch_size):
             self._run(model, start, stop)
@@ -111,8 +131,10 @@ class Bench:
             yield start, stop
             start, stop = stop, min(stop + self.batch_size, len(self))
 
-    def _outside(self, saved: np.ndarray, same_cost: bool, budget: Budget) -> bool:
+    def _outside(self, saved: np.ndarray, same_cost: bool, budget: Budget | None) -> bool:
         """Whether the mean over all images is outside the window, going by the first ones."""
+        if budget is None:
+            return False
         error = 0.0 if same_cost else SURE * float(saved.std()) / len(saved) ** 0.5
         low, high = budget.macs_pct - budget.window, budget.macs_pct
         return not low - error - SLACK <= saved.mean() <= high + error + SLACK

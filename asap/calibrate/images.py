@@ -26,6 +26,20 @@ def calibration_spec(spec: RunSpec) -> RunSpec:
     return replace(spec, data=replace(data, images=images), limit=images)
 
 
+def cost_spec(spec: RunSpec) -> RunSpec | None:
+    """The run with the training images on which MACs alone are met; None: on those of
+    `calibration_spec`, as for `blind(spec)`, which looks at no label anyway.
+
+    Digits: of the training digits, which are eleven times as many as those for calibration.
+    """
+    images = spec.calibrate.cost_images
+    if images is None or blind(spec):
+        return None
+    data = _data(spec.data, spec.calibrate.path)
+    split = "train" if data.name == "digits" else data.split
+    return replace(spec, data=replace(data, images=images, split=split), limit=images)
+
+
 def blind(spec: RunSpec) -> bool:
     """Whether calibration sees validation images, and therefore no label.
 

@@ -9,7 +9,7 @@ from asap.calibrate.bench import Bench, Race
 from asap.calibrate.preset import Files
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.budget import Budget, Point
+from asap.measure.budget import Budget, Forecast, Point
 from asap.methods import build
 from asap.runs.spec import MethodSpec
 
@@ -18,14 +18,22 @@ class Settings:
     """Called with options, gives their point; None for options that do not fit together.
 
     A setting that was left early is measured again where it matters: when asked for in full, or
-    when its cost meets the budget after all.
+    when its cost meets the budget after all. `forecast`: costs that need not be measured.
     """
 
     bar: tqdm
     budget: Budget | None = None
 
-    def __init__(self, bench: Bench, row: MethodSpec, files: Files, race: Race | None) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        row: MethodSpec,
+        files: Files,
+        race: Race | None,
+        forecast: Forecast | None = None,
+    ) -> None:
         self.bench, self.row, self.files, self.race = bench, row, files, race
+        self.forecast = forecast
         self.known = {_name(p.options): p for p in files.read_settings()}
         self.points: dict[str, Point] = {}
         self.refused: list[str] = []
@@ -40,7 +48,8 @@ class Settings:
                 self.refused.append(str(error))
                 return None
             budget, race = (self.budget, self.race) if early else (None, None)
-            point = Point(options, *self.bench.measure(setting, budget, race))
+            known = self.forecast(options) if self.forecast is not None else None
+            point = Point(options, *self.bench.measure(setting, budget, race, known))
         self.known[_name(options)] = self.points[_name(options)] = point
         self.files.write_settings(self.points.values())
         self.bar.total = max(self.bar.total or 0, len(self.points))

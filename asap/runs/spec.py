@@ -132,7 +132,9 @@ class CalibrateSpec:
     """A MACs budget that rows are brought to first, and how it is searched.
 
     macs_pct: MACs of backbone and method against dense, in %, negative; null: no calibration.
-    images: of the calibration slice. window: points below the budget that count as meeting it.
+    images: of the calibration slice. cost_images: training images on which MACs are met, without
+        their labels, where they are not met on the slice itself; without training images unused.
+    window: points below the budget that count as meeting it.
     path: a folder of training images. grid: option -> values, in the place of a method's own.
     slice: train | validation | auto: training images; or MACs alone, which need no labels, on a
         fixed slice of the validation images, which is then left out of the evaluation; auto: the
@@ -142,6 +144,7 @@ class CalibrateSpec:
 
     macs_pct: float | None = None
     images: int = 500
+    cost_images: int | None = None
     window: float = 1.5
     path: str | None = None
     grid: Mapping[str, Any] | None = None
@@ -299,6 +302,7 @@ def _checked(spec: RunSpec) -> RunSpec:
         ("measure.panels", m.panels, 0),
         ("log.examples", spec.log.examples, 0),
         ("calibrate.images", spec.calibrate.images, 1),
+        ("calibrate.cost_images", spec.calibrate.cost_images, 1),
     ):
         _at_least(name, value, least)
     for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
