@@ -18,7 +18,7 @@ from PIL import Image
 import asap.calibrate.__main__
 import asap.run
 from asap.backbones.families import trunk_of
-from asap.calibrate.images import calibration_spec
+from asap.calibrate.images import calibration_spec, cost_spec
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
 from asap.measure.budget import Budget, Found, Point, search
@@ -285,6 +285,23 @@ def test_digits_are_calibrated_on_the_calibration_split():
     assert calibration_spec(spec_of(DataSpec("digits", split="train"))).data.split == "train"
 
 
+def test_costs_are_met_on_training_images_only(tmp_path: Path):
+    def of(data: DataSpec) -> RunSpec | None:
+        spec = spec_of(data)
+        return cost_spec(replace(spec, calibrate=replace(spec.calibrate, cost_images=77)))
+
+    assert cost_spec(spec_of(DataSpec("digits"))) is None
+    digits = of(DataSpec("digits", images=1000))
+    assert digits is not None
+    assert (digits.data.split, digits.data.images, digits.limit) == ("train", 77, 77)
+    root = tree(tmp_path, "val", "train")
+    files = of(DataSpec("imagenet", str(root)))
+    assert files is not None
+    assert (files.data.path, files.data.split, files.limit) == (str(root / "train"), "train", 77)
+    (root / "train").rmdir()
+    assert of(DataSpec("imagenet", str(root))) is None  # the slice without labels serves alone
+
+
 def tree(root: Path, *folders: str) -> Path:
     for folder in folders:
         (root / folder).mkdir(parents=True)
@@ -418,6 +435,20 @@ def test_several_knobs_with_a_grid_of_ones_own(cli, tmp_path: Path):
     ((_, preset),) = presets(tmp_path).items()
     assert preset["with"]["clusters"] == 3 and preset["with"]["tau"] in (1.6, 2.0)
     assert preset["found"]["grid"] == {"tau": [1.6, 2.0], "clusters": [3]}
+
+
+def test_costs_on_images_of_their_own_from_the_command_line(cli, tmp_path: Path):
+    grid = "calibrate.grid={tau: [1.6, 2.0], clusters: [3]}"
+    own = ("calibrate.cost_images=24", "calibrate.window=30")
+    code, out, err = cli("calibrate", "method=asap", "calibrate.macs_pct=-38", grid, *own)
+    assert (code, err) == (0, "")
+    assert "its costs: digit scenes, train digits, 24 images" in out
+    ((name, preset),) = presets(tmp_path).items()
+    found = preset["found"]
+    assert (found["costs"], found["cost_images"], found["images"]) == ("forecast", 24, 40)
+    assert -68 <= found["macs_pct"] <= -38
+    cli("calibrate", "method=asap", "calibrate.macs_pct=-38", grid, own[1])
+    assert presets(tmp_path)[name]["found"]["key"] != found["key"]
 
 
 def test_a_budget_out_of_reach_is_an_outcome_with_a_reason(cli, tmp_path: Path):
