@@ -1,4 +1,6 @@
-"""Rows whose method comes with trained weights for its backbone: run apart, shown in place."""
+"""What is run apart from the rows of a run: methods with trained weights of their own, and the
+baseline on the images that calibration took.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -46,3 +48,19 @@ def _apart(spec: RunSpec, row: MethodSpec, measure: Measure) -> CellResult:
     own = replace(row, options={**row.options, "weights": row.file})
     (result,) = measure(replace(spec, backbone=backbone, rows=(own,)))
     return result
+
+
+def with_left_out(ready: RunSpec, results: list[CellResult], measure: Measure) -> list[CellResult]:
+    """The results, the baseline with its record on the images that calibration left out, without
+    which nobody could say whether it is the published one. No setting depends on it.
+    """
+    published = ready.backbone.top1 is not None and ready.backbone.weights != "random"
+    dense = [i for i, result in enumerate(results) if result.is_dense and result.accuracy]
+    if not dense or not published or ready.data.part != "rest" or ready.limit is not None:
+        return results
+    own = replace(ready, rows=(ready.rows[dense[0]],), data=replace(ready.data, part="slice"))
+    own = replace(own, measure=replace(ready.measure, throughput=False))
+    (left_out,) = measure(own)
+    shown = list(results)
+    shown[dense[0]] = replace(results[dense[0]], left_out=left_out.accuracy)
+    return shown

@@ -29,7 +29,8 @@ def write_page(results: Path) -> Path:
     keys = current_keys(store)
     manifests = read_manifests(results)
     sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
-    shown = {row.accuracy for manifest in manifests for row in manifest.rows}
+    rows = [row for manifest in manifests for row in manifest.rows]
+    shown = {key for row in rows for key in (row.accuracy, row.left_out)}
     for group, cells in sorted(grouped(store, keys).items()):
         if any(cell.key not in shown for cell in cells):
             sections.append(_section_of_all(group, cells))

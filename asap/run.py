@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from asap import ranks
-from asap.apart import insert_rows, without_apart
+from asap.apart import insert_rows, with_left_out, without_apart
 from asap.calibrate.rows import at_budget
 from asap.command import command
 from asap.errors import RequestError
@@ -77,9 +77,14 @@ def _measure(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> Session
     session, results = run(ready, lenders.get(likeness(ready)))
     job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
     job.spec = ready
-    shown = insert_rows(spec, ready, missing, results, lambda own: run(own)[1])
+    results = with_left_out(ready, results, _results)
+    shown = insert_rows(spec, ready, missing, results, _results)
     job.results = _with_misses(spec, shown)
     return session
+
+
+def _results(spec: RunSpec) -> list[CellResult]:
+    return run(spec)[1]
 
 
 def _with_misses(spec: RunSpec, results: list[CellResult]) -> list[CellResult]:

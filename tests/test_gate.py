@@ -38,6 +38,16 @@ def config(data: dict | None = None, **backbone) -> dict:
 
 
 # 81.98 % of 50,000 are 40,990 images, and 0.05 points are 25 of them.
+def test_what_calibration_took_is_counted_with_the_rest():
+    """40,990 of 50,000 are right, 800 of them among the 1,000 of calibration."""
+    gate = baseline_gate("X", record(40_190, n=49_000), config(), record(800, n=1_000))
+    assert gate.state == "passed" and "difference +0.000" in gate.line
+    assert "81.980 % with the 1,000 images of calibration" in gate.line
+    assert baseline_gate("X", record(40_190, n=49_000), config()).state == "not applicable"
+    short = baseline_gate("X", record(40_190, n=49_000), config(), record(800, 999, 1))
+    assert short.state == "not applicable" and "could not be read" in short.reason
+
+
 @pytest.mark.parametrize(
     ("correct", "state", "difference"),
     [

@@ -1,15 +1,20 @@
 """The slice of the validation images that MACs are met on, and the rows that get points."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
+from asap.apart import with_left_out
 from asap.calibrate.images import blind, evaluation_spec
 from asap.calibrate.points import Calibrated, by_hand, untuned, with_points
 from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
 from asap.measure.budget import Budget, Point, most_accurate, search_blind
 from asap.methods.knobs import Knob
+from asap.report.manifest import manifest_of
+from asap.report.result import CellResult
+from asap.runs.record import AccuracyRecord
 from asap.runs.spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 
@@ -78,6 +83,40 @@ def test_training_images_come_first_and_labels_are_not_seen_without(tmp_path):
     assert blind(spec_of(root, slice="validation"))
     with pytest.raises(RequestError, match=r"calibrate\.path"):
         blind(spec_of(root, slice="validation", path="/x"))
+
+
+def result_of(label: str, name: str, n: int) -> CellResult:
+    record = cast(AccuracyRecord, {"key": f"{label}-{n}", "method": {"name": name}, "n": n})
+    return CellResult(label, None, False, record, None, None)
+
+
+def test_the_baseline_alone_is_run_on_what_calibration_took():
+    """After the rows; only of the published model on all images."""
+    base = spec_of("/data", slice="validation")
+    rows = (base.rows[0], MethodSpec("dense", {}, "Dense"))
+    published = replace(base, rows=rows, backbone=BackboneSpec("x", top1=81.98))
+    ready = evaluation_spec(published)
+    results, asked = [result_of("ASAP", "asap", 49), result_of("Dense", "dense", 49)], []
+
+    def measure(spec: RunSpec) -> list[CellResult]:
+        asked.append(spec)
+        return [result_of("Dense", "dense", 1)]
+
+    shown = with_left_out(ready, results, measure)
+    (own,) = asked
+    assert [row.label for row in own.rows] == ["Dense"] and own.data.part == "slice"
+    assert shown[0] == results[0] and shown[1].accuracy == results[1].accuracy
+    assert shown[1].left_out is not None and shown[1].left_out["n"] == 1
+    (ref,) = manifest_of("t", (), shown[1:]).rows
+    assert (ref.accuracy, ref.left_out) == ("Dense-49", "Dense-1")
+    for other in (
+        published,
+        replace(ready, limit=10),
+        replace(ready, backbone=BackboneSpec("x")),
+        replace(ready, backbone=replace(ready.backbone, weights="random")),
+    ):
+        assert with_left_out(other, results, measure) == results
+    assert len(asked) == 1
 
 
 # ---- which setting, without labels

@@ -27,7 +27,7 @@ def part_of(data: DataSet, part: str, limit: int | None) -> DataSet:
     chosen = slice_positions(names_of(data))
     if part == "slice":
         some = sorted(chosen[:limit])
-        return Subset(data, some, f"{data.description}: {len(some):,} of a slice without labels")
+        return Subset(data, some, f"{data.description}: {len(some):,} of the calibration slice")
     left_out = set(chosen)
     rest = [i for i in range(len(data)) if i not in left_out]
     text = f"{data.description}: {len(rest):,}, without the {len(chosen):,} of the calibration"

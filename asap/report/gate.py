@@ -43,19 +43,26 @@ def gates(dense: Mapping[str, CellResult], backbones: Iterable[str]) -> dict[str
     """The verdict on each backbone of a table, `dense` being their baselines."""
     found = {}
     for backbone in dict.fromkeys(backbones):
-        cell = dense.get(backbone)
-        record, config = (cell.accuracy, cell.config) if cell is not None else (None, None)
-        found[backbone] = baseline_gate(paper.paper_model(backbone) or backbone, record, config)
+        cell, model = dense.get(backbone), paper.paper_model(backbone) or backbone
+        given = (None, None) if cell is None else (cell.accuracy, cell.config, cell.left_out)
+        found[backbone] = baseline_gate(model, *given)
     return found
 
 
 def baseline_gate(
-    model: str, record: Mapping[str, Any] | None, config: Mapping[str, Any] | None
+    model: str,
+    record: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | None,
+    left_out: Mapping[str, Any] | None = None,
 ) -> Gate:
     """The verdict on the accuracy record of a dense run and its settings (config.yaml beside it).
 
     Exact: shares of integers against decimals, and a difference of just the tolerance passes.
+    left_out: the record on the images that calibration took, without which they are not all.
     """
+    if record is not None and left_out is not None:
+        both = {k: record[k] + left_out[k] for k in ("n", "n_failed", "correct1")}
+        record = {**record, **both}
     if reasons := _not_applicable(record, config):
         return Gate(model, "not applicable", "; ".join(reasons))
     assert record is not None and config is not None  # both are reasons
@@ -65,11 +72,16 @@ def baseline_gate(
     tolerance = Fraction(str(reference.get("tolerance", 0.05)))
     away = measured - expected
     numbers = (
-        f"dense top-1 measured {float(measured):.3f} %, expected {float(expected):.3f} % by "
+        f"dense top-1 measured {float(measured):.3f} %{_of_all(left_out)}, "
+        f"expected {float(expected):.3f} % by "
         f"{reference.get('source') or 'a value without a source'}, difference {float(away):+.3f}, "
         f"tolerance {float(tolerance):g} points, {record['precision']}"
     )
     return Gate(model, "passed" if abs(away) <= tolerance else "failed", numbers)
+
+
+def _of_all(left_out: Mapping[str, Any] | None) -> str:
+    return "" if left_out is None else f" with the {left_out['n']:,} images of calibration"
 
 
 def _not_applicable(

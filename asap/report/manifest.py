@@ -44,6 +44,7 @@ class RowRef:
     reason: str | None
     accuracy: str | None
     throughput: str | None
+    left_out: str | None = None  # a baseline's on the images that calibration took
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def manifest_of(
     rows = tuple(
         RowRef(
             r.label, r.paper_method, r.ours, r.note, r.reason,
-            None if r.accuracy is None else r.accuracy["key"],
-            None if r.throughput is None else r.throughput["key"],
+            *(None if x is None else x["key"] for x in (r.accuracy, r.throughput, r.left_out)),
         )
         for r in results
     )  # fmt: skip
@@ -110,7 +110,7 @@ def results_of(manifest: Manifest, store: Store, current: Sequence[str]) -> list
 
 
 def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
-    keys = [key for key in (row.accuracy, row.throughput) if key is not None]
+    keys = [key for key in (row.accuracy, row.throughput, row.left_out) if key is not None]
     lost = [key for key in keys if key not in current]
     reason = f"record {lost[0]} is gone or of another version of the code" if lost else row.reason
     key, speed_key = row.accuracy, row.throughput
@@ -124,4 +124,5 @@ def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
         None if speed is None else {**speed, "label": row.label},
         reason, row.note,
         config=None if accuracy is None else store.cell(accuracy["key"]).config(),
+        left_out=store.cell(row.left_out or "").accuracy() if row.left_out in current else None,
     )  # fmt: skip

@@ -24,7 +24,8 @@ class CellResult:
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
     have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
-    record says so; config: the settings of its run, as in the config.yaml beside its record.
+    record says so; config: the settings of its run, as in the config.yaml beside its record;
+    left_out: a baseline's record on the images that calibration took out of the evaluation.
     """
 
     label: str
@@ -37,6 +38,7 @@ class CellResult:
     note: str | None = None
     on: str | None = None
     config: Mapping[str, Any] | None = None
+    left_out: AccuracyRecord | None = None
 
     @property
     def records(self) -> list[Mapping[str, Any]]:
