@@ -392,3 +392,19 @@ def test_the_recorded_tables_meet_their_budget(path: Path):
 
 def test_there_are_recorded_tables():
     assert TABLES
+
+
+DEMO = {  # its points, and the presets that they are from
+    "random_drop": "random-drop", "tome": "tome", "ppt": "ppt", "evit": "evit", "ats": "ats",
+    "zero_tprune": "zero-tprune-re-implementation-schedule-ours", "asap": "asap-pool",
+    "pruning": "asap-prun", "quiet": "asap-quiet-anchor-ours",
+}  # fmt: skip
+
+
+def test_the_demos_points_are_those_that_were_found():
+    config = Path(__file__).parents[1] / "configs" / "experiment" / "demo.yaml"
+    points = yaml.safe_load(config.read_text("utf-8"))["points"]
+    assert points.keys() == DEMO.keys()
+    for name, stem in DEMO.items():
+        preset = BENCH / "presets" / f"digits_vit-{stem}-macs-35.yaml"
+        assert points[name] == yaml.safe_load(preset.read_text("utf-8"))["with"], name
