@@ -41,10 +41,6 @@ PREDICTION_SCHEMA = pa.schema(
     ]
 )
 
-_KEPT = {
-    kind: pd.ArrowDtype(kind) for kind in PREDICTION_SCHEMA.types if not pa.types.is_primitive(kind)
-}
-
 
 class DamagedPredictions(Exception):
     """A predictions file that is torn or of another version; the message is one line."""
@@ -84,9 +80,14 @@ def decode_predictions(content: bytes) -> pd.DataFrame:
         raise DamagedPredictions(" ".join(str(error).split())) from error
     if not table.schema.equals(PREDICTION_SCHEMA):
         raise DamagedPredictions("the columns are not those of this version")
-    frame = table.to_pandas(types_mapper=_KEPT.get)
+    frame = table.to_pandas(types_mapper=_kept)
     frame["error"] = pd.Series(table["error"].to_pylist(), dtype=object)
     return frame
+
+
+def _kept(kind: pa.DataType) -> pd.ArrowDtype | None:
+    """The column type in a frame of what numpy would hold as one object for each image."""
+    return None if pa.types.is_primitive(kind) else pd.ArrowDtype(kind)
 
 
 def matrix(predictions: pd.DataFrame, name: str) -> np.ndarray:
