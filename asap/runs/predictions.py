@@ -1,8 +1,9 @@
 """Predictions, one row per image: as a frame, and as the bytes of a file.
 
 Paths and lists are columns of Arrow, in a frame as in the file: an image costs the size of its
-numbers, where an object for every list would cost ten times that. `matrix` and `lists` give them
-to numpy. Frames with Python lists, as an evaluation makes them for a few images, are taken too.
+numbers, where an array of numpy for every list would cost several times that. `matrix` and `lists`
+give them to numpy. Frames with Python lists, as an evaluation makes them for a few images, are
+taken too.
 """
 
 from io import BytesIO
