@@ -1,12 +1,16 @@
-"""Make torchvision importable next to a CPU build of torch that lacks its operators.
+"""What other libraries need before they are imported: torchvision's operators, Arrow's memory.
 
 Some torchvision wheels are built against CUDA torch only; on such a pair `import torchvision` (and
 so `import timm`) raises "operator torchvision::nms does not exist". Their Python parts work once
 the two operator schemas that torchvision patches at import time exist. Only tried after the real
 import failed: a library namespace can be defined once, so doing it first would break a working
 build.
+
+Arrow takes memory where numpy and torch do. Its own allocator keeps what is given back: writing a
+megabyte of predictions would cost a process twelve.
 """
 
+import os
 import sys
 
 _definitions = []  # keeps the torch.library objects alive
@@ -34,4 +38,5 @@ def _declare_operators() -> None:
     _definitions.append(library)
 
 
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 ensure_torchvision()

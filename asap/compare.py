@@ -95,7 +95,7 @@ def _find(cells: list[Cell], start: str) -> Cell:
 def _result(cell: Cell) -> CellResult:
     record = cell.accuracy()
     assert record is not None
-    return CellResult(record["label"], None, False, record, cell.predictions(), None)
+    return CellResult(record["label"], None, False, record, cell.predictions, None)
 
 
 def summary(found: Comparison) -> str:

@@ -102,7 +102,7 @@ def _found(spec: RunSpec, named: dict[str, Any]) -> CellResult:
     if named["accuracy"] is not None:
         cell = Cell(runs, named["accuracy"])
         found["accuracy"] = _labelled(cell.accuracy(), named["label"])
-        found["predictions"] = cell.predictions() if found["accuracy"] else None
+        found["predictions"] = cell.predictions if found["accuracy"] else None
     if named["throughput"] is not None:
         timed = Cell(runs, named["throughput"]).throughput()
         found["throughput"] = _labelled(timed, named["label"])

@@ -85,10 +85,10 @@ def _cells(
         others = sorted({s["device_name"] for s in timed[record["key"]]} - {device})
         reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
         speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
-        frame = store.cell(record["key"]).predictions()
+        predictions = store.cell(record["key"]).predictions
         ours = is_extension(record["method"])
         config = store.cell(record["key"]).config()
-        cell = CellResult(label_of(record), None, ours, record, frame, speed, reason)
+        cell = CellResult(label_of(record), None, ours, record, predictions, speed, reason)
         cells.append(replace(cell, config=config))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
 

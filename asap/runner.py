@@ -9,11 +9,11 @@ through this file in step: all evaluate, rank 0 alone locks, times and records.
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import numpy as np
 import pandas as pd
 
 from asap import ranks
@@ -25,8 +25,9 @@ from asap.failure import note_failure, refuse_unreadable
 from asap.measure.accuracy import NOT_FINITE, Evaluation, evaluate
 from asap.methods import Method
 from asap.report.result import CellResult, unmeasured
-from asap.report.statistics import summarise
+from asap.report.statistics import evaluated, summarise
 from asap.runs.keys import key_of
+from asap.runs.predictions import matrix
 from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, environment
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Cell
@@ -87,12 +88,14 @@ def _recorded(cell: Cell, held: ExitStack) -> AccuracyRecord | None:
     return cell.accuracy()
 
 
-def _predictions(cell: Cell, strict: bool) -> pd.DataFrame:
-    """The recorded predictions. RequestError where `strict` and an image could not be read."""
-    predictions = cell.predictions()
+def _predictions(cell: Cell, strict: bool) -> Callable[[], pd.DataFrame]:
+    """What reads the recorded predictions, once they are seen to be sound. RequestError where
+    `strict` and an image could not be read.
+    """
+    found = cell.predictions()
     if strict:
-        refuse_unreadable(predictions)
-    return predictions
+        refuse_unreadable(found)
+    return cell.predictions
 
 
 def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
@@ -162,7 +165,6 @@ def _refuse_none(predictions: pd.DataFrame, cell: Cell) -> None:
 
 def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
     """Mean GMACs of the backbone in the convention that leaves out the attention products."""
-    evaluated = predictions[predictions["error"].isna()]
-    tokens = np.array([list(row) for row in evaluated["tokens"]])
+    tokens = matrix(evaluated(predictions), "tokens")
     macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
     return float(macs.sum()) / len(macs) / 1e9

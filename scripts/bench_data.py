@@ -124,7 +124,7 @@ def evaluated(root: Path, count: int, cache: bool) -> float:
 
 def evaluate_here(root: Path, count: int, cache: bool) -> float:
     torch.set_num_threads(1)
-    run(
+    _, (dense,) = run(
         RunSpec(
             title="memory",
             backbone=BackboneSpec(*TINY, model_args=SMALL),
@@ -135,6 +135,7 @@ def evaluate_here(root: Path, count: int, cache: bool) -> float:
             device="cpu",
         )
     )
+    assert dense.accuracy is not None, dense.reason
     # Not getrusage: what it says of a new process begins with the peak of the one that started it.
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from asap.runs.record import decode_predictions
+from asap.runs.predictions import decode_predictions
 from asap.runs.store import Store
 
 ROWS = "rows=[{method: dense}, {method: random_drop}, {method: tome, with: {r: 3}}, "

@@ -344,7 +344,7 @@ def test_steps_wider_than_the_window_and_a_method_without_a_knob(tmp_path: Path)
 def result(name: str, gmacs: float, note: str | None = None) -> CellResult:
     record: Any = {"gmacs_backbone": gmacs - 0.01, "gmacs_method": 0.01, "key": name}
     record |= {"backbone": "b", "method": {"name": name, "options": {}}}
-    return CellResult(name, None, False, record, pd.DataFrame(), None, note=note)
+    return CellResult(name, None, False, record, pd.DataFrame, None, note=note)
 
 
 def test_a_row_that_misses_the_budget_says_so():

@@ -25,7 +25,7 @@ def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
 
 def result(label: str, predictions: pd.DataFrame) -> CellResult:
     record = {"label": label, "clustered": False}
-    return CellResult(label, None, False, record, predictions, None)  # type: ignore[arg-type]
+    return CellResult(label, None, False, record, lambda: predictions, None)  # type: ignore[arg-type]
 
 
 FIRST = frame([[0, 1], [1, 0], [2, 3], [0, 3]], [[5.0, 1], [4.0, 3.5], [9.0, 1], [2.0, 1]])

@@ -107,10 +107,10 @@ def test_column_mass():
     # two images; the second stops after block 1: block 2 is over the first alone
     predictions = frame(mass=[[1.0, 4.0], [3.0, NAN]])
     cells = [
-        replace(asap(80.0, 1.0, "Pooling"), predictions=predictions),
-        replace(asap(70.0, 1.0, "Random", anchor="random"), predictions=predictions),
-        replace(asap(75.0, 1.0, "Never"), predictions=frame()),
-        replace(cell("tome", 80.0, 1.0), predictions=predictions),
+        replace(asap(80.0, 1.0, "Pooling"), predictions=lambda: predictions),
+        replace(asap(70.0, 1.0, "Random", anchor="random"), predictions=lambda: predictions),
+        replace(asap(75.0, 1.0, "Never"), predictions=frame),
+        replace(cell("tome", 80.0, 1.0), predictions=lambda: predictions),
     ]
     found = column_mass(cells)
     assert rows(found, "label", "block", "images", "mean", "tau") == [
@@ -130,7 +130,7 @@ def test_histograms():
         tokens=[[9, 5], [9, 9], [9, 5], []],
         error=[None] * 3 + ["torn"],
     )
-    cells = [DENSE, replace(asap(80.0, 1.0, "Pooling"), predictions=predictions)]
+    cells = [DENSE, replace(asap(80.0, 1.0, "Pooling"), predictions=lambda: predictions)]
     assert rows(stop_blocks(cells), "label", "block", "images") == [
         ("Pooling", 0, 1),
         ("Pooling", 3, 2),
@@ -198,7 +198,7 @@ def test_the_walk_over_all_blocks():
 
 
 def test_charts_say_what_they_lack():
-    cells = [DENSE, replace(asap(80.0, 1.0), predictions=frame(stop_block=[1, 2]))]
+    cells = [DENSE, replace(asap(80.0, 1.0), predictions=lambda: frame(stop_block=[1, 2]))]
     there, lacking = charts(cells, DEFAULT)
     assert [chart.name for chart in there] == ["accuracy-macs", "stop-blocks", "token-counts"]
     assert set(lacking) == {"τ × K", "Over α", "Largest column mass"}

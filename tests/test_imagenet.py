@@ -572,7 +572,7 @@ def test_every_layout_gives_one_record_and_the_same_predictions(opened, tmp_path
             (root / "val.txt").write_text(text)
         (result,) = run_on(root, tmp_path / f"results{i}")
         keys.add(result.accuracy["key"])
-        frames.append(result.predictions.drop(columns=[]))
+        frames.append(result.predictions())
         assert (result.accuracy["n"], result.accuracy["n_failed"]) == (27, 6)
     assert len(keys) == 1
     for frame in frames[1:]:
@@ -590,7 +590,7 @@ def test_a_strict_run_refuses_unreadable_images_and_boxes_are_measured(tmp_path)
     FAKE.kaggle_csv(tmp_path / "boxes.csv", {5: [(0, 0, 25, 40)]})
     boxes = {"boxes": str(tmp_path / "boxes.csv")}
     (result,) = run_on(folders, tmp_path / "results", **boxes)
-    shares = result.predictions["object_share"].tolist()
+    shares = result.predictions()["object_share"].tolist()
     assert result.accuracy["n_failed"] == 1 and result.accuracy["object_recall"] == 1.0
     assert np.isfinite(shares).tolist() == [False, True, False] and 0 < shares[1] < 1
     (plain,) = run_on(folders, tmp_path / "results")

@@ -1,6 +1,7 @@
 """A sweep in words, from grids made by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 from made import ASAP, DENSE, cell, frame
@@ -73,7 +74,7 @@ def test_words_of_a_sweep_with_the_papers_beside_them():
         for k, top5 in ((4, [right, right]), (2, [wrong, wrong])):
             top1 = 100.0 * top5.count(right) / 2
             made = cell("asap", top1, tau, ASAP | {"tau": tau, "clusters": k}, f"{tau} {k}")
-            rows.append(replace(made, predictions=frame(top5=top5)))
+            rows.append(replace(made, predictions=partial(frame, top5=top5)))
     (words,) = sweep_remarks(rows, {"tau": 3.0, "clusters": 4})
     assert "Best: τ = 2, K = 4, 100.00 %" in words  # the cheaper of two equals
     assert "τ 2 to 3, K 4, 100.00 to 100.00 % (range 0.00 points); 1 of its 2 settings" in words

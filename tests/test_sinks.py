@@ -43,7 +43,8 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
         "object_share": None,
         "precision": "float32",
     }
-    frame = pd.DataFrame({"mass": [[1.0, 3.0], [2.0, NAN], None]})
+    errors = [None, None, "torn"]
+    frame = pd.DataFrame({"mass": [[1.0, 3.0], [2.0, NAN], []], "error": errors})
     speed = {
         "key": "speed",
         "precision": "float32",
@@ -51,7 +52,7 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
         "ratio_fused": {"median": 1.25},
         "ratio_eager": None,
     }
-    return CellResult(label, None, ours, accuracy, frame, speed)
+    return CellResult(label, None, ours, accuracy, lambda: frame, speed)
 
 
 @pytest.fixture
@@ -94,8 +95,8 @@ def test_scalars_and_curves_by_hand():
 
 
 def test_curves_of_a_method_without_mass():
-    frame = pd.DataFrame({"mass": [[NAN, NAN], [NAN, NAN]]})
-    result = CellResult("ToMe", None, False, None, frame, None)
+    frame = pd.DataFrame({"mass": [[NAN, NAN], [NAN, NAN]], "error": [None, None]})
+    result = CellResult("ToMe", None, False, None, lambda: frame, None)
     assert curves(result) == {"mass": {}}
     assert scalars(result) == {}
 

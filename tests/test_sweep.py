@@ -22,7 +22,7 @@ from asap.methods import Asap, Dense, Method, ToMe
 from asap.runner import run
 from asap.runs.configs import read_method
 from asap.runs.grid import expand
-from asap.runs.record import encode_predictions
+from asap.runs.predictions import encode_predictions
 from asap.runs.spec import RunSpec, read_spec
 from asap.runs.store import Cell
 from asap.shared import likeness, share_multirun

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -90,7 +91,7 @@ def cell(label, record, right=None, speed=None, **changes):
         "paper_method": None,
         "ours": False,
         "accuracy": record,
-        "predictions": None if right is None else predictions(right),
+        "predictions": None if right is None else lambda: predictions(right),
         "throughput": speed,
     }
     return CellResult(**(values | changes))
@@ -197,7 +198,7 @@ def test_missing_parts_are_empty_with_a_reason():
 
 
 def test_speed_nobody_measured():
-    tome = cell("ToMe", accuracy("tome", 80.0, 1.0, 0.0), DENSE.predictions["id"] > 1)
+    tome = cell("ToMe", accuracy("tome", 80.0, 1.0, 0.0), DENSE.predictions()["id"] > 1)
     first, last = parts(build_table([DENSE, tome]))
     mark = list(shown(first, 1).values())[6]
     assert f"- {mark} No throughput record: it was not measured." in first.to_markdown()
@@ -331,10 +332,10 @@ MASKED = {"object_share": 0.25, "object_recall": 0.9}
 def sinks(label, share, name="asap", on_object=None, **options):
     record = accuracy(name, 80.0, 1.0, 0.0, sink_on_object=share, **MASKED)
     record["method"] = {"name": name, "options": options}
-    frame = (
-        None if on_object is None else predictions([1] * len(on_object), sink_on_object=on_object)
-    )
-    return CellResult(label, None, False, record, frame, None)
+    reads = None
+    if on_object is not None:
+        reads = partial(predictions, [1] * len(on_object), sink_on_object=on_object)
+    return CellResult(label, None, False, record, reads, None)
 
 
 def test_masks_show_sinks_and_recall():

@@ -123,7 +123,7 @@ def loader(
 
     `workers` processes read ahead; with 0 the caller reads.
     """
-    batches = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    batches = (list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
     # Fork, because a launcher may have set a start method that loses the launcher's own state.
     fork = workers > 0 and sys.platform == "linux"
     packed = DataLoader(

@@ -109,6 +109,8 @@ def class_of(file: str) -> str:
 
 def printable(file: str) -> str:
     """A file name as valid Unicode, whatever bytes the file system holds."""
+    if file.isascii():  # nearly all: then one string is kept for the file and its name
+        return file
     return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 

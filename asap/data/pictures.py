@@ -67,8 +67,10 @@ class Pictures:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical relative paths with the files' sizes in bytes, in order."""
-        lines = zip(self.source.paths, self.source.sizes(), strict=True)
-        return sha256("".join(f"{path}\0{size}\n" for path, size in lines).encode()).hexdigest()
+        said = sha256()
+        for path, size in zip(self.source.paths, self.source.sizes(), strict=True):
+            said.update(f"{path}\0{size}\n".encode())
+        return said.hexdigest()
 
     @cached_property
     def label_digest(self) -> str:

@@ -67,8 +67,7 @@ def evaluate(
     how.halved = max(ranks.gather(how.halved))
     if ranks.rank():
         return pd.DataFrame()
-    frames = [frame for _, _, frame in parts]
-    return pd.concat(frames, ignore_index=True).sort_values("index", ignore_index=True)
+    return pd.concat([frame for _, _, frame in parts], ignore_index=True)
 
 
 def _settled(cell: Cell, total: int) -> list[Part]:

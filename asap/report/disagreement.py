@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from asap.report.result import CellResult
-from asap.report.statistics import PairedDifference, hits, matched, paired_difference
+from asap.report.statistics import PairedDifference, hits, leads, matched, paired_difference
+from asap.runs.predictions import matrix
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,9 @@ def compare(first: CellResult, second: CellResult) -> Comparison:
     """
     if first.predictions is None or second.predictions is None:
         raise ValueError("both results need their predictions")
-    paired = paired_difference(
-        first.predictions, second.predictions, bool(first.measured["clustered"])
-    )
-    return Comparison(
-        first, second, paired, _disagreements(*matched(first.predictions, second.predictions))
-    )
+    one, two = first.predictions(), second.predictions()
+    paired = paired_difference(one, two, bool(first.measured["clustered"]))
+    return Comparison(first, second, paired, _disagreements(*matched(one, two)))
 
 
 def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
@@ -44,19 +43,12 @@ def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     frame = one[["index", "id", "path", "label"]].reset_index(drop=True)
     frame["first"], frame["second"] = _best(one), _best(two)
     frame["first_right"], frame["second_right"] = hits(one)[0], hits(two)[0]
-    leads = pd.DataFrame({"one": _leads(one), "two": _leads(two)})
-    frame["sureness"] = leads.min(axis=1)
+    frame["sureness"] = np.minimum(leads(one, np.inf), leads(two, np.inf))
     differing = frame[frame["first"] != frame["second"]]
     return differing.sort_values(
         ["sureness", "index"], ascending=[False, True], ignore_index=True, kind="stable"
     )
 
 
-def _best(frame: pd.DataFrame) -> list[int]:
-    return [int(top[0]) for top in frame["top5"]]
-
-
-def _leads(frame: pd.DataFrame) -> list[float]:
-    """First logit minus second; infinite for a model of one class."""
-    tops = [list(logits) for logits in frame["top5_logits"]]
-    return [float(t[0]) - float(t[1]) if len(t) > 1 else float("inf") for t in tops]
+def _best(frame: pd.DataFrame) -> np.ndarray:
+    return matrix(frame, "top5")[:, 0]

@@ -120,7 +120,7 @@ def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
     return CellResult(
         row.label, row.paper, row.ours,
         None if accuracy is None else {**accuracy, "label": row.label},
-        None if accuracy is None else store.cell(accuracy["key"]).predictions(),
+        None if accuracy is None else store.cell(accuracy["key"]).predictions,
         None if speed is None else {**speed, "label": row.label},
         reason, row.note,
         config=None if accuracy is None else store.cell(accuracy["key"]).config(),

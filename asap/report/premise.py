@@ -59,7 +59,7 @@ def _verdict(cell: CellResult) -> str:
 def _sink_interval(cell: CellResult) -> tuple[float, float] | None:
     if cell.predictions is None:
         return None
-    frame = evaluated(cell.predictions)
+    frame = evaluated(cell.predictions())
     frame = frame[frame["sink_on_object"].notna()]
     clusters = frame["cluster"].to_numpy() if cell.measured["clustered"] else None
     return (

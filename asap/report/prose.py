@@ -133,7 +133,7 @@ def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> 
         one, two = frames[first], frames[second]
         assert one.predictions is not None and two.predictions is not None
         clustered = one.measured["clustered"]
-        paired = paired_difference(one.predictions, two.predictions, clustered)
+        paired = paired_difference(one.predictions(), two.predictions(), clustered)
         return paired.difference, *paired.interval
 
     grids = [g for g in tau_k(results, default) if set(g["key"]) <= set(frames)]

@@ -1,12 +1,14 @@
 """What a table, a figure or a dashboard is made of: one method on one backbone and data set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from asap.report.statistics import evaluated
+from asap.runs.predictions import matrix
 from asap.runs.record import AccuracyRecord, ThroughputRecord
 from asap.runs.spec import MethodSpec, RunSpec
 
@@ -22,6 +24,7 @@ SCALAR_NAMES = (*_SCALARS, "gmacs", "top1_lo", "top1_hi", "images_per_s", *_RATI
 class CellResult:
     """One row: its records as read from disk, and why a part of it is missing.
 
+    predictions: reads them, as `Cell.predictions` does: a table of many rows holds none of them;
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
     have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
     record says so; config: the settings of its run, as in the config.yaml beside its record;
@@ -32,7 +35,7 @@ class CellResult:
     paper_method: str | None
     ours: bool
     accuracy: AccuracyRecord | None
-    predictions: pd.DataFrame | None
+    predictions: Callable[[], pd.DataFrame] | None
     throughput: ThroughputRecord | None
     reason: str | None = None
     note: str | None = None
@@ -110,8 +113,7 @@ def curves(cell: CellResult) -> dict[str, dict[int, float]]:
     if cell.accuracy is not None:
         found["tokens"] = dict(enumerate(cell.accuracy["tokens_mean"], start=1))
     if cell.predictions is not None:
-        rows = [row for row in cell.predictions["mass"] if row is not None and len(row)]
-        mass = np.array([list(row) for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        mass = matrix(evaluated(cell.predictions()), "mass").astype(np.float64)
         alive = ~np.isnan(mass)
         counts, totals = alive.sum(axis=0), np.where(alive, mass, 0.0).sum(axis=0)
         found["mass"] = {

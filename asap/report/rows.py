@@ -84,7 +84,8 @@ def _add_paired(row: Row, cell: CellResult, dense: CellResult) -> None:
     if cell.predictions is None or dense.predictions is None:
         row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
-    paired = paired_difference(dense.predictions, cell.predictions, cell.measured["clustered"])
+    frames = dense.predictions(), cell.predictions()
+    paired = paired_difference(*frames, cell.measured["clustered"])
     row.values["top1_delta"] = paired.difference
     row.values["top1_delta_lo"], row.values["top1_delta_hi"] = paired.interval
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}

@@ -14,8 +14,10 @@ import pandas as pd
 from scipy import stats
 
 from asap.errors import RequestError
+from asap.runs.predictions import lists, matrix
 
 LEVEL = 0.95
+_COMPARED = ["id", "label", "other_labels", "cluster", "top5", "error"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> tupl
 
 def evaluated(predictions: pd.DataFrame) -> pd.DataFrame:
     """The rows of images that could be read."""
-    return predictions[predictions["error"].isna()]
+    readable = predictions["error"].isna()
+    return predictions if readable.all() else predictions[readable]
 
 
 def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -96,12 +99,18 @@ def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
     Right is the label, and any other label that the row accepts.
     """
-    others = [set(labels) for labels in predictions["other_labels"]]
-    right = [{label, *o} for label, o in zip(predictions["label"].tolist(), others, strict=True)]
-    tops = [list(top) for top in predictions["top5"]]
-    first = [top[0] in labels for top, labels in zip(tops, right, strict=True)]
-    any5 = [not labels.isdisjoint(top[:5]) for top, labels in zip(tops, right, strict=True)]
-    return np.array(first, dtype=bool), np.array(any5, dtype=bool)
+    top = matrix(predictions, "top5")
+    right = top == predictions["label"].to_numpy()[:, None]
+    others, lengths = lists(predictions, "other_labels")
+    rows = np.repeat(np.arange(len(top)), lengths)
+    np.logical_or.at(right, rows, top[rows] == others[:, None])
+    return right[:, 0], right.any(axis=1)
+
+
+def leads(predictions: pd.DataFrame, alone: float) -> np.ndarray:
+    """First logit minus second, (n,) float64; `alone` for a model of one class."""
+    top = matrix(predictions, "top5_logits").astype(np.float64)
+    return top[:, 0] - top[:, 1] if top.shape[1] > 1 else np.full(len(top), alone)
 
 
 def paired_difference(
@@ -112,7 +121,7 @@ def paired_difference(
 
     Raises RequestError if the frames are not over the same images with the same labels.
     """
-    reference, other = matched(reference, other)
+    reference, other = matched(reference[_COMPARED], other[_COMPARED])
     before, after = hits(reference)[0], hits(other)[0]
     b, c, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
     groups = reference["cluster"].to_numpy() if clustered else np.arange(n)
@@ -140,7 +149,7 @@ def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) 
     first, any5 = hits(frame)
     clusters = frame["cluster"].to_numpy() if clustered else None
     stops = Counter(frame["stop_block"].tolist())
-    tokens = np.array([list(row) for row in frame["tokens"]], dtype=np.int64).sum(axis=0)
+    tokens = matrix(frame, "tokens").sum(axis=0)
     return {
         "n": n,
         "n_failed": len(predictions) - n,
@@ -177,7 +186,7 @@ def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
             f"common): "
             "compare runs over the same data and limit"
         )
-    if _labels(one) != _labels(two):
+    if not _same_labels(one, two):
         raise RequestError("predictions give the same images different labels: use one label set")
     readable = one["error"].isna().to_numpy() & two["error"].isna().to_numpy()
     if not readable.any():
@@ -185,10 +194,11 @@ def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     return one[readable], two[readable]
 
 
-def _labels(frame: pd.DataFrame) -> list[tuple[int, ...]]:
-    """What is right for each row."""
-    pairs = zip(frame["label"].tolist(), frame["other_labels"], strict=True)
-    return [(label, *map(int, others)) for label, others in pairs]
+def _same_labels(one: pd.DataFrame, two: pd.DataFrame) -> bool:
+    """Whether the same is right for each row."""
+    pairs = zip(lists(one, "other_labels"), lists(two, "other_labels"), strict=True)
+    labels = np.array_equal(one["label"].to_numpy(), two["label"].to_numpy())
+    return labels and all(np.array_equal(*pair) for pair in pairs)
 
 
 def _bonett_price(b: int, c: int, n: int) -> tuple[float, float]:

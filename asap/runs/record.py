@@ -1,4 +1,4 @@
-"""What a run writes down: the schemas, predictions as bytes, and the environment.
+"""What a run writes down: the fields of its records, and the environment.
 
 A change of a field's meaning raises `SCHEMA_VERSION`, which is part of every key: records of two
 versions never meet in one cell or one table.
@@ -8,44 +8,11 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
-
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, NotRequired, TypedDict
 
 SCHEMA_VERSION = 2  # 2: predictions have `other_labels`
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
-
-# One row per image. -1 stands for "none" in counts and indices, NaN in floats, and an image that
-# could not be read has an `error`, its label, and nothing else.
-PREDICTION_SCHEMA = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),  # position in the data set
-        pa.field("id", pa.int64(), nullable=False),  # names the image for random draws
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("label", pa.int64(), nullable=False),
-        pa.field("other_labels", pa.list_(pa.int64()), nullable=False),  # right besides `label`
-        pa.field("cluster", pa.int64(), nullable=False),  # source shared with other images
-        pa.field("top5", pa.list_(pa.int64()), nullable=False),  # classes, best first
-        pa.field("top5_logits", pa.list_(pa.float32()), nullable=False),
-        pa.field("stop_block", pa.int64(), nullable=False),  # block number from 1, 0 = never
-        pa.field("sink", pa.int64(), nullable=False),  # patch index
-        pa.field("tokens", pa.list_(pa.int64()), nullable=False),  # into each block, then out
-        pa.field("mass", pa.list_(pa.float32()), nullable=False),  # NaN after the stop
-        pa.field("margin_mass", pa.float32(), nullable=False),
-        pa.field("margin_sink", pa.float32(), nullable=False),
-        pa.field("margin_bin", pa.float32(), nullable=False),
-        pa.field("object_share", pa.float32(), nullable=False),  # object patches among patches
-        pa.field("object_recall", pa.float32(), nullable=False),
-        pa.field("sink_on_object", pa.float32(), nullable=False),  # 1 or 0
-        pa.field("macs_backbone", pa.int64(), nullable=False),
-        pa.field("macs_method", pa.int64(), nullable=False),
-        pa.field("error", pa.string()),
-    ]
-)
 
 
 class MethodRecord(TypedDict):
@@ -150,72 +117,6 @@ class ThroughputRecord(TypedDict):
     stop_histogram: dict[str, int]
     environment: dict[str, Any]
     created: str
-
-
-class DamagedPredictions(Exception):
-    """A predictions file that is torn or of another version; the message is one line."""
-
-
-def encode_predictions(predictions: pd.DataFrame) -> bytes:
-    """The same rows give the same bytes, in whatever order and from whatever shards they come.
-
-    Raises ValueError on missing or unknown columns and on missing values.
-    """
-    names = set(PREDICTION_SCHEMA.names)
-    if wrong := names.symmetric_difference(predictions.columns):
-        raise ValueError(f"predictions have missing or unknown columns: {sorted(wrong)}")
-    rows = predictions.sort_values("index")
-    columns = [_column(cast(pd.Series, rows[field.name]), field) for field in PREDICTION_SCHEMA]
-    table = pa.Table.from_arrays(columns, schema=PREDICTION_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=max(1, len(rows)),
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return sink.getvalue().to_pybytes()
-
-
-def _column(values: pd.Series, field: pa.Field) -> pa.Array:
-    build = _list_array if pa.types.is_list(field.type) else _array
-    column = build(values, field.type)
-    if column.null_count and not field.nullable:
-        raise ValueError(f"predictions have a missing value in column {field.name}")
-    return column
-
-
-def _list_array(values: pd.Series, kind: pa.ListType) -> pa.Array:
-    dtype = kind.value_type.to_pandas_dtype()
-    rows = [np.asarray(row, dtype=dtype) for row in values]
-    ends = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
-    flat = np.concatenate([np.empty(0, dtype), *rows])
-    return pa.ListArray.from_arrays(pa.array(ends), _array(flat, kind.value_type))
-
-
-def _array(values: pd.Series | np.ndarray, kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_floating(kind):
-        return pa.array(np.asarray(values), kind, from_pandas=True)
-    numbers = np.array(values, dtype=kind.to_pandas_dtype())
-    numbers[np.isnan(numbers)] = np.nan  # one NaN: its sign and payload depend on the hardware
-    return pa.array(numbers, kind)
-
-
-def decode_predictions(content: bytes) -> pd.DataFrame:
-    """The rows of a predictions file; lists come as arrays, a missing error as None.
-
-    Raises `DamagedPredictions` on content that is not complete or of another schema.
-    """
-    try:
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedPredictions(" ".join(str(error).split())) from error
-    if not table.schema.equals(PREDICTION_SCHEMA):
-        raise DamagedPredictions("the columns are not those of this version")
-    frame = table.to_pandas()
-    frame["error"] = pd.Series(table["error"].to_pylist(), dtype=object)
-    return frame
 
 
 def environment() -> dict[str, str]:

@@ -20,20 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
 from asap.runs.disk import guarded, read_bytes, write_bytes, write_through
-from asap.runs.record import (
-    SCHEMA_VERSION,
-    AccuracyRecord,
-    DamagedPredictions,
-    ThroughputRecord,
-    decode_predictions,
-    encode_predictions,
-)
+from asap.runs.predictions import DamagedPredictions, decode_predictions, encode_predictions
+from asap.runs.record import SCHEMA_VERSION, AccuracyRecord, ThroughputRecord
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +112,7 @@ class Cell:
         return cast(ThroughputRecord | None, record)
 
     def predictions(self) -> pd.DataFrame:
-        """One row per image, in the columns of `PREDICTION_SCHEMA`; lists come as arrays.
+        """One row per image, in the columns of `PREDICTION_SCHEMA`.
 
         Raises `RequestError` when they are missing, and when they are damaged: then they are set
         aside, so the cell counts as not yet measured.
@@ -274,4 +269,4 @@ def _check_rows(frame: pd.DataFrame, start: int, stop: int) -> None:
 
 
 def _covers(frame: pd.DataFrame, start: int, stop: int) -> bool:
-    return sorted(frame["index"]) == list(range(start, stop))
+    return np.array_equal(np.sort(frame["index"]), np.arange(start, stop))

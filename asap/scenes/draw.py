@@ -57,7 +57,7 @@ def _anchor_pictures(
     if random is None or sink is None:
         return []
     assert random.predictions is not None and sink.predictions is not None
-    cases = anchor_cases(random.predictions, sink.predictions, count)
+    cases = anchor_cases(random.predictions(), sink.predictions(), count)
     method = model_of(session, random).method
     assert isinstance(method, Asap)
     found = []

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from asap.report.statistics import hits
+from asap.report.statistics import hits, leads
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,8 @@ def _first(rows: pd.DataFrame, count: int, sign: float) -> tuple[int, ...]:
     order = pd.DataFrame(
         {
             "recall": (sign * rows["object_recall"]).fillna(0.0),
-            "lead": [-_lead(logits) for logits in rows["top5_logits"]],
+            "lead": -leads(rows, alone=0.0),
             "index": rows["index"],
         }
     )
     return tuple(int(i) for i in order.sort_values(["recall", "lead", "index"])["index"][:count])
-
-
-def _lead(logits) -> float:
-    """First logit minus second; 0 where there is one alone."""
-    return float(logits[0] - logits[1]) if len(logits) > 1 else 0.0

@@ -11,13 +11,14 @@ from matplotlib.patches import Rectangle
 from asap.report.figures.style import canvas, look, styled
 from asap.report.result import CellResult
 from asap.report.statistics import evaluated
+from asap.runs.predictions import matrix
 
 _WIDTH = 24  # letters in a line of a method's name
 
 
 def token_counts(results: Sequence[CellResult]) -> pd.DataFrame:
     """One row for each result and number of final tokens: label, tokens, images, key, colour."""
-    return _counts(results, "tokens", lambda frame: [int(row[-1]) for row in frame["tokens"]])
+    return _counts(results, "tokens", lambda frame: matrix(frame, "tokens")[:, -1].tolist())
 
 
 def stop_blocks(results: Sequence[CellResult]) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def _counts(results: Sequence[CellResult], name: str, values) -> pd.DataFrame:
     for cell in results:
         if cell.predictions is None or cell.is_dense:
             continue
-        counts = Counter(values(evaluated(cell.predictions)))
+        counts = Counter(values(evaluated(cell.predictions())))
         rows += [
             {"label": cell.label, name: value, "images": counts[value], "key": cell.key}
             | {"colour": look(cell).colour}

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from asap.report.figures.style import FAINT, RED, canvas, look, styled
 from asap.report.result import CellResult
+from asap.report.statistics import evaluated
+from asap.runs.predictions import matrix
 
 _LOW, _HIGH = 10, 90  # percentiles of the band
 
@@ -24,7 +26,7 @@ def column_mass(results: Sequence[CellResult]) -> pd.DataFrame:
     for cell in results:
         if cell.predictions is None or cell.method.get("name") != "asap":
             continue
-        mass = _masses(cell.predictions)
+        mass = _masses(cell.predictions())
         if mass.size:
             walks.setdefault(mass.tobytes(), (cell, mass, []))[2].append(cell.label)
     rows = [row for cell, mass, labels in walks.values() for row in _rows(cell, mass, labels)]
@@ -34,9 +36,8 @@ def column_mass(results: Sequence[CellResult]) -> pd.DataFrame:
 
 def _masses(predictions: pd.DataFrame) -> np.ndarray:
     """(images, blocks) float64 of the images that have any; NaN after the stop."""
-    rows = [list(row) for row in predictions["mass"] if row is not None and len(row)]
-    mass = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
-    return mass[~np.isnan(mass).all(axis=1)] if mass.size else mass
+    mass = matrix(evaluated(predictions), "mass").astype(np.float64)
+    return mass[~np.isnan(mass).all(axis=1)]
 
 
 def _rows(cell: CellResult, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
