@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+GROUP = 8192  # rows that are compressed together: bounds the memory that writing takes
+
 # One row per image. -1 stands for "none" in counts and indices, NaN in floats, and an image that
 # could not be read has an `error`, its label, and nothing else.
 PREDICTION_SCHEMA = pa.schema(
@@ -63,7 +65,7 @@ def encode_predictions(predictions: pd.DataFrame) -> bytes:
     pq.write_table(
         table,
         sink,
-        row_group_size=max(1, len(rows)),
+        row_group_size=GROUP,
         compression="zstd",
         write_page_checksum=True,
     )
