@@ -26,7 +26,6 @@ from pathlib import Path
 
 from stress_run import (
     LAUNCHES,
-    N_ROWS,
     Failure,
     Run,
     check_kept,
@@ -66,19 +65,20 @@ def disturb(
     while left or results.exists():
         started = run.start(results)
         at = wait_for_work(started, results) + draw.uniform(0, PART * seconds)
-        if left and rows < N_ROWS and _still_runs(started.process, at):
+        if left and rows < run.rows and _still_runs(started.process, at):
             name, left = plan[left - 1], left - 1
             victim, well = send(name, started, run.launch, draw)
             check_kept(kept)
-            rows = _note(seen, f"SIG{name} to {victim}", check_sound(results, run.images))
+            rows = _note(seen, f"SIG{name} to {victim}", check_sound(results, run.images), run.rows)
             seen.ended_well += well
             kept = work_done(results)
+            sys.stderr.write(f"{left} left: {name} to {victim} after {rows} rows\n")
             if not well:
                 _clear_jobs(results, name, victim)
                 continue
         started.finish()
         check_kept(kept)
-        compare(results, expected)
+        compare(results, expected, run.rows)
         shutil.rmtree(results)
         seen.rounds, kept, rows = seen.rounds + 1, {}, 0
     return seen
@@ -101,12 +101,12 @@ def _clear_jobs(results: Path, name: str, victim: str) -> None:
         shutil.rmtree(path)
 
 
-def _note(seen: Seen, what: str, left: Counter[str]) -> int:
+def _note(seen: Seen, what: str, left: Counter[str], all_rows: int) -> int:
     """Count what a signal left; the rows that are finished."""
     rows = left["finished rows"]
     seen.victims[what] += 1
     seen.after_rows[rows] += 1
-    seen.within += rows < N_ROWS and rows + left["rows with shards"] > 0
+    seen.within += rows < all_rows and rows + left["rows with shards"] > 0
     seen.within_a_row += left["rows with shards"] > 0
     seen.temporary += left["temporary files"] > 0
     return rows
@@ -124,7 +124,7 @@ def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float |
     else:
         first.finish()
     second.finish()
-    compare(results, expected)
+    compare(results, expected, run.rows)
 
 
 def stress(run: Run, plan: list[str], seed: int, folder: Path) -> list[str]:
@@ -132,9 +132,9 @@ def stress(run: Run, plan: list[str], seed: int, folder: Path) -> list[str]:
     expected, seconds = undisturbed(run, folder / "alone", alone=True)
     if run.launch not in ("one", "basic"):
         _, seconds = undisturbed(run, folder / "undisturbed", alone=False)
-        compare(folder / "undisturbed", expected)
+        compare(folder / "undisturbed", expected, run.rows)
     seen = disturb(run, folder, expected, seconds, plan, seed)
-    lines = [*_about(run, seconds), *_signals(seen, plan, seed), *_verified()]
+    lines = [*_about(run, seconds), *_signals(seen, plan, seed), *_verified(run)]
     if run.launch == "one":
         race(run, folder, expected, None)
         race(run, folder, expected, seconds / 2)
@@ -151,13 +151,13 @@ def undisturbed(run: Run, results: Path, alone: bool) -> tuple[dict[str, bytes],
     started.finish()
     last = max(path.stat().st_mtime for path in results.glob("runs/*/accuracy.json"))
     found = outcome(results)
-    compare(results, found)
+    compare(results, found, run.rows)
     return found, last - began
 
 
 def _about(run: Run, seconds: float) -> list[str]:
     return [
-        f"{N_ROWS} records over {run.images} digit scenes with the embedded model on the CPU, in",
+        f"{run.rows} records over {run.images} digit scenes with the embedded model on the CPU, in",
         f"{run.name}, finished images saved every",
         f"{run.shard_seconds} s. Undisturbed, the work takes {seconds:.0f} s from start-up to the "
         "last record.",
@@ -183,14 +183,14 @@ def _signals(seen: Seen, plan: list[str], seed: int) -> list[str]:
     ]
 
 
-def _verified() -> list[str]:
+def _verified(run: Run) -> list[str]:
     return [
         "After every signal: no process went on, no torn file under a final name, no image twice,",
-        "no finished row and no saved images made again (the files' times of writing). After SIGINT",
-        "and SIGTERM (but under torchrun): exit code 130 or 143, no traceback.",
-        f"At every end: predictions.parquet of all {N_ROWS} rows, the records (but for date, time",
-        "and environment) and the tables (Markdown, CSV) byte-identical with those of one process",
-        "that nobody disturbed; no shard and no temporary file left.",
+        "no finished row and no saved images made again (the files' times of writing). After",
+        "SIGINT and SIGTERM (but under torchrun): exit code 130 or 143, no traceback.",
+        f"At every end: predictions.parquet of all {run.rows} rows, the records (but for date,",
+        "time and environment) and the tables (Markdown, CSV) byte-identical with those of one",
+        "process that nobody disturbed; no shard and no temporary file left.",
     ]
 
 
@@ -206,7 +206,9 @@ def main() -> int:
     name = NAMES.get(given.launch, f"multirun_{given.launch}")
     report = given.report or REPORTS / f"stress_{name}.txt"
     os.environ.setdefault("MPLBACKEND", "Agg")
-    command = f"scripts/stress_resume.py --launch {given.launch} --signals {' '.join(given.signals)}"
+    command = (
+        f"scripts/stress_resume.py --launch {given.launch} --signals {' '.join(given.signals)}"
+    )
     command += f" --each {given.each} --seed {given.seed} --images {given.images}"
     with tempfile.TemporaryDirectory() as folder:
         try:
