@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -77,7 +78,8 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
         waiting = _Waiting(None if prepare is None else os.getpid())
         _composed(work, jobs, waiting)()
         if prepare is not None and waiting.jobs:
-            _do_waiting(work, prepare, waiting)
+            with env_override(waiting.environment):
+                _do_waiting(work, prepare, waiting)
     except Exception as error:
         await_jobs()
         jobs = _all_jobs(jobs)
@@ -126,11 +128,13 @@ def _code(jobs: list[Job], failed: list[str]) -> int:
 class _Waiting:
     """Jobs of a multirun that are done once all are known; `process`: where jobs wait, if at all.
 
-    It travels to other processes, where nothing waits.
+    It travels to other processes, where nothing waits. `environment`: what hydra adds to it while
+    it calls a job, the same for all.
     """
 
     process: int | None
     jobs: list[tuple[RunSpec, Job]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], None]:
@@ -145,6 +149,8 @@ def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], No
         told.write(job)
         later = job.several and waiting.process == os.getpid()
         do = _wait(waiting) if later else work
+        if later:
+            waiting.environment = dict(HydraConfig.get().job.env_set)
         _do(lambda: do(ranks.together(lambda: _read(config)), job), job)
         if not later or job.failed:
             job.ended = True
