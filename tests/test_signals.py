@@ -180,7 +180,9 @@ def test_sigterm_ends_a_command_in_order_and_its_forked_processes_at_once():
     def child() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with terminable():
-            forked = start(time.sleep, 60)
+            begun = fork.Event()
+            forked = start(lambda: begun.set() or time.sleep(60))
+            begun.wait()
             forked.terminate()
             assert code_of(forked) == -signal.SIGTERM
             try:
