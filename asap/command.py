@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +24,12 @@ from yaml import YAMLError
 from asap import ranks
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
+from asap.interrupts import Terminated, exit_code, terminable
 from asap.methods.find import find, names
 from asap.multirun import BOARD, Board, Job
 from asap.runs.configs import config_dir, read_method, refuse_unused_points
 from asap.runs.spec import RunSpec, read_spec
+from asap.submitted import await_jobs, end_jobs
 
 log = logging.getLogger("asap")
 Work = Callable[[RunSpec, Job], None]
@@ -40,17 +44,30 @@ def command(work: Work, finish: Finish = lambda jobs: None, prepare: Prepare | N
     `prepare`, the jobs of a multirun in this process wait until all are known, and `prepare` sees
     their specs first; jobs that a launcher gives to other processes do not wait. Exit
     codes: 0 done; 1 something failed, or a part of a multirun was refused; 2 the request is wrong;
-    130 interrupted. torchrun gives 1 for whatever is not 0.
+    130 interrupted; 143 ended by SIGTERM. torchrun gives 1 for whatever is not 0.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
-        ranks.join()
-        set_up_logging(ranks.rank())
-        sys.exit(_run(work, finish, prepare))
+        sys.exit(_run_or_end(work, finish, prepare))
     finally:
         if ranks.rank() == 0:
             BOARD.clear()
         ranks.leave()
+
+
+def _run_or_end(work: Work, finish: Finish, prepare: Prepare | None) -> int:
+    """The exit code, of an interrupted command too. torchrun ends its processes its own way."""
+    try:
+        with nullcontext() if ranks.started_by_torchrun() else terminable():
+            ranks.join()
+            set_up_logging(ranks.rank())
+            return _run(work, finish, prepare)
+    except KeyboardInterrupt as error:
+        end_jobs()
+        if ranks.rank() == 0:
+            said = "ended by SIGTERM" if isinstance(error, Terminated) else "interrupted"
+            log.error("%s: run the same command again to continue where it stopped", said)
+        return exit_code(error)
 
 
 def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
@@ -61,12 +78,10 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
         waiting = _Waiting(None if prepare is None else os.getpid())
         _composed(work, jobs, waiting)()
         if prepare is not None and waiting.jobs:
-            _do_waiting(work, prepare, waiting)
-    except KeyboardInterrupt:
-        if ranks.rank() == 0:
-            log.error("interrupted: run the same command again to continue where it stopped")
-        return 130
+            with env_override(waiting.environment):
+                _do_waiting(work, prepare, waiting)
     except Exception as error:
+        await_jobs()
         jobs = _all_jobs(jobs)
         if not jobs:
             log.error("error: %s", _not_begun(error))
@@ -113,11 +128,13 @@ def _code(jobs: list[Job], failed: list[str]) -> int:
 class _Waiting:
     """Jobs of a multirun that are done once all are known; `process`: where jobs wait, if at all.
 
-    It travels to other processes, where nothing waits.
+    It travels to other processes, where nothing waits. `environment`: what hydra adds to it while
+    it calls a job, the same for all.
     """
 
     process: int | None
     jobs: list[tuple[RunSpec, Job]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], None]:
@@ -132,6 +149,8 @@ def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], No
         told.write(job)
         later = job.several and waiting.process == os.getpid()
         do = _wait(waiting) if later else work
+        if later:
+            waiting.environment = dict(HydraConfig.get().job.env_set)
         _do(lambda: do(ranks.together(lambda: _read(config)), job), job)
         if not later or job.failed:
             job.ended = True

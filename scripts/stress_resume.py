@@ -3,11 +3,13 @@
     python scripts/stress_resume.py                       # 20 kills, a few minutes
     python scripts/stress_resume.py --kills 2 --images 60
     python scripts/stress_resume.py --launch torchrun     # two processes: one, all or torchrun die
-    python scripts/stress_resume.py --launch multirun     # joblib's workers: one or all die
+    python scripts/stress_resume.py --launch joblib --signals INT TERM KILL --each 10
+    ... also --launch basic and submitit: multiruns under hydra's launchers
 
 Predictions and tables must be byte-identical with those of one undisturbed process, with no record
-lost, doubled or torn and nothing left over; also when two processes run the same spec at once. What
-was seen goes to results/bench/cpu/stress_<launch>.txt. Exit code 1 if anything differs.
+lost, doubled, torn or made a second time and nothing left over; also when two processes run the
+same spec at once. What was seen goes to results/bench/cpu/stress_<launch>.txt (stress_multirun_...
+under a launcher). Exit code 1 if anything differs.
 """
 
 import argparse
@@ -24,68 +26,90 @@ from pathlib import Path
 
 from stress_run import (
     LAUNCHES,
-    N_ROWS,
     Failure,
     Run,
+    check_kept,
     check_sound,
     compare,
-    kill,
     outcome,
     wait_for_work,
+    work_done,
 )
+from stress_signals import send
 
 REPORTS = Path("results/bench/cpu")
+NAMES = {"one": "resume", "torchrun": "torchrun"}
+PART = 0.4  # of the time of the work, from which the moments are drawn: several meet one round
 
 
 @dataclass
 class Seen:
-    """What the kills met."""
+    """What the signals met."""
 
-    kills: int = 0
     rounds: int = 0
+    ended_well: int = 0
+    within: int = 0
     within_a_row: int = 0
     temporary: int = 0
     after_rows: Counter[int] = field(default_factory=Counter)
     victims: Counter[str] = field(default_factory=Counter)
 
 
-def kill_and_restart(
-    run: Run, folder: Path, expected: dict[str, bytes], seconds: float, kills: int, seed: int
+def disturb(
+    run: Run, folder: Path, expected: dict[str, bytes], seconds: float, plan: list[str], seed: int
 ) -> Seen:
-    """Kill until it was done `kills` times. A run that ends before its kill, or has all of its
-    rows, is brought to its end and compared; the next one starts from nothing."""
-    draw, seen, results, rows = random.Random(seed), Seen(), folder / "killed", 0
-    while True:
-        process = run.start(results)
-        if rows == N_ROWS or seen.kills == kills:
-            run.finish(process)
-            compare(results, expected)
-            seen.rounds, rows = seen.rounds + 1, 0
-            shutil.rmtree(results)
-            if seen.kills == kills:
-                return seen
-            continue
-        began = wait_for_work(process, results)
-        moment = draw.uniform(0, seconds / 3)
-        try:
-            process.wait(max(0.0, began + moment - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            seen.victims[kill(process, run.launch, draw)] += 1
-            rows = _note_kill(seen, check_sound(results, run.images))
-            continue
-        run.finish(process)
-        compare(results, expected)
-        seen.rounds += 1
+    """Send the signals of the plan, each to a new start of the command. A run that ends before its
+    signal, or has all of its rows, is brought to its end and compared; the next starts anew."""
+    draw, seen, results = random.Random(seed), Seen(), folder / "killed"
+    left, plan, kept, rows = len(plan), draw.sample(plan, len(plan)), {}, 0
+    while left or results.exists():
+        started = run.start(results)
+        at = wait_for_work(started, results) + draw.uniform(0, PART * seconds)
+        if left and rows < run.rows and _still_runs(started.process, at):
+            name, left = plan[left - 1], left - 1
+            victim, well = send(name, started, run.launch, draw)
+            check_kept(kept)
+            rows = _note(seen, f"SIG{name} to {victim}", check_sound(results, run.images), run.rows)
+            seen.ended_well += well
+            kept = work_done(results)
+            sys.stderr.write(f"{left} left: {name} to {victim} after {rows} rows\n")
+            if not well:
+                _clear_jobs(results, name, victim)
+                continue
+        started.finish()
+        check_kept(kept)
+        compare(results, expected, run.rows)
         shutil.rmtree(results)
+        seen.rounds, kept, rows = seen.rounds + 1, {}, 0
+    return seen
 
 
-def _note_kill(seen: Seen, left: Counter[str]) -> int:
-    """Count what a kill left; the rows that are finished."""
-    seen.kills += 1
-    seen.after_rows[left["finished rows"]] += 1
+def _still_runs(process: subprocess.Popen, at: float) -> bool:
+    """Wait until the time `at`; whether the process runs then."""
+    try:
+        process.wait(max(0.0, at - time.time()))
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _clear_jobs(results: Path, name: str, victim: str) -> None:
+    """Only a command that is killed may leave the folder where its jobs told what they did."""
+    for path in results.glob("multirun/jobs-*"):
+        if name != "KILL":
+            raise Failure(f"{path.name} is left after SIG{name} to {victim}")
+        shutil.rmtree(path)
+
+
+def _note(seen: Seen, what: str, left: Counter[str], all_rows: int) -> int:
+    """Count what a signal left; the rows that are finished."""
+    rows = left["finished rows"]
+    seen.victims[what] += 1
+    seen.after_rows[rows] += 1
+    seen.within += rows < all_rows and rows + left["rows with shards"] > 0
     seen.within_a_row += left["rows with shards"] > 0
     seen.temporary += left["temporary files"] > 0
-    return left["finished rows"]
+    return rows
 
 
 def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float | None) -> None:
@@ -95,24 +119,22 @@ def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float |
     if kill_after is not None:
         wait_for_work(first, results)
         time.sleep(kill_after)
-        first.kill()
-        first.communicate()
+        first.process.kill()
+        first.end()
     else:
-        run.finish(first)
-    run.finish(second)
-    compare(results, expected)
+        first.finish()
+    second.finish()
+    compare(results, expected, run.rows)
 
 
-def stress(run: Run, kills: int, seed: int, folder: Path) -> list[str]:
+def stress(run: Run, plan: list[str], seed: int, folder: Path) -> list[str]:
     """The whole experiment; the lines of its report. Raises Failure."""
-    if run.launch == "one":
-        expected, seconds = undisturbed(run, folder / "undisturbed", alone=True)
-    else:
-        expected, _ = undisturbed(run, folder / "alone", alone=True)
+    expected, seconds = undisturbed(run, folder / "alone", alone=True)
+    if run.launch not in ("one", "basic"):
         _, seconds = undisturbed(run, folder / "undisturbed", alone=False)
-        compare(folder / "undisturbed", expected)
-    seen = kill_and_restart(run, folder, expected, seconds, kills, seed)
-    lines = [*_about(run, seconds), *_kills(seen, seed), *_verified()]
+        compare(folder / "undisturbed", expected, run.rows)
+    seen = disturb(run, folder, expected, seconds, plan, seed)
+    lines = [*_about(run, seconds), *_signals(seen, plan, seed), *_verified(run)]
     if run.launch == "one":
         race(run, folder, expected, None)
         race(run, folder, expected, seconds / 2)
@@ -122,66 +144,76 @@ def stress(run: Run, kills: int, seed: int, folder: Path) -> list[str]:
 
 
 def undisturbed(run: Run, results: Path, alone: bool) -> tuple[dict[str, bytes], float]:
-    """What the run leaves when nobody disturbs it, and the seconds it takes after start-up."""
-    process = run.start(results, alone)
-    began = wait_for_work(process, results)
-    run.finish(process)
-    seconds = time.monotonic() - began
+    """What the run leaves when nobody disturbs it, and the seconds from its start-up to the last
+    record."""
+    started = run.start(results, alone)
+    began = wait_for_work(started, results)
+    started.finish()
+    last = max(path.stat().st_mtime for path in results.glob("runs/*/accuracy.json"))
     found = outcome(results)
-    compare(results, found)
-    return found, seconds
+    compare(results, found, run.rows)
+    return found, last - began
 
 
 def _about(run: Run, seconds: float) -> list[str]:
     return [
-        f"{N_ROWS} records over {run.images} digit scenes with the embedded model on the CPU, in",
+        f"{run.rows} records over {run.images} digit scenes with the embedded model on the CPU, in",
         f"{run.name}, finished images saved every",
-        f"{run.shard_seconds} s. Undisturbed, the work takes {seconds:.0f} s.",
+        f"{run.shard_seconds} s. Undisturbed, the work takes {seconds:.0f} s from start-up to the "
+        "last record.",
         "",
     ]
 
 
-def _kills(seen: Seen, seed: int) -> list[str]:
+def _signals(seen: Seen, plan: list[str], seed: int) -> list[str]:
     after = ", ".join(f"{n} after {rows}" for rows, n in sorted(seen.after_rows.items()))
-    victims = ", ".join(f"{what} {n} times" for what, n in sorted(seen.victims.items()))
+    kinds = ", ".join(f"{n} SIG{name}" for name, n in sorted(Counter(plan).items()))
     return [
-        f"{seen.kills} kills with SIGKILL (seed {seed}), each at a moment drawn from the first",
-        "third of that time after start-up, each followed by a restart of the same command.",
-        f"Killed: {victims}.",
+        f"{len(plan)} signals in random order (seed {seed}): {kinds}, each at a moment drawn from",
+        f"the first {PART:.0%} of that time after start-up, each followed by a restart of the same "
+        "command.",
+        *(f"- {what}: {n}" for what, n in sorted(seen.victims.items())),
         f"Runs that came to their end this way: {seen.rounds}.",
-        f"Kills by the number of rows that were finished then: {after}.",
-        f"Kills that met a half-finished row with saved images: {seen.within_a_row}.",
-        f"Kills that met a file being written: {seen.temporary}.",
+        f"Signals by the number of rows that were finished then: {after}.",
+        f"Signals between the first saved image and the last record: {seen.within}.",
+        f"Signals that met a half-finished row with saved images: {seen.within_a_row}.",
+        f"Signals that met a file being written: {seen.temporary}.",
+        f"Signals that met a command whose work was done (exit code 0): {seen.ended_well}.",
         "",
     ]
 
 
-def _verified() -> list[str]:
+def _verified(run: Run) -> list[str]:
     return [
-        "After every kill: no process went on, no torn file under a final name, no image twice.",
-        f"At every end: predictions.parquet of all {N_ROWS} rows, the records (but for date, time",
-        "and environment) and the tables (Markdown, CSV) byte-identical with those of one process",
-        "that nobody disturbed; no shard and no temporary file left.",
+        "After every signal: no process went on, no torn file under a final name, no image twice,",
+        "no finished row and no saved images made again (the files' times of writing). After",
+        "SIGINT and SIGTERM (but under torchrun): exit code 130 or 143, no traceback.",
+        f"At every end: predictions.parquet of all {run.rows} rows, the records (but for date,",
+        "time and environment) and the tables (Markdown, CSV) byte-identical with those of one",
+        "process that nobody disturbed; no shard and no temporary file left.",
     ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signals", nargs="+", choices=("INT", "TERM", "KILL"), default=["KILL"])
+    parser.add_argument("--each", "--kills", type=int, default=20, help="of each signal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--launch", choices=LAUNCHES, default="one")
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
-    name = "resume" if given.launch == "one" else given.launch
+    name = NAMES.get(given.launch, f"multirun_{given.launch}")
     report = given.report or REPORTS / f"stress_{name}.txt"
     os.environ.setdefault("MPLBACKEND", "Agg")
-    command = f"scripts/stress_resume.py --launch {given.launch} --kills {given.kills}"
-    command += f" --seed {given.seed} --images {given.images}"
+    command = (
+        f"scripts/stress_resume.py --launch {given.launch} --signals {' '.join(given.signals)}"
+    )
+    command += f" --each {given.each} --seed {given.seed} --images {given.images}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            lines = stress(Run(given.images, given.launch), given.kills, given.seed, Path(folder))
-            verdict = "passed"
+            run, plan = Run(given.images, given.launch), given.signals * given.each
+            lines, verdict = stress(run, plan, given.seed, Path(folder)), "passed"
         except Failure as failure:
             lines, verdict = [str(failure).replace(folder, "<folder>")], "FAILED"
     text = "\n".join([command, "", *lines, "", verdict]) + "\n"

@@ -1,48 +1,75 @@
-"""One command as a stress test runs it: how it is started and killed, and what it must leave.
+"""One command as a stress test runs it: how it is started, and what it must leave.
 
-Three ways to start it: in one process, under torchrun, and as a multirun in worker processes.
+In one process, under torchrun, and as a multirun under each of hydra's launchers.
 """
 
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 from asap.runs.predictions import decode_predictions
 from asap.runs.store import Store
 
 ROWS = "rows=[{method: dense}, {method: random_drop}, {method: tome, with: {r: 3}}, "
 ROWS += "{method: asap, with: {tau: 2.0}}]"
-SWEEP = ("-m", "method=asap", "method.tau=1.5,2,2.5")  # with the baseline: four records
 N_ROWS = 4
-LAUNCHES = {
-    "one": ("one process", [], [ROWS]),
-    "torchrun": (
-        "two processes under torchrun",
-        ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-        [ROWS],
-    ),
-    "multirun": (
-        "a multirun whose jobs run in two worker processes (joblib)",
+SWEEP = ("-m", "method=random_drop,tome,asap")  # with the baseline four records
+SHORT = ("-m", "method=tome,asap")  # three, where each job is a process that has to start
+TWO = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+LAUNCHES = {  # what it is, what starts it, its arguments, those of the same in one process
+    "one": ("one process", [], [ROWS], [ROWS]),
+    "torchrun": ("two processes under torchrun", TWO, [ROWS], [ROWS]),
+    "basic": ("a multirun in one process (hydra's basic launcher)", [], [*SWEEP], [*SWEEP]),
+    "joblib": (
+        "a multirun whose two jobs run in two worker processes (joblib)",
         [],
-        [*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        [*SHORT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        [*SHORT],
+    ),
+    "submitit": (
+        "a multirun whose two jobs run in a process each (submitit's local executor)",
+        [],
+        [*SHORT, "hydra/launcher=submitit_local"],
+        [*SHORT],
     ),
 }
-ALONE = {"one": [ROWS], "torchrun": [ROWS], "multirun": list(SWEEP)}  # the same in one process
 VOLATILE = ("created", "seconds", "environment")  # of a record: when and where, not what
 PATIENCE = 300  # seconds until a process counts as hanging
 
 
 class Failure(Exception):
     """What must not happen did."""
+
+
+@dataclass
+class Started:
+    """A command that runs, in a session of its own, and what it writes to standard error."""
+
+    process: subprocess.Popen
+    errors: IO[str]
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; its exit code and standard error."""
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"no end within {PATIENCE} s") from None
+        self.errors.seek(0)
+        return code, self.errors.read()
+
+    def finish(self) -> None:
+        """Wait for its end, which must be a good one."""
+        code, said = self.end()
+        if code != 0:
+            raise Failure(f"exit code {code}: {said.strip()[-400:]}")
 
 
 @dataclass
@@ -57,31 +84,36 @@ class Run:
     def name(self) -> str:
         return LAUNCHES[self.launch][0]
 
-    def start(self, results: Path, alone: bool = False) -> subprocess.Popen:
+    @property
+    def rows(self) -> int:
+        """How many records it leaves."""
+        return N_ROWS - (LAUNCHES[self.launch][3] == [*SHORT])
+
+    def start(self, results: Path, alone: bool = False) -> Started:
         """Start it; `alone`: whatever the launch is, in one process."""
-        _, through, what = LAUNCHES[self.launch]
-        through, what = ([], ALONE[self.launch]) if alone else (through, what)
+        _, through, what, in_one = LAUNCHES[self.launch]
+        through, what = ([], in_one) if alone else (through, what)
         command = [
             *(sys.executable, "-m"), *through, *(["-m"] if through else []), "asap.run", *what,
             "title=Stress", "device=cpu", "batch_size=8", f"data.images={self.images}",
             f"shard_seconds={self.shard_seconds}", f"results={results}",
         ]  # fmt: skip
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, text=True, **quiet)
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it is read when the command has ended)
+        # A script in the background of a shell has SIGINT ignored, and so would its children.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        return Started(process, errors)
 
-    def finish(self, process: subprocess.Popen) -> None:
-        _, errors = process.communicate(timeout=PATIENCE)
-        if process.returncode != 0:
-            raise Failure(f"exit code {process.returncode}: {errors.strip()[-400:]}")
 
-
-def wait_for_work(process: subprocess.Popen, results: Path) -> float:
-    """Wait until imports are done and the store is opened; the moment."""
+def wait_for_work(started: Started, results: Path) -> float:
+    """Wait until imports are done and the store is opened; the time."""
     runs = results / "runs"
     before = _changed(runs)
-    while _changed(runs) == before and process.poll() is None:
+    while _changed(runs) == before and started.process.poll() is None:
         time.sleep(0.002)
-    return time.monotonic()
+    return time.time()
 
 
 def _changed(folder: Path) -> int:
@@ -89,72 +121,6 @@ def _changed(folder: Path) -> int:
         return folder.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-# ---- kills
-
-
-def kill(process: subprocess.Popen, launch: str, draw: random.Random) -> str:
-    """Send SIGKILL to a part of the command or to all of it; what was hit. Returns when all of it
-    is gone, which a command that lost a part must bring about by itself."""
-    parts = list(_descendants(process.pid))
-    workers = [pid for pid in parts if _is_worker(pid, launch)]
-    # A launcher of workers that is killed alone leaves them to themselves: only torchrun's end.
-    choices = ["everything", *(["one worker"] if workers else [])]
-    victim = draw.choice([*choices, "torchrun itself"] if launch == "torchrun" else choices)
-    if victim == "one worker":
-        os.kill(draw.choice(workers), signal.SIGKILL)
-    else:
-        _kill_all([process.pid, *(parts if victim == "everything" else [])])
-    process.communicate(timeout=PATIENCE)
-    if process.returncode == 0 and victim == "one worker":
-        raise Failure("a worker was killed and the exit code is 0")
-    _await_end(parts)
-    return victim
-
-
-def _is_worker(pid: int, launch: str) -> bool:
-    """Whether the process does work: launchers have helpers beside them."""
-    mark = {"torchrun": "asap.run", "multirun": "popen_loky"}.get(launch)
-    try:
-        return mark is not None and mark in Path(f"/proc/{pid}/cmdline").read_text("utf-8")
-    except OSError:
-        return False
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    except OSError:
-        return
-    for child in map(int, children):
-        yield child
-        yield from _descendants(child)
-
-
-def _kill_all(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def _await_end(pids: list[int]) -> None:
-    """Wait until none of the processes runs; Failure if one goes on alone."""
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if _runs(pid)]:
-        if time.monotonic() > deadline:
-            _kill_all(left)
-            raise Failure(f"{len(left)} processes went on after the command had ended")
-        time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # ---- what a folder holds
@@ -171,7 +137,7 @@ def outcome(results: Path) -> dict[str, bytes]:
     return found
 
 
-def compare(results: Path, expected: dict[str, bytes]) -> None:
+def compare(results: Path, expected: dict[str, bytes], rows: int) -> None:
     """Raise Failure unless a finished run's files are those of the undisturbed one, and no more."""
     found = outcome(results)
     if found.keys() != expected.keys():
@@ -181,8 +147,8 @@ def compare(results: Path, expected: dict[str, bytes]) -> None:
     patterns = ("*.tmp", "shard-*", "error.json", "*.corrupt", ".probe")
     if left := [path.name for pattern in patterns for path in results.rglob(pattern)]:
         raise Failure(f"left over: {left}")
-    if (count := len(Store(results / "runs").cells())) != N_ROWS:
-        raise Failure(f"{count} records instead of {N_ROWS}")
+    if (count := len(Store(results / "runs").cells())) != rows:
+        raise Failure(f"{count} records instead of {rows}")
 
 
 def check_sound(results: Path, images: int) -> Counter[str]:
@@ -208,3 +174,24 @@ def check_sound(results: Path, images: int) -> Counter[str]:
         seen["rows with shards"] += bool(bounds) and not done
         seen["temporary files"] += len(list(cell.glob(".*.tmp")))
     return seen
+
+
+def work_done(results: Path) -> dict[Path, int]:
+    """The files that a restart must leave as they are, with the time of writing of each."""
+    found = {}
+    for cell in (path for path in results.glob("runs/*") if path.is_dir()):
+        done = (cell / "accuracy.json").exists()
+        names = ("accuracy.json", "predictions.parquet", "config.yaml") if done else ("shard-*",)
+        for path in (path for name in names for path in cell.glob(name)):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
+def check_kept(before: dict[Path, int]) -> None:
+    """Failure if a row that was finished, or images that were saved, have been done again."""
+    for path, written in before.items():
+        if path.exists():
+            if path.stat().st_mtime_ns != written:
+                raise Failure(f"{path.parent.name}/{path.name} was written again")
+        elif not (path.name.startswith("shard-") and (path.parent / "accuracy.json").exists()):
+            raise Failure(f"{path.parent.name}/{path.name} is gone")

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -141,3 +142,19 @@ def test_a_launcher_of_processes_does_not_go_with_torchrun(monkeypatch):
     config = SimpleNamespace(mode=RunMode.MULTIRUN, runtime=runtime)
     with pytest.raises(RequestError, match="does not go with torchrun"):
         command._check_launcher(SPEC, config)
+
+
+def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
+    start, tmp_path, monkeypatch
+):
+    """Jobs that wait for one another are done when hydra has taken it away again."""
+    real, seen = asap.run.run, []
+
+    def looking(spec, lender=None):
+        seen.append(os.environ.get("OF_A_JOB"))
+        return real(spec, lender)
+
+    monkeypatch.setattr(asap.run, "run", looking)
+    given = "+hydra.job.env_set.OF_A_JOB=there"
+    assert start("method=tome", "method.r=2,3", "data.images=4", given) == 0
+    assert seen == ["there", "there"] and "OF_A_JOB" not in os.environ

@@ -1,5 +1,7 @@
 """Dashboards and figures: they hold what the records hold, and can never cost a result."""
 
+import errno
+import io
 import logging
 import sys
 import time
@@ -183,6 +185,34 @@ def test_wandb_failing_half_way_warns_and_finishes(quiet_wandb, caplog, monkeypa
     import wandb as library
 
     assert library.run is None
+
+
+def test_a_disk_that_is_full_for_wandb_only_is_one_line(quiet_wandb, caplog, capsys, monkeypatch):
+    """W&B's log files lie there too: of each line that cannot be written, logging would tell.
+
+    Seen so with 1 MB of memory as the disk: 3,000 lines of traceback beside the warning.
+    """
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    handler = logging.StreamHandler(Full())
+
+    def write(*_):
+        logging.getLogger("wandb").warning("a line of W&B's own log")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    logging.getLogger("wandb").addHandler(handler)
+    try:
+        monkeypatch.setattr(wandb, "_log", write)
+        assert not log(cell(), "offline", quiet_wandb)
+        assert "ToMe was not logged: OSError: [Errno 28] No space left" in caplog.text
+        assert capsys.readouterr().err == ""
+        logging.getLogger("wandb").warning("logging tells of its errors as before")
+        assert "--- Logging error ---" in capsys.readouterr().err
+    finally:
+        logging.getLogger("wandb").removeHandler(handler)
 
 
 def test_nothing_recorded_warns(quiet_wandb, caplog, tmp_path):

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asap.errors import RequestError
+from asap.runs import disk
 from asap.runs import record as schemas
 from asap.runs.keys import key_of
 from asap.runs.predictions import PREDICTION_SCHEMA, encode_predictions, matrix
@@ -607,3 +608,20 @@ def test_the_environment_names_versions_and_no_machine():
 def test_the_environment_is_complete_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert "commit" not in environment() and "torch" in environment()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_file_whose_writing_is_cut_short_leaves_the_old_one_and_nothing_beside_it(
+    tmp_path, monkeypatch, error
+):
+    """Tables lie in no cell that the next run would tidy."""
+    path = disk.write_file(tmp_path / "table.md", "old")
+
+    def cut(beside, content):
+        beside.write_bytes(content[:1])
+        raise error
+
+    monkeypatch.setattr(disk, "write_through", cut)
+    with pytest.raises((KeyboardInterrupt, RequestError)):
+        disk.write_file(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.md"] and path.read_text() == "old"

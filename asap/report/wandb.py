@@ -7,7 +7,8 @@ remembered (`<directory>/mirrored/<key>`) and not written again; delete that to 
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,13 +53,24 @@ def log_cell(
         return True
     try:
         if not _mirrored(result, config, target):
-            _log(result, config, target, record, examples())
+            with _no_logging_errors():
+                _log(result, config, target, record, examples())
             _remember(result, config, target)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         log.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
         return False
     return True
+
+
+@contextmanager
+def _no_logging_errors() -> Iterator[None]:
+    """W&B's own log files are on the disk that may be full: a traceback for every line of them."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 def _log(

@@ -30,10 +30,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_through(beside, content)
             beside.replace(path)
-        except OSError:
+        finally:  # of an interrupt as of a full disk, nothing stays beside the file
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
-            raise
     sync_folder(path.parent)
 
 

@@ -1,0 +1,222 @@
+"""Signals at random moments: a command ends in order or dies, and the next one finishes the rest.
+
+scripts/stress_resume.py does thirty under each of hydra's launchers and twenty under torchrun, with
+commands as a user types them. Here they are forked from the test process, which has imported all.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+import asap.output
+import asap.report.page
+from asap import multirun, submitted
+from asap.interrupts import Terminated, exit_code, terminable
+from asap.run import main
+
+fork = multiprocessing.get_context("fork")
+IMAGES = 64
+SWEEP = ["-m", "method=random_drop,asap"]
+ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
+VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (asap.output, asap.report.page):
+            patch.setattr(module, "charts", lambda results, circled: ([], {}))
+        patch.setattr(multirun.BOARD, "folder", None)
+        yield
+
+
+def command(results: Path, what: list[str]) -> None:
+    """`python -m asap.run ...` in a process of its own, which has been forked."""
+    said = results.with_suffix(".txt").open("w", buffering=1)
+    sys.stdout = sys.stderr = said
+    os.dup2(said.fileno(), 2)
+    logging.getLogger("asap").handlers.clear()
+    GlobalHydra.instance().clear()
+    torch.set_num_threads(1)
+    given = [*what, "title=Signals", "device=cpu", "batch_size=4", f"data.images={IMAGES}"]
+    sys.argv = ["asap.run", *given, "shard_seconds=0.02", f"results={results}"]
+    main()
+
+
+def as_typed(results: Path, what: list[str]) -> None:
+    # A test run in the background of a shell has SIGINT ignored, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command(results, what)
+
+
+def under_torchrun(results: Path) -> None:
+    """What torchrun does, with processes that are forked."""
+    config = LaunchConfig(
+        1, 1, 2, run_id="signals", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="fork", monitor_interval=0.05,
+    )  # fmt: skip
+    with results.with_suffix(".agent.txt").open("w") as said:
+        os.dup2(said.fileno(), 2)
+        elastic_launch(config, command)(results, ROWS)
+
+
+def start(act: Callable[..., None], *given: object) -> BaseProcess:
+    process = fork.Process(target=act, args=given)
+    process.start()
+    return process
+
+
+def code_of(process: BaseProcess) -> int | None:
+    process.join(100)
+    return process.exitcode
+
+
+def at_a_random_moment(results: Path) -> None:
+    """Up to a second after the work has begun: it takes longer."""
+    deadline = time.monotonic() + 60
+    while not list(results.glob("runs/*/shard-*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 1))
+
+
+def outcome(results: Path) -> dict[str, bytes]:
+    """Every file that must be the same whatever happened on the way; no other may be there."""
+    left = {
+        path.name
+        for path in results.rglob("*")
+        if path.is_file() and path.parent.parent.name == "runs"
+    }
+    assert left <= {"predictions.parquet", "accuracy.json", "config.yaml", ".lock"}
+    paths = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
+    found = {str(path.relative_to(results)): path.read_bytes() for path in paths}
+    for path in results.glob("runs/*/accuracy.json"):
+        record = json.loads(path.read_bytes())
+        lasting = {k: v for k, v in record.items() if k not in VOLATILE}
+        found[str(path.relative_to(results))] = json.dumps(lasting, sort_keys=True).encode()
+    return found
+
+
+def written(results: Path) -> dict[Path, int]:
+    """When finished rows and saved images were written."""
+    paths = [*results.glob("runs/*/accuracy.json"), *results.glob("runs/*/shard-*")]
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def kept(before: dict[Path, int]) -> None:
+    """What was done is not done again; shards end with their row."""
+    for path, time_ns in before.items():
+        if path.exists():
+            assert path.stat().st_mtime_ns == time_ns
+        else:
+            assert path.name.startswith("shard-") and (path.parent / "accuracy.json").exists()
+
+
+def test_a_multirun_that_is_interrupted_and_killed_is_finished_by_the_next(tmp_path):
+    assert code_of(start(as_typed, tmp_path / "alone", SWEEP)) == 0
+    expected, results = outcome(tmp_path / "alone"), tmp_path / "disturbed"
+    before: dict[Path, int] = {}
+    for number, codes in ((signal.SIGINT, (130, 0)), (signal.SIGKILL, (-signal.SIGKILL, 0))):
+        process = start(as_typed, results, SWEEP)
+        at_a_random_moment(results)
+        os.kill(process.pid or 0, number)
+        assert code_of(process) in codes  # 0: all was done
+        said = results.with_suffix(".txt").read_text()
+        assert "Traceback" not in said
+        if process.exitcode == 130:
+            assert "interrupted: run the same command again" in said
+            assert not list(results.glob("multirun/jobs-*"))
+        kept(before)
+        before = written(results)
+    assert code_of(start(as_typed, results, SWEEP)) == 0
+    kept(before)
+    assert outcome(results) == expected
+
+
+def ranks_of(launcher: int) -> list[int]:
+    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text("utf-8").split()
+    return [int(pid) for pid in listed]
+
+
+def all_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while any(submitted._read(pid, "cmdline") for pid in pids):
+        assert time.monotonic() < deadline, "a process goes on alone"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends torchrun's processes on Linux")
+def test_under_torchrun_a_rank_is_killed_and_torchrun_itself_and_the_next_finishes(tmp_path):
+    assert code_of(start(as_typed, tmp_path / "alone", ROWS)) == 0
+    expected, results = outcome(tmp_path / "alone"), tmp_path / "disturbed"
+    for victim in ("a rank", "torchrun"):
+        before = written(results)
+        process = start(under_torchrun, results)
+        at_a_random_moment(results)
+        ranks = ranks_of(process.pid or 0)
+        pid = random.choice(ranks) if victim == "a rank" else process.pid
+        os.kill(pid or 0, signal.SIGKILL)
+        assert code_of(process) not in (0, None)
+        all_end(ranks)
+        kept(before)
+    assert code_of(start(under_torchrun, results)) == 0
+    assert outcome(results) == expected
+
+
+def test_sigterm_ends_a_command_in_order_and_its_forked_processes_at_once():
+    def child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with terminable():
+            begun = fork.Event()
+            forked = start(lambda: begun.set() or time.sleep(60))
+            begun.wait()
+            forked.terminate()
+            assert code_of(forked) == -signal.SIGTERM
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except KeyboardInterrupt as error:
+                assert isinstance(error, Terminated)
+                sys.exit(exit_code(error))
+
+    assert code_of(start(child)) == 143
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+CONTROLLER = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import time; print(1, flush=True); time.sleep({seconds})"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+@pytest.mark.parametrize("act", [submitted.end_jobs, submitted.await_jobs])
+def test_jobs_of_submitit_end_with_their_command_or_are_waited_for(act):
+    """A process with the controller's name, and its job."""
+    seconds = 60 if act is submitted.end_jobs else 0.3
+    program = [sys.executable, "-c", CONTROLLER.format(seconds=seconds), "submitit.local._local"]
+    other = subprocess.Popen(["sleep", "60"])
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as controller:
+        assert controller.stdout is not None
+        controller.stdout.readline()
+        jobs = list(submitted._children(controller.pid))
+        act()
+        assert controller.wait(30) == (-signal.SIGKILL if act is submitted.end_jobs else 0)
+        assert len(jobs) == 1
+        all_end(jobs)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
