@@ -1,34 +1,27 @@
 """What the commands share: compose a config, run a job on its spec, exit with the right code."""
 
-import difflib
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import DictConfig
 
 from asap import ranks
+from asap.composed import given, not_begun, read
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 from asap.interrupts import Terminated, exit_code, terminable
-from asap.methods.find import find, names
 from asap.multirun import BOARD, Board, Job
-from asap.runs.configs import config_dir, read_method, refuse_unused_points
-from asap.runs.spec import RunSpec, read_spec
+from asap.runs.configs import config_dir
+from asap.runs.spec import RunSpec
 from asap.submitted import await_jobs, end_jobs
 
 log = logging.getLogger("asap")
@@ -84,7 +77,7 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
         await_jobs()
         jobs = _all_jobs(jobs)
         if not jobs:
-            log.error("error: %s", _not_begun(error))
+            log.error("error: %s", not_begun(error))
             return 2
         if BOARD.folder is None:
             raise
@@ -151,7 +144,7 @@ def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], No
         do = _wait(waiting) if later else work
         if later:
             waiting.environment = dict(HydraConfig.get().job.env_set)
-        _do(lambda: do(ranks.together(lambda: _read(config)), job), job)
+        _do(lambda: do(ranks.together(lambda: read(config)), job), job)
         if not later or job.failed:
             job.ended = True
             told.write(job)
@@ -178,13 +171,7 @@ def _begun() -> Job:
     config = HydraConfig.get()
     if config.mode != RunMode.MULTIRUN:
         return Job()
-    return Job(int(config.job.num), _given(config), several=True)
-
-
-def _given(config: Any) -> list[str]:
-    """The overrides of this job as they were typed: what looks like a reference is none here."""
-    given = OmegaConf.to_container(config.overrides.task, resolve=False)
-    return [str(one) for one in given or ()]
+    return Job(int(config.job.num), given(config), several=True)
 
 
 def _do(act: Callable[[], object], job: Job) -> None:
@@ -201,75 +188,3 @@ def _do(act: Callable[[], object], job: Job) -> None:
             raise
         log.error("job %d", job.number, exc_info=error)  # the other jobs go on
         job.failed.append(f"job {job.number}: {type(error).__name__}: {one_line(error)}")
-
-
-def _read(config: DictConfig) -> RunSpec:
-    refuse_unused_points(config, _given(HydraConfig.get()))
-    spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
-    _check_launcher(spec, HydraConfig.get())
-    return spec
-
-
-def _check_launcher(spec: RunSpec, config: Any) -> None:
-    """RequestError where other processes would be beside what is timed, or out of step."""
-    name = config.runtime.choices.get("hydra/launcher", "basic")
-    if config.mode != RunMode.MULTIRUN or name == "basic":
-        return
-    if ranks.started_by_torchrun():
-        raise RequestError(f"hydra/launcher={name} does not go with torchrun: use one of them")
-    beside = name == "submitit_local" or (name == "joblib" and config.launcher.n_jobs != 1)
-    if beside and spec.measure.throughput:
-        raise RequestError(
-            f"hydra/launcher={name} runs jobs beside the one that is timed: leave it out, or set "
-            "measure.throughput=false"
-        )
-
-
-def _not_begun(error: Exception) -> str:
-    """Why no job began."""
-    if isinstance(error, RequestError):
-        return str(error)
-    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ValueError)):
-        return _not_composed(one_line(error))
-    return f"no job could be started: {type(error).__name__}: {one_line(error)}"
-
-
-def _not_composed(reason: str) -> str:
-    """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
-    if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
-        extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
-        return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
-    unknown = re.match(r"Could not override '([^']+)'", reason)
-    if unknown is None:
-        return f"the config does not compose: {reason}"
-    keys = _keys()
-    near = difflib.get_close_matches(unknown[1], keys, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    if unknown[1] in keys:
-        hint = "the chosen method or group does not have it; "
-    return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
-
-
-def _keys() -> list[str]:
-    """Everything that can be set, as on the command line."""
-    kinds = [("method", find(name)) for name in names()]
-    kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
-    inside = [f"{group}.{f.name}" for group, kind in kinds for f in fields(kind)]
-    return [*inside, *(f.name for f in fields(RunSpec))]
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise RequestError(f"{error.full_key} is missing: give {error.full_key}=...") from None
-    except OmegaConfBaseException as error:
-        raise RequestError(one_line(error)) from None
-    assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items() if k != "hydra"}
-
-
-def _own_folders() -> list[Path]:
-    """Folders given with --config-dir: their configs come before the project's."""
-    sources = HydraConfig.get().runtime.config_sources
-    return [Path(s.path) for s in sources if s.schema == "file" and s.provider == "command-line"]

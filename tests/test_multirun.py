@@ -16,7 +16,7 @@ from hydra.types import RunMode
 
 import asap.output
 import asap.report.page
-from asap import command, multirun
+from asap import command, composed, multirun
 from asap.errors import RequestError
 from asap.multirun import Board, Job
 from asap.run import main
@@ -76,8 +76,8 @@ def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeyp
 
 def test_a_launcher_that_is_not_installed_says_what_to_install():
     said = "In 'hydra/config': Could not find 'hydra/launcher/submitit_slurm' Available: basic"
-    assert "pip install 'asap-vit[slurm]'" in command._not_composed(said)
-    assert "pip install 'asap-vit[joblib]'" in command._not_composed(
+    assert "pip install 'asap-vit[slurm]'" in composed.not_composed(said)
+    assert "pip install 'asap-vit[joblib]'" in composed.not_composed(
         said.replace("submitit_slurm", "joblib")
     )
 
@@ -126,12 +126,12 @@ def test_nothing_runs_beside_what_is_timed(launcher, n_jobs, refused):
         launcher=SimpleNamespace(n_jobs=n_jobs),
     )
     timed = replace(SPEC, measure=replace(SPEC.measure, throughput=True))
-    command._check_launcher(SPEC, config)
+    composed.check_launcher(SPEC, config)
     if refused:
         with pytest.raises(RequestError, match="beside the one that is timed"):
-            command._check_launcher(timed, config)
+            composed.check_launcher(timed, config)
     else:
-        command._check_launcher(timed, config)
+        composed.check_launcher(timed, config)
 
 
 def test_a_launcher_of_processes_does_not_go_with_torchrun(monkeypatch):
@@ -141,7 +141,7 @@ def test_a_launcher_of_processes_does_not_go_with_torchrun(monkeypatch):
     runtime = SimpleNamespace(choices={"hydra/launcher": "joblib"})
     config = SimpleNamespace(mode=RunMode.MULTIRUN, runtime=runtime)
     with pytest.raises(RequestError, match="does not go with torchrun"):
-        command._check_launcher(SPEC, config)
+        composed.check_launcher(SPEC, config)
 
 
 def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(

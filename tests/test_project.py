@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(("compare", "dashboards"), 7),
     **dict.fromkeys(("runner", "output", "calibrate", "apart"), 6),
     **dict.fromkeys(("speed", "scenes", "command", "overview", "shared"), 5),
-    **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video"), 4),
+    **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video", "composed"), 4),
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs", "checkpoints", "ranks"), 1),
