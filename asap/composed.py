@@ -18,7 +18,8 @@ from asap.console import one_line
 from asap.errors import RequestError
 from asap.methods.find import find, names
 from asap.runs.configs import read_method, refuse_unused_points
-from asap.runs.spec import RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import RunSpec
 
 
 def read(config: DictConfig) -> RunSpec:

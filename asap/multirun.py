@@ -18,7 +18,8 @@ from hydra.experimental.callback import Callback
 
 from asap.report.result import CellResult
 from asap.runs.disk import read_bytes, write_bytes
-from asap.runs.spec import RunSpec, spec_from
+from asap.runs.read import spec_from
+from asap.runs.spec import RunSpec
 from asap.runs.store import Cell
 
 _RECORDS = ("accuracy", "predictions", "throughput")

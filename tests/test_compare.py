@@ -65,7 +65,7 @@ def results(tmp_path_factory):
     from asap.methods.find import names
     from asap.runner import run
     from asap.runs.configs import read_method
-    from asap.runs.spec import read_spec
+    from asap.runs.read import read_spec
 
     assert "dense" in names()
     folder = tmp_path_factory.mktemp("compare")

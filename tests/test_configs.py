@@ -12,7 +12,8 @@ from asap.backbones.load import BUNDLED, BUNDLED_FOLDER, file_digest
 from asap.methods import build, find
 from asap.methods.find import names
 from asap.runs.configs import choices, config_dir, read_method
-from asap.runs.spec import MethodSpec, RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import MethodSpec, RunSpec
 
 ABOUT = {f.name for f in fields(MethodSpec)} - {"options"}
 

@@ -19,8 +19,8 @@ from asap.report.result import CellResult
 from asap.report.tables import build_table
 from asap.runner import run
 from asap.runs.configs import config_dir, read_method
+from asap.runs.read import read_spec
 from asap.runs.record import AccuracyRecord
-from asap.runs.spec import read_spec
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 

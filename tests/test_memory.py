@@ -20,7 +20,7 @@ from asap.measure.accuracy import MOST_ROWS, Evaluation, evaluate
 from asap.runner import run
 from asap.runs.configs import read_method
 from asap.runs.predictions import PREDICTION_SCHEMA, decode_predictions, encode_predictions
-from asap.runs.spec import read_spec
+from asap.runs.read import read_spec
 from asap.runs.store import Cell
 from asap.tokens import Trace
 

@@ -21,7 +21,7 @@ from asap.errors import RequestError
 from asap.multirun import Board, Job
 from asap.run import main
 from asap.runs.configs import read_method
-from asap.runs.spec import read_spec, spec_from
+from asap.runs.read import read_spec, spec_from
 
 Start = Callable[..., int]
 

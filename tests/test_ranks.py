@@ -20,7 +20,8 @@ from asap.measure import accuracy
 from asap.output import write_outputs
 from asap.runner import run
 from asap.runs.configs import read_method
-from asap.runs.spec import RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import RunSpec
 from asap.runs.store import Cell
 from asap.session import pick_device
 

@@ -23,7 +23,8 @@ from asap.measure.accuracy import evaluate
 from asap.output import write_outputs
 from asap.runner import run
 from asap.runs.configs import read_method
-from asap.runs.spec import DataSpec, MethodSpec, RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import DataSpec, MethodSpec, RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -10,7 +10,8 @@ from PIL import Image
 from asap.errors import RequestError
 from asap.multirun import Job
 from asap.runs.configs import read_method
-from asap.runs.spec import RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import RunSpec
 from asap.show import class_names, work
 
 TINY = {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32, "patch_size": 8}

@@ -23,7 +23,8 @@ from asap.runner import run
 from asap.runs.configs import read_method
 from asap.runs.grid import expand
 from asap.runs.predictions import encode_predictions
-from asap.runs.spec import RunSpec, read_spec
+from asap.runs.read import read_spec
+from asap.runs.spec import RunSpec
 from asap.runs.store import Cell
 from asap.shared import likeness, share_multirun
 from asap.sweep import SharedTrunk

@@ -1,7 +1,8 @@
 """The run that a record came from, read back from the config.yaml beside it."""
 
 from asap.errors import RequestError
-from asap.runs.spec import RunSpec, spec_from
+from asap.runs.read import spec_from
+from asap.runs.spec import RunSpec
 from asap.runs.store import Cell
 
 
