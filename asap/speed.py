@@ -1,6 +1,8 @@
 """Throughput records of a run's rows: those missing are timed together, with both baselines."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +27,22 @@ log = logging.getLogger("asap")
 
 def measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
     """The results with their throughput records; what is recorded already is not timed again."""
-    results = list(results)
+    with _threads(session.spec.measure.threads):
+        return _measure_speed(session, list(results))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many CPU threads inside; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
     plan = _plan(session)
     cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
     # A row that has failed already would cost the others their timing: all are timed together.

@@ -14,6 +14,7 @@ from filelock import FileLock
 from timm.data import create_transform
 from torch import nn
 
+from asap import speed
 from asap.backbones.load import load_backbone
 from asap.data.digit_scenes import DigitScenes
 from asap.errors import RequestError
@@ -26,7 +27,10 @@ from asap.measure.ratios import summarise
 from asap.measure.throughput import measure_throughput
 from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
+from asap.report.result import CellResult
 from asap.runs.record import ThroughputRecord
+from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
+from asap.session import Session
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -397,3 +401,20 @@ def test_the_script_refuses_impossible_requests(arguments, message, tmp_path, ca
     with pytest.raises(SystemExit) as stopped:
         bench_throughput.main(["--weights", "random", "--out", str(tmp_path), *arguments])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_threads_are_those_asked_for_while_timing(threads, set_threads, monkeypatch):
+    set_threads(2)
+    seen = []
+
+    def look(session: Session, results: list[CellResult]) -> list[CellResult]:
+        seen.append(torch.get_num_threads())
+        return results
+
+    monkeypatch.setattr(speed, "_measure_speed", look)
+    measure = MeasureSpec(throughput=True, threads=threads)
+    spec = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), (), measure)
+    assert speed.measure_speed(Session(spec), []) == []
+    assert seen == [threads or 2]
+    assert torch.get_num_threads() == 2

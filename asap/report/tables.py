@@ -180,9 +180,14 @@ def _setting(record: Mapping[str, Any]) -> str:
     short = " A short version: an indication, not a measurement." if record["short"] else ""
     return (
         f"Throughput on {record['device_name']}: {record['precision']}, "
-        f"batch {record['batch_size']}, {record['threads']} threads, {record['n_images']} images, "
-        f"{record['rounds']} alternating rounds; medians and 95 % intervals.{short}"
+        f"batch {record['batch_size']}, {_threads(record['threads'])}, "
+        f"{record['n_images']} images, {record['rounds']} alternating rounds; "
+        f"medians and 95 % intervals.{short}"
     )
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _without_undefined(table: Table) -> Table:

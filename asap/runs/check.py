@@ -32,6 +32,7 @@ def checked(spec: RunSpec) -> RunSpec:
         ("measure.rounds", m.rounds, 3),
         ("measure.throughput_images", m.throughput_images, 1),
         ("measure.throughput_batch_size", m.throughput_batch_size, 1),
+        ("measure.threads", m.threads, 1),
         ("measure.panels", m.panels, 0),
         ("log.examples", spec.log.examples, 0),
         ("calibrate.images", spec.calibrate.images, 1),

@@ -94,6 +94,7 @@ class MeasureSpec:
     seconds: float = 0.5
     throughput_images: int = 2048
     throughput_batch_size: int | None = None  # null: the batch size of the run
+    threads: int | None = None  # of the CPU while timing, null: as torch has it
     short: bool = False  # a demonstration, labelled so
     panels: int = 0  # pictures of this many images
 
