@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-GROUP = 8192  # rows that are compressed together: bounds the memory that writing takes
+GROUP = 8192  # rows that are written together, so that writing takes as much memory as they do
 
 # One row per image. -1 stands for "none" in counts and indices, NaN in floats, and an image that
 # could not be read has an `error`, its label, and nothing else.
@@ -59,17 +59,17 @@ def encode_predictions(predictions: pd.DataFrame) -> bytes:
         raise ValueError(f"predictions have missing or unknown columns: {sorted(wrong)}")
     in_order = predictions["index"].is_monotonic_increasing  # a sorted copy is as large again
     rows = predictions if in_order else predictions.sort_values("index")
-    columns = [_column(cast(pd.Series, rows[field.name]), field) for field in PREDICTION_SCHEMA]
-    table = pa.Table.from_arrays(columns, schema=PREDICTION_SCHEMA)
     sink = BytesIO()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=GROUP,
-        compression="zstd",
-        write_page_checksum=True,
-    )
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with pq.ParquetWriter(sink, PREDICTION_SCHEMA, **options) as writer:
+        for start in range(0, max(1, len(rows)), GROUP):
+            writer.write_table(_table(rows.iloc[start : start + GROUP]))
     return sink.getvalue()
+
+
+def _table(rows: pd.DataFrame) -> pa.Table:
+    columns = [_column(cast(pd.Series, rows[field.name]), field) for field in PREDICTION_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=PREDICTION_SCHEMA)
 
 
 def decode_predictions(content: bytes) -> pd.DataFrame:
