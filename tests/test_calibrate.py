@@ -490,10 +490,10 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     code, _, err = cli("run", "experiment=matched_macs", *small)
     assert code == 0, err
     assert "unreachable" in err and len(err.splitlines()) == 1
-    table = (tmp_path / "tables" / "matched-macs-at--40.md").read_text("utf-8")
+    table = (tmp_path / "tables" / "matched-macs-on-digits-vit-at--40.md").read_text("utf-8")
     assert "ASAP (pool.)" in table and "No record: unreachable: no setting" in table
     assert "Calibrated: r = [" in table and "Calibrated: keep = 0." in table
-    lines = (tmp_path / "tables" / "matched-macs-at--40.csv").read_text("utf-8").splitlines()
+    lines = (tmp_path / "tables" / "matched-macs-on-digits-vit-at--40.csv").read_text("utf-8").splitlines()
     methods = [line.split(",")[1] for line in lines[1:]]
     assert methods == ["Dense", "ToMe", "ASAP (pool.)", "Random drop"]
     assert len(presets(tmp_path)) == 3

@@ -364,7 +364,7 @@ def test_a_row_that_misses_the_budget_says_so():
     assert note_misses(rows[1:], -35.0) == rows[1:]  # nothing to compare with
 
 
-TABLES = sorted(BENCH.glob("matched-macs-at-*.csv"))
+TABLES = sorted(BENCH.glob("matched-macs-on-digits-vit-at-*.csv"))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
@@ -372,7 +372,7 @@ def test_the_recorded_tables_meet_their_budget(path: Path):
     """Every row of the experiment within 1.5 points, or marked unreachable in the table."""
     config = Path(__file__).parents[1] / "configs" / "experiment" / "matched_macs.yaml"
     wanted = yaml.safe_load(config.read_text("utf-8"))["rows"]
-    budget = int(path.stem.removeprefix("matched-macs-at-"))
+    budget = int(path.stem.removeprefix("matched-macs-on-digits-vit-at-"))
     table = " ".join(path.with_suffix(".md").read_text("utf-8").split())
     with path.open(encoding="utf-8") as file:
         dense, *rows = csv.DictReader(file)

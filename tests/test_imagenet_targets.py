@@ -246,7 +246,7 @@ def test_all_backbones_end_in_one_table(make, desk: Desk) -> None:
 def test_the_overhead_in_closed_form(make, desk: Desk) -> None:
     """P advances by an N x N product in every block but the first; nothing is reduced."""
     make("overhead")
-    dense, walk = desk.rows("overhead-of-accumulation--deit-base")
+    dense, walk = desk.rows("overhead-of-accumulation--deit-base-patch16-224-fb-in1k")
     n, depth = SIDE**2 + 1, 12
     assert float(walk["gmacs_method"]) == pytest.approx((depth - 1) * n**3 / 1e9)
     assert walk["gmacs_backbone"] == dense["gmacs_backbone"]
