@@ -124,7 +124,8 @@ def _driver(device: torch.device) -> int | None:
 
 def _batch_size(session: Session) -> int:
     m = session.spec.measure
-    return min(m.throughput_batch_size or session.spec.batch_size, len(session.data))
+    wanted = m.throughput_batch_size or session.spec.batch_size
+    return min(wanted, m.throughput_images, len(session.data))
 
 
 def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list[dict[str, Any]]:

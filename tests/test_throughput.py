@@ -431,3 +431,12 @@ def test_more_threads_than_processors_are_refused_before_anything_is_measured(mo
     too_many = replace(base, measure=MeasureSpec(True, True, threads=5))
     with pytest.raises(RequestError, match=r"measure\.threads=5 .* on 4 processors"):
         run(too_many)
+
+
+@pytest.mark.parametrize(("images", "timed", "batch"), [(3, 8, 3), (20, 8, 8), (20, 12, 10)])
+def test_a_batch_is_no_larger_than_the_images_that_are_timed(images, timed, batch):
+    """Who lowers `measure.throughput_images` alone has not asked for a batch of more."""
+    measure = MeasureSpec(True, True, throughput_images=timed)
+    data = DataSpec("digits", images=images)
+    spec = RunSpec("t", BackboneSpec("digits_vit"), data, (), measure, batch_size=10)
+    assert speed._batch_size(Session(spec)) == batch
