@@ -63,18 +63,24 @@ def current_keys(store: Store) -> list[str]:
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
     """All accuracy records by what the rows of one table share; each with its predictions, and with
-    the throughput record of the same row on the machine that timed most of its group.
+    the throughput record of the same row on the machine that timed most of its group, and a
+    baseline with its record on the images that calibration took.
     """
     speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
     records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
     for key in keys:
         if (record := store.cell(key).accuracy()) is not None:
             records[group_of(record)].append(record)
-    return {group: _cells(store, found, speeds) for group, found in records.items()}
+    dense = [r for found in records.values() for r in found if r["method"]["name"] == "dense"]
+    slices = [r for r in dense if _part(store, r, "slice") is not None]
+    return {group: _cells(store, found, speeds, slices) for group, found in records.items()}
 
 
 def _cells(
-    store: Store, records: Sequence[AccuracyRecord], speeds: Sequence[ThroughputRecord]
+    store: Store,
+    records: Sequence[AccuracyRecord],
+    speeds: Sequence[ThroughputRecord],
+    slices: Sequence[AccuracyRecord],
 ) -> list[CellResult]:
     timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
     votes = Counter(s["device_name"] for found in timed.values() for s in found)
@@ -89,8 +95,32 @@ def _cells(
         ours = is_extension(record["method"])
         config = store.cell(record["key"]).config()
         cell = CellResult(label_of(record), None, ours, record, predictions, speed, reason)
-        cells.append(replace(cell, config=config))
+        cells.append(replace(cell, config=config, left_out=_left_out(store, record, slices)))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
+
+
+def _left_out(
+    store: Store, record: AccuracyRecord, slices: Sequence[AccuracyRecord]
+) -> AccuracyRecord | None:
+    """Of a baseline on the rest of the images, its record on those that calibration took."""
+    rest = _part(store, record, "rest")
+    if rest is None:
+        return None
+    same = {k: v for k, v in record["identity"].items() if k != "data"}
+    for other in slices:
+        about = {k: v for k, v in other["identity"].items() if k != "data"}
+        if about == same and _part(store, other, "slice") == rest:
+            return other
+    return None
+
+
+def _part(store: Store, record: AccuracyRecord, part: str) -> dict[str, Any] | None:
+    """The data of a record's run but for the part, if it was this one, and all of it."""
+    config = store.cell(record["key"]).config() or {}
+    data = config.get("data")
+    if not isinstance(data, Mapping) or data.get("part") != part or config.get("limit") is not None:
+        return None
+    return {name: value for name, value in data.items() if name != "part"}
 
 
 def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:

@@ -40,7 +40,7 @@ from asap.session import (
     open_session,
 )
 from asap.shared import share
-from asap.speed import measure_speed
+from asap.speed import measure_speed, refuse_threads
 
 log = logging.getLogger("asap")
 
@@ -51,6 +51,7 @@ def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Cel
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
     the reason in its result. `lender`: a session with the same backbone and data.
     """
+    ranks.agreed(lambda: refuse_threads(spec))
     session = open_session(spec, lender)
     share(session)
     results = []

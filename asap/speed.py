@@ -1,6 +1,7 @@
 """Throughput records of a run's rows: those missing are timed together, with both baselines."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from asap.methods import Method
 from asap.report.result import CellResult
 from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, ThroughputRecord, environment
+from asap.runs.spec import RunSpec
 from asap.runs.store import Cell
 from asap.session import Session, config_of
 
@@ -29,6 +31,16 @@ def measure_speed(session: Session, results: list[CellResult]) -> list[CellResul
     """The results with their throughput records; what is recorded already is not timed again."""
     with _threads(session.spec.measure.threads):
         return _measure_speed(session, list(results))
+
+
+def refuse_threads(spec: RunSpec) -> None:
+    """RequestError for more threads than this machine has processors: it could not start them."""
+    threads, processors = spec.measure.threads or 1, os.cpu_count() or 1
+    if spec.measure.throughput and threads > processors:
+        raise RequestError(
+            f"measure.threads={threads} is not possible on {processors} processors: give "
+            f"{processors} or fewer, or leave it null"
+        )
 
 
 @contextmanager
@@ -112,7 +124,8 @@ def _driver(device: torch.device) -> int | None:
 
 def _batch_size(session: Session) -> int:
     m = session.spec.measure
-    return min(m.throughput_batch_size or session.spec.batch_size, len(session.data))
+    wanted = m.throughput_batch_size or session.spec.batch_size
+    return min(wanted, m.throughput_images, len(session.data))
 
 
 def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list[dict[str, Any]]:

@@ -21,8 +21,9 @@ IDENTITY = {
 class Shelf(Store):
     """A store of hand-made records."""
 
-    def __init__(self, *records):
+    def __init__(self, *records, configs=None):
         self.made = {r["key"]: r for r in records}
+        self.configs = configs or {}
 
     def cell(self, key):
         found = self.made.get(key, {})
@@ -33,7 +34,7 @@ class Shelf(Store):
             accuracy=lambda: one,
             throughput=lambda: speed,
             predictions=frame,
-            config=lambda: None,
+            config=lambda: self.configs.get(key),
         )
 
     def cells(self):
@@ -71,6 +72,27 @@ def test_a_row_has_the_latest_full_speed_of_its_group_s_machine():
 def test_records_of_other_versions_are_left_out():
     shelf = Shelf(row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", method_version=-1))
     assert current_keys(shelf) == ["1"]
+
+
+def test_a_baseline_on_the_rest_has_its_record_on_what_calibration_took():
+    """Of the same model and the same files; without it the gate would miss the slice's images."""
+    method, slices = {"name": "dense", "options": {}}, {"1": "rest", "2": "slice", "3": "slice"}
+    records = [
+        record("dense", 80.0, 1.0, key=key, data=f"data {key}", method=method, identity=IDENTITY
+               | {"method": method, "data": {"content": key * 64, "labels": key}, "seed": seed})
+        for key, seed in (("1", 0), ("3", 1), ("2", 0), ("4", 0))
+    ]  # fmt: skip
+    configs = {k: {"data": {"path": "/x", "part": p}, "limit": None} for k, p in slices.items()}
+
+    def found(**changes):
+        shelf = Shelf(*records, configs={**configs, **changes})
+        cells = [cell for group in grouped(shelf, list(shelf.made)).values() for cell in group]
+        return {cell.key: cell.left_out and cell.left_out["key"] for cell in cells}
+
+    none = dict.fromkeys("1234")
+    assert found() == none | {"1": "2"}
+    assert found(**{"2": {"data": {"path": "/y", "part": "slice"}, "limit": None}}) == none
+    assert found(**{"1": {"data": {"path": "/x", "part": "rest"}, "limit": 10}}) == none
 
 
 def test_labels_name_what_is_not_the_default():

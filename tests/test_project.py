@@ -196,3 +196,10 @@ def test_the_guard_repairs_torchvision_only_if_operators_are_missing(state, tmp_
     command = [sys.executable, "-c", GUARDED, tmp_path, ROOT / "asap" / "_compat.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.stdout or done.stderr.strip().splitlines()[-1]) == expected
+
+
+def test_no_manifest_of_a_run_is_committed():
+    """Without its records, the page of a fresh clone would show its rows as gone."""
+    command = ["git", "ls-files", "results/tables/*.rows.json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "", done.stderr

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from asap.measure.throughput import measure_throughput
 from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
 from asap.report.result import CellResult
+from asap.runner import run
 from asap.runs.record import ThroughputRecord
 from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
 from asap.session import Session
@@ -418,3 +419,24 @@ def test_threads_are_those_asked_for_while_timing(threads, set_threads, monkeypa
     assert speed.measure_speed(Session(spec), []) == []
     assert seen == [threads or 2]
     assert torch.get_num_threads() == 2
+
+
+def test_more_threads_than_processors_are_refused_before_anything_is_measured(monkeypatch):
+    """Far too many end the process without a word."""
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    base = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), ())
+    for threads in (None, 4):
+        speed.refuse_threads(replace(base, measure=MeasureSpec(True, True, threads=threads)))
+    speed.refuse_threads(replace(base, measure=MeasureSpec(threads=5)))  # nothing is timed
+    too_many = replace(base, measure=MeasureSpec(True, True, threads=5))
+    with pytest.raises(RequestError, match=r"measure\.threads=5 .* on 4 processors"):
+        run(too_many)
+
+
+@pytest.mark.parametrize(("images", "timed", "batch"), [(3, 8, 3), (20, 8, 8), (20, 12, 10)])
+def test_a_batch_is_no_larger_than_the_images_that_are_timed(images, timed, batch):
+    """Who lowers `measure.throughput_images` alone has not asked for a batch of more."""
+    measure = MeasureSpec(True, True, throughput_images=timed)
+    data = DataSpec("digits", images=images)
+    spec = RunSpec("t", BackboneSpec("digits_vit"), data, (), measure, batch_size=10)
+    assert speed._batch_size(Session(spec)) == batch
