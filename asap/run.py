@@ -104,7 +104,8 @@ def show_jobs(jobs: list[Job]) -> None:
     for job in jobs:
         if (spec := job.spec) is not None:
             block = (spec.title, spec.backbone.name, str(spec.data), str(spec.limit))
-            shared = (spec.table,) if spec.table else block
+            sharing = [j for j in jobs if j.spec is not None and j.spec.table == spec.table]
+            shared = (spec.table, _part(job, sharing)) if spec.table else block
             groups.setdefault((*shared, spec.precision), []).append(job)
     titles: Counter[str] = Counter()
     for together in groups.values():
@@ -115,6 +116,15 @@ def show_jobs(jobs: list[Job]) -> None:
             if titles[title] > 1:  # other images of the same data: a table of its own
                 title += f" {titles[title]}"
             show(write_outputs(Session(spec), results, title))
+
+
+def _part(job: Job, jobs: list[Job]) -> str:
+    """Of the images: a calibration may leave some out for one block of a table and not for another.
+    A block that was refused goes with the first that was not.
+    """
+    shown = [job, *jobs] if not job.refused else [*jobs, job]
+    first = next((one for one in shown if one.spec is not None and not one.refused), job)
+    return "" if first.spec is None else first.spec.data.part
 
 
 def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[CellResult]]:

@@ -493,7 +493,11 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     table = (tmp_path / "tables" / "matched-macs-on-digits-vit-at--40.md").read_text("utf-8")
     assert "ASAP (pool.)" in table and "No record: unreachable: no setting" in table
     assert "Calibrated: r = [" in table and "Calibrated: keep = 0." in table
-    lines = (tmp_path / "tables" / "matched-macs-on-digits-vit-at--40.csv").read_text("utf-8").splitlines()
+    lines = (
+        (tmp_path / "tables" / "matched-macs-on-digits-vit-at--40.csv")
+        .read_text("utf-8")
+        .splitlines()
+    )
     methods = [line.split(",")[1] for line in lines[1:]]
     assert methods == ["Dense", "ToMe", "ASAP (pool.)", "Random drop"]
     assert len(presets(tmp_path)) == 3

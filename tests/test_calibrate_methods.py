@@ -170,6 +170,23 @@ def test_a_forecast_is_what_measuring_gives(name: str, bench: Bench):
     assert forecast({"tau": 2.0, "clusters": 999}) is None
 
 
+def test_images_that_cannot_be_read_are_left_out_and_said(bench: Bench, caplog):
+    class Torn(Noise):
+        def __getitem__(self, i: int) -> Sample:
+            found = super().__getitem__(i)
+            return replace(found, image=None, error="truncated") if i == 4 else found
+
+    where = (5, 0, torch.device("cpu"), torch.float32)
+    torn = Bench(bench.backbone, Torn(bench.backbone), *where)
+    assert sorted(torn.ids) == [100 + i for i in range(9) if i != 4]
+    assert all(
+        torch.equal(image, Noise(bench.backbone).images[i - 100])
+        for image, i in zip(torn.images, torn.ids, strict=True)
+    )
+    assert "1 of 9 calibration images cannot be read and are left out" in caplog.text
+    assert "4: truncated" in caplog.text
+
+
 @pytest.mark.parametrize("budget", [None, Budget(-10.0, 100.0)], ids=["", "in the window"])
 def test_costs_are_met_on_images_of_their_own(bench: Bench, budget: Budget | None):
     """Other images than those for accuracies, and their labels are never asked for."""

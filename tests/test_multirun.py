@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -19,9 +20,12 @@ import asap.report.page
 from asap import command, composed, multirun
 from asap.errors import RequestError
 from asap.multirun import Board, Job
-from asap.run import main
+from asap.report.result import CellResult
+from asap.run import main, show_jobs
 from asap.runs.configs import read_method
 from asap.runs.read import read_spec, spec_from
+from asap.runs.record import AccuracyRecord
+from asap.runs.spec import RunSpec
 
 Start = Callable[..., int]
 
@@ -158,3 +162,28 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
     given = "+hydra.job.env_set.OF_A_JOB=there"
     assert start("method=tome", "method.r=2,3", "data.images=4", given) == 0
     assert seen == ["there", "there"] and "OF_A_JOB" not in os.environ
+
+
+def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_path):
+    """Two of four jobs were calibrated on a slice that is left out of their evaluation."""
+    written = []
+    monkeypatch.setattr(asap.run, "Session", lambda spec: spec)
+    monkeypatch.setattr(asap.run, "show", lambda table: None)
+
+    def write(session, results, title):
+        written.append((title, session.data.part, [result.label for result in results]))
+
+    monkeypatch.setattr(asap.run, "write_outputs", write)
+    spec = replace(SPEC, table="All", results=tmp_path)
+    rest = replace(spec, data=replace(spec.data, part="rest"))
+    record = {"key": "k", "method": {"name": "dense"}}
+
+    def job(number: int, spec: RunSpec, **more: object) -> Job:
+        result = CellResult(f"row {number}", None, False, cast(AccuracyRecord, record), None, None)
+        return Job(number, several=True, spec=spec, results=[result], **more)  # type: ignore[arg-type]
+
+    show_jobs([job(0, rest), job(1, spec), job(2, rest), job(3, spec, refused=True)])
+    assert written == [
+        ("All", "rest", ["row 0", "row 2", "row 3"]),
+        ("All 2", "all", ["row 1"]),
+    ]

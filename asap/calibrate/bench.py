@@ -1,17 +1,19 @@
 """The calibration images with a backbone: what a method costs there, and how accurate it is."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asap.data.base import DataSet, loader
+from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.budget import Budget
 from asap.methods import Dense, Method
 
+log = logging.getLogger("asap")
 FIRST = 32  # images before a setting may be left early
 SURE = 4.0  # standard errors between a cost and the window, then it is left
 BEHIND = 2.0  # standard errors that an accuracy lies behind the best, then it is left
@@ -37,6 +39,27 @@ class Race:
             self.best = correct
 
 
+def _read(samples: Iterable[Sample], count: int) -> tuple[Tensor, list[int], list[int]]:
+    """Images, ids and labels of the readable ones among `count`; every image is held once."""
+    images, ids, labels, unread = torch.empty(0), [], [], []
+    for s in samples:
+        if s.image is None:
+            unread.append(f"{s.path}: {s.error}")
+            continue
+        images = images if ids else s.image.new_empty(count, *s.image.shape)
+        images[len(ids)] = s.image
+        ids.append(s.id)
+        labels.append(s.label)
+    if not ids:
+        raise RequestError(
+            f"none of the {count} calibration images can be read: {unread[0]}: check calibrate.path"
+        )
+    if unread:
+        said = f"{len(unread)} of {count} calibration images cannot be read and are left out"
+        log.warning("%s; the first: %s", said, unread[0])
+    return images[: len(ids)], ids, labels
+
+
 class Bench:
     """The slice in memory, in a fixed random order, so that its first images stand for all.
 
@@ -59,17 +82,10 @@ class Bench:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
         self.device, self.dtype = device, dtype
         order = np.random.default_rng(0).permutation(len(data)).tolist()
-        samples = [s for batch in loader(data, order, batch_size, workers) for s in batch]
-        read = [s for s in samples if s.image is not None]
-        if not read:
-            raise RequestError(
-                f"none of the {len(samples)} calibration images can be read: {samples[0].path}: "
-                f"{samples[0].error}: check calibrate.path"
-            )
-        self.images = torch.stack([s.image for s in read if s.image is not None])
-        self.labels = None if blind else torch.tensor([s.label for s in read])
-        self.ids = [s.id for s in read]
-        macs, correct = self._run(ReducedViT(backbone, Dense()), 0, 1 if blind else len(read))
+        samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
+        self.images, self.ids, labels = _read(samples, len(order))
+        self.labels = None if blind else torch.tensor(labels)
+        macs, correct = self._run(ReducedViT(backbone, Dense()), 0, 1 if blind else len(self))
         self.dense_macs = float(macs.mean())
         self.dense_top1 = self._top1(correct)
 

@@ -126,6 +126,6 @@ def identity_of(room: Room, method: Method, knobs: list[Knob]) -> dict[str, Any]
         "calibration": CALIBRATION_VERSION,
         "budget": None if room.budget is None else asdict(room.budget),
         **({"blind": True} if room.blind else {}),
-        **({} if room.costs is None else {"costs": room.costs.digest}),
+        **({} if room.costs is None or method.same_cost else {"costs": room.costs.digest}),
         "knobs": [asdict(knob) for knob in knobs],
     }
