@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from outcomes import outcome
 
 import asap.output
 from asap import ranks
@@ -28,7 +29,6 @@ from asap.session import pick_device
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
 IMAGES = 13  # does not divide by 2, 3 or 5
-VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
 
 fork = multiprocessing.get_context("fork")  # children share the imported modules: fast
 
@@ -80,19 +80,6 @@ def whole(results: Path) -> None:
     session, found = run(spec_of(results))
     if ranks.rank() == 0:
         write_outputs(session, found)
-
-
-def outcome(results: Path) -> dict[str, bytes]:
-    """Every file that must be the same whatever happened on the way; nothing else may be there."""
-    left = [p.name for p in results.glob("runs/**/*") if p.is_file() and p.name != ".lock"]
-    assert set(left) <= {"predictions.parquet", "accuracy.json", "config.yaml"}, left
-    paths = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
-    found = {str(path.relative_to(results)): path.read_bytes() for path in paths}
-    for path in results.glob("runs/*/accuracy.json"):
-        record = json.loads(path.read_bytes())
-        lasting = {k: v for k, v in record.items() if k not in VOLATILE}
-        found[str(path.relative_to(results))] = json.dumps(lasting, sort_keys=True).encode()
-    return found
 
 
 @pytest.fixture(scope="module", autouse=True)

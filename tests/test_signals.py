@@ -4,7 +4,6 @@ scripts/stress_resume.py does thirty under each of hydra's launchers and twenty 
 commands as a user types them. Here they are forked from the test process, which has imported all.
 """
 
-import json
 import logging
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from outcomes import outcome
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import asap.output
@@ -32,7 +32,6 @@ fork = multiprocessing.get_context("fork")
 IMAGES = 64
 SWEEP = ["-m", "method=random_drop,asap"]
 ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
-VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,23 +90,6 @@ def at_a_random_moment(results: Path) -> None:
     while not list(results.glob("runs/*/shard-*")) and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(random.uniform(0, 1))
-
-
-def outcome(results: Path) -> dict[str, bytes]:
-    """Every file that must be the same whatever happened on the way; no other may be there."""
-    left = {
-        path.name
-        for path in results.rglob("*")
-        if path.is_file() and path.parent.parent.name == "runs"
-    }
-    assert left <= {"predictions.parquet", "accuracy.json", "config.yaml", ".lock"}
-    paths = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
-    found = {str(path.relative_to(results)): path.read_bytes() for path in paths}
-    for path in results.glob("runs/*/accuracy.json"):
-        record = json.loads(path.read_bytes())
-        lasting = {k: v for k, v in record.items() if k not in VOLATILE}
-        found[str(path.relative_to(results))] = json.dumps(lasting, sort_keys=True).encode()
-    return found
 
 
 def written(results: Path) -> dict[Path, int]:
