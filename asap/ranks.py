@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -65,6 +66,7 @@ def join() -> None:
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _end_with_parent()
+        _meet_torchrun()
     try:
         dist.init_process_group("gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
@@ -200,4 +202,15 @@ def _lost(error: Exception) -> None:
 def _end_with_parent() -> None:
     """Without torchrun nobody would end this process, which would go on writing."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _meet_torchrun() -> None:
+    """End where torchrun died before the kernel was asked to tell: nobody would ever answer."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(address, timeout=60).close()
+    except OSError as error:
+        _lost(error)

@@ -4,6 +4,7 @@ scripts/stress_resume.py does thirty under each of hydra's launchers and twenty 
 commands as a user types them. Here they are forked from the test process, which has imported all.
 """
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import asap.output
 import asap.report.page
-from asap import multirun, submitted
+from asap import multirun, ranks, submitted
 from asap.interrupts import Terminated, exit_code, terminable
 from asap.run import main
 
@@ -62,7 +64,20 @@ def as_typed(results: Path, what: list[str]) -> None:
     command(results, what)
 
 
-def under_torchrun(results: Path) -> None:
+def rank(results: Path, what: list[str], late: bool = False) -> None:
+    """As torchrun starts it: without its sockets, so that after its death nobody listens."""
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if str(file.readlink()).startswith("socket:"):
+                os.close(int(file.name))
+    (results.parent / str(os.getpid())).touch()
+    if late:  # importing asap takes seconds, and until then a process outlives torchrun
+        ctypes.CDLL(None).prctl(ranks._PR_SET_PDEATHSIG, 0)
+        time.sleep(1)
+    command(results, what)
+
+
+def under_torchrun(results: Path, late: bool = False) -> None:
     """What torchrun does, with processes that are forked."""
     config = LaunchConfig(
         1, 1, 2, run_id="signals", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
@@ -70,7 +85,7 @@ def under_torchrun(results: Path) -> None:
     )  # fmt: skip
     with results.with_suffix(".agent.txt").open("w") as said:
         os.dup2(said.fileno(), 2)
-        elastic_launch(config, command)(results, ROWS)
+        elastic_launch(config, rank)(results, ROWS, late)
 
 
 def start(act: Callable[..., None], *given: object) -> BaseProcess:
@@ -128,9 +143,15 @@ def test_a_multirun_that_is_interrupted_and_killed_is_finished_by_the_next(tmp_p
     assert outcome(results) == expected
 
 
-def ranks_of(launcher: int) -> list[int]:
-    listed = Path(f"/proc/{launcher}/task/{launcher}/children").read_text("utf-8").split()
-    return [int(pid) for pid in listed]
+def ranks_of(launcher: int, folder: Path) -> list[int]:
+    """Both of them, once each stands for itself."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        pids = list(submitted._children(launcher))
+        if sum((folder / str(pid)).exists() for pid in pids) == 2:
+            return pids
+        time.sleep(0.005)
+    raise AssertionError("torchrun did not start two ranks")
 
 
 def all_end(pids: list[int]) -> None:
@@ -138,6 +159,16 @@ def all_end(pids: list[int]) -> None:
     while any(submitted._read(pid, "cmdline") for pid in pids):
         assert time.monotonic() < deadline, "a process goes on alone"
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are read from /proc")
+def test_ranks_end_whose_torchrun_was_killed_before_they_had_met_it(tmp_path):
+    process = start(under_torchrun, tmp_path / "results", True)
+    pids = ranks_of(process.pid or 0, tmp_path)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    assert code_of(process) == -signal.SIGKILL
+    all_end(pids)
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends torchrun's processes on Linux")
@@ -148,11 +179,11 @@ def test_under_torchrun_a_rank_is_killed_and_torchrun_itself_and_the_next_finish
         before = written(results)
         process = start(under_torchrun, results)
         at_a_random_moment(results)
-        ranks = ranks_of(process.pid or 0)
-        pid = random.choice(ranks) if victim == "a rank" else process.pid
+        pids = ranks_of(process.pid or 0, tmp_path)
+        pid = random.choice(pids) if victim == "a rank" else process.pid
         os.kill(pid or 0, signal.SIGKILL)
         assert code_of(process) not in (0, None)
-        all_end(ranks)
+        all_end(pids)
         kept(before)
     assert code_of(start(under_torchrun, results)) == 0
     assert outcome(results) == expected
