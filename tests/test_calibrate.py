@@ -18,10 +18,11 @@ from PIL import Image
 import asap.calibrate.__main__
 import asap.run
 from asap.backbones.families import trunk_of
+from asap.calibrate.budget import Budget, Found, Point
+from asap.calibrate.choice import search
 from asap.calibrate.images import calibration_spec, cost_spec
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
-from asap.measure.budget import Budget, Found, Point, search
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
 from asap.methods.knobs import Knob, doubling
 from asap.methods.schedule import tokens_removed

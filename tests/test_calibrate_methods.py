@@ -16,10 +16,11 @@ from peers import predictor_file
 import asap
 from asap.backbones.families import trunk_of
 from asap.calibrate.bench import Bench, Race
+from asap.calibrate.budget import Budget, Found, Point
+from asap.calibrate.choice import search
 from asap.calibrate.forecast import AsapForecast, Probe, probe_for
 from asap.calibrate.rows import at_budget
 from asap.data.base import Sample
-from asap.measure.budget import Budget, Found, Point, search
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
 from asap.methods.knobs import Knob
 from asap.report.budget import note_misses

@@ -6,11 +6,12 @@ from typing import cast
 import pytest
 
 from asap.apart import with_left_out
+from asap.calibrate.budget import Budget, Point
+from asap.calibrate.choice import most_accurate, search_blind
 from asap.calibrate.images import blind, evaluation_spec
 from asap.calibrate.points import Calibrated, by_hand, untuned, with_points
 from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
-from asap.measure.budget import Budget, Point, most_accurate, search_blind
 from asap.methods.knobs import Knob
 from asap.report.manifest import manifest_of
 from asap.report.result import CellResult

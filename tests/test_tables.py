@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from asap.errors import RequestError
-from asap.report import paper
+from asap.measure.ratios import why_refused
+from asap.report import footnotes, paper
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
+from asap.runs.record import Ratio
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 
@@ -195,6 +197,21 @@ def test_missing_parts_are_empty_with_a_reason():
     assert (
         raw[2]["top1"] == raw[2]["flops_pct"] == raw[3]["mcnemar_p"] == raw[3]["ratio_fused"] == ""
     )
+
+
+def test_ratios_refused_for_scatter_share_a_footnote():
+    def rows(spread):
+        return Ratio(median=1.0, q1=1 - spread / 2, q3=1 + spread / 2, lo=0.9, hi=1.1)
+
+    texts = [why_refused(rows(spread), 20, "fused") for spread in (0.06, 0.11)]
+    assert texts[0] != texts[1]  # the records say how far
+    cells = [
+        cell(name, accuracy(name, 80.0, 1.0, 0.0), speed=throughput(0, 0, refused=text))
+        for name, text in zip(("tome", "ppt"), texts, strict=True)
+    ]
+    text = parts(build_table([DENSE, *cells]))[1].to_markdown()
+    assert text.count("No ratio:") == 1
+    assert "its interquartile range over 20 rounds is over 5 % of its median: close other" in text
 
 
 def test_speed_nobody_measured():
@@ -415,10 +432,10 @@ def test_every_paper_delta_is_its_difference():
 
 def test_footnotes_point_at_rows_that_exist():
     names = {"image_classification", "kinetics"}
-    for note in paper.FOOTNOTES:
+    for note in footnotes.FOOTNOTES:
         rows = paper.paper_table(note.table)
         assert rows
         assert note.column is None or note.column in rows[0]
         if note.table in names:
             pairs = [(row["model"], row["method"]) for row in rows]
-            assert paper.footnotes(note.table, pairs).count(note) == 1
+            assert footnotes.footnotes(note.table, pairs).count(note) == 1

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from asap.calibrate.budget import Budget
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.budget import Budget
 from asap.methods import Dense, Method
 
 log = logging.getLogger("asap")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from asap.calibrate.budget import Found, Point, describe
 from asap.calibrate.forecast import probe_for
 from asap.calibrate.points import in_words, join
 from asap.calibrate.room import Room
 from asap.calibrate.search import several
 from asap.engine import ENGINE_VERSION
-from asap.measure.budget import Found, Point, describe
 from asap.methods import Method
 from asap.methods.knobs import Knob
 from asap.runs.record import environment

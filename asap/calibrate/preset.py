@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from asap.measure.budget import Point
+from asap.calibrate.budget import Point
 from asap.runs.disk import read_bytes, write_file
 
 HEADER = ("key", "options", "macs_pct", "top1", "images")

@@ -7,10 +7,10 @@ from typing import Any
 
 from asap.backbones.families import trunk_of
 from asap.calibrate.bench import Bench
+from asap.calibrate.budget import Budget
 from asap.calibrate.images import blind, calibration_spec, cost_spec
 from asap.data.base import DataSet
 from asap.errors import RequestError
-from asap.measure.budget import Budget
 from asap.methods import Method
 from asap.methods.knobs import Knob
 from asap.runs.spec import MethodSpec, RunSpec

@@ -7,12 +7,13 @@ from tqdm import tqdm
 
 from asap.backbones.families import trunk_of
 from asap.calibrate.bench import Race
+from asap.calibrate.budget import Forecast, Found
+from asap.calibrate.choice import most_accurate, search, search_blind
 from asap.calibrate.forecast import AsapForecast, probe_for
 from asap.calibrate.preset import Files
 from asap.calibrate.room import Room
 from asap.calibrate.settings import Settings
 from asap.errors import RequestError
-from asap.measure.budget import Forecast, Found, most_accurate, search, search_blind
 from asap.methods import Method
 from asap.methods.knobs import Knob
 from asap.runs.spec import MethodSpec

@@ -6,10 +6,10 @@ from typing import Any
 from tqdm import tqdm
 
 from asap.calibrate.bench import Bench, Race
+from asap.calibrate.budget import Budget, Forecast, Point
 from asap.calibrate.preset import Files
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.budget import Budget, Forecast, Point
 from asap.methods import build
 from asap.runs.spec import MethodSpec
 

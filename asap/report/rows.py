@@ -1,9 +1,10 @@
 """One row of the result table from one result: values by key, and a footnote on every gap."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from asap.report import paper
+from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.render import Row
 from asap.report.result import CellResult
@@ -18,6 +19,8 @@ _PAIRED_KEYS = ("top1_delta_lo", "mcnemar_p")
 _SPEED_KEYS = ("infer_samples_per_sec", "dense_fused_per_sec", "dense_eager_per_sec")
 _RATIO_KEYS = ("throughput_pct", "ratio_fused", "ratio_eager")
 _TIMED = ("throughput_pct", "infer_samples_per_sec")
+# How far one row's rounds scatter stands in its record: rows share a footnote.
+_SPREAD = re.compile(r"[\d.]+ % of its median, over ([\d.]+ %)")
 
 
 def make_row(
@@ -115,7 +118,8 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
     missing = [key for key in _RATIO_KEYS if row.values.get(key) is None]
     missing = [key for key in missing if not (cell.is_dense and key == "throughput_pct")]
     if missing:
-        row.note(_because("No ratio", record["refused"] or "not in the record"), *missing)
+        refused = _SPREAD.sub(r"over \1 of its median", record["refused"] or "not in the record")
+        row.note(_because("No ratio", refused), *missing)
 
 
 def _add_paper(row: Row, cell: CellResult, backbone: str, table: str) -> None:
@@ -168,7 +172,7 @@ def _add_paper_notes(row: Row, cell: CellResult, model: str, table: str) -> None
         row.note(f"The paper's only ASAP row for {model} is {own.method!r}.", "paper_top1")
         name = own.method
     key_of = {b.column: b.paper for b in BESIDE[table]}
-    for note in paper.footnotes(table, [(model, name)]):
+    for note in footnotes.footnotes(table, [(model, name)]):
         if note.methods and note.column is not None:
             row.note(note.text, key_of[note.column])
 

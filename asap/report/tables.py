@@ -11,7 +11,7 @@ from typing import Any
 
 from asap.errors import RequestError
 from asap.report import columns as layout
-from asap.report import paper
+from asap.report import footnotes, paper
 from asap.report.columns import ROW
 from asap.report.gate import gates
 from asap.report.premise import premise_remark
@@ -153,7 +153,7 @@ def _column_notes(
         ]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
     key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
-    for note in paper.footnotes(paper_table, pairs):
+    for note in footnotes.footnotes(paper_table, pairs):
         if not note.methods and note.column is not None:
             notes.setdefault(key_of[note.column], []).append(note.text)
     return notes
