@@ -236,7 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"K {CLUSTERS}, alpha 0.5; then alpha {ALPHAS}",
         "",
         *report(work, f"Defaults, tau {TAUS}", given, TAUS),
+        *report(work, f"The same with pruning, tau {TAUS}", given, TAUS, pool=False),
         *report(work, f"As this model is calibrated, tau {HIGH}", given, HIGH),
+        *report(work, f"The same with pruning, tau {HIGH}", given, HIGH, pool=False),
         *report(
             work,
             f"Late stops, tau {TAUS}, min_block={given.late} (DeiT-Base's sink in the paper)",
