@@ -89,11 +89,11 @@ def refuses(kind: type[Method], options: dict, said: str) -> None:
         made.__post_init__()
 
 
-def compare(key: str, method: Method, image: Tensor, expected: Any) -> int:
+def compare(key: str, method: Method, image: Tensor, expected: Any, near: float = NEAR) -> int:
     """The engine in float64 and float32 against a reference's result; how many were compared."""
     compared = 0
     for dtype, tolerance in TOLERANCE.items():
-        if dtype == torch.float32 and expected.margin < NEAR:
+        if dtype == torch.float32 and expected.margin < near:
             continue
         compared += 1
         reduced = asap.ReducedViT(model(key, dtype), method)

@@ -102,7 +102,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [sys.executable, "-m", "asap.run", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         check=False,
     )
@@ -778,7 +778,7 @@ def test_options_of_a_wrong_kind_are_refused(tmp_path):
 
 def test_a_real_disk_that_is_full_is_one_line(tmp_path):
     limited = f"ulimit -f 16; exec {sys.executable} -m asap.run results={tmp_path} data.images=4"
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line and "another results folder" in line

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import same
 from timm.data import ImageDataset, create_transform
 
 from asap.data import digits, imagenet
-from asap.data.base import Sample, loader, take
+from asap.data.base import loader, take
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder, natural_key
 from asap.data.imagenet import ImageNet, synsets
@@ -96,17 +97,6 @@ def small_folder(root: Path, classes: tuple[str, ...] = ("a", "b"), each: int = 
         for j in range(each):
             picture(seed=10 * i + j).save(root / name / f"img{j}.png")
     return root
-
-
-def same(one: Sample, other: Sample) -> bool:
-    """Equal field by field, tensors bit for bit."""
-
-    def equal(a: object, b: object) -> bool:
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-            return a.dtype == b.dtype and torch.equal(a, b)
-        return type(a) is type(b) and a == b
-
-    return all(equal(getattr(one, f), getattr(other, f)) for f in Sample.__dataclass_fields__)
 
 
 # ---- reading pictures

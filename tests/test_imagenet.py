@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from samples import same
 from timm.data import ImageDataset, create_transform
 from timm.data.real_labels import RealLabelsImagenet
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from asap.data import imagenet
-from asap.data.base import Sample, loader
+from asap.data.base import loader
 from asap.data.boxes import Boxes
 from asap.data.geometry import map_of
 from asap.data.imagenet import ImageNet
@@ -85,17 +86,6 @@ def opened(tmp_path_factory) -> dict[str, ImageNet]:
         assert recognise(root).kind == kind
         made[name] = ImageNet(root, TO_32)
     return made
-
-
-def same(one: Sample, other: Sample) -> bool:
-    """Equal field by field, tensors bit for bit."""
-
-    def equal(a: object, b: object) -> bool:
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-            return a.dtype == b.dtype and torch.equal(a, b)
-        return type(a) is type(b) and a == b
-
-    return all(equal(getattr(one, f), getattr(other, f)) for f in Sample.__dataclass_fields__)
 
 
 # ---- four layouts

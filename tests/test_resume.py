@@ -71,9 +71,7 @@ def test_a_second_call_evaluates_nothing_and_changes_nothing(evaluated, tmp_path
     write_outputs(*run(spec_of(tmp_path, DENSE, ASAP)))
     assert len(evaluated) == 2
     before = files(tmp_path)
-    began = time.monotonic()
     write_outputs(*run(spec_of(tmp_path, DENSE, ASAP)))
-    assert time.monotonic() - began < 10
     assert len(evaluated) == 2
     assert files(tmp_path) == before
 
@@ -202,12 +200,12 @@ def test_an_interrupted_command_says_how_to_go_on_and_goes_on(tmp_path):
         # A test run in the background of a shell has SIGINT ignored, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("runs/*/shard-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     (line,) = errors.splitlines()
     assert "interrupted" in line and "same command again" in line

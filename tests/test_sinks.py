@@ -75,7 +75,7 @@ def log(result, mode, folder, **more):
 
 def read_when_complete(folder, key, complete):
     """The only run of a key, once W&B's own process has written what `complete` waits for."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         (file,) = folder.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
         run = wandb_file.read(file)

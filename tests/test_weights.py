@@ -287,7 +287,7 @@ def test_without_a_network_a_run_ends_in_one_line(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     command = [sys.executable, "-m", "asap.run", "backbone=deit_base", f"results={tmp_path}/r"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**environment, **unreachable}
+        command, capture_output=True, text=True, timeout=300, env={**environment, **unreachable}
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
     said = ["deit_base_patch16_224.fb_in1k", "model.safetensors", str(tmp_path / "home" / "hub")]
