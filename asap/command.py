@@ -98,10 +98,13 @@ def _all_jobs(own: list[Job]) -> list[Job]:
     return BOARD.read() if BOARD.folder is not None and ranks.rank() == 0 else own
 
 
+def _named(job: Job) -> str:
+    return f"job {job.number} ({' '.join(job.overrides)})"
+
+
 def _unended(jobs: list[Job]) -> list[str]:
     return [
-        f"job {job.number} ({' '.join(job.overrides)}) was killed or is still running: run the "
-        "same command again"
+        f"{_named(job)} was killed or is still running: run the same command again"
         for job in jobs
         if not job.ended
     ]
@@ -187,4 +190,4 @@ def _do(act: Callable[[], object], job: Job) -> None:
         if not job.several:
             raise
         log.error("job %d", job.number, exc_info=error)  # the other jobs go on
-        job.failed.append(f"job {job.number}: {type(error).__name__}: {one_line(error)}")
+        job.failed.append(f"{_named(job)}: {type(error).__name__}: {one_line(error)}")

@@ -64,7 +64,7 @@ def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> None:
     if spec.table or not job.several:
         show(write_outputs(session, job.results))
         return
-    for result in _set_apart(job):
+    for result in _set_apart(job, job.results):
         if result.records:
             log.info("%s", line_of(result))
 
@@ -75,7 +75,7 @@ def _measure(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> Session
     """
     ready, missing = ranks.agreed(lambda: at_budget(without_apart(spec)))
     session, results = run(ready, lenders.get(likeness(ready)))
-    job.failed = [f"{r.label}: {r.reason}" for r in results if r.reason]
+    job.failed = [f"{r.label}: {r.reason}" for r in _set_apart(job, results) if r.reason]
     job.spec = ready
     results = with_left_out(ready, results, _results)
     shown = insert_rows(spec, ready, missing, results, _results)
@@ -102,20 +102,38 @@ def show_jobs(jobs: list[Job]) -> None:
     """The tables of a multirun, one for each group of rows that can be compared."""
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        if (spec := job.spec) is not None:
-            block = (spec.title, spec.backbone.name, str(spec.data), str(spec.limit))
-            sharing = [j for j in jobs if j.spec is not None and j.spec.table == spec.table]
-            shared = (spec.table, _part(job, sharing)) if spec.table else block
-            groups.setdefault((*shared, spec.precision), []).append(job)
-    titles: Counter[str] = Counter()
-    for together in groups.values():
-        spec, results = _one_table(together)
-        if any(result.records for result in results):
-            title = spec.table or f"{spec.title} (multirun)"
-            titles[title] += 1
-            if titles[title] > 1:  # other images of the same data: a table of its own
-                title += f" {titles[title]}"
-            show(write_outputs(Session(spec), results, title))
+        if job.spec is not None:
+            groups.setdefault(_group(job, job.spec, jobs), []).append(job)
+    tables = [(together, *_one_table(together)) for together in groups.values()]
+    tables = [table for table in tables if any(result.records for result in table[2])]
+    names = [spec.table or f"{spec.title} (multirun)" for _, spec, _ in tables]
+    shown: Counter[str] = Counter()
+    for name, (together, spec, results) in zip(names, tables, strict=True):
+        title = name if names.count(name) == 1 else f"{name}{_what_differs(together, jobs)}"
+        shown[title] += 1
+        if shown[title] > 1:  # other images of the same data: a table of its own
+            title += f" {shown[title]}"
+        show(write_outputs(Session(spec), results, title))
+
+
+def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
+    """What the rows of one table share. A shared table holds several backbones, each once."""
+    common = (spec.precision, str(spec.seed), spec.device)
+    if not spec.table:
+        return (spec.title, str(spec.backbone), str(spec.data), str(spec.limit), *common)
+    sharing = [j for j in jobs if j.spec is not None and j.spec.table == spec.table]
+    named = (j.spec.backbone for j in sharing if j.spec is not None)
+    alike = dict.fromkeys(str(b) for b in named if b.name == spec.backbone.name)
+    which = str(list(alike).index(str(spec.backbone)))
+    return (spec.table, _part(job, sharing), which, *common)
+
+
+def _what_differs(together: list[Job], jobs: list[Job]) -> str:
+    """The options of a table's jobs that other jobs do not have, unless its labels show them."""
+    given = [o for o in together[0].overrides if not o.startswith(SET_APART)]
+    here = [o for o in given if all(o in job.overrides for job in together)]
+    apart = [o for o in here if not all(o in job.overrides for job in jobs)]
+    return "".join(f", {option}" for option in apart)
 
 
 def _part(job: Job, jobs: list[Job]) -> str:
@@ -136,23 +154,25 @@ def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[CellResult]]:
         return spec, [result for job in jobs for result in job.results]
     kept: list[CellResult] = []
     for job in jobs:
-        _add(kept, _set_apart(job))
+        _add(kept, _set_apart(job, job.results))
     return spec, kept
 
 
-def _set_apart(job: Job) -> list[CellResult]:
+def _set_apart(job: Job, results: list[CellResult]) -> list[CellResult]:
     """A job's results with the options in their labels that were given to it."""
     given = [o.removeprefix("method.") for o in job.overrides if o.startswith(SET_APART)]
     suffix = f" {', '.join(given)}" if given else ""
-    return [r if r.is_dense else replace(r, label=r.label + suffix) for r in job.results]
+    return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]
 
 
 def _add(kept: list[CellResult], results: list[CellResult]) -> None:
-    """Keep what is recorded, each record once, and what no budget can reach."""
+    """Keep each record once, and each row without one that says why."""
     for result in results:
-        unreachable = result.reason and result.reason.startswith("unreachable")
-        new = result.records and all(result.key != other.key for other in kept)
-        if unreachable or new:
+        if result.records:
+            new = all(result.key != other.key for other in kept)
+        else:
+            new = result.reason and all(result.label != other.label for other in kept)
+        if new:
             kept.append(result)
 
 

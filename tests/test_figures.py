@@ -209,6 +209,18 @@ def test_charts_say_what_they_lack():
     assert names == ["accuracy-macs", "tau-k", "tau-k-2", "alpha"]
 
 
+def test_families_are_told_apart_and_the_default_is_all_of_tau_k_and_alpha():
+    grid = [asap(70.0 + tau, 1.0, tau=tau, clusters=k, alpha=a) for a in (0.5, 0.3) for k in (4, 8)
+            for tau in (3.0, 2.0)]  # fmt: skip
+    found = tau_k(grid, DEFAULT)
+    assert [frame["default"].sum() for frame in found] == [1, 0]
+    assert [frame.attrs["family"] for frame in found] == ["alpha=0.5", "alpha=0.3"]
+    titles = [chart.title for chart in charts(grid, DEFAULT)[0]]
+    assert titles[1:4] == ["τ × K: alpha=0.5", "τ × K: alpha=0.3", "Over α: tau=3.0, clusters=4"]
+    (alone,) = tau_k(grid[:4], DEFAULT)
+    assert alone.attrs["family"] == ""
+
+
 def test_equal_numbers_give_equal_bytes(tmp_path):
     cells = [DENSE, cell("tome", 90.0, 1.5), replace(asap(80.0, 1.0), ours=True)]
     data = accuracy_macs(cells)

@@ -19,6 +19,7 @@ import asap.output
 import asap.report.page
 from asap import command, composed, multirun
 from asap.errors import RequestError
+from asap.methods import ToMe
 from asap.multirun import Board, Job
 from asap.report.result import CellResult
 from asap.run import main, show_jobs
@@ -74,8 +75,40 @@ def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeyp
     assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=4"]
     assert left(tmp_path) == []
     told = capsys.readouterr().err
-    assert "2 failed: job 1: ValueError: a defect of ours; " in told and "r=-1" in told
+    assert "2 failed: job 1 (method=tome method.r=3 " in told and "r=-1" in told
+    assert "): ValueError: a defect of ours; " in told
     assert start("method=tome", "method.r=-1,-2") == 2
+
+
+def test_a_row_that_fails_is_named_by_its_options_and_has_its_place(
+    start, tmp_path, monkeypatch, capsys
+):
+    real = ToMe.decide
+
+    def faulty(self, site):
+        if self.r == 3:
+            raise ValueError("a defect of the method")
+        return real(self, site)
+
+    monkeypatch.setattr(ToMe, "decide", faulty)
+    assert start("method=tome", "method.r=2,3", "data.images=4") == 1
+    assert "1 failed: ToMe r=3: " in capsys.readouterr().err
+    assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=3"]
+    assert "a defect of the method" in (tmp_path / "tables" / "sweep--multirun.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "<dt>ToMe r=3</dt>" in page.replace("\n", "")
+
+
+def test_every_seed_and_every_set_of_weights_has_its_own_baseline(start, tmp_path):
+    given = ("method=tome", "backbone.weights=random", "data.images=40")
+    assert start(*given, "seed=0,1,2") == 0
+    for seed in range(3):
+        table = tmp_path / "tables" / f"sweep--multirun---seed-{seed}.csv"
+        with table.open(newline="") as file:
+            dense, tome = csv.DictReader(file)
+        record = json.loads(next(tmp_path.glob(f"runs/{dense['key']}/accuracy.json")).read_bytes())
+        assert float(tome["top1_base"]) == float(dense["top1"]) == record["top1"]
+        assert record["identity"]["seed"] == seed
 
 
 def test_a_launcher_that_is_not_installed_says_what_to_install():

@@ -78,7 +78,7 @@ def test_words_of_a_sweep_with_the_papers_beside_them():
     (words,) = sweep_remarks(rows, {"tau": 3.0, "clusters": 4})
     assert "Best: τ = 2, K = 4, 100.00 %" in words  # the cheaper of two equals
     assert "τ 2 to 3, K 4, 100.00 to 100.00 % (range 0.00 points); 1 of its 2 settings" in words
-    assert "Lower bound on K for that: 4" in words
+    assert "Lower bound on K for that at every τ tried: 4" in words
     assert "in 2 of 2 steps and lowers it in 0" in words and "MACs in 2 of 2" in words
     assert "The paper" not in words
     name = "deit_base_patch16_224.fb_in1k"

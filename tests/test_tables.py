@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -244,6 +245,9 @@ def test_first_dense_of_each_backbone_is_its_baseline():
     assert float(found[4]["flops_pct"]) == -50
 
 
+LOADED = {"backbone": {"weights": "b"}}
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -252,11 +256,13 @@ def test_first_dense_of_each_backbone_is_its_baseline():
         (cell("x", None, speed=throughput(1, 1, precision="float16")), "one precision"),
         (cell("x", None, speed=throughput(1, 1, device_name="a GPU")), "one device"),
         (cell("x", accuracy("tome", 1.0, 1.0, 0.0), [1] * 9), "different images"),
+        (cell("x", accuracy("tome", 1.0, 1.0, 0.0, identity=LOADED)), "one set of weights"),
     ],
 )
 def test_mixtures_are_refused(other, message):
+    dense = replace(DENSE, accuracy={**DENSE.measured, "identity": {"backbone": {"weights": "a"}}})
     with pytest.raises(RequestError, match=message) as caught:
-        build_table([DENSE, POOL, other])
+        build_table([dense, POOL, other])
     assert "\n" not in str(caught.value)
 
 

@@ -127,8 +127,13 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
 
 
 def _failed(results: Sequence[CellResult]) -> dict[str, str]:
-    """Rows without some record, and why."""
-    return {cell.label: " ".join(cell.reason.split()) for cell in results if cell.reason}
+    """Rows without some record, and why: all reasons that rows of one name have."""
+    found: dict[str, str] = {}
+    for cell in results:
+        if cell.reason:
+            reason, known = " ".join(cell.reason.split()), found.get(cell.label)
+            found[cell.label] = reason if known in (None, reason) else f"{known}; {reason}"
+    return found
 
 
 def _unpublished(results: Sequence[CellResult]) -> dict[str, str]:

@@ -137,23 +137,27 @@ def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> 
         return paired.difference, *paired.interval
 
     grids = [g for g in tau_k(results, default) if set(g["key"]) <= set(frames)]
-    return [_words(sweep_answer(g, difference), frames[g["key"].iloc[0]].backbone) for g in grids]
+    return [
+        _words(sweep_answer(g, difference), frames[g["key"].iloc[0]].backbone, g.attrs["family"])
+        for g in grids
+    ]
 
 
-def _words(answer: Answer, backbone: str | None) -> str:
+def _words(answer: Answer, backbone: str | None, family: str) -> str:
     tau, k, top1 = answer.best
     box, (rising, falling, surely) = answer.box, answer.steps
     size = len(box.taus) * len(box.clusters)
     steps = rising + falling
     return " ".join(
         [
-            f"The sweep in words. Best: τ = {tau:g}, K = {k}, {top1:.2f} %",
+            f"The sweep in words{f' ({family})' if family else ''}.",
+            f"Best: τ = {tau:g}, K = {k}, {top1:.2f} %",
             "(chosen on these images). Operating range, the largest box of settings within",
             f"{POINTS:g} points of it: τ {_span(box.taus)},",
             f"K {_span(box.clusters)}, {box.lowest:.2f} to {box.highest:.2f} %",
             f"(range {box.highest - box.lowest:.2f} points); {answer.sure} of its {size} settings",
             "have their whole 95 % interval, paired with the best, within.",
-            f"Lower bound on K for that: {_bound(answer)}.",
+            f"Lower bound on K for that at every τ tried: {_bound(answer)}.",
             f"A larger τ at equal K raises accuracy or keeps it in {rising} of {steps} steps and",
             f"lowers it in {falling}, in {surely} of these with an interval wholly below 0; it",
             f"costs more MACs in {steps - answer.cheaper} of {steps}.",

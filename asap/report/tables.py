@@ -84,6 +84,12 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
     _refuse_mixed("data set", "data", records)
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
+    loaded: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if "backbone" in record["identity"]:
+            loaded.setdefault(record["backbone"], []).append(record["identity"]["backbone"])
+    for name, weights in loaded.items():
+        _refuse_mixed(f"set of weights of {name}", "weights", weights)
 
 
 def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> None:

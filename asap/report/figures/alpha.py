@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from asap.report.figures.families import Options, families, frame_of
+from asap.report.figures.families import Options, families, frame_of, name_families
 from asap.report.figures.style import FAINT, INK, RED, canvas, styled
 from asap.report.paper import paper_model, paper_table
 from asap.report.result import CellResult
@@ -24,8 +24,8 @@ def alpha(results: Sequence[CellResult], default: Options) -> list[pd.DataFrame]
             printed = {float(row["alpha"]): float(row["acc"]) for row in paper_table("alpha_sweep")}
             known = printed if model == "DeiT-Base" else {}
             frame["paper_top1"] = [known.get(round(a, 9), np.nan) for a in frame["alpha"]]
-            frames.append(frame.sort_values("alpha", ignore_index=True))
-    return frames
+            frames.append((family, frame.sort_values("alpha", ignore_index=True)))
+    return name_families(frames, ("alpha",))
 
 
 def draw_alpha(frame: pd.DataFrame) -> Figure:

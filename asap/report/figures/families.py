@@ -28,6 +28,18 @@ def families(results: Sequence[CellResult], swept: Sequence[str]) -> list[list[C
     return [list(family.values()) for family in found.values()]
 
 
+def name_families(
+    found: Sequence[tuple[Sequence[CellResult], pd.DataFrame]], swept: Sequence[str]
+) -> list[pd.DataFrame]:
+    """The frames; their attribute `family` says in which options each differs from the others."""
+    options = [dict(family[0].method["options"]) for family, _ in found]
+    names = [name for name in dict.fromkeys(n for o in options for n in o) if name not in swept]
+    telling = [n for n in names if len({json.dumps(o.get(n), default=str) for o in options}) > 1]
+    for (_, frame), own in zip(found, options, strict=True):
+        frame.attrs["family"] = ", ".join(f"{name}={own.get(name)}" for name in telling)
+    return [frame for _, frame in found]
+
+
 def frame_of(
     cells: Sequence[CellResult],
     results: Sequence[CellResult],
@@ -48,7 +60,7 @@ def frame_of(
             | {"top1": record["top1"], "top1_lo": low, "top1_hi": high}
             | {"gmacs": _gmacs(cell), "macs_pct": _against_dense(cell, results)}
             | {"throughput": ratio["median"] if ratio else np.nan}
-            | {"default": all(option(cell, name) == default[name] for name in swept)}
+            | {"default": all(option(cell, name) == value for name, value in default.items())}
             | {"key": record["key"], "label": cell.label}
         )
     return pd.DataFrame(rows)

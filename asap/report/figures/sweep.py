@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
-from asap.report.figures.families import Options, families, frame_of, option
+from asap.report.figures.families import Options, families, frame_of, name_families, option
 from asap.report.figures.style import RED, canvas, styled
 from asap.report.result import CellResult
 
@@ -26,8 +26,8 @@ def tau_k(results: Sequence[CellResult], default: Options) -> list[pd.DataFrame]
         cells = [cell for cell in family if isinstance(option(cell, "clusters"), int)]
         frame = frame_of(cells, results, ("tau", "clusters"), default)
         if len(frame) and frame["tau"].nunique() > 1 and frame["clusters"].nunique() > 1:
-            frames.append(frame.sort_values(["clusters", "tau"], ignore_index=True))
-    return frames
+            frames.append((family, frame.sort_values(["clusters", "tau"], ignore_index=True)))
+    return name_families(frames, ("tau", "clusters"))
 
 
 def draw_tau_k(frame: pd.DataFrame) -> Figure:
