@@ -15,6 +15,7 @@ import pandas as pd
 from asap.console import set_up_logging
 from asap.errors import RequestError
 from asap.measure.pictures import to_bytes
+from asap.overview import label_of
 from asap.report.disagreement import Comparison, compare
 from asap.report.pairs import Pair, pair_sheet
 from asap.report.result import CellResult
@@ -32,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logging()
     try:
         cells = _cells(given.results)
-        if given.first is None or given.second is None:
+        if given.first is None:
             _list(cells)
             return 0
-        first, second = _find(cells, given.first), _find(cells, given.second)
+        first, second = _two(cells, given.first, given.second)
         found = compare(_result(first), _result(second))
         log.info("%s", summary(found))
         _show_images(found, first, given.images, given.results)
@@ -76,7 +77,7 @@ def _list(cells: list[Cell]) -> None:
     for cell in cells:
         record = cell.accuracy()
         assert record is not None
-        about = f"{record['label']}, {record['backbone']}, {record['data']}"
+        about = f"{label_of(record)}, {record['backbone']}, {record['data']}"
         log.info("%s  top-1 %6.2f %%  %s", cell.key, record["top1"], about)
     log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
 
@@ -92,10 +93,19 @@ def _find(cells: list[Cell], start: str) -> Cell:
     return found[0]
 
 
+def _two(cells: list[Cell], first: str, second: str | None) -> tuple[Cell, Cell]:
+    if second is None:
+        raise RequestError(f"{first!r} alone cannot be compared: give the key of a second record")
+    found = _find(cells, first), _find(cells, second)
+    if found[0].key == found[1].key:
+        raise RequestError(f"{first!r} and {second!r} are one record: give two different ones")
+    return found
+
+
 def _result(cell: Cell) -> CellResult:
     record = cell.accuracy()
     assert record is not None
-    return CellResult(record["label"], None, False, record, cell.predictions, None)
+    return CellResult(label_of(record), None, False, record, cell.predictions, None)
 
 
 def summary(found: Comparison) -> str:

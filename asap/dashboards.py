@@ -158,15 +158,17 @@ def _run(action: str, values: Mapping[str, str]) -> None:
 
 def _push(entity: str, project: str) -> str:
     """The address of the saved workspace. RequestError if W&B refuses or cannot be reached."""
-    import wandb
-
-    if not wandb.login(prompt=False, verify=False):
-        raise RequestError("no W&B API key: set WANDB_API_KEY or run `wandb login`")
     space = workspace(entity, project)
     try:
-        space.save()
+        import wandb
+
+        known = wandb.login(prompt=False, verify=False)
+        if known:
+            space.save()
     except Exception as error:  # the library raises whatever its client and the server give
         raise RequestError(f"W&B did not take the workspace: {one_line(error)}") from error
+    if not known:
+        raise RequestError("no W&B API key: set WANDB_API_KEY or run `wandb login`")
     return str(space.url)
 
 

@@ -156,12 +156,13 @@ def is_extension(method: Mapping[str, Any]) -> bool:
 
 
 def label_of(record: AccuracyRecord) -> str:
-    """The row's label, and the options that differ from the method's defaults."""
+    """The row's label, and the options that differ from the method's defaults, each once."""
     name, options = record["method"]["name"], record["method"]["options"]
     defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
     changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
-    return ", ".join([record["label"], *(f"{k}={v}" for k, v in changed.items())])
+    said = [f"{k}={v}" for k, v in changed.items()]
+    return ", ".join([record["label"], *(one for one in said if one not in record["label"])])
 
 
 def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:

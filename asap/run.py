@@ -15,6 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from asap import ranks
 from asap.apart import insert_rows, with_left_out, without_apart
@@ -60,7 +61,7 @@ def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> None:
         raise
     if ranks.rank():  # rank 0 has the records
         return
-    mirror(session, job.results)
+    mirror(session, _set_apart(job, job.results))
     if spec.table or not job.several:
         show(write_outputs(session, job.results))
         return
@@ -133,7 +134,8 @@ def _what_differs(together: list[Job], jobs: list[Job]) -> str:
     given = [o for o in together[0].overrides if not o.startswith(SET_APART)]
     here = [o for o in given if all(o in job.overrides for job in together)]
     apart = [o for o in here if not all(o in job.overrides for job in jobs)]
-    return "".join(f", {option}" for option in apart)
+    pairs = (option.partition("=") for option in apart)
+    return "".join(f", {name}={Path(value).name}" for name, _, value in pairs)
 
 
 def _part(job: Job, jobs: list[Job]) -> str:

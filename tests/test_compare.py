@@ -119,6 +119,19 @@ def test_a_wrong_key_is_one_line(results, said, given, message):
     assert line.startswith("error: ") and message in line
 
 
+def test_one_record_is_not_compared_with_itself_or_alone(results, said):
+    key = keys(results)["dense"]
+    for given in ([key], [key, key[:8]]):
+        assert main([*given, "--results", str(results)]) == 2
+    alone, itself = said().splitlines()
+    assert "alone cannot be compared" in alone and "are one record" in itself
+
+
+def test_records_are_named_with_the_options_that_are_not_the_default(results, said):
+    assert main(["--results", str(results)]) == 0
+    assert "keep=0.1" in said()
+
+
 def test_no_records_is_one_line(tmp_path, said):
     assert main(["--results", str(tmp_path)]) == 2
     assert "run an experiment first" in said()

@@ -100,6 +100,16 @@ def test_a_wrong_request_is_one_line(given, message, monkeypatch, caplog, tmp_pa
     assert said.startswith("error: ") and message in said
 
 
+def test_a_key_that_is_refused_is_one_line(monkeypatch):
+    def refuse(**_):
+        raise ValueError("API key must have 40+ characters,\nhas 5")
+
+    monkeypatch.setattr("wandb.login", refuse)
+    with pytest.raises(dashboards.RequestError) as caught:
+        dashboards._push("me", "asap")
+    assert str(caught.value).endswith("workspace: API key must have 40+ characters, has 5")
+
+
 def test_without_the_library_it_says_how_to_get_it(monkeypatch):
     import sys
 

@@ -221,6 +221,13 @@ def test_families_are_told_apart_and_the_default_is_all_of_tau_k_and_alpha():
     assert alone.attrs["family"] == ""
 
 
+def test_rows_of_one_label_are_told_apart_and_one_record_counts_once():
+    two, four = asap(80.0, 1.0, tau=2.0), asap(70.0, 1.0, tau=4.0)
+    cells = [replace(c, predictions=lambda: frame(stop_block=[1, 2])) for c in (two, four, four)]
+    stops = next(c.data for c in charts([DENSE, *cells], DEFAULT)[0] if c.name == "stop-blocks")
+    assert stops["label"].nunique() == 2 and stops["images"].sum() == 4
+
+
 def test_equal_numbers_give_equal_bytes(tmp_path):
     cells = [DENSE, cell("tome", 90.0, 1.5), replace(asap(80.0, 1.0), ours=True)]
     data = accuracy_macs(cells)

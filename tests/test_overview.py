@@ -98,6 +98,7 @@ def test_a_baseline_on_the_rest_has_its_record_on_what_calibration_took():
 def test_labels_name_what_is_not_the_default():
     assert label_of(row("1")) == "asap"
     assert label_of(row("1", tau=2.0)) == "asap, tau=2.0"
+    assert label_of({**row("1", tau=2.0), "label": "ASAP tau=2.0"}) == "ASAP tau=2.0"
 
 
 def test_a_page_shows_runs_first_and_groups_with_something_new(tmp_path, monkeypatch):

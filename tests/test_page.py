@@ -1,6 +1,7 @@
 """The page from hand-made results: every value, footnote and label is there, nothing is loaded."""
 
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -44,6 +45,7 @@ def png():
 PICTURES = [
     (Picture("a.png", "What it does", "Five images."), png()),
     (Picture("gone.png", "Gone", "No file."), None),
+    (Picture("torn.png", "Torn", "No picture."), b"\x89PNG torn"),
 ]
 
 
@@ -101,7 +103,8 @@ def test_footnotes_and_gaps_have_their_reasons(page):
     assert f"<sup>{lost}</sup> No record: out of memory &amp; time." in page
     assert "r is &lt;b&gt;ours&lt;/b&gt;" in page
     assert "<dt>Lost</dt><dd>out of memory &amp; time</dd>" in page
-    assert "<dt>Gone</dt><dd>the file figures/gone.png is gone</dd>" in page
+    assert "<dt>Gone</dt><dd>the file figures/gone.png is gone or damaged</dd>" in page
+    assert "<dt>Torn</dt><dd>the file figures/torn.png is gone or damaged</dd>" in page
     assert "the paper has no numbers for digits_vit" in page
     assert "<dt>τ × K</dt>" in page and "A &lt;remark&gt;." in page and "A note." in page
 
@@ -200,8 +203,11 @@ def test_a_manifest_is_read_back_and_a_damaged_one_left_out(tmp_path, caplog):
     write_manifest(made, tmp_path / "tables" / "demo.rows.json")
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"version": 9}')):
         (tmp_path / "tables" / f"{name}.rows.json").write_text(text)
+    rows = [{**vars(made.rows[0]), "accuracy": ["a", "list"]}]
+    strange = json.dumps({"version": 1, **vars(made), "rows": rows, "pictures": []})
+    (tmp_path / "tables" / "strange.rows.json").write_text(strange)
     assert read_manifests(tmp_path) == [made]
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 4
     assert read_manifests(tmp_path / "nowhere") == []
     assert isinstance(made, Manifest)
 

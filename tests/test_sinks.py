@@ -162,6 +162,20 @@ def test_wandb_online_without_a_key_warns(quiet_wandb, caplog):
     expect_one_warning(caplog, "no API key")
 
 
+def test_wandb_that_cannot_be_reached_is_asked_once(quiet_wandb, caplog, monkeypatch):
+    asked = []
+
+    def refuse(**given):
+        asked.append(given["id"])
+        raise TimeoutError("nobody answers")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    for key in ("1111111111111111", "2222222222222222", "1111111111111111"):
+        assert not log(cell(key=key), "offline", quiet_wandb)
+    assert asked == ["1111111111111111"]
+    expect_one_warning(caplog, "nobody answers (nor is any later row: records are kept; ")
+
+
 def test_wandb_not_installed_warns(quiet_wandb, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert not log(cell(), "offline", quiet_wandb)

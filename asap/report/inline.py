@@ -35,8 +35,14 @@ def inline_svg(text: str, prefix: str, label: str, titles: Mapping[str, str]) ->
     return re.sub(r"\n\s*", "\n", body)
 
 
-def picture_uri(png: bytes) -> str:
-    """A PNG as the address of an image, made smaller: a page with ten of them should open fast."""
+def picture_uri(png: bytes) -> str | None:
+    """A PNG as the address of an image, made smaller: a page with ten of them should open fast.
+
+    None if it is damaged.
+    """
     out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(out, "WEBP", quality=85, method=4)
+    try:
+        Image.open(io.BytesIO(png)).convert("RGB").save(out, "WEBP", quality=85, method=4)
+    except OSError:
+        return None
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

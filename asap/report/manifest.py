@@ -98,10 +98,18 @@ def _parsed(content: Mapping) -> Manifest:
     return Manifest(
         str(content["title"]),
         tuple(map(str, content["remarks"])),
-        tuple(RowRef(**row) for row in content["rows"]),
+        tuple(map(_row, content["rows"])),
         tuple(Picture(**picture) for picture in content["pictures"]),
         content.get("paper_table", _PAPER_TABLE),
     )
+
+
+def _row(content: Mapping) -> RowRef:
+    row = RowRef(**content)
+    for name in ("label", "accuracy", "throughput", "left_out"):
+        if not isinstance(value := getattr(row, name), str | None):
+            raise TypeError(f"{name} of a row is {value!r}")
+    return row
 
 
 def results_of(manifest: Manifest, store: Store, current: Sequence[str]) -> list[CellResult]:

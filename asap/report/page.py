@@ -104,13 +104,15 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
     except RequestError as error:
         missing["Table"] = str(error)
     there, absent = charts(section.results, default)
-    gone = {p.title: f"the file figures/{p.name} is gone" for p, png in section.pictures if not png}
+    drawn = [(picture, picture_uri(png) if png else None) for picture, png in section.pictures]
+    lost = [picture for picture, uri in drawn if uri is None]
+    gone = {p.title: f"the file figures/{p.name} is gone or damaged" for p in lost}
     return _Shown(
         anchor,
         section.title,
         tables,
         [_figure(chart, f"{anchor}-{chart.name}") for chart in there],
-        [(picture, picture_uri(png)) for picture, png in section.pictures if png],
+        [(picture, uri) for picture, uri in drawn if uri is not None],
         missing | _failed(section.results) | _unpublished(section.results) | gone | absent,
         facts(section.results),
     )

@@ -22,6 +22,7 @@ Mode = Literal["offline", "online", "disabled"]
 
 _INIT_SECONDS = 30  # how long to wait for a server that does not answer
 _FINISH_SECONDS = 120  # how long an upload may hold up the next cell
+_CLOSED: set["Target"] = set()  # what could not be opened in this process: not waited for again
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,23 @@ def log_cell(
     without copying it.
 
     The files are completed by W&B's own process a moment after this returns. True if it was written
-    now or before, or nothing was asked for (disabled); False, after a warning, if it failed.
+    now or before, or nothing was asked for (disabled); False, after a warning, if it failed. Where
+    no run can be begun there is one warning, and no further cell is tried in this process.
     """
     if target.mode == "disabled":
         return True
+    if target in _CLOSED:
+        return False
     try:
         if not _mirrored(result, config, target):
             with _no_logging_errors():
-                _log(result, config, target, record, examples())
+                _log(result, config, target, record, examples)
             _remember(result, config, target)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        log.warning("W&B: %s was not logged: %s (its record is kept)", result.label, reason)
+        kept = "records are kept; the same command logs them once W&B can be reached"
+        said = f"nor is any later row: {kept}" if target in _CLOSED else "its record is kept"
+        log.warning("W&B: %s was not logged: %s (%s)", result.label, reason, said)
         return False
     return True
 
@@ -78,36 +84,47 @@ def _log(
     config: Mapping[str, Any],
     target: Target,
     record: Path | None,
-    examples: Sequence[Example],
+    examples: Callable[[], Sequence[Example]],
 ) -> None:
-    import wandb
-
     if result.key is None:
         raise ValueError("there is no record")
-    if target.mode == "online" and not wandb.login(prompt=False, verify=False):
-        raise ValueError("no API key: set WANDB_API_KEY or run `wandb login`, or use mode=offline")
-    target.directory.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        id=result.key,
-        resume="allow" if target.mode == "online" else None,
-        name=f"{result.label} {result.backbone}",
-        project=target.project,
-        entity=target.entity,
-        group=target.group,
-        job_type="eval",
-        tags=_tags(result),
-        config=dict(config),
-        dir=target.directory,
-        mode=target.mode,
-        reinit="create_new",
-        settings=_settings(),
-    )
+    run = _begun(result, config, target)
     try:
         _write(run, result)
-        _write_examples(run, examples)
+        _write_examples(run, examples())
         _refer(run, result, record)
     finally:
         run.finish()
+
+
+def _begun(result: CellResult, config: Mapping[str, Any], target: Target) -> Any:
+    """A run that can be written to. If there is none to be had, the target is closed."""
+    try:
+        import wandb
+
+        if target.mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise ValueError(
+                "no API key: set WANDB_API_KEY or run `wandb login`, or use mode=offline"
+            )
+        target.directory.mkdir(parents=True, exist_ok=True)
+        return wandb.init(
+            id=result.key,
+            resume="allow" if target.mode == "online" else None,
+            name=f"{result.label} {result.backbone}",
+            project=target.project,
+            entity=target.entity,
+            group=target.group,
+            job_type="eval",
+            tags=_tags(result),
+            config=dict(config),
+            dir=target.directory,
+            mode=target.mode,
+            reinit="create_new",
+            settings=_settings(),
+        )
+    except Exception:
+        _CLOSED.add(target)
+        raise
 
 
 def _marker(result: CellResult, target: Target) -> Path:

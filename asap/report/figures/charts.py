@@ -1,7 +1,7 @@
 """All charts that a set of results allows, and for every other one why not: data apart from ink."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -43,7 +43,7 @@ def charts(
 
     `default` holds the tau, clusters and alpha to circle.
     """
-    there = [*_cost(results), *_sweeps(results, default), *_images(results)]
+    there = [*_cost(results), *_sweeps(results, default), *_images(_told_apart(results))]
     reasons = {title: reason for title, reason in _NEEDS.items() if not _has(there, title)}
     return there, reasons
 
@@ -61,6 +61,20 @@ _NEEDS = {
     _STOPS: f"needs the predictions of a method that stops, and at most {_MOST} rows",
     _TOKENS: f"needs the predictions of a method that reduces, and at most {_MOST} rows",
 }
+
+
+def _told_apart(results: Sequence[CellResult]) -> list[CellResult]:
+    """Each record once; those of one label have the beginning of their keys beside it."""
+    keys: dict[str, set[str | None]] = {}
+    for cell in results:
+        keys.setdefault(cell.label, set()).add(cell.key)
+    once = {(cell.label, cell.key): cell for cell in results}
+    return [
+        cell
+        if cell.is_dense or len(keys[cell.label]) == 1
+        else replace(cell, label=f"{cell.label} ({str(cell.key)[:8]})")
+        for cell in once.values()
+    ]
 
 
 def _has(there: Sequence[Chart], title: str) -> bool:
