@@ -63,7 +63,8 @@ def _bundled(name: str) -> Path:
     if name in OURS:
         raise RequestError(
             f"weights of {name!r} are neither on the hub nor in this package: download "
-            f"{OURS[name].released} and give backbone.weights=/path/to/file"
+            f"{OURS[name].released} and give backbone.weights=/path/to/file, or "
+            f"{name.upper()}=/path/to/file in the environment where other backbones run too"
         )
     raise RequestError(
         f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
