@@ -94,7 +94,7 @@ def _cost(results: Sequence[CellResult]) -> list[Chart]:
 
 def _sweeps(results: Sequence[CellResult], default: Mapping[str, Any]) -> list[Chart]:
     grids, lines = tau_k(results, default), alpha(results, default)
-    text = "All other options are equal. Bars: 95 % intervals. Red ring: the default τ, K and α."
+    text = "All other options are equal. Bars: 95 % intervals."
     return [
         *(_numbered("tau-k", _SWEEP, text, i, data, draw_tau_k) for i, data in enumerate(grids)),
         *(_numbered("alpha", _ALPHA, text, i, data, draw_alpha) for i, data in enumerate(lines)),
@@ -105,6 +105,7 @@ def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, d
     """One of several families: named by the options in which it differs from the others."""
     family = data.attrs["family"]
     title = f"{title}: {family}" if family else title
+    caption += " Red ring: the default τ, K and α." if data["default"].any() else ""
     return Chart(f"{name}-{i + 1}" if i else name, title, caption, data, draw)
 
 
