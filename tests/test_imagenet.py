@@ -36,6 +36,7 @@ from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
 FAKE = FakeImageNet.make(220)
 FEW = FakeImageNet.make(33, 5)
+FIRST = min(FEW.files)
 
 
 def packed_flat(root: Path) -> Path:
@@ -246,11 +247,33 @@ def lines(root: Path, text: str) -> Path:
     return root
 
 
+def with_label(root: Path, number: int) -> Path:
+    """One more flat image, with a label: its number alone is wrong."""
+    (root / FEW.name(number)).write_bytes(FEW.files[FIRST])
+    return lines(root, "".join(f"{FEW.name(n)} {WNIDS[0]}\n" for n in [*FEW.files, number]))
+
+
 def cut(root: Path) -> Path:
     file = FEW.devkit(root) / "ILSVRC2012_img_val.tar"
     FEW.tar(root)
     file.write_bytes(file.read_bytes()[:20_000])
     return root
+
+
+def added(root: Path, *names: str) -> Path:
+    """Class folders with one more file of each name."""
+    for name in names:
+        (FEW.folders(root) / "val" / name).parent.mkdir(exist_ok=True)
+        (root / "val" / name).write_bytes(FEW.files[FIRST])
+    return root
+
+
+def twice(root: Path, n: int) -> Path:
+    return added(root, *(f"{FEW.wnid(n)}/{FEW.name(n)[:-5]}{end}" for end in (".JPEG", ".jpg")))
+
+
+def in_two_classes(root: Path, n: int) -> Path:
+    return added(root, *(f"{wnid}/{FEW.name(n)}" for wnid in WNIDS[:2]))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -267,6 +290,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a cut archive": (cut, "cannot be used after"),
     "a label of another order": (lambda r: FEW.parquet(r, shift=1), "which is n0"),
     "classes of another order": (lambda r: FEW.parquet(r, names=hub_names()[::-1]), "states 1,000"),
+    "twice in its class": (lambda r: twice(r, 41), r"val holds .*_00000041.JPEG twice: leave one"),
+    "in two classes": (lambda r: in_two_classes(r, 41), r"val holds .*_00000041.JPEG twice: leave"),
+    "number 0": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(0)}"), "holds .*_00000000.* 1 to 50,00"),
+    "number 50,001": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(50_001)}"), "_00050001.* 1 to 50,"),
+    "number 0, flat": (lambda r: with_label(r, 0), "holds .*_00000000.* 1 to 50,00"),
+    "number 50,001, flat": (lambda r: with_label(r, 50_001), "holds .*_00050001.* 1 to 50,00"),
     "too few classes": (lambda r: FEW.parquet(r, names=hub_names()[:10]), "states 10 classes"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap.data.arrange import find_labels
+from asap.data.arrange import find_labels, refuse_twice
 from asap.data.flat import flat_files, flat_source
 from asap.data.folder import folder_source
 from asap.data.names import canonical, synsets
@@ -106,6 +106,7 @@ def _folders(folder: Path) -> FileSource:
     """Class folders, with official file names where the files are validation images."""
     source, _ = folder_source(folder, synsets(), LAYOUTS)
     paths = [canonical(path) for path in source.paths]
+    refuse_twice(paths, folder)
     order = in_order(paths)
     return FileSource(
         folder,
