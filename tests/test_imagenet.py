@@ -413,10 +413,26 @@ def test_real_labels_of_ones_own_and_wrong_ones(opened, tmp_path):
     file.write_text(json.dumps([[i % 1000, 5] for i in range(50_000)]))
     data = ImageNetReal(root, TO_32, None, labels=str(file))
     assert len(data) == 220 and all(sample.other_labels == (5,) for sample in data)
-    for wrong in ("[[1]]", "{}", "[", json.dumps([[1000]] * 50_000)):
+    for wrong in ("[[1]]", "{}", "["):
         file.write_text(wrong)
         with pytest.raises(RequestError, match=r"real\.json"):
             ImageNetReal(root, TO_32, None, labels=str(file))
+
+
+@pytest.mark.parametrize("wrong", [[1000], [-1], [[1]], [{}], [1.0], [True], ["1"], [None], "1", 1])
+def test_real_labels_that_are_no_classes_are_one_clear_line(wrong, opened, tmp_path):
+    root, file = str(opened["folders"].source.root), tmp_path / "real.json"
+    file.write_text(json.dumps([[1]] * 49_999 + [wrong]))
+    with pytest.raises(RequestError, match=r"does not hold 50,000 lists of classes") as error:
+        ImageNetReal(root, TO_32, None, labels=str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [0, 50_001])
+def test_real_labels_are_not_asked_for_a_number_that_no_image_has(number, tmp_path):
+    root = added(tmp_path, f"{WNIDS[0]}/{FEW.name(number)}")
+    with pytest.raises(RequestError, match=f"holds {FEW.name(number)}, .* 1 to 50,000"):
+        ImageNetReal(str(root), TO_32, None)
 
 
 def test_settings_of_other_data_sets_are_refused(tmp_path):
