@@ -268,6 +268,13 @@ def added(root: Path, *names: str) -> Path:
     return root
 
 
+def unsorted(root: Path) -> Path:
+    """Empty class folders, and all images beside them."""
+    (root / "val" / WNIDS[0]).mkdir(parents=True)
+    FEW.flat(root, "val")
+    return root
+
+
 def twice(root: Path, n: int) -> Path:
     return added(root, *(f"{FEW.wnid(n)}/{FEW.name(n)[:-5]}{end}" for end in (".JPEG", ".jpg")))
 
@@ -292,6 +299,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "classes of another order": (lambda r: FEW.parquet(r, names=hub_names()[::-1]), "states 1,000"),
     "twice in its class": (lambda r: twice(r, 41), r"val holds .*_00000041.JPEG twice: leave one"),
     "in two classes": (lambda r: in_two_classes(r, 41), r"val holds .*_00000041.JPEG twice: leave"),
+    "half sorted": (
+        lambda r: added(r, FEW.name(41), FEW.name(42)[:-5] + ".jpg"),
+        r"^2 validation images, such as .*_00000041.JPEG, lie in .*/val beside .*: sort them into",
+    ),
+    "nothing sorted": (lambda r: unsorted(r), "^33 validation images, such as .* move them away$"),
     "number 0": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(0)}"), "holds .*_00000000.* 1 to 50,00"),
     "number 50,001": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(50_001)}"), "_00050001.* 1 to 50,"),
     "number 0, flat": (lambda r: with_label(r, 0), "holds .*_00000000.* 1 to 50,00"),
@@ -306,6 +318,12 @@ def test_what_is_not_the_validation_set_is_one_clear_line(case, tmp_path):
     with pytest.raises(RequestError, match=message) as error:
         ImageNet(make(tmp_path), TO_32)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_copies_beside_the_class_folders_of_what_is_in_them_are_not_read(tmp_path):
+    FEW.folders(tmp_path)
+    FEW.flat(tmp_path, "val")
+    assert len(ImageNet(tmp_path, TO_32)) == len(FEW.files)
 
 
 def test_a_wrong_folder_names_the_four_layouts_and_the_variable(tmp_path):
