@@ -145,3 +145,9 @@ def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
     assert [p.name.split("-")[2] for p in (tmp_path / "tables").glob("all-*.md")] == ["good"]
     page = (tmp_path / "report.html").read_text()
     assert "digits_vit, good, fp32" in page and page.count("record bad1 (asap") == 2
+
+
+def test_the_folder_may_be_given_as_to_a_run(tmp_path, capsys):
+    assert main([f"results={tmp_path}"]) == main([str(tmp_path)]) == 2
+    one, two = capsys.readouterr().err.splitlines()
+    assert one == two and one.startswith(f"error: {tmp_path}/runs does not exist")

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     records could not be shown, 2 without a record.
     """
     parser = argparse.ArgumentParser(prog="python -m asap.report", description=__doc__)
-    parser.add_argument("results", nargs="?", type=Path, default=Path("results"))
+    parser.add_argument("results", nargs="?", type=_folder, default=Path("results"))
     folder = parser.parse_args(arguments).results
     refused: list[str] = []
     try:
@@ -32,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = 2
     sys.stderr.writelines(f"error: {line}\n" for line in refused)
     return code
+
+
+def _folder(text: str) -> Path:
+    """The folder, also as other commands take it: results=<folder>."""
+    return Path(text.removeprefix("results="))
 
 
 def write_tables(results: Path, refused: list[str]) -> list[Path]:
