@@ -596,6 +596,14 @@ def test_preparation_of_nothing_says_how_to_get_it(monkeypatch, capsys, tmp_path
     assert "ILSVRC2012_devkit_t12.tar.gz" in out
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+def test_preparation_refuses_to_decode_without_a_worker(workers, monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        prepare(monkeypatch, capsys, str(tmp_path), "--decode", f"--workers={workers}")
+    said = f"argument --workers: '{workers}' is not possible: give 1 or more"
+    assert said in capsys.readouterr().err
+
+
 def test_the_known_checksums_are_torchvisions():
     assert ARCHIVE_META["val"] == ("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622")
     assert ARCHIVE_META["devkit"][1] == "fa75699e90414af021442c21a62c3abf"
