@@ -177,6 +177,9 @@ def _section_of_all(group: Sequence[str], cells: Sequence[CellResult]) -> Sectio
     """All records that can share a table, of which some are in no run's: with holes, a sweep would
     say something else.
     """
-    premise = premise_remark(cells)
-    remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+    try:
+        premise = premise_remark(cells)
+        remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+    except RequestError as error:  # it must not cost the other sections
+        return Section(", ".join(group), cells, missing={"Remarks": str(error)})
     return Section(", ".join(group), cells, remarks)

@@ -73,11 +73,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("path", help="what IMAGENET will be set to")
     parser.add_argument("--labels", help="devkit or labels file, if it is not beside the images")
     parser.add_argument("--decode", action="store_true", help="decode every image")
-    parser.add_argument("--workers", type=int, default=1, help="processes that decode")
+    parser.add_argument("--workers", type=_workers, default=1, help="processes that decode")
     parser.add_argument(
         "--no-checksums", dest="checksums", action="store_false", help="skip the MD5 of archives"
     )
     return parser.parse_args()
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: give 1 or more")
+    return int(text)
 
 
 def _counts(out: Console, source: Source) -> list[str]:

@@ -324,6 +324,17 @@ def test_imagenet_is_calibrated_on_the_training_images_beside(tmp_path: Path):
         calibration_spec(strict)
 
 
+def test_a_given_folder_is_not_changed_for_its_neighbour(tmp_path: Path):
+    """Of `val` the training images beside are taken only where it is the evaluation's folder."""
+    root = tree(tmp_path, "val/n01440764", "train", "other")
+    val, other = str(root / "val"), str(root / "other")
+    assert calibration_spec(spec_of(DataSpec("imagenet", val))).data.path == str(root / "train")
+    assert calibration_spec(spec_of(DataSpec("imagenet_v2", other), val)).data.path == val
+    for data in (str(root), val):
+        with pytest.raises(RequestError, match=r"path='.*/val' shares images with the evaluation"):
+            calibration_spec(spec_of(DataSpec("imagenet", data), val))
+
+
 @pytest.mark.parametrize("inside", ["val", "val/n01440764", "."])
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
 def test_evaluation_images_are_refused(name: str, inside: str, tmp_path: Path):

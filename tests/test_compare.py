@@ -2,11 +2,13 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from asap.compare import main
+from asap.errors import RequestError
 from asap.report.disagreement import compare
 from asap.report.result import CellResult
 
@@ -57,6 +59,15 @@ def test_the_order_of_a_frame_does_not_matter():
 
 def test_equal_predictions_disagree_nowhere():
     assert compare(result("one", FIRST), result("one", FIRST)).images.empty
+
+
+def test_a_record_with_an_image_twice_is_named_with_the_remedy():
+    broken = result("two", SECOND.assign(id=[10, 11, 11, 13]))
+    broken = replace(broken, accuracy={**broken.measured, "key": "ab12"})  # type: ignore[arg-type]
+    said = r"^record ab12 \(two\) holds an image twice, .*: delete its folder runs/ab12 and eval"
+    for pair in ((result("one", FIRST), broken), (broken, result("one", FIRST))):
+        with pytest.raises(RequestError, match=said):
+            compare(*pair)
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_a_run_and_its_records_alone_say_the_same(tmp_path):
         "not the ImageNet-1k validation set): its rows do not count as comparable with others'."
     )
     assert outputs is not None and verdict in " ".join(outputs.text.split())
-    assert verdict in write_tables(tmp_path)[0].read_text()
+    assert verdict in write_tables(tmp_path, [])[0].read_text()
 
     (path,) = tmp_path.glob("runs/*/accuracy.json")
     entry, settings = json.loads(path.read_text()), path.with_name("config.yaml")
@@ -168,11 +168,13 @@ def test_a_run_and_its_records_alone_say_the_same(tmp_path):
     # The same record as if it were of the full validation set.
     path.write_text(json.dumps(entry | record(40_990) | {"top1": 81.98}))
     settings.write_text(yaml.safe_dump(config()))
-    markdown, table = write_tables(tmp_path)[:2]
+    markdown, table = write_tables(tmp_path, [])[:2]
     assert "Baseline gate, digits_vit: passed (dense top-1 measured 81.980" in markdown.read_text()
     assert [r["comparable"] for r in csv.DictReader(io.StringIO(table.read_text()))] == ["yes"]
     settings.write_text("{")
-    assert "settings beside the dense record are missing" in write_tables(tmp_path)[0].read_text()
+    assert (
+        "settings beside the dense record are missing" in write_tables(tmp_path, [])[0].read_text()
+    )
 
 
 # ---- what the configs and the paper's tables say

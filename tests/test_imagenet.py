@@ -36,6 +36,7 @@ from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
 FAKE = FakeImageNet.make(220)
 FEW = FakeImageNet.make(33, 5)
+FIRST = min(FEW.files)
 
 
 def packed_flat(root: Path) -> Path:
@@ -246,11 +247,40 @@ def lines(root: Path, text: str) -> Path:
     return root
 
 
+def with_label(root: Path, number: int) -> Path:
+    """One more flat image, with a label: its number alone is wrong."""
+    (root / FEW.name(number)).write_bytes(FEW.files[FIRST])
+    return lines(root, "".join(f"{FEW.name(n)} {WNIDS[0]}\n" for n in [*FEW.files, number]))
+
+
 def cut(root: Path) -> Path:
     file = FEW.devkit(root) / "ILSVRC2012_img_val.tar"
     FEW.tar(root)
     file.write_bytes(file.read_bytes()[:20_000])
     return root
+
+
+def added(root: Path, *names: str) -> Path:
+    """Class folders with one more file of each name."""
+    for name in names:
+        (FEW.folders(root) / "val" / name).parent.mkdir(exist_ok=True)
+        (root / "val" / name).write_bytes(FEW.files[FIRST])
+    return root
+
+
+def unsorted(root: Path) -> Path:
+    """Empty class folders, and all images beside them."""
+    (root / "val" / WNIDS[0]).mkdir(parents=True)
+    FEW.flat(root, "val")
+    return root
+
+
+def twice(root: Path, n: int) -> Path:
+    return added(root, *(f"{FEW.wnid(n)}/{FEW.name(n)[:-5]}{end}" for end in (".JPEG", ".jpg")))
+
+
+def in_two_classes(root: Path, n: int) -> Path:
+    return added(root, *(f"{wnid}/{FEW.name(n)}" for wnid in WNIDS[:2]))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -267,6 +297,17 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a cut archive": (cut, "cannot be used after"),
     "a label of another order": (lambda r: FEW.parquet(r, shift=1), "which is n0"),
     "classes of another order": (lambda r: FEW.parquet(r, names=hub_names()[::-1]), "states 1,000"),
+    "twice in its class": (lambda r: twice(r, 41), r"val holds .*_00000041.JPEG twice: leave one"),
+    "in two classes": (lambda r: in_two_classes(r, 41), r"val holds .*_00000041.JPEG twice: leave"),
+    "half sorted": (
+        lambda r: added(r, FEW.name(41), FEW.name(42)[:-5] + ".jpg"),
+        r"^2 validation images, such as .*_00000041.JPEG, lie in .*/val beside .*: sort them into",
+    ),
+    "nothing sorted": (lambda r: unsorted(r), "^33 validation images, such as .* move them away$"),
+    "number 0": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(0)}"), "holds .*_00000000.* 1 to 50,00"),
+    "number 50,001": (lambda r: added(r, f"{WNIDS[0]}/{FEW.name(50_001)}"), "_00050001.* 1 to 50,"),
+    "number 0, flat": (lambda r: with_label(r, 0), "holds .*_00000000.* 1 to 50,00"),
+    "number 50,001, flat": (lambda r: with_label(r, 50_001), "holds .*_00050001.* 1 to 50,00"),
     "too few classes": (lambda r: FEW.parquet(r, names=hub_names()[:10]), "states 10 classes"),
 }  # fmt: skip
 
@@ -277,6 +318,12 @@ def test_what_is_not_the_validation_set_is_one_clear_line(case, tmp_path):
     with pytest.raises(RequestError, match=message) as error:
         ImageNet(make(tmp_path), TO_32)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_copies_beside_the_class_folders_of_what_is_in_them_are_not_read(tmp_path):
+    FEW.folders(tmp_path)
+    FEW.flat(tmp_path, "val")
+    assert len(ImageNet(tmp_path, TO_32)) == len(FEW.files)
 
 
 def test_a_wrong_folder_names_the_four_layouts_and_the_variable(tmp_path):
@@ -384,10 +431,26 @@ def test_real_labels_of_ones_own_and_wrong_ones(opened, tmp_path):
     file.write_text(json.dumps([[i % 1000, 5] for i in range(50_000)]))
     data = ImageNetReal(root, TO_32, None, labels=str(file))
     assert len(data) == 220 and all(sample.other_labels == (5,) for sample in data)
-    for wrong in ("[[1]]", "{}", "[", json.dumps([[1000]] * 50_000)):
+    for wrong in ("[[1]]", "{}", "["):
         file.write_text(wrong)
         with pytest.raises(RequestError, match=r"real\.json"):
             ImageNetReal(root, TO_32, None, labels=str(file))
+
+
+@pytest.mark.parametrize("wrong", [[1000], [-1], [[1]], [{}], [1.0], [True], ["1"], [None], "1", 1])
+def test_real_labels_that_are_no_classes_are_one_clear_line(wrong, opened, tmp_path):
+    root, file = str(opened["folders"].source.root), tmp_path / "real.json"
+    file.write_text(json.dumps([[1]] * 49_999 + [wrong]))
+    with pytest.raises(RequestError, match=r"does not hold 50,000 lists of classes") as error:
+        ImageNetReal(root, TO_32, None, labels=str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [0, 50_001])
+def test_real_labels_are_not_asked_for_a_number_that_no_image_has(number, tmp_path):
+    root = added(tmp_path, f"{WNIDS[0]}/{FEW.name(number)}")
+    with pytest.raises(RequestError, match=f"holds {FEW.name(number)}, .* 1 to 50,000"):
+        ImageNetReal(str(root), TO_32, None)
 
 
 def test_settings_of_other_data_sets_are_refused(tmp_path):
@@ -531,6 +594,14 @@ def test_preparation_of_nothing_says_how_to_get_it(monkeypatch, capsys, tmp_path
     code, out, err = prepare(monkeypatch, capsys, str(tmp_path))
     assert code == 2 and len(err.splitlines()) == 1 and "IMAGENET" in err
     assert "ILSVRC2012_devkit_t12.tar.gz" in out
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+def test_preparation_refuses_to_decode_without_a_worker(workers, monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        prepare(monkeypatch, capsys, str(tmp_path), "--decode", f"--workers={workers}")
+    said = f"argument --workers: '{workers}' is not possible: give 1 or more"
+    assert said in capsys.readouterr().err
 
 
 def test_the_known_checksums_are_torchvisions():

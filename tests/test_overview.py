@@ -1,12 +1,15 @@
 """Which records a page of a results folder shows, and which speed belongs to which row."""
 
+from itertools import product
 from types import SimpleNamespace
 
 from made import ASAP, frame, record
 
 from asap.engine import ENGINE_VERSION
 from asap.methods import Asap
+from asap.methods.find import find
 from asap.overview import current_keys, grouped, label_of, write_page
+from asap.report.__main__ import main
 from asap.report.manifest import Manifest, RowRef, write_manifest
 from asap.runs.store import Store
 
@@ -21,9 +24,10 @@ IDENTITY = {
 class Shelf(Store):
     """A store of hand-made records."""
 
-    def __init__(self, *records, configs=None):
+    def __init__(self, *records, configs=None, frames=None):
         self.made = {r["key"]: r for r in records}
         self.configs = configs or {}
+        self.frames = frames or {}
 
     def cell(self, key):
         found = self.made.get(key, {})
@@ -33,7 +37,7 @@ class Shelf(Store):
             key=key,
             accuracy=lambda: one,
             throughput=lambda: speed,
-            predictions=frame,
+            predictions=lambda: self.frames.get(key, frame()),
             config=lambda: self.configs.get(key),
         )
 
@@ -115,3 +119,36 @@ def test_a_page_shows_runs_first_and_groups_with_something_new(tmp_path, monkeyp
     assert "record 9 is gone or of another version of the code" in page
     assert "Row 1" in page and "asap, tau=2.0" in page
     assert "weights wwwwwwww" not in run("1", "2")  # nothing that is not shown already
+
+
+def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
+    tmp_path, monkeypatch, capsys
+):
+    def cell(key, name, data, **options):
+        method = {"name": name, "options": ASAP | options if name == "asap" else {}}
+        version = find(name).method_version
+        identity = IDENTITY | {"method": method, "method_version": version}
+        return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
+
+    sweep = [(str(i), *pair) for i, pair in enumerate(product((2.0, 3.0), (4, 6)))]
+    bad = [cell(f"bad{i}", "asap", "twice", tau=tau, clusters=k) for i, tau, k in sweep]
+    good = [cell("good1", "dense", "good"), cell("good2", "asap", "good")]
+    shelf = Shelf(
+        *bad, *good, cell("bad4", "dense", "twice"), frames={"bad1": frame(id=[7, 7])}
+    )  # fmt: skip
+    (tmp_path / "runs").mkdir()
+    for module in ("asap.overview", "asap.report.__main__"):
+        monkeypatch.setattr(f"{module}.Store", lambda root: shelf)
+    assert main([str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no table of digits_vit, twice, fp32, cpu, weights wwwwwwww")
+    assert "record bad1 (asap" in line and "delete its folder runs/bad1 and evaluate" in line
+    assert [p.name.split("-")[2] for p in (tmp_path / "tables").glob("all-*.md")] == ["good"]
+    page = (tmp_path / "report.html").read_text()
+    assert "digits_vit, good, fp32" in page and page.count("record bad1 (asap") == 2
+
+
+def test_the_folder_may_be_given_as_to_a_run(tmp_path, capsys):
+    assert main([f"results={tmp_path}"]) == main([str(tmp_path)]) == 2
+    one, two = capsys.readouterr().err.splitlines()
+    assert one == two and one.startswith(f"error: {tmp_path}/runs does not exist")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import asap
 from asap.backbones.heads import CLASSIFIER, without_classes
-from asap.backbones.load import load
+from asap.backbones.load import BUNDLED, load
 from asap.errors import RequestError
 from asap.methods import Dense
 from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, MethodSpec, RunSpec
@@ -385,3 +385,13 @@ def test_accuracy_without_classes_is_refused_and_speed_is_not(name, args, why, t
     for part in (name, why, "data=digits", f"backbone.name={CLASSIFIER}", "measure=throughput"):
         assert part in str(refusal.value)
     assert len(session(MeasureSpec(accuracy=False, throughput=True)).data) == 2
+
+
+def test_a_digest_is_refused_where_no_file_is_read():
+    """But for that of the bundled file, which the backbone's own config states."""
+    with pytest.raises(RequestError, match=r"^backbone\.sha256=00 .* leave one of them out"):
+        load(NAME, "random", "00", ARGS)
+    assert load("digits_vit", "random", BUNDLED["digits_vit"]).file is None
+    with pytest.raises(RequestError, match=r"backbone\.weights=random reads none"):
+        load("digits_vit", "random", "00")
+    assert load("lvvit_s", "random", None).file is None

@@ -32,6 +32,7 @@ def find_weights(name: str, weights: str, sha256: str | None = None) -> WeightsF
     the one that is written in this package. Raises RequestError.
     """
     if weights == "random":
+        _refuse_digest(name, sha256)
         return None
     path, origin = _place(name, weights)
     if not path.is_file():
@@ -44,6 +45,17 @@ def find_weights(name: str, weights: str, sha256: str | None = None) -> WeightsF
             "(backbone.sha256=null takes any)"
         )
     return WeightsFile(path, origin, found)
+
+
+def _refuse_digest(name: str, sha256: str | None) -> None:
+    """Random weights have no file. The digest of a bundled file stands in its backbone's config, so
+    nobody asked for that one.
+    """
+    if sha256 is not None and sha256.lower() != BUNDLED.get(name):
+        raise RequestError(
+            f"backbone.sha256={sha256} is the digest of a file, and backbone.weights=random reads "
+            "none: leave one of them out (backbone.sha256=null)"
+        )
 
 
 def _place(name: str, weights: str) -> tuple[Path, str]:

@@ -94,13 +94,15 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
 
 
 def _train(given: Path, itself: bool) -> Path | None:
-    """The folder `train` in a folder, or beside a folder `val`; else the folder itself, if it was
-    named as such.
+    """The folder `train` in a folder. Else the folder `itself`, if it was named for calibration,
+    never its neighbour; else what lies beside the evaluation's folder `val`.
     """
-    for folder in (given, *([given.parent] if given.name == "val" else [])):
-        if (folder / "train").is_dir():
-            return folder / "train"
-    return given if itself else None
+    if (given / "train").is_dir():
+        return given / "train"
+    if itself:
+        return given
+    beside = given.parent / "train"
+    return beside if given.name == "val" and beside.is_dir() else None
 
 
 def _evaluation(root: Path) -> Path | None:

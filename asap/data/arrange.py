@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from asap.data.devkit import devkit_labels, find_devkit
 from asap.data.labels_file import find_labels_file, read_labels_file
-from asap.data.names import N_IMAGES, class_index, file_name
+from asap.data.names import N_IMAGES, class_index, file_name, number_of
 from asap.data.order import in_order
 from asap.errors import RequestError
 
@@ -91,10 +91,20 @@ def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str])
 
 
 def by_number(found: Iterable[tuple[int, Place]], where: Path) -> dict[int, Place]:
-    """The places by file number. RequestError if an image is there twice."""
+    """The places by file number. RequestError if an image is there twice, or is none of the set."""
     places: dict[int, Place] = {}
     for number, place in found:
+        if not 1 <= number <= N_IMAGES:
+            raise RequestError(
+                f"{where} holds {file_name(number)}, and the validation images are numbered from "
+                f"1 to {N_IMAGES:,}: take it away"
+            )
         if number in places:
             raise RequestError(f"{where} holds {file_name(number)} twice: leave one of them")
         places[number] = place
     return places
+
+
+def refuse_twice(paths: Iterable[str], where: Path) -> None:
+    """RequestError as `by_number` has it. Files with names of their own have no number to check."""
+    by_number(((n, path) for path in paths if (n := number_of(path)) is not None), where)

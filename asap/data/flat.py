@@ -13,13 +13,15 @@ def flat_files(folder: Path) -> list[str]:
     """Names of the validation images in a folder itself."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    return [name for name in names if number_of(name) and name.lower().endswith(EXTENSIONS)]
+    pictures = (name for name in names if name.lower().endswith(EXTENSIONS))
+    return [name for name in pictures if number_of(name) is not None]
 
 
 def flat_source(folder: Path, labels: Labels) -> FileSource:
     """The images with their classes, in canonical order. RequestError on one without a label."""
     names = flat_files(folder)
-    places = by_number(((number_of(name) or 0, name) for name in names), folder)
+    numbered = ((n, name) for name in names if (n := number_of(name)) is not None)
+    places = by_number(numbered, folder)
     own = {number: wnid for number, name in places.items() if (wnid := wnid_in(name))}
     known = arrange(places, labels, own)
     return FileSource(folder, known.places, known.paths, known.labels)

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap.data.arrange import find_labels
+from asap.data.arrange import find_labels, refuse_twice
 from asap.data.flat import flat_files, flat_source
-from asap.data.folder import folder_source
-from asap.data.names import canonical, synsets
+from asap.data.folder import folder_source, list_images
+from asap.data.names import canonical, number_of, synsets
 from asap.data.order import in_order
 from asap.data.parquet import ParquetSource
 from asap.data.source import FileSource, Source
@@ -104,8 +104,10 @@ def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
 
 def _folders(folder: Path) -> FileSource:
     """Class folders, with official file names where the files are validation images."""
+    _refuse_unsorted(folder)
     source, _ = folder_source(folder, synsets(), LAYOUTS)
     paths = [canonical(path) for path in source.paths]
+    refuse_twice(paths, folder)
     order = in_order(paths)
     return FileSource(
         folder,
@@ -113,3 +115,16 @@ def _folders(folder: Path) -> FileSource:
         [paths[i] for i in order],
         [source.labels[i] for i in order],
     )
+
+
+def _refuse_unsorted(folder: Path) -> None:
+    """A half-sorted set must not be scored as a part of the whole. Copies of what is sorted may lie
+    there: nothing of the set is lost.
+    """
+    beside = flat_files(folder)
+    sorted_in = {number_of(file) for file in list_images(folder)} if beside else set()
+    if lost := sorted(name for name in beside if number_of(name) not in sorted_in):
+        raise RequestError(
+            f"{len(lost):,} validation images, such as {lost[0]}, lie in {folder} beside the class "
+            "folders and in none of them: sort them into their class folders, or move them away"
+        )

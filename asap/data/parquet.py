@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from timm.data.imagenet_info import ImageNetInfo
 
-from asap.data.arrange import by_number
+from asap.data.arrange import refuse_twice
 from asap.data.images import UnreadableImage
 from asap.data.names import file_name, number_of, synsets, wnid_in
 from asap.data.order import in_order
@@ -46,7 +46,7 @@ class ParquetSource:
                 names.append(f"{synsets()[label]}/{name}")
                 labels.append(label)
                 places.append(row)
-        by_number(((n, 0) for name in names if (n := number_of(name))), self.files[0].parent)
+        refuse_twice(names, self.files[0].parent)
         order = in_order(names)
         self.paths = [names[i] for i in order]
         self.labels = [labels[i] for i in order]

@@ -124,8 +124,7 @@ def _real_labels(path: str | None) -> list[list[int]]:
         raise RequestError(
             f"data.labels={path!r} cannot be read ({error}): give real.json"
         ) from None
-    possible = set(range(len(synsets())))
-    if not isinstance(found, list) or len(found) != N_IMAGES or not _are_sets(found, possible):
+    if not isinstance(found, list) or len(found) != N_IMAGES or not all(map(_are_classes, found)):
         raise RequestError(
             f"data.labels={path!r} does not hold {N_IMAGES:,} lists of classes: give real.json"
         )
@@ -137,8 +136,11 @@ def _shipped(name: str) -> bytes:
     return pkgutil.get_data("timm.data", f"_info/{name}") or b""
 
 
-def _are_sets(found: list[Any], possible: set[int]) -> bool:
-    return all(isinstance(labels, list) and possible.issuperset(labels) for labels in found)
+def _are_classes(labels: Any) -> bool:
+    """Whether it is a list of classes. Of JSON's values, true and 1.0 are equal to a class too."""
+    if not isinstance(labels, list):
+        return False
+    return all(type(label) is int and 0 <= label < len(synsets()) for label in labels)
 
 
 def _below(root: str | None, inside: Sequence[str], name: str, hint: str) -> Path:

@@ -16,21 +16,32 @@ from asap.runs.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write results/tables/all-*.{md,csv,tex} and results/report.html; 2 without a record."""
+    """Write results/tables/all-*.{md,csv,tex} and results/report.html. The exit code: 1 if some
+    records could not be shown, 2 without a record.
+    """
     parser = argparse.ArgumentParser(prog="python -m asap.report", description=__doc__)
-    parser.add_argument("results", nargs="?", type=Path, default=Path("results"))
+    parser.add_argument("results", nargs="?", type=_folder, default=Path("results"))
     folder = parser.parse_args(arguments).results
+    refused: list[str] = []
     try:
-        for path in [*write_tables(folder), write_page(folder)]:
+        for path in [*write_tables(folder, refused), write_page(folder)]:
             sys.stdout.write(f"{path}\n")
+        code = 1 if refused else 0
     except RequestError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+        refused.append(str(error))
+        code = 2
+    sys.stderr.writelines(f"error: {line}\n" for line in refused)
+    return code
 
 
-def write_tables(results: Path) -> list[Path]:
-    """One table for each backbone with its weights, data set and precision that has records.
+def _folder(text: str) -> Path:
+    """The folder, also as other commands take it: results=<folder>."""
+    return Path(text.removeprefix("results="))
+
+
+def write_tables(results: Path, refused: list[str]) -> list[Path]:
+    """One table for each backbone with its weights, data set and precision that has records; why
+    one cannot be made goes to `refused`.
 
     Records of an older engine or method version are left out: their numbers no longer hold.
     """
@@ -40,7 +51,13 @@ def write_tables(results: Path) -> list[Path]:
     groups = grouped(store, current_keys(store))
     if not groups:
         raise RequestError(f"{results}/runs holds no current record: run an experiment first")
-    return [path for group in sorted(groups) for path in _write(results, group, groups[group])]
+    paths = []
+    for group in sorted(groups):
+        try:
+            paths += _write(results, group, groups[group])
+        except RequestError as error:  # it must not cost the other tables
+            refused.append(f"no table of {', '.join(group)}: {error}")
+    return paths
 
 
 def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from asap.report.result import CellResult
+from asap.report.result import CellResult, pairable
 from asap.report.statistics import PairedDifference, hits, leads, matched, paired_difference
 from asap.runs.predictions import matrix
 
@@ -29,9 +29,7 @@ def compare(first: CellResult, second: CellResult) -> Comparison:
     Raises RequestError if they are not over the same images with the same labels, ValueError if one
     has no predictions.
     """
-    if first.predictions is None or second.predictions is None:
-        raise ValueError("both results need their predictions")
-    one, two = first.predictions(), second.predictions()
+    one, two = pairable(first), pairable(second)
     paired = paired_difference(one, two, bool(first.measured["clustered"]))
     return Comparison(first, second, paired, _disagreements(*matched(one, two)))
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from asap.report.figures.sweep import tau_k
 from asap.report.paper import paper_model, paper_table
-from asap.report.result import CellResult
+from asap.report.result import CellResult, pairable
 from asap.report.statistics import paired_difference
 
 POINTS = 1.0  # of accuracy below the best that count as good
@@ -131,9 +131,7 @@ def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> 
 
     def difference(first: str, second: str) -> tuple[float, float, float]:
         one, two = frames[first], frames[second]
-        assert one.predictions is not None and two.predictions is not None
-        clustered = one.measured["clustered"]
-        paired = paired_difference(one.predictions(), two.predictions(), clustered)
+        paired = paired_difference(pairable(one), pairable(two), one.measured["clustered"])
         return paired.difference, *paired.interval
 
     grids = [g for g in tau_k(results, default) if set(g["key"]) <= set(frames)]

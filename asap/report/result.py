@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from asap.errors import RequestError
 from asap.report.statistics import evaluated
 from asap.runs.predictions import matrix
 from asap.runs.record import AccuracyRecord, ThroughputRecord
@@ -78,6 +79,21 @@ class CellResult:
     def is_dense(self) -> bool:
         """Whether this is an unreduced baseline."""
         return self.method.get("name") == "dense"
+
+
+def pairable(cell: CellResult) -> pd.DataFrame:
+    """Its predictions, to be matched with others by id; ValueError without any. RequestError, which
+    says whose they are, if an image is there twice.
+    """
+    if cell.predictions is None:
+        raise ValueError(f"{cell.label} has no predictions")
+    found = cell.predictions()
+    if not found["id"].is_unique:
+        raise RequestError(
+            f"record {cell.key} ({cell.label}) holds an image twice, so it cannot be compared: "
+            f"delete its folder runs/{cell.key} and evaluate again"
+        )
+    return found
 
 
 def unmeasured(

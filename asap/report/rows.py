@@ -7,7 +7,7 @@ from typing import Any
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.render import Row
-from asap.report.result import CellResult
+from asap.report.result import CellResult, pairable
 from asap.report.statistics import paired_difference
 
 _COPIED = ("data", "precision", "device", "n", "n_failed", "top1", "top5", "gmacs_backbone")
@@ -87,7 +87,7 @@ def _add_paired(row: Row, cell: CellResult, dense: CellResult) -> None:
     if cell.predictions is None or dense.predictions is None:
         row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
-    frames = dense.predictions(), cell.predictions()
+    frames = pairable(dense), pairable(cell)
     paired = paired_difference(*frames, cell.measured["clustered"])
     row.values["top1_delta"] = paired.difference
     row.values["top1_delta_lo"], row.values["top1_delta_hi"] = paired.interval

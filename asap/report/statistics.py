@@ -177,7 +177,10 @@ def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     """
     for frame in (one, two):
         if not frame["id"].is_unique:
-            raise RequestError("predictions hold an image twice: they cannot be compared by id")
+            raise RequestError(
+                "predictions hold an image twice, so they cannot be compared by id: delete their "
+                "record's folder and evaluate again"
+            )
     one, two = one.sort_values("id"), two.sort_values("id")
     if not np.array_equal(one["id"].to_numpy(), two["id"].to_numpy()):
         common = len(np.intersect1d(one["id"], two["id"]))
