@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import same
 from timm.data import create_transform
 from torchvision import transforms
 
 from asap.data import crop_build, crop_cache
-from asap.data.base import Sample, loader
+from asap.data.base import loader
 from asap.data.crop_cache import CachedCrops, identity_of
 from asap.data.crop_file import Crops, Entry, index_of, manifest_of
 from asap.data.imagenet import ImageNet
@@ -60,17 +61,6 @@ def told(monkeypatch, caplog):
 
 def opened(root: Path, cache: Path | None, transform=TO_32, **more):
     return open_data("imagenet", transform, (8, 8), path=str(root), cache=cache, **more)
-
-
-def same(one: Sample, other: Sample) -> bool:
-    """Equal field by field, tensors bit for bit."""
-
-    def equal(a: object, b: object) -> bool:
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-            return a.dtype == b.dtype and torch.equal(a, b)
-        return type(a) is type(b) and a == b
-
-    return all(equal(getattr(one, f), getattr(other, f)) for f in Sample.__dataclass_fields__)
 
 
 def all_same(one, other) -> bool:
