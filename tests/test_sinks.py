@@ -173,7 +173,7 @@ def test_wandb_that_cannot_be_reached_is_asked_once(quiet_wandb, caplog, monkeyp
     for key in ("1111111111111111", "2222222222222222", "1111111111111111"):
         assert not log(cell(key=key), "offline", quiet_wandb)
     assert asked == ["1111111111111111"]
-    expect_one_warning(caplog, "nobody answers (nor is any later row: records are kept; ")
+    expect_one_warning(caplog, "nobody answers (its record is kept; later rows are not tried: ")
 
 
 def test_wandb_not_installed_warns(quiet_wandb, caplog, monkeypatch):

@@ -62,8 +62,8 @@ def log_cell(
             _remember(result, config, target)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        kept = "records are kept; the same command logs them once W&B can be reached"
-        said = f"nor is any later row: {kept}" if target in _CLOSED else "its record is kept"
+        later = "; later rows are not tried: the same command logs them once W&B can be reached"
+        said = "its record is kept" + (later if target in _CLOSED else "")
         log.warning("W&B: %s was not logged: %s (%s)", result.label, reason, said)
         return False
     return True
