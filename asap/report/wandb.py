@@ -122,7 +122,7 @@ def _begun(result: CellResult, config: Mapping[str, Any], target: Target) -> Any
             reinit="create_new",
             settings=_settings(),
         )
-    except Exception:
+    except Exception:  # whatever it is: `log_cell` tells it, and nobody waits for it twice
         _CLOSED.add(target)
         raise
 
