@@ -15,14 +15,16 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+import asap.jobs
 import asap.output
 import asap.report.page
 from asap import command, composed, multirun
 from asap.errors import RequestError
+from asap.jobs import show_jobs
 from asap.methods import ToMe
 from asap.multirun import Board, Job
 from asap.report.result import CellResult
-from asap.run import main, show_jobs
+from asap.run import main
 from asap.runs.configs import read_method
 from asap.runs.read import read_spec, spec_from
 from asap.runs.record import AccuracyRecord
@@ -200,13 +202,13 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
 def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_path):
     """Two of four jobs were calibrated on a slice that is left out of their evaluation."""
     written = []
-    monkeypatch.setattr(asap.run, "Session", lambda spec: spec)
-    monkeypatch.setattr(asap.run, "show", lambda table: None)
+    monkeypatch.setattr(asap.jobs, "Session", lambda spec: spec)
+    monkeypatch.setattr(asap.jobs, "show", lambda table: None)
 
     def write(session, results, title):
         written.append((title, session.data.part, [result.label for result in results]))
 
-    monkeypatch.setattr(asap.run, "write_outputs", write)
+    monkeypatch.setattr(asap.jobs, "write_outputs", write)
     spec = replace(SPEC, table="All", results=tmp_path)
     rest = replace(spec, data=replace(spec.data, part="rest"))
     record = {"key": "k", "method": {"name": "dense"}}

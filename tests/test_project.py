@@ -23,6 +23,7 @@ ROOF = 9
 FLOORS = {
     **dict.fromkeys(("run", "report.__main__", "calibrate.__main__", "show"), 7),
     **dict.fromkeys(("compare", "dashboards"), 7),
+    "jobs": 6.5,
     **dict.fromkeys(("runner", "output", "calibrate", "apart"), 6),
     **dict.fromkeys(("speed", "scenes", "command", "overview", "shared"), 5),
     **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video", "composed"), 4),
