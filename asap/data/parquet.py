@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
@@ -99,30 +100,43 @@ class ParquetSource:
         return {**self.__dict__, "_kept": None}
 
 
+def _opened(file: Path) -> pq.ParquetFile:
+    """The file, with its columns as Parquet itself has them.
+
+    Writers add what they had in memory (views, dictionaries), which Arrow then tries to restore and
+    cannot everywhere. Under another name it does not see that note.
+    """
+    with file.open("rb") as opened:
+        start = opened.seek(-min(8, opened.seek(0, os.SEEK_END)), os.SEEK_END)
+        size = struct.unpack("<I", opened.read(8)[:4].ljust(4, b"\0"))[0]
+        opened.seek(max(0, start - size))
+        footer = opened.read()
+    footer = footer.replace(b"\x0cARROW:schema", b"\x0c-----:schema")  # \x0c: its length
+    metadata = pq.read_metadata(BytesIO(b"PAR1" + footer))
+    return pq.ParquetFile(file, memory_map=True, metadata=metadata)
+
+
 def _group(file: Path, group: int) -> pa.Array:
     """The encoded images of a row group. One thread: Arrow's pool does not survive a fork."""
-    with pq.ParquetFile(file, memory_map=True) as opened:
-        table = opened.read_row_group(group, columns=["image.bytes"], use_threads=False)
-    return table["image"].combine_chunks().field("bytes")
+    with _opened(file) as opened:
+        column = _columns(file, opened.schema_arrow)[0]
+        table = opened.read_row_group(group, columns=[column], use_threads=False)
+    return _column(table, column).cast(pa.large_binary()).combine_chunks()
 
 
 def _rows(number: int, file: Path) -> Iterator[tuple[str, int, Row]]:
     """(file name, class, place) of every image of a file. RequestError if it is of another kind."""
     try:
-        with pq.ParquetFile(file, memory_map=True) as opened:
+        with _opened(file) as opened:
             _check_classes(file, opened.schema_arrow)
             starts = _starts(opened.metadata)
-            columns = _columns(opened.schema_arrow)
-            table = opened.read(columns=["label", *columns], use_threads=False)
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            columns = ["label", *_columns(file, opened.schema_arrow)[1:]]
+            table = opened.read(columns=columns, use_threads=False)
+        labels = table["label"].cast(pa.int64()).to_pylist()
+        names = _names(table, columns[1:], file.stem)
+    except (OSError, pa.ArrowException, ValueError) as error:
         said = " ".join(str(error).split())
         raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
-    labels = table["label"].to_pylist()
-    names = (
-        _names(table, file.stem)
-        if columns
-        else [f"{file.stem}-{i:06d}" for i in range(len(labels))]
-    )
     for group, (start, stop) in enumerate(pairwise(starts)):
         for row in range(start, stop):
             _check_label(file, row, names[row], labels[row])
@@ -139,18 +153,53 @@ def _starts(metadata: pq.FileMetaData) -> list[int]:
     return starts
 
 
-def _columns(schema: pa.Schema) -> list[str]:
-    """The column of file names, if there is one; KeyError without images or labels."""
-    kind = schema.field("image").type
-    fields = {f.name for f in kind} if pa.types.is_struct(kind) else set()
-    if "bytes" not in fields or not pa.types.is_integer(schema.field("label").type):
-        raise KeyError("no columns image.bytes and label")
-    return ["image.path"] if "path" in fields else []
+def _columns(file: Path, schema: pa.Schema) -> list[str]:
+    """The column of encoded images, then that of their file names, if there is one.
+
+    RequestError that lists what is there if images or whole-number labels are not.
+    """
+    kinds = {f.name: f.type for f in schema}
+    image = kinds.pop("image", None)
+    if isinstance(image, pa.StructType):
+        kinds |= {f"image.{f.name}": f.type for f in image}
+    elif image is not None:
+        kinds["image"] = image
+    content = "image" if "image" in kinds else "image.bytes"
+    wanted = {content: _is_binary, "label": pa.types.is_integer, "image.path": _is_text}
+    for name, holds in wanted.items():
+        kind = kinds.get(name, None if name == "image.path" else pa.string())
+        if kind is not None and not (holds(kind) or pa.types.is_null(kind)):
+            there = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+            raise RequestError(
+                f"{file} has the columns {_short(there)}, not image.bytes (binary), image.path "
+                f"(string) and label (integer): {_REMEDY}, or rename and convert the columns"
+            )
+    return [name for name in (content, "image.path") if name in kinds]
 
 
-def _names(table: pa.Table, stem: str) -> list[str]:
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind)
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column, also of those inside `image`; a row without an image has none of them."""
+    outer, _, inner = name.partition(".")
+    if not inner:
+        return table[outer]
+    return pc.call_function("struct_field", [table[outer]], pc.StructFieldOptions([inner]))
+
+
+def _names(table: pa.Table, columns: list[str], stem: str) -> list[str]:
     """File names; a row without one is called after its file and number."""
-    paths = table["image"].combine_chunks().field("path").to_pylist()
+    paths = _column(table, columns[0]).to_pylist() if columns else [None] * len(table)
     return [Path(p).name if p else f"{stem}-{i:06d}" for i, p in enumerate(paths)]
 
 
@@ -171,10 +220,11 @@ def _check_label(file: Path, row: int, name: str, label: int | None) -> None:
 def _check_classes(file: Path, schema: pa.Schema) -> None:
     """RequestError if the file states class names, and they are not timm's in timm's order."""
     said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    label = said.get("info", {}).get("features", {}).get("label", {})
-    names = label.get("names") if isinstance(label, dict) else None
-    if names is None:
+    for key in ("info", "features", "label", "names"):
+        said = said.get(key) if isinstance(said, dict) else None
+    if not isinstance(said, list):
         return
+    names = [str(name) for name in said]
     info = ImageNetInfo("imagenet-1k")
     expected = [{wnid, *_terms(info.index_to_description(i))} for i, wnid in enumerate(synsets())]
     agreeing = sum(bool(_terms(n) & e) for n, e in zip(names, expected, strict=False))
