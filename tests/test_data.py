@@ -14,9 +14,10 @@ from timm.data import ImageDataset, create_transform
 from asap.data import digits, imagenet
 from asap.data.base import loader, take
 from asap.data.digit_scenes import DigitScenes
-from asap.data.folder import ImageFolder, natural_key
+from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, synsets
 from asap.data.images import UnreadableImage, mask_to_patches, open_rgb
+from asap.data.order import natural_key
 from asap.errors import RequestError
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)

@@ -4,24 +4,32 @@ import os
 from pathlib import Path
 
 from asap.data.arrange import Labels, arrange, by_number
-from asap.data.folder import EXTENSIONS
+from asap.data.formats import ending_of
+from asap.data.listing import is_rubbish, list_folder
 from asap.data.names import number_of, wnid_in
 from asap.data.source import FileSource
+
+_BEGINNING = "ilsvrc2012_val_"
 
 
 def flat_files(folder: Path) -> list[str]:
     """Names of the validation images in a folder itself."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
-    pictures = (name for name in names if name.lower().endswith(EXTENSIONS))
-    return [name for name in pictures if number_of(name) is not None]
+    return [name for name in names if number_of(name) is not None and not is_rubbish(name)]
 
 
 def flat_source(folder: Path, labels: Labels) -> FileSource:
     """The images with their classes, in canonical order. RequestError on one without a label."""
-    names = flat_files(folder)
-    numbered = ((n, name) for name in names if (n := number_of(name)) is not None)
+    found = list_folder(folder, lambda name: name.lower().startswith(_BEGINNING))
+    numbered = []
+    for name in found.files:
+        if (number := number_of(name)) is None:
+            found.left_out.add(name, ending_of(name))
+        else:
+            numbered.append((number, name))
     places = by_number(numbered, folder)
     own = {number: wnid for number, name in places.items() if (wnid := wnid_in(name))}
     known = arrange(places, labels, own)
-    return FileSource(folder, known.places, known.paths, known.labels)
+    left_out = found.left_out.summary
+    return FileSource(folder, known.places, known.paths, known.labels, left_out)

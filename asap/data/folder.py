@@ -1,17 +1,15 @@
 """Any folder of labelled pictures: one sub-folder per class."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from asap.data.base import PatchGrid, Transform
-from asap.data.order import natural_key
+from asap.data.listing import HIDDEN, SECOND, LeftOut, class_folders, list_pictures, said, summed
 from asap.data.pictures import Pictures
 from asap.data.source import FileSource
 from asap.errors import RequestError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # in either case
 _HINT = "expected one sub-folder for each class of the model, with pictures in it"
 
 
@@ -19,8 +17,9 @@ class ImageFolder(Pictures):
     """`<root>/<class>/**/<picture>`, in natural order of the relative paths.
 
     `classes` gives the model's classes in order; not all need be there. Without it, the sub-folder
-    names in natural order are the classes, as in timm's training. Hidden files and folders are
-    left out. Raises `RequestError` on a missing or empty folder and on one that fits no class.
+    names in natural order are the classes, as in timm's training. What is left out, and why, says
+    `asap/data/listing.py`. Raises `RequestError` on a missing or empty folder and on one that fits
+    no class.
     """
 
     def __init__(
@@ -47,13 +46,16 @@ def folder_source(
     Raises `RequestError`, which ends with `hint`, as `ImageFolder` does.
     """
     folders = _folders(root, classes, hint)  # before all files are listed, which may take minutes
-    files = list_images(root)
+    found = list_pictures(root)
+    files = found.files
+    _refuse_emptied(root, folders, files, found.left_out)
     if not files:
         raise RequestError(f"{root} holds no image: {hint}")
     names = tuple(_named_by(root, folders, files) if classes is None else classes)
     label_of = {name: label for label, name in enumerate(names)}
     labels = [label_of[class_of(file)] for file in files]
-    return FileSource(root, files, [printable(file) for file in files], labels), names
+    paths = [printable(file) for file in files]
+    return FileSource(root, files, paths, labels, found.left_out.summary), names
 
 
 def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
@@ -81,25 +83,23 @@ def _named_by(root: Path, folders: list[str], files: list[str]) -> list[str]:
     return folders
 
 
-def list_images(root: Path) -> list[str]:
-    """Relative paths of the pictures in the sub-folders of `root`, with "/", in natural order."""
-    return sorted(_walk(root), key=natural_key)
-
-
-def _walk(root: Path) -> Iterator[str]:
-    # Links are followed: large sets are often laid out as links into another disk.
-    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(folder).relative_to(root)
-        for name in files if inside.parts else ():
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield (inside / name).as_posix()
-
-
-def class_folders(root: Path) -> list[str]:
-    """Names of the sub-folders of `root` in natural order, without hidden ones."""
-    _, names, _ = next(os.walk(root, onerror=refuse))
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+def _refuse_emptied(root: Path, folders: list[str], files: list[str], left: LeftOut) -> None:
+    """RequestError on a class folder with files none of which is a picture to be evaluated."""
+    filled = {class_of(file) for file in files}
+    for name in folders:
+        lost = {kind: n for kind, n in left.of_class[name].items() if kind != HIDDEN}
+        if name in filled or not lost:
+            continue
+        if set(lost) == {SECOND}:
+            second, first = next(p for p in left.twice if class_of(p[0]) == name)
+            raise RequestError(
+                f"{root} has the folder {name!r} without an image of its own: {second} is a second "
+                f"name of {first}, and a picture counts once: remove one of the two names"
+            )
+        raise RequestError(
+            f"{root} has the folder {name!r} without an image that can be read, and with "
+            f"{said(summed(lost))}: convert these to JPEG or PNG, or remove the folder"
+        )
 
 
 def class_of(file: str) -> str:
@@ -112,8 +112,3 @@ def printable(file: str) -> str:
     if file.isascii():  # nearly all: then one string is kept for the file and its name
         return file
     return os.fsencode(file).decode("utf-8", "backslashreplace")
-
-
-def refuse(error: OSError) -> NoReturn:
-    """Without it a folder that may not be read would silently count as empty."""
-    raise RequestError(f"{error.filename} cannot be read ({error.strerror}): make it readable")

@@ -11,13 +11,13 @@ several are there, the first of this list is read.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asap.data.arrange import find_labels, refuse_twice
 from asap.data.flat import flat_files, flat_source
-from asap.data.folder import folder_source, list_images
+from asap.data.folder import folder_source
 from asap.data.names import canonical, number_of, synsets
 from asap.data.order import in_order
 from asap.data.parquet import ParquetSource
@@ -104,8 +104,8 @@ def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
 
 def _folders(folder: Path) -> FileSource:
     """Class folders, with official file names where the files are validation images."""
-    _refuse_unsorted(folder)
     source, _ = folder_source(folder, synsets(), LAYOUTS)
+    _refuse_unsorted(folder, source.paths)
     paths = [canonical(path) for path in source.paths]
     refuse_twice(paths, folder)
     order = in_order(paths)
@@ -114,15 +114,16 @@ def _folders(folder: Path) -> FileSource:
         [source.files[i] for i in order],
         [paths[i] for i in order],
         [source.labels[i] for i in order],
+        source.left_out,
     )
 
 
-def _refuse_unsorted(folder: Path) -> None:
+def _refuse_unsorted(folder: Path, paths: Sequence[str]) -> None:
     """A half-sorted set must not be scored as a part of the whole. Copies of what is sorted may lie
     there: nothing of the set is lost.
     """
     beside = flat_files(folder)
-    sorted_in = {number_of(file) for file in list_images(folder)} if beside else set()
+    sorted_in = {number_of(path) for path in paths} if beside else set()
     if lost := sorted(name for name in beside if number_of(name) not in sorted_in):
         raise RequestError(
             f"{len(lost):,} validation images, such as {lost[0]}, lie in {folder} beside the class "

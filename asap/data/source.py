@@ -1,6 +1,6 @@
 """Where the files of a data set are: canonical names, labels, sizes, and the bytes on request."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -22,6 +22,8 @@ class Source(Protocol):
     def labels(self) -> Sequence[int]: ...
     @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
+    @property
+    def left_out(self) -> Mapping[str, int]: ...  # what lies there and is no image, see listing.py
     def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
     def store(self, i: int) -> Path: ...  # the folder or archive that holds the file
@@ -31,9 +33,15 @@ class FileSource:
     """Files below a folder. `files` are relative, None for one that is listed and not there."""
 
     def __init__(
-        self, root: Path, files: Sequence[str | None], paths: Sequence[str], labels: Sequence[int]
+        self,
+        root: Path,
+        files: Sequence[str | None],
+        paths: Sequence[str],
+        labels: Sequence[int],
+        left_out: Mapping[str, int],
     ):
         self.root, self.files, self.paths, self.labels = root, files, paths, labels
+        self.left_out = left_out
 
     @property
     def reading_order(self) -> range:
@@ -81,6 +89,7 @@ class Picked:
         self.whole, self.positions = whole, positions
         self.paths = [whole.paths[i] for i in positions]
         self.labels = [whole.labels[i] for i in positions]
+        self.left_out = whole.left_out
 
     @property
     def reading_order(self) -> Sequence[int]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.boxes import Boxes
-from asap.data.folder import class_folders, class_of, folder_source
+from asap.data.folder import class_of, folder_source
 from asap.data.imagenet import validation_source
+from asap.data.listing import class_folders
 from asap.data.names import N_IMAGES, class_index, number_of, synsets
 from asap.data.pictures import Pictures
 from asap.data.source import FileSource, Picked
@@ -66,7 +67,7 @@ class ImageNet200(Pictures):
                 f"{lacking[0]}: {hint}"
             )
         labels = [class_index()[class_of(path)] for path in source.paths]
-        source = FileSource(folder, source.files, source.paths, labels)
+        source = FileSource(folder, source.files, source.paths, labels, source.left_out)
         _check_count(source, total, name, folder, strict)
         super().__init__(
             source, transform, grid, name=f"imagenet_{kind}", classes=synsets(),
