@@ -137,6 +137,7 @@ def _record(
         weights=session.weights_record,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
         data=data.description,
+        **({"files_left_out": dict(data.files_left_out)} if data.files_left_out else {}),
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),
         precision=spec.precision,

@@ -63,11 +63,12 @@ def _sample(session: Session, path: Path) -> Sample:
     """The picture as the backbone takes it. RequestError if it cannot be read."""
     if not path.is_file():
         raise RequestError(f"image={str(path)!r} is no file: give the path of a picture")
+    transform = session.preprocessing.transform
     try:
-        picture = open_rgb(path)
+        picture = open_rgb(path, transform)
     except UnreadableImage as error:
         raise RequestError(f"image={str(path)!r} cannot be read: {error}") from None
-    return Sample(0, 0, str(path), -1, 0, session.preprocessing.transform(picture))
+    return Sample(0, 0, str(path), -1, 0, transform(picture))
 
 
 def class_names(session: Session) -> list[str]:

@@ -1,7 +1,7 @@
 """What every data set gives: samples by position, a digest of its content, a line for the table."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -57,6 +57,8 @@ class DataSet(Protocol):
     @property
     def description(self) -> str: ...  # which data, split, how many
     @property
+    def files_left_out(self) -> Mapping[str, int]: ...  # by ending or kind, see listing.py
+    @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
@@ -75,6 +77,10 @@ class Subset:
         self.scored = whole.scored
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
+
+    @property
+    def files_left_out(self) -> Mapping[str, int]:
+        return self.whole.files_left_out
 
     @property
     def digest(self) -> str:

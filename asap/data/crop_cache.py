@@ -80,6 +80,7 @@ class CachedCrops:
     has_masks = property(lambda self: self.whole.has_masks)
     clustered = property(lambda self: self.whole.clustered)
     description = property(lambda self: self.whole.description)
+    files_left_out = property(lambda self: self.whole.files_left_out)
 
     @property
     def reading_order(self) -> range:

@@ -31,5 +31,5 @@ def flat_source(folder: Path, labels: Labels) -> FileSource:
     places = by_number(numbered, folder)
     own = {number: wnid for number, name in places.items() if (wnid := wnid_in(name))}
     known = arrange(places, labels, own)
-    left_out = found.left_out.summary
-    return FileSource(folder, known.places, known.paths, known.labels, left_out)
+    left = found.left_out.summary
+    return FileSource(folder, known.places, known.paths, known.labels, left)

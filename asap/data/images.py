@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from PIL import Image, UnidentifiedImageError
+from timm.data.transforms import ResizeKeepRatio, TrimBorder
 from torch import Tensor
+from torchvision.transforms import Resize
 
 from asap.data.base import PatchGrid, Transform
+from asap.data.formats import ending_of, formats_of, unread_format
 
 MIN_SIDE = 2  # pixels
 OBJECT_PERCENT = 10  # a patch with at least this share of object pixels is an object patch
+MOST_PIXELS = 2**26  # after resizing, 268 MB: of a picture that is a thin line
 _OBJECT_LEVEL = 128  # of 255: where a resized mask's soft edge counts as object
 
 
@@ -22,21 +26,25 @@ class UnreadableImage(Exception):
     """An image that cannot be used. The message is one line and leaves the path to the caller."""
 
 
-def open_rgb(file: Path | BytesIO) -> Image.Image:
+def open_rgb(file: Path | BytesIO, transform: Transform | None = None) -> Image.Image:
     """Decode a file, or its content, as timm's evaluation does: first frame, as stored, as RGB.
 
     EXIF orientation and colour profiles are ignored; grey, palette, CMYK and transparent pictures
     are converted, 16-bit colour is read as its upper 8 bits. Raises `UnreadableImage` on anything
-    damaged, on pictures too small or too large, and on modes that conversion would clip to white.
+    damaged, on pictures too small or too large, also after `transform` has resized them, and on
+    modes that conversion would clip to white. Formats: see `asap/data/formats.py`.
     """
+    ending = ending_of(file.name) if isinstance(file, Path) else ""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=formats_of(ending)) as image:
             _check(image)
+            if transform is not None:
+                check_resized(image.size, transform)
             return image.convert("RGB")
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image in a known format") from error
+        raise UnreadableImage(_unidentified(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(_too_large()) from error
     except Exception as error:  # decoders fail on damaged bytes in any way; each one is recorded
@@ -52,6 +60,57 @@ def _check(image: Image.Image) -> None:
         raise UnreadableImage(f"{width} x {height} pixels: each side needs at least {MIN_SIDE}")
     if image.mode.startswith("I") or image.mode == "F":
         raise UnreadableImage(f"more than 8 bits a pixel (mode {image.mode}): save it as 8-bit")
+
+
+def _unidentified(file: Path | BytesIO) -> str:
+    """What a file is, if it is nothing that is read."""
+    beginning = _beginning(file)
+    if (name := unread_format(beginning)) is None:
+        return "not an image in a known format"
+    return f"not an image in a format that is read, but {name}: save it as JPEG or PNG"
+
+
+def _beginning(file: Path | BytesIO) -> bytes:
+    if isinstance(file, BytesIO):
+        return file.getvalue()[:16]
+    with file.open("rb") as opened:
+        return opened.read(16)
+
+
+def check_resized(size: tuple[int, int], transform: Transform) -> None:
+    """Refuse, before it is done, what a transform would resize to nothing or to too much.
+
+    size: (width, height). One side is resized after the other, so what lies between counts too.
+    Raises `UnreadableImage`.
+    """
+    width, height = size
+    for step in getattr(transform, "transforms", [transform]):
+        after = _resized(step, width, height)
+        if min(after) < 1 or max(after[0] * after[1], after[0] * height) > MOST_PIXELS:
+            raise UnreadableImage(
+                f"{size[0]} x {size[1]} pixels are too thin: the preprocessing would make it "
+                f"{after[0]} x {after[1]}, and may make at most {MOST_PIXELS:,} pixels"
+            )
+        width, height = after
+
+
+def _resized(step: Any, width: int, height: int) -> tuple[int, int]:
+    """(width, height) after a step, so far as it is one that resizes."""
+    if isinstance(step, TrimBorder):
+        return width - 2 * step.border_size, height - 2 * step.border_size
+    if isinstance(step, ResizeKeepRatio):
+        ratios = sorted((height / step.size[0], width / step.size[1]))
+        ratio = ratios[1] * step.longest + ratios[0] * (1 - step.longest)
+        return round(width / ratio), round(height / ratio)
+    if not isinstance(step, Resize):
+        return width, height
+    sides = [step.size] if isinstance(step.size, int) else list(step.size)
+    if len(sides) == 2:
+        return sides[1], sides[0]
+    short, long = sides[0], int(sides[0] * max(width, height) / min(width, height))
+    if step.max_size is not None and long > step.max_size:
+        short, long = int(step.max_size * short / long), step.max_size
+    return (short, long) if width <= height else (long, short)
 
 
 def _too_large() -> str:
@@ -88,6 +147,7 @@ def _spatial(picture: Image.Image, transform: Transform) -> Image.Image:
     steps = getattr(transform, "transforms", None)
     if steps is None:
         raise ValueError("masks need a transform made of steps, as timm's create_transform gives")
+    check_resized(picture.size, transform)
     for step in steps:
         result = _padding_with_ground(step)(picture)
         if not isinstance(result, Image.Image):

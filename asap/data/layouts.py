@@ -11,13 +11,14 @@ several are there, the first of this list is read.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from asap.data.arrange import find_labels, refuse_twice
 from asap.data.flat import flat_files, flat_source
 from asap.data.folder import folder_source
+from asap.data.listing import list_pictures
 from asap.data.names import canonical, number_of, synsets
 from asap.data.order import in_order
 from asap.data.parquet import ParquetSource
@@ -74,9 +75,14 @@ def _layouts(root: Path) -> Iterator[Layout]:
     archives = [folder / ARCHIVE for folder in folders]
     yield from (Layout("tar", archive) for archive in archives if archive.is_file())
     for pattern in _SHARDS:
-        if files := tuple(sorted(root.glob(f"{pattern}/validation-*.parquet".lstrip("/")))):
+        if files := _once(root.glob(f"{pattern}/validation-*.parquet".lstrip("/"))):
             yield Layout("parquet", files[0].parent, files)
     yield Layout("folders", folders[0])
+
+
+def _once(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Files in order of their names, each once: two snapshots in a hub's cache share theirs."""
+    return tuple(sorted({file.resolve(): file for file in sorted(files, reverse=True)}.values()))
 
 
 def _has_classes(folder: Path) -> bool:
@@ -104,8 +110,8 @@ def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
 
 def _folders(folder: Path) -> FileSource:
     """Class folders, with official file names where the files are validation images."""
+    _refuse_unsorted(folder)
     source, _ = folder_source(folder, synsets(), LAYOUTS)
-    _refuse_unsorted(folder, source.paths)
     paths = [canonical(path) for path in source.paths]
     refuse_twice(paths, folder)
     order = in_order(paths)
@@ -114,16 +120,16 @@ def _folders(folder: Path) -> FileSource:
         [source.files[i] for i in order],
         [paths[i] for i in order],
         [source.labels[i] for i in order],
-        source.left_out,
+        source.files_left_out,
     )
 
 
-def _refuse_unsorted(folder: Path, paths: Sequence[str]) -> None:
+def _refuse_unsorted(folder: Path) -> None:
     """A half-sorted set must not be scored as a part of the whole. Copies of what is sorted may lie
     there: nothing of the set is lost.
     """
     beside = flat_files(folder)
-    sorted_in = {number_of(path) for path in paths} if beside else set()
+    sorted_in = {number_of(file) for file in list_pictures(folder).files} if beside else set()
     if lost := sorted(name for name in beside if number_of(name) not in sorted_in):
         raise RequestError(
             f"{len(lost):,} validation images, such as {lost[0]}, lie in {folder} beside the class "

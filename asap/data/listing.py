@@ -18,7 +18,7 @@ from asap.data.order import natural_key
 from asap.errors import RequestError
 
 SECOND, HIDDEN = "second names", "hidden and system files"
-LOOSE, ODD = "pictures beside the class folders", "special files (pipes, sockets, devices)"
+LOOSE, ODD = "pictures beside the class folders", "special files"
 NOWHERE, CLOSED = "links to nothing", "files that may not be opened"
 _SHOWN = 12  # endings told one by one
 
@@ -114,7 +114,7 @@ def is_rubbish(name: str) -> bool:
 
 def summed(counts: Mapping[str, int]) -> dict[str, int]:
     """Counts, the largest first; of many endings, those that do not count most become one."""
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered = sorted((p for p in counts.items() if p[1]), key=lambda pair: (-pair[1], pair[0]))
     few = [name for name, _ in ordered if name.startswith(".")][:_SHOWN]
     kept = {name: n for name, n in ordered if name in few or not name.startswith(".")}
     rest = sum(n for name, n in ordered if name not in kept)

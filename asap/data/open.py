@@ -1,5 +1,6 @@
 """The data set of a name."""
 
+import logging
 from pathlib import Path
 from typing import cast
 
@@ -8,10 +9,12 @@ from asap.data.crop_cache import cached
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, ImageNetTraining
+from asap.data.listing import said
 from asap.data.pictures import Pictures
 from asap.data.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.errors import RequestError
 
+log = logging.getLogger("asap")
 NAMES = (
     "digits", "imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_real", "folder",
 )  # fmt: skip
@@ -48,6 +51,8 @@ def open_data(
         found: Pictures = ImageNetTraining(path, transform)
     else:
         found = _pictures(name, path, transform, patch_grid, labels, boxes, strict)
+    if found.files_left_out:
+        log.warning("%s: left out are %s", found.description, said(found.files_left_out))
     if cache is not None:
         return cached(found, Path(cache), limit)
     return take(cast(DataSet, found), limit)

@@ -1,6 +1,6 @@
 """The one data set of picture files: a source, timm's transform, and how its labels are scored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 
@@ -48,6 +48,10 @@ class Pictures:
     @property
     def n_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def files_left_out(self) -> Mapping[str, int]:
+        return self.source.files_left_out
 
     @property
     def has_masks(self) -> bool:
@@ -98,7 +102,7 @@ class Pictures:
     def open(self, i: int) -> Image.Image:
         """The picture at a position, as RGB. `UnreadableImage`; RequestError on a vanished disk."""
         try:
-            return open_rgb(self.source.read(i))
+            return open_rgb(self.source.read(i), self.transform)
         except UnreadableImage:
             self._refuse_vanished(i)
             raise

@@ -23,7 +23,7 @@ class Source(Protocol):
     @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     @property
-    def left_out(self) -> Mapping[str, int]: ...  # what lies there and is no image, see listing.py
+    def files_left_out(self) -> Mapping[str, int]: ...  # by ending or kind, see listing.py
     def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
     def store(self, i: int) -> Path: ...  # the folder or archive that holds the file
@@ -38,10 +38,10 @@ class FileSource:
         files: Sequence[str | None],
         paths: Sequence[str],
         labels: Sequence[int],
-        left_out: Mapping[str, int],
+        files_left_out: Mapping[str, int],
     ):
         self.root, self.files, self.paths, self.labels = root, files, paths, labels
-        self.left_out = left_out
+        self.files_left_out = files_left_out
 
     @property
     def reading_order(self) -> range:
@@ -89,7 +89,7 @@ class Picked:
         self.whole, self.positions = whole, positions
         self.paths = [whole.paths[i] for i in positions]
         self.labels = [whole.labels[i] for i in positions]
-        self.left_out = whole.left_out
+        self.files_left_out = whole.files_left_out
 
     @property
     def reading_order(self) -> Sequence[int]:

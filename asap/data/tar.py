@@ -4,10 +4,13 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from typing import NamedTuple
 
 from asap.data.arrange import Labels, arrange, by_number
+from asap.data.formats import NO_ENDING, ending_of
 from asap.data.images import UnreadableImage
+from asap.data.listing import HIDDEN, ODD, LeftOut, is_rubbish
 from asap.data.names import class_index, number_of, wnid_in
 from asap.data.source import missing
 from asap.errors import RequestError
@@ -16,7 +19,9 @@ _REMEDY = "give the complete, uncompressed ILSVRC2012_img_val.tar"
 
 
 class Member(NamedTuple):
-    """Where an image lies in the archive, in bytes, and the WordNet id in its name if any."""
+    """Where an image lies in the archive, in bytes, and the WordNet id in its name if any. Of a
+    link to nothing the size is -1.
+    """
 
     offset: int
     size: int
@@ -31,12 +36,14 @@ class TarSource:
 
     def __init__(self, archive: Path, labels: Labels):
         self.archive = archive
-        members = by_number(_members(archive), archive)
+        headers = _Headers(archive)
+        members = by_number([*headers.images(), *headers.linked()], archive)
         if not members:
             raise RequestError(f"{archive} holds no image ILSVRC2012_val_*.JPEG: {_REMEDY}")
         own = {number: m.wnid for number, m in members.items() if m.wnid}
         known = arrange(members, labels, own)
         self.paths, self.labels = known.paths, known.labels
+        self.files_left_out = headers.left_out.summary
         self._members = known.places
 
     @property
@@ -49,7 +56,7 @@ class TarSource:
         return [-1 if member is None else member.size for member in self._members]
 
     def read(self, i: int) -> BytesIO:
-        if (member := self._members[i]) is None:
+        if (member := self._members[i]) is None or member.size < 0:
             raise missing()
         try:
             with self.archive.open("rb") as file:
@@ -62,25 +69,72 @@ class TarSource:
         return self.archive
 
 
-def _members(archive: Path) -> Iterator[tuple[int, Member]]:
-    """(file number, place) of every validation image in the archive.
+class _Headers:
+    """The headers of an archive: validation images, links to them, and what is neither."""
 
-    Raises RequestError on a damaged, compressed or incomplete archive.
-    """
-    count = 0
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            for member in tar:
-                vars(tar)["members"] = []  # it would keep 50,000 headers
-                number = number_of(member.name)
-                if number is not None and member.isfile():
-                    count += 1
-                    yield number, Member(member.offset_data, member.size, _wnid(member.name))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise RequestError(
-            f"the archive {archive} cannot be used after {count:,} images ({said}): {_REMEDY}"
-        ) from error
+    def __init__(self, archive: Path):
+        self.archive = archive
+        self.left_out = LeftOut()
+        self._links: list[tuple[int, str, str]] = []  # number, name, name of what it leads to
+        self._images: dict[str, int] = {}  # number of each, by its name
+        self._others: dict[str, Member] = {}  # what a link may lead to
+
+    def images(self) -> Iterator[tuple[int, Member]]:
+        """(file number, place) of every validation image stored as a file.
+
+        Raises RequestError on a damaged, compressed or incomplete archive.
+        """
+        try:
+            with tarfile.open(self.archive, "r:") as tar:
+                for member in tar:
+                    vars(tar)["members"] = []  # it would keep 50,000 headers
+                    if (image := self._sorted(member)) is not None:
+                        yield image
+        except (tarfile.TarError, EOFError, OSError) as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            count = len(self._images)
+            raise RequestError(
+                f"the archive {self.archive} cannot be used after {count:,} images ({said}): "
+                f"{_REMEDY}"
+            ) from error
+
+    def _sorted(self, member: tarfile.TarInfo) -> tuple[int, Member] | None:
+        """An image; all else is kept as a link, or counted as left out."""
+        name = normpath(member.name)
+        number = number_of(name)
+        if member.isdir():
+            return None
+        if any(map(is_rubbish, name.split("/"))):
+            self.left_out.add(name, HIDDEN)
+        elif number is not None and (member.issym() or member.islnk()):
+            near = dirname(name) if member.issym() else ""
+            self._links.append((number, name, normpath(join(near, member.linkname))))
+        elif number is not None and member.isfile():
+            self._images[name] = number
+            return number, Member(member.offset_data, member.size, _wnid(name))
+        elif member.isfile():
+            self._others[name] = Member(member.offset_data, member.size, None)
+            self.left_out.add(name, ending_of(name) or NO_ENDING)
+        else:
+            self.left_out.add(name, ODD)
+        return None
+
+    def linked(self) -> Iterator[tuple[int, Member]]:
+        """(file number, place) of images stored as links to files of other names, each file once.
+        A link to nothing is an image without content, which cannot be read.
+        """
+        leads = {name: target for _, name, target in self._links}
+        for number, name, target in sorted(self._links, key=lambda link: link[:2]):
+            for _ in range(len(leads)):  # a link to a link
+                target = leads.get(target, target)
+            if target in self._images:
+                self.left_out.add_second(name, target)
+                continue
+            place = self._others.get(target, Member(0, -1, None))
+            if target in self._others:
+                self._images[target] = number
+                self.left_out.counts[ending_of(target) or NO_ENDING] -= 1
+            yield number, place._replace(wnid=_wnid(name))
 
 
 def _wnid(name: str) -> str | None:

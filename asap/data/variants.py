@@ -67,7 +67,7 @@ class ImageNet200(Pictures):
                 f"{lacking[0]}: {hint}"
             )
         labels = [class_index()[class_of(path)] for path in source.paths]
-        source = FileSource(folder, source.files, source.paths, labels, source.left_out)
+        source = FileSource(folder, source.files, source.paths, labels, source.files_left_out)
         _check_count(source, total, name, folder, strict)
         super().__init__(
             source, transform, grid, name=f"imagenet_{kind}", classes=synsets(),

@@ -60,6 +60,7 @@ class AccuracyRecord(TypedDict):
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
     data: str  # the data set's description
+    files_left_out: NotRequired[dict[str, int]]  # by ending or kind, where there are any
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read
     correct1: int
