@@ -22,6 +22,7 @@ from asap.report.result import CellResult
 from asap.runs.disk import guarded
 from asap.runs.saved import saved_spec
 from asap.runs.store import Cell, Store
+from asap.scenes.panels import NOT_FINITE, named
 from asap.session import Session
 
 log = logging.getLogger("asap")
@@ -135,7 +136,8 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
     """The surest disagreements in lines and, where the data is still there, as pictures."""
     shown = found.images.head(count)
     for row in shown.itertuples():
-        log.info("  %s: label %s, first %s, second %s", row.path, row.label, row.first, row.second)
+        first, second = (NOT_FINITE if c < 0 else c for c in (row.first, row.second))
+        log.info("  %s: label %s, first %s, second %s", row.path, row.label, first, second)
     if shown.empty:
         return
     stem = f"compare-{found.first.key}-{found.second.key}"
@@ -147,6 +149,10 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
     log.info("files:")
     for path in files:
         log.info("  %s", path)
+
+
+def _class(predicted: int) -> int | None:
+    return None if predicted < 0 else predicted
 
 
 def _draw(found: Comparison, shown: pd.DataFrame, cell: Cell, path: Path) -> list[Path]:
@@ -161,8 +167,8 @@ def _draw(found: Comparison, shown: pd.DataFrame, cell: Cell, path: Path) -> lis
         if image is None:
             continue
         pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
-        named = (data.classes[row[name]] for name in ("label", "first", "second"))
-        pairs.append(Pair(pixels, *named))
+        said = (named(_class(row[name]), data.classes) for name in ("label", "first", "second"))
+        pairs.append(Pair(pixels, *said))
     with guarded(path.parent):
         return pair_sheet(pairs, (found.first.label, found.second.label), path)
 

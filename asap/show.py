@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor
 
 from asap.command import command
+from asap.core.order import best_class
 from asap.data import digits
 from asap.data.base import Sample
 from asap.data.images import UnreadableImage, open_rgb
@@ -25,7 +27,7 @@ from asap.report.figures import scene_panels
 from asap.report.figures.treated import SideBySide, Treated, draw_side_by_side
 from asap.runs.disk import guarded
 from asap.runs.spec import RunSpec
-from asap.scenes.panels import explained, on_device, pixels_of
+from asap.scenes.panels import explained, named, on_device, pixels_of
 from asap.session import Session
 from asap.tokens import Trace
 
@@ -86,13 +88,18 @@ def _tell(session: Session, method: Method, label: str, sample: Sample) -> None:
     """Prediction, tokens and cost in lines."""
     model = ReducedViT(session.backbone, method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
-    names = class_names(session)
-    shares = logits[0].float().softmax(0)
-    best = torch.argsort(shares, descending=True, stable=True)[:TOP].tolist()
-    said = ", ".join(f"{names[i]} {100 * shares[i]:.1f} %" for i in best)
-    log.info("%s: %s", label, said)
+    log.info("%s: %s", label, _best(logits[0], class_names(session)))
     for line in _facts(trace):
         log.info("  %s", line)
+
+
+def _best(logits: Tensor, names: list[str]) -> str:
+    """The most likely classes and their shares."""
+    if best_class(logits) is None:
+        return "the answer is not finite: use precision=fp32 or bf16"
+    shares = logits.float().softmax(0)
+    best = torch.argsort(shares, descending=True, stable=True)[:TOP].tolist()
+    return ", ".join(f"{names[i]} {100 * shares[i]:.1f} %" for i in best)
 
 
 def _facts(trace: Trace) -> list[str]:
@@ -116,7 +123,7 @@ def _draw(session: Session, method: Method, label: str, sample: Sample, path: Pa
     _, base = dense(on_device(session, sample)[None], [sample.id], return_trace=True)
     spent = int(trace.macs_backbone[0] + trace.macs_method[0]) / int(base.macs_backbone[0])
     treated = Treated(
-        label, names[int(logits.argmax())], 100 * (spent - 1), trace.assignment[0].numpy()
+        label, named(best_class(logits[0]), names), 100 * (spent - 1), trace.assignment[0].numpy()
     )
     grid = session.preprocessing.patch_grid
     row = SideBySide(pixels_of(session, sample), "", grid, (treated,))

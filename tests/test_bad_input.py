@@ -660,7 +660,6 @@ def test_a_method_file_that_is_not_there_is_refused(cli, own_folder):
     ("name", "error"),
     [
         ("broken_raises", "KeyError"),
-        ("broken_nan", "none of the 4 images"),
         ("broken_lengths", "Error"),
         ("broken_shape", "Error"),
         ("broken_type", "Error"),
@@ -694,16 +693,19 @@ def test_a_failing_row_does_not_cost_the_others_their_timing(cli, own_folder):
     assert len(list(done.results.glob("runs/*/throughput.json"))) == 1
 
 
-def test_a_method_that_gives_nan_for_one_image_loses_that_image(cli, own_folder):
-    rows = "rows=[{method: dense}, {method: broken_once}]"
+def test_a_method_that_gives_nan_is_wrong_about_these_images(cli, own_folder):
+    rows = "rows=[{method: dense}, {method: broken_once}, {method: broken_nan}]"
     done = cli(f"--config-dir={own_folder / 'configs'}", "data.images=4", rows)
     assert done.code == 0, done.err
     records = done.records()
-    assert {label: (r["n"], r["n_failed"]) for label, r in records.items()} == {
-        "Dense": (4, 0),
-        "broken_once": (3, 1),
+    counts = ("n", "n_failed", "n_nonfinite")
+    assert {label: tuple(r[name] for name in counts) for label, r in records.items()} == {
+        "Dense": (4, 0, 0),
+        "broken_once": (4, 0, 1),
+        "broken_nan": (4, 0, 4),
     }
-    assert "3 (1 failed)" in done.out
+    assert (records["broken_nan"]["top1"], records["broken_nan"]["top5"]) == (0.0, 0.0)
+    assert records["broken_once"]["correct1"] <= 3
 
 
 # ---- several jobs, dashboards, real commands

@@ -173,7 +173,7 @@ class Bench:
             torch.cuda.empty_cache()
             self.batch_size = (part.stop - part.start + 1) // 2
             return self._run(model, part.start, part.stop)
-        classes = logits.argmax(1).cpu()
+        finite, classes = logits.isfinite().all(1).cpu(), logits.argmax(1).cpu()
         right = classes == self.labels[part] if self.labels is not None else classes < 0
-        correct = right.numpy()
+        correct = (finite & right).numpy()  # an answer that is not finite is wrong
         return (trace.macs_backbone + trace.macs_method).numpy(), correct

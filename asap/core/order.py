@@ -12,6 +12,11 @@ def ranks(values: Tensor, descending: bool = False) -> Int[Tensor, "b n"]:
     return torch.zeros_like(order).scatter(1, order, places)
 
 
+def best_class(logits: Float[Tensor, "classes"]) -> int | None:
+    """The class with the largest logit; None if one of them is NaN or infinite: no answer."""
+    return int(logits.argmax()) if logits.isfinite().all() else None
+
+
 def first_argmax(scores: Float[Tensor, "b n"]) -> Int[Tensor, "b"]:
     """Index of the maximum of every row."""
     return (scores == scores.amax(1, keepdim=True)).to(torch.uint8).argmax(1)

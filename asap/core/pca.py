@@ -8,9 +8,13 @@ from torch import Tensor
 def radius_in_plane(rows: Float[Tensor, "b patches n"]) -> Float[Tensor, "b patches"]:
     """Distance of each row from the mean row, both projected on the first two principal components.
 
-    Computed in float64, image by image. The signs of the components do not matter.
+    Computed in float64, image by image. The signs of the components do not matter. NaN for all rows
+    of an image that has NaN or infinity in one: it has no plane.
     """
-    return torch.stack([_radius(own.double().clone()) for own in rows])
+    known = rows.isfinite().flatten(1).all(1).tolist()
+    none = rows.new_full(rows.shape[1:2], float("nan"), dtype=torch.float64)
+    pairs = zip(rows, known, strict=True)
+    return torch.stack([_radius(own.double().clone()) if there else none for own, there in pairs])
 
 
 def _radius(rows: Float[Tensor, "patches n"]) -> Float[Tensor, "patches"]:

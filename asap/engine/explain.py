@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from asap.core.order import best_class
 from asap.engine.executor import ReducedViT
 from asap.methods.asap import Asap
 from asap.methods.base import Decision, Site
@@ -16,10 +17,12 @@ from asap.tokens import Trace
 
 @dataclass(frozen=True)
 class Explanation:
-    """Per patch, NaN or -1 where the image was never reduced; `kept`: still a token of its own."""
+    """Per patch, NaN or -1 where the image was never reduced; `kept`: still a token of its own.
+    `prediction`: None if the answer is not finite.
+    """
 
     trace: Trace
-    prediction: int
+    prediction: int | None
     class_row: Float[Tensor, "patches"]
     distance: Float[Tensor, "patches"]
     cluster: Int[Tensor, "patches"]
@@ -50,17 +53,15 @@ def explain(
     model = ReducedViT(backbone, watched)
     logits, trace = model(image[None], [image_id], return_trace=True)
     patches = model.trunk.anatomy.patches
-    kept = _kept(trace)
+    kept, prediction = _kept(trace), best_class(logits[0])
     if trace.stop_block[0] == 0:
         nothing = torch.full((patches,), float("nan"))
-        return Explanation(
-            trace, int(logits.argmax()), nothing, nothing, torch.full((patches,), -1), kept
-        )
+        return Explanation(trace, prediction, nothing, nothing, torch.full((patches,), -1), kept)
     matrix, row = _geometry(method, watched.maps)
     prefix, sink = model.trunk.anatomy.prefix, trace.sink.to(matrix.device)
     found = cluster(method, matrix, sink, prefix)
     seen, far, near = (t[0].cpu() for t in (row[:, prefix:], found.distance, found.index))
-    return Explanation(trace, int(logits.argmax()), seen, far, near, kept)
+    return Explanation(trace, prediction, seen, far, near, kept)
 
 
 def walk_at_stop(

@@ -21,7 +21,6 @@ Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last
 ROUNDS = 3  # what a process of a run that was ended writes late can cost a round
 VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
 MOST_ROWS = 512  # in memory before they are saved, whatever the time: they are large as they come
-NOT_FINITE = "the logits are not finite"
 NOTHING: dict[str, Any] = {
     "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
     "margin_mass": NAN, "margin_sink": NAN, "margin_bin": NAN, "object_share": NAN,
@@ -150,7 +149,10 @@ def _evaluate_range(
 
 
 def _predict(model: ReducedViT, samples: list[Sample], how: Evaluation) -> list[dict[str, Any]]:
-    """Rows of one batch, unreadable images included; halves the batch when memory runs out."""
+    """Rows of one batch, unreadable images included; halves the batch when memory runs out.
+
+    Only an image that could not be read has an error: the next run reads it again.
+    """
     readable = [s for s in samples if s.image is not None]
     answers = iter(_forward(model, readable, how))
     return [{**about(s), **(next(answers) if s.image is not None else NOTHING)} for s in samples]
@@ -199,17 +201,19 @@ def halving(
 def rows_of(
     samples: list[Sample], logits: Tensor, trace: Trace, scored: tuple[int, ...] | None
 ) -> Iterator[dict[str, Any]]:
-    """What predictions say of images that were evaluated."""
+    """What predictions say of images that were evaluated.
+
+    One NaN or infinity among the logits, of classes that are not scored too, and the answer is not
+    finite (half precision can overflow): it names no class, so it is right about none, and the rest
+    of the row is as for every other image.
+    """
     classes, scores = best_classes(logits, scored)
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):
-        if not finite[i]:  # half precision can overflow; such an image has no prediction
-            yield {**NOTHING, "error": NOT_FINITE}
-            continue
         sink, mask = int(trace.sink[i]), s.mask
         yield {
-            "top5": classes[i].tolist(),
-            "top5_logits": scores[i].tolist(),
+            "top5": classes[i].tolist() if finite[i] else [],
+            "top5_logits": scores[i].tolist() if finite[i] else [],
             "stop_block": int(trace.stop_block[i]),
             "sink": sink,
             "tokens": trace.tokens[i].tolist(),

@@ -6,15 +6,22 @@ import numpy as np
 import pandas as pd
 
 from asap.report.result import CellResult, pairable
-from asap.report.statistics import PairedDifference, hits, leads, matched, paired_difference
+from asap.report.statistics import (
+    PairedDifference,
+    finite,
+    hits,
+    leads,
+    matched,
+    paired_difference,
+)
 from asap.runs.predictions import matrix
 
 
 @dataclass(frozen=True)
 class Comparison:
     """`second` against `first`. images: those they predict differently, the surest first; columns
-    index, id, path, label, first and second (predicted classes), first_right, second_right and
-    sureness.
+    index, id, path, label, first and second (predicted classes, -1 = the answer is not finite),
+    first_right, second_right and sureness.
     """
 
     first: CellResult
@@ -36,7 +43,8 @@ def compare(first: CellResult, second: CellResult) -> Comparison:
 
 def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     """The images predicted differently. Sureness is the smaller of the two leads of a first class
-    over its second, in logits: high where both are sure, and one of them is wrong.
+    over its second, in logits: high where both are sure, and one of them is wrong; -inf where one
+    has no class.
     """
     frame = one[["index", "id", "path", "label"]].reset_index(drop=True)
     frame["first"], frame["second"] = _best(one), _best(two)
@@ -49,4 +57,8 @@ def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(frame: pd.DataFrame) -> np.ndarray:
-    return matrix(frame, "top5")[:, 0]
+    answered = finite(frame)
+    best = np.full(len(frame), -1)
+    if answered.any():
+        best[answered] = matrix(frame[answered], "top5")[:, 0]
+    return best

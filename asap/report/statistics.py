@@ -94,23 +94,44 @@ def evaluated(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions if readable.all() else predictions[readable]
 
 
+def finite(predictions: pd.DataFrame) -> np.ndarray:
+    """Per row of an image that could be read: is its answer finite, (n,) bool."""
+    return lists(predictions, "top5")[1] > 0
+
+
 def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Per row: is the first prediction right, is one of the (up to) five; (n,) bool each.
 
-    Right is the label, and any other label that the row accepts.
+    Right is the label, and any other label that the row accepts. An answer that is not finite names
+    no class, so it is wrong.
     """
+    answered = finite(predictions)
+    first, any5 = np.zeros(len(answered), bool), np.zeros(len(answered), bool)
+    if answered.any():
+        right = _right(predictions[answered])
+        first[answered], any5[answered] = right[:, 0], right.any(axis=1)
+    return first, any5
+
+
+def _right(predictions: pd.DataFrame) -> np.ndarray:
+    """Of rows that name a class: which of their (up to) five classes are right, (n, k) bool."""
     top = matrix(predictions, "top5")
     right = top == predictions["label"].to_numpy()[:, None]
     others, lengths = lists(predictions, "other_labels")
     rows = np.repeat(np.arange(len(top)), lengths)
     np.logical_or.at(right, rows, top[rows] == others[:, None])
-    return right[:, 0], right.any(axis=1)
+    return right
 
 
 def leads(predictions: pd.DataFrame, alone: float) -> np.ndarray:
-    """First logit minus second, (n,) float64; `alone` for a model of one class."""
-    top = matrix(predictions, "top5_logits").astype(np.float64)
-    return top[:, 0] - top[:, 1] if top.shape[1] > 1 else np.full(len(top), alone)
+    """First logit minus second, (n,) float64; `alone` for a model of one class, -inf for an answer
+    that is not finite.
+    """
+    answered = finite(predictions)
+    found = np.full(len(answered), -np.inf)
+    top = matrix(predictions[answered], "top5_logits").astype(np.float64)
+    found[answered] = top[:, 0] - top[:, 1] if top.shape[1] > 1 else alone
+    return found
 
 
 def paired_difference(
@@ -153,6 +174,7 @@ def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) 
     return {
         "n": n,
         "n_failed": len(predictions) - n,
+        "n_nonfinite": n - int(finite(frame).sum()),
         "correct1": int(first.sum()),
         "correct5": int(any5.sum()),
         "top1": 100 * int(first.sum()) / n,

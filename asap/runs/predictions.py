@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 GROUP = 8192  # rows that are written together, so that writing takes as much memory as they do
 
-# One row per image. -1 stands for "none" in counts and indices, NaN in floats, and an image that
-# could not be read has an `error`, its label, and nothing else.
+# One row per image. -1 stands for "none" in counts and indices, NaN in floats. An image that could
+# not be read has an `error`, its label, and nothing else. An answer that is not finite has all but
+# a class: its `top5` and `top5_logits` are empty.
 PREDICTION_SCHEMA = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),  # position in the data set
@@ -101,7 +102,7 @@ def matrix(predictions: pd.DataFrame, name: str) -> np.ndarray:
     values, lengths = lists(predictions, name)
     length = lengths[0] if len(lengths) else 0
     if (lengths != length).any():
-        raise ValueError(f"{name} differs in length between images: leave out failed ones")
+        raise ValueError(f"{name} differs in length between images: leave out those without one")
     return values.reshape(len(lengths), length)
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-SCHEMA_VERSION = 2  # 2: predictions have `other_labels`
+SCHEMA_VERSION = 3  # 3: answers that are not finite are counted, as wrong
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -63,6 +63,7 @@ class AccuracyRecord(TypedDict):
     files_left_out: NotRequired[dict[str, int]]  # by ending or kind, where there are any
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read
+    n_nonfinite: int  # of the n, images whose answer holds a NaN or an infinity: none is right
     correct1: int
     correct5: int
     top1: float

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from asap.core.macs import backbone_macs
+from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.engine.executor import ReducedViT
 from asap.methods.find import build
 from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
 from asap.report.result import CellResult
-from asap.scenes.panels import on_device, pixels_of, readable
+from asap.scenes.panels import named, on_device, pixels_of, readable
 from asap.session import Session
 
 
@@ -57,5 +58,5 @@ def _treat(
     tokens = np.full((1, anatomy.depth + 1), anatomy.prefix + anatomy.patches)
     dense = int(backbone_macs(model.trunk.cost, tokens, model.method.position)[0])
     spent = int(trace.macs_backbone[0] + trace.macs_method[0])
-    prediction = classes[int(logits.argmax())]
+    prediction = named(best_class(logits[0]), classes)
     return Treated(label, prediction, 100 * (spent / dense - 1), trace.assignment[0].numpy())

@@ -1,5 +1,6 @@
 """A few images under one row, as small pictures for a dashboard's table."""
 
+from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.engine.executor import ReducedViT
 from asap.methods import Asap
@@ -7,7 +8,7 @@ from asap.report.examples import Example, example_of
 from asap.report.figures.treated import merged_view
 from asap.report.result import CellResult
 from asap.scenes.compared import model_of
-from asap.scenes.panels import evenly, on_device, panel_of, pixels_of, readable
+from asap.scenes.panels import evenly, named, on_device, panel_of, pixels_of, readable
 from asap.session import Session
 
 
@@ -30,7 +31,7 @@ def _left(session: Session, model: ReducedViT, sample: Sample) -> Example:
     return Example(
         {"input": pixels, "kept tokens": kept},
         label=classes[sample.label],
-        prediction=classes[int(logits.argmax())],
+        prediction=named(best_class(logits[0]), classes),
         stop_block=int(trace.stop_block[0]),
         sink=int(trace.sink[0]),
         tokens=int(trace.tokens[0, -1]),

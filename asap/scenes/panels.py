@@ -13,6 +13,8 @@ from asap.methods import Asap
 from asap.report.figures import Panel, scene_panels
 from asap.session import Session
 
+NOT_FINITE = "(not finite)"
+
 
 def evenly(session: Session, count: int) -> list[int]:
     """`count` positions in the data at even distances: not chosen by how they turn out."""
@@ -48,7 +50,7 @@ def explained(
     return Panel(
         image=pixels_of(session, sample),
         label=label,
-        prediction=classes[seen.prediction],
+        prediction=named(seen.prediction, classes),
         grid=session.preprocessing.patch_grid,
         sink=int(seen.trace.sink[0]),
         mass=_array(seen.class_row),
@@ -58,6 +60,11 @@ def explained(
         stop_block=int(seen.trace.stop_block[0]),
         tokens=int(seen.trace.tokens[0, -1]),
     )
+
+
+def named(prediction: int | None, classes: Sequence[str]) -> str:
+    """The predicted class as pictures call it; None: the answer is not finite."""
+    return NOT_FINITE if prediction is None else classes[prediction]
 
 
 def on_device(session: Session, sample: Sample) -> Tensor:

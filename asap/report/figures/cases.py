@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from asap.report.statistics import hits, leads
+from asap.report.statistics import finite, hits, leads
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ RULE = (
 def anchor_cases(random: pd.DataFrame, sink: pd.DataFrame, count: int) -> AnchorCases:
     """`count` failures and lucky cases, by `RULE`, from the predictions of the two rows.
 
-    Images unreadable in either, or never reduced by the random anchor, are left out.
+    Images unreadable in either, or never reduced by the random anchor, are left out, and those with
+    an answer that is not finite: a precision's failure and no anchor's.
     """
     one = random.set_index("id", drop=False)
     two = sink.set_index("id", drop=False).reindex(one.index)
     there = one["error"].isna() & two["error"].isna() & two["label"].notna()
-    one, two = one[there & (one["stop_block"] > 0)], two[there & (one["stop_block"] > 0)]
+    there &= one["stop_block"] > 0
+    one, two = one[there], two[there]
+    both = finite(one) & finite(two)
+    one, two = one[both], two[both]
     if len(one) == 0:
         return AnchorCases((), ())
     right, sink_right = hits(one)[0], hits(two)[0]
