@@ -19,6 +19,7 @@ import pandas as pd
 from asap import ranks
 from asap.console import progress
 from asap.core.macs import backbone_macs
+from asap.data.base import files_left_out
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.failure import note_failure, refuse_unreadable
@@ -137,7 +138,7 @@ def _record(
         weights=session.weights_record,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
         data=data.description,
-        **({"files_left_out": dict(data.files_left_out)} if data.files_left_out else {}),
+        files_left_out=dict(files_left_out(data)),
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),
         precision=spec.precision,

@@ -57,11 +57,16 @@ class DataSet(Protocol):
     @property
     def description(self) -> str: ...  # which data, split, how many
     @property
-    def files_left_out(self) -> Mapping[str, int]: ...  # by ending or kind, see listing.py
-    @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
+
+
+def files_left_out(data: object) -> Mapping[str, int]:
+    """How many files lie among the pictures of a data set, or of their source, and are not
+    evaluated, by ending or kind (see listing.py); nothing where the pictures are no files.
+    """
+    return getattr(data, "files_left_out", {})
 
 
 class Subset:
@@ -80,7 +85,7 @@ class Subset:
 
     @property
     def files_left_out(self) -> Mapping[str, int]:
-        return self.whole.files_left_out
+        return files_left_out(self.whole)
 
     @property
     def digest(self) -> str:

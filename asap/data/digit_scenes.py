@@ -1,6 +1,5 @@
 """The embedded default as a data set: scenes of handwritten digits, with object masks."""
 
-from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 
@@ -24,7 +23,6 @@ class DigitScenes:
     n_classes = len(digits.CLASSES)
     clustered = True
     scored = None
-    files_left_out: Mapping[str, int] = {}  # scenes are no files
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -38,8 +38,6 @@ class ParquetSource:
     A row group (about a hundred images) is decoded whole, and the last one is kept. Read in
     `reading_order` each is decoded once; in canonical order, one for nearly every image.
     """
-
-    files_left_out: Mapping[str, int] = {}  # nothing but images lies in it
 
     def __init__(self, files: Sequence[Path]):
         self.files = sorted(files)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from asap.data.base import PatchGrid, Sample, Transform
+from asap.data.base import PatchGrid, Sample, Transform, files_left_out
 from asap.data.boxes import Boxes, upright
 from asap.data.geometry import map_of
 from asap.data.images import UnreadableImage, open_rgb
@@ -51,7 +51,7 @@ class Pictures:
 
     @property
     def files_left_out(self) -> Mapping[str, int]:
-        return self.source.files_left_out
+        return files_left_out(self.source)
 
     @property
     def has_masks(self) -> bool:

@@ -5,7 +5,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from asap.data.base import files_left_out
 from asap.data.images import UnreadableImage
+
+NOTHING: Mapping[str, int] = {}
 
 
 @runtime_checkable
@@ -22,8 +25,6 @@ class Source(Protocol):
     def labels(self) -> Sequence[int]: ...
     @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
-    @property
-    def files_left_out(self) -> Mapping[str, int]: ...  # by ending or kind, see listing.py
     def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
     def store(self, i: int) -> Path: ...  # the folder or archive that holds the file
@@ -38,10 +39,10 @@ class FileSource:
         files: Sequence[str | None],
         paths: Sequence[str],
         labels: Sequence[int],
-        files_left_out: Mapping[str, int],
+        left_out: Mapping[str, int] = NOTHING,
     ):
         self.root, self.files, self.paths, self.labels = root, files, paths, labels
-        self.files_left_out = files_left_out
+        self.files_left_out = left_out
 
     @property
     def reading_order(self) -> range:
@@ -89,7 +90,7 @@ class Picked:
         self.whole, self.positions = whole, positions
         self.paths = [whole.paths[i] for i in positions]
         self.labels = [whole.labels[i] for i in positions]
-        self.files_left_out = whole.files_left_out
+        self.files_left_out = files_left_out(whole)
 
     @property
     def reading_order(self) -> Sequence[int]:

@@ -60,7 +60,7 @@ class AccuracyRecord(TypedDict):
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
     data: str  # the data set's description
-    files_left_out: NotRequired[dict[str, int]]  # by ending or kind, where there are any
+    files_left_out: NotRequired[dict[str, int]]  # beside the images, by ending or kind
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read
     n_nonfinite: int  # of the n, images whose answer holds a NaN or an infinity: none is right
