@@ -20,6 +20,7 @@ from asap.report.disagreement import Comparison, compare
 from asap.report.pairs import Pair, pair_sheet
 from asap.report.result import CellResult
 from asap.runs.disk import guarded
+from asap.runs.paths import path_argument
 from asap.runs.saved import saved_spec
 from asap.runs.store import Cell, Store
 from asap.scenes.panels import NOT_FINITE, named
@@ -55,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("first", nargs="?", help="key of the reference, such as b4b9a68e")
     parser.add_argument("second", nargs="?", help="key of the record that is set against it")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: results")
+    parser.add_argument(
+        "--results", type=path_argument, default=Path("results"), help="default: results"
+    )
     parser.add_argument("--images", type=_count, default=8, help="how many to show; default: 8")
     return parser
 

@@ -13,7 +13,6 @@ mean.
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -28,6 +27,7 @@ from asap.data.folder import ImageFolder
 from asap.engine.explain import walk_at_stop
 from asap.errors import RequestError
 from asap.methods import Asap
+from asap.runs.paths import path_argument
 
 
 def arguments() -> argparse.Namespace:
@@ -36,7 +36,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--backbone", default="digits_vit", help="name of the backbone")
     parser.add_argument("--weights", help="file of weights; default: bundled, or from the hub")
-    parser.add_argument("--folder", type=Path, help="one sub-folder per class; default: scenes")
+    parser.add_argument(
+        "--folder", type=path_argument, help="one sub-folder per class; default: scenes"
+    )
     parser.add_argument("--images", type=int, default=200, help="how many (default: %(default)s)")
     parser.add_argument("--tau", type=float, default=3.0, help="threshold (default: %(default)s)")
     parser.add_argument("--alpha", type=float, default=0.5, help="default: %(default)s")

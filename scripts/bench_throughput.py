@@ -34,6 +34,7 @@ from asap.errors import RequestError
 from asap.measure.pictures import load_pictures
 from asap.measure.throughput import Session, ThroughputPlan, measure_throughput
 from asap.methods import Method, build
+from asap.runs.paths import path_argument
 from asap.runs.record import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,7 +169,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--backbone", default="digits_vit", help="digits_vit or a timm name")
     made.add_argument("--weights", default="hub", help="hub, bundled, random or a file")
     made.add_argument("--method", nargs="+", default=list(DEFAULT_METHODS), metavar='"NAME K=V"')
-    made.add_argument("--images", type=Path, help="folder of images; default: digit scenes")
+    made.add_argument(
+        "--images", type=path_argument, help="folder of images; default: digit scenes"
+    )
     made.add_argument("--count", type=int, default=2048, help="images held on the device")
     made.add_argument("--batch-size", type=int, nargs="+", default=[64])
     made.add_argument("--device", default="cpu")

@@ -17,13 +17,16 @@ from pathlib import Path
 from rich.console import Console
 from tqdm import tqdm
 
+from asap.data.base import files_left_out
 from asap.data.devkit import ARCHIVES, find_devkit
 from asap.data.imagenet import absent_files
 from asap.data.images import UnreadableImage, open_rgb
 from asap.data.layouts import Layout, open_layout, recognise
+from asap.data.listing import said
 from asap.data.names import N_IMAGES, synsets
 from asap.data.source import Source
 from asap.errors import RequestError
+from asap.runs.paths import path_argument
 
 LAYOUT_NAMES = {
     "folders": "class folders <wnid>/*.JPEG",
@@ -49,7 +52,8 @@ def main() -> int:
     out = Console(highlight=False, soft_wrap=True)
     try:
         layout = recognise(arguments.path)
-        source = open_layout(layout, Path(arguments.path), arguments.labels)
+        labels = None if arguments.labels is None else str(arguments.labels)
+        source = open_layout(layout, arguments.path, labels)
     except RequestError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         out.print(HOW_TO_GET, markup=False)
@@ -70,8 +74,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("path", help="what IMAGENET will be set to")
-    parser.add_argument("--labels", help="devkit or labels file, if it is not beside the images")
+    parser.add_argument("path", type=path_argument, help="what IMAGENET will be set to")
+    parser.add_argument(
+        "--labels", type=path_argument, help="devkit or labels file, if it is not beside the images"
+    )
     parser.add_argument("--decode", action="store_true", help="decode every image")
     parser.add_argument("--workers", type=_workers, default=1, help="processes that decode")
     parser.add_argument(
@@ -92,6 +98,8 @@ def _counts(out: Console, source: Source) -> list[str]:
     classes = len(set(source.labels))
     missing = [path for path, size in zip(source.paths, source.sizes(), strict=True) if size <= 0]
     out.print(f"images     {len(source.labels) - len(missing):,} of {N_IMAGES:,}")
+    if left_out := files_left_out(source):
+        out.print(f"left out   {said(left_out)}", markup=False)
     out.print(f"classes    {classes:,} of {len(synsets()):,}, in timm's order")
     if first and count:
         out.print(f"absent     {', '.join(first)}{', ...' if count > len(first) else ''}")

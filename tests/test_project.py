@@ -30,7 +30,7 @@ FLOORS = {
     "engine": 3,
     **dict.fromkeys(("methods", "report", "backbones"), 2),
     **dict.fromkeys(("core", "data", "runs", "checkpoints", "ranks"), 1),
-    **dict.fromkeys(("runs.disk", "runs.keys"), 0.5),  # for data/ as well; need errors only
+    **dict.fromkeys(("runs.disk", "runs.keys", "runs.paths"), 0.5),  # need errors only
     **dict.fromkeys(("_compat", "console", "errors", "interrupts", "submitted", "tokens"), 0),
 }
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))

@@ -10,6 +10,7 @@ from asap.backbones.families import OURS
 from asap.backbones.hub import FILES, hub_file
 from asap.checkpoints import file_digest
 from asap.errors import RequestError
+from asap.runs.paths import given_path
 
 BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
@@ -65,7 +66,7 @@ def _place(name: str, weights: str) -> tuple[Path, str]:
     if weights == "hub":
         repository = _repository(name)
         return hub_file(name, repository), f"hub, {repository}"
-    path = Path(weights).expanduser()
+    path = Path(given_path("backbone.weights", weights))
     return (_in_folder(path) if path.is_dir() else path), "file"
 
 

@@ -9,6 +9,7 @@ from asap.data.listing import HIDDEN, SECOND, LeftOut, class_folders, list_pictu
 from asap.data.pictures import Pictures
 from asap.data.source import FileSource
 from asap.errors import RequestError
+from asap.runs.paths import given_path
 
 _HINT = "expected one sub-folder for each class of the model, with pictures in it"
 
@@ -31,7 +32,7 @@ class ImageFolder(Pictures):
         classes: Sequence[str] | None = None,
         name: str = "folder",
     ):
-        self.root = Path(root)
+        self.root = Path(given_path("data.path", str(root)))
         source, found = folder_source(self.root, classes, _HINT)
         where = printable(self.root.resolve().name)
         about = f"image folder {where}, {len(source.labels):,} images of {len(found):,} classes"

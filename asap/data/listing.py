@@ -202,7 +202,7 @@ class _Walk:
 
     def _claim(self, path: str, found: os.stat_result) -> bool:
         """Whether a folder is to be visited by this name; else it is a second name."""
-        key = self._key(path, found, folder=True)
+        key = key_of(self._at(path), found, folder=True)
         if (first := self.folders.setdefault(key, path)) == path:
             return True
         self.left.add_second(path, first or ".")
@@ -242,7 +242,7 @@ class _Walk:
 
     def _leads_on(self, path: str, found: os.stat_result) -> bool:
         """Whether a link leads to a folder that has no other name here."""
-        if self._key(path, found, folder=True) not in self.folders and (
+        if key_of(self._at(path), found, folder=True) not in self.folders and (
             above := self._back_above(path)
         ):
             self.left.add_second(path, above)
@@ -289,7 +289,7 @@ class _Walk:
         if found is not None and not stat.S_ISREG(found.st_mode):
             self.left.add(path, ODD)
             return
-        key = path if found is None else self._key(path, found)
+        key = path if found is None else key_of(self._at(path), found)
         if first := self.first.get(key):
             self.left.add_second(path, first)
         elif kind := self._no_picture(path):
@@ -307,14 +307,6 @@ class _Walk:
         except OSError:
             return CLOSED
 
-    def _key(self, path: str, found: os.stat_result, folder: bool = False) -> Key:
-        """Size and time beside the inode: some network file systems give two files one number."""
-        if found.st_ino == 0:  # a file system without any
-            return os.path.realpath(self._at(path))
-        if folder:
-            return found.st_dev, found.st_ino
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
     def _hops(self, path: str) -> int:
         """How many links stand between a name and what is real."""
         at, count = self._at(path), 0
@@ -325,6 +317,18 @@ class _Walk:
 
     def _at(self, path: str) -> str:
         return os.path.join(self.root, path) if path else self.root  # noqa: PTH118
+
+
+def key_of(path: str, found: os.stat_result, folder: bool = False) -> Key:
+    """What two names of one file or folder have in common, and no two files.
+
+    Size and time stand beside the inode: some network file systems give two files one number.
+    """
+    if found.st_ino == 0:  # a file system without any
+        return os.path.realpath(path)
+    if folder:
+        return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

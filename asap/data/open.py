@@ -13,6 +13,7 @@ from asap.data.listing import said
 from asap.data.pictures import Pictures
 from asap.data.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.errors import RequestError
+from asap.runs.paths import given_path
 
 log = logging.getLogger("asap")
 NAMES = (
@@ -41,6 +42,11 @@ def open_data(
     labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crop_cache.py.
     Raises RequestError for a data set that is not there.
     """
+    given = {"path": path, "labels": labels, "boxes": boxes, "cache": cache}
+    path, labels, boxes, cache = (
+        None if value is None else given_path(f"data.{key}", str(value))
+        for key, value in given.items()
+    )
     _check(name, path, split, labels, boxes)
     if name == "digits" and cache is not None:
         raise RequestError(f"data.cache={str(cache)!r} is not for data=digits: leave it null")

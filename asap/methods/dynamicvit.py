@@ -126,4 +126,4 @@ class DynamicViT(Method):
                 "weights=None is not possible: DynamicViT is trained; weights must be the path of "
                 "one of its checkpoints, here and as backbone.weights"
             )
-        return read_checkpoint(Path(self.weights))
+        return read_checkpoint(Path(self.weights).expanduser())

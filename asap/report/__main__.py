@@ -12,6 +12,7 @@ from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
 from asap.runs.disk import write_file
+from asap.runs.paths import path_argument
 from asap.runs.store import Store
 
 
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _folder(text: str) -> Path:
     """The folder, also as other commands take it: results=<folder>."""
-    return Path(text.removeprefix("results="))
+    return path_argument(text.removeprefix("results="))
 
 
 def write_tables(results: Path, refused: list[str]) -> list[Path]:

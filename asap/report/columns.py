@@ -22,7 +22,7 @@ EXTRA_KEYS = (
     *("top1_lo", "top1_hi", "top1_err", "top5", "top5_err", "mcnemar_b", "mcnemar_c"),
     *("gmacs_sd", "gmacs_no_attention", "missed_pct"),
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
-    *("infer_batch_size", "device_name", "throughput_precision"),
+    *("infer_batch_size", "device_name", "throughput_precision", "files_left_out"),
     *("paper_top1", "paper_top1_delta", "paper_flops_pct", "flops_pct_rounded"),
     *("paper_throughput_pct", "top1_minus_paper", "top1_delta_minus_paper"),
     *("flops_pct_minus_paper", "throughput_pct_minus_paper", "paper_gmacs", "gmacs_minus_paper"),

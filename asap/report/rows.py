@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from asap.data.listing import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.render import Row
@@ -55,6 +56,7 @@ def _add_accuracy(row: Row, cell: CellResult) -> None:
         row.note(_no_accuracy(cell), *_ACCURACY_KEYS)
         return
     row.values |= {name: record[name] for name in _COPIED}
+    row.values["files_left_out"] = said(record.get("files_left_out") or {}) or None
     row.values |= {"top1_err": 100 - record["top1"], "top5_err": 100 - record["top5"]}
     row.values["top1_lo"], row.values["top1_hi"] = record["top1_interval"]
     row.values["infer_gmacs"] = record["gmacs_backbone"] + record["gmacs_method"]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asap.data.listing import said
 from asap.errors import RequestError
 from asap.report import columns as layout
 from asap.report import footnotes, paper
@@ -178,6 +179,8 @@ def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> 
                 f"{cell.accuracy['top1']:.2f} %, "
                 f"95 % interval [{low:.2f}, {high:.2f}]."
             )
+    left_out = dict.fromkeys(said(r["files_left_out"]) for r in records if r.get("files_left_out"))
+    lines += [f"Left out of the images: {text}." for text in left_out]
     settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)
     return (*lines, *settings)
 

@@ -11,6 +11,7 @@ from typing import Any
 from asap.errors import RequestError
 from asap.runs.check import checked
 from asap.runs.grid import expand
+from asap.runs.paths import PathText, given_path
 from asap.runs.spec import (
     BackboneSpec,
     CalibrateSpec,
@@ -83,6 +84,9 @@ def _row(
     head.setdefault("label", head["name"])
     if point:
         row["label"] = f"{row.get('label') or head['label']} {point}"
+    for key, value in (base | options).items():  # no option of a method is an empty text
+        if isinstance(value, str):
+            given_path(f"method.{key}", value)
     parts = {"options": {**base, **options}, "given": list(options)}
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
@@ -108,14 +112,17 @@ def _build(kind: type, given: Any, where: str) -> Any:
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """The value as its field has it: paths from strings, floats from ints; RequestError else."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    options = typing.get_args(kind) if union else (kind,)
     if value is None and type(None) in options:
         return None
     plain = options[0]
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if plain is Path and isinstance(value, str):
-        return Path(value)
+    if plain in (Path, PathText) and isinstance(value, str):
+        return Path(given_path(where, value)) if plain is Path else given_path(where, value)
+    if plain is PathText:
+        plain = str
     origin = typing.get_origin(plain)
     if origin is tuple and isinstance(value, list):
         inside = typing.get_args(plain)[0]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asap.runs.paths import PathText
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -15,7 +17,7 @@ class BackboneSpec:
     """
 
     name: str
-    weights: str = "hub"
+    weights: PathText = "hub"
     sha256: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
     top1: float | None = None
@@ -48,7 +50,7 @@ class MethodSpec:
     macs_pct: float | None = None
     grid: Mapping[str, Any] | None = None
     point_of: str | None = None
-    file: str | None = None
+    file: PathText | None = None
     needs: str | None = None
     given: tuple[str, ...] = ()
 
@@ -73,15 +75,15 @@ class DataSpec:
     """
 
     name: str
-    path: str | None = None
+    path: PathText | None = None
     split: str = "evaluation"
     images: int = 2000  # scenes; files are counted
     seed: int = 0
     part: str = "all"  # all | slice | rest: of validation images, see `asap/data/slices.py`
-    labels: str | None = None
-    boxes: str | None = None
+    labels: PathText | None = None
+    boxes: PathText | None = None
     strict: bool = False
-    cache: str | None = None
+    cache: PathText | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class CalibrateSpec:
     images: int = 500
     cost_images: int | None = None
     window: float = 1.5
-    path: str | None = None
+    path: PathText | None = None
     grid: Mapping[str, Any] | None = None
     slice: str = "auto"
     unreachable: str = "leave"
@@ -163,4 +165,4 @@ class RunSpec:
     remarks: tuple[str, ...] = ()
     paper_table: str = "image_classification"
     table: str | None = None
-    image: str | None = None  # the picture that asap.show is asked about
+    image: PathText | None = None  # the picture that asap.show is asked about

@@ -1,0 +1,31 @@
+"""Paths as people give them: an empty one is refused, and ~ is the home folder."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Annotated
+
+from asap.errors import RequestError
+
+# The type of every option that may be a path; other values, such as "hub", stay as they are.
+PathText = Annotated[str, "path"]
+
+
+def given_path(key: str, text: str) -> str:
+    """The text with the home folder in the place of ~ at its beginning, which no shell expands
+    after `key=`. RequestError if it is blank: as a path, that would be the current folder.
+    """
+    if not text.strip():
+        raise RequestError(
+            f"{key}={text!r} is empty: give a value (is the variable that it is from, of the shell "
+            "or the environment, set?), or leave it out"
+        )
+    return os.path.expanduser(text)  # noqa: PTH111
+
+
+def path_argument(text: str) -> Path:
+    """The same for the parsers of commands, as the type of an argument."""
+    try:
+        return Path(given_path("path", text))
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
