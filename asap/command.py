@@ -21,6 +21,7 @@ from asap.errors import RequestError
 from asap.interrupts import Terminated, exit_code, terminable
 from asap.multirun import BOARD, Board, Job
 from asap.runs.configs import config_dir
+from asap.runs.paths import given_path
 from asap.runs.spec import RunSpec
 from asap.submitted import await_jobs, end_jobs
 
@@ -68,6 +69,7 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
     jobs: list[Job] = []
     early = []  # why a multirun ended before its last job
     try:
+        _refuse_no_results(sys.argv[1:])
         waiting = _Waiting(None if prepare is None else os.getpid())
         _composed(work, jobs, waiting)()
         if prepare is not None and waiting.jobs:
@@ -91,6 +93,14 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
         log.error("error: %s", error)
         failed.append(str(error))
     return _code(jobs, failed)
+
+
+def _refuse_no_results(arguments: list[str]) -> None:
+    """RequestError on an empty results folder, before hydra makes one for a multirun in /."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "results":
+            given_path(key, value.strip("'\""))
 
 
 def _all_jobs(own: list[Job]) -> list[Job]:

@@ -3,20 +3,31 @@
 import os
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from samples import same
 from timm.data import ImageDataset, create_transform
+from timm.data.transforms import ResizeKeepRatio, TrimBorder
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from asap.data import digits, imagenet
 from asap.data.base import loader, take
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, synsets
-from asap.data.images import UnreadableImage, mask_to_patches, open_rgb
+from asap.data.images import (
+    MOST_PIXELS,
+    UnreadableImage,
+    check_resized,
+    mask_to_patches,
+    open_rgb,
+)
 from asap.data.order import natural_key
 from asap.errors import RequestError
 
@@ -189,6 +200,68 @@ def test_sixteen_bit_colour_keeps_its_upper_eight_bits(tmp_path):
     )
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     np.testing.assert_array_equal(np.asarray(open_rgb(tmp_path / "deep.png")), values >> 8)
+
+
+@pytest.mark.parametrize("size", [(2, 20_000), (20_000, 2), (3, 60_000)])
+@pytest.mark.parametrize("crop_mode", ["center", "border", "squash"])
+def test_a_thin_picture_is_refused_before_it_is_resized(size, crop_mode, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", size).save(tmp_path / "a" / "thin.png")
+    transform = create_transform(224, crop_mode=crop_mode, crop_pct=0.875, interpolation="bicubic")
+    if crop_mode != "squash":  # which makes 224 x 224 of everything
+        monkeypatch.setattr(Image.Image, "resize", None)
+    (sample,) = ImageFolder(tmp_path, transform)
+    if crop_mode == "squash":
+        assert sample.image is not None
+        return
+    assert sample.image is None
+    assert sample.error.startswith(f"{size[0]} x {size[1]} pixels are too thin: the preproc")
+    assert f"at most {MOST_PIXELS:,} pixels" in sample.error
+
+
+def test_a_mask_is_not_resized_beyond_the_limit():
+    with pytest.raises(UnreadableImage, match="too thin"):
+        mask_to_patches(np.zeros((2, 20_000), bool), create_transform(224), (14, 14))
+
+
+STEPS = st.one_of(
+    st.builds(Resize, st.integers(4, 40)),
+    st.builds(Resize, st.tuples(st.integers(4, 40), st.integers(4, 40)).map(list)),
+    st.builds(lambda side, more: Resize(side, max_size=side + more), st.integers(4, 40),
+              st.integers(1, 50)),
+    st.builds(ResizeKeepRatio, st.integers(4, 40), st.sampled_from([0.0, 0.5, 1.0])),
+    st.builds(TrimBorder, st.integers(0, 1)),
+    st.builds(CenterCrop, st.integers(4, 40)),
+)  # fmt: skip
+
+
+@given(steps=st.lists(STEPS, min_size=1, max_size=3), width=st.integers(3, 200),
+       height=st.integers(3, 200), limit=st.integers(16, 20_000))  # fmt: skip
+def test_what_is_refused_is_what_would_have_been_made(steps, width, height, limit):
+    picture = Image.new("RGB", (width, height))
+    made, most, refused = picture, 0, None
+    with mock.patch("asap.data.images.MOST_PIXELS", limit):
+        try:
+            check_resized(picture.size, create_transform_of(steps))
+        except UnreadableImage as reason:
+            refused = str(reason)
+    for step in steps:
+        before = made.height
+        try:
+            made = step(made)
+        except ValueError:  # to nothing
+            assert refused
+            return
+        if 0 in made.size:
+            assert refused
+            return
+        if isinstance(step, Resize | ResizeKeepRatio):
+            most = max(most, made.width * made.height, made.width * before)
+    assert (refused is not None) == (most > limit)
+
+
+def create_transform_of(steps):
+    return Compose([*steps, ToTensor()])
 
 
 # ---- folders

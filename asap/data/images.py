@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from PIL import Image, UnidentifiedImageError
-from timm.data.transforms import ResizeKeepRatio, TrimBorder
+from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio, TrimBorder
 from torch import Tensor
-from torchvision.transforms import Resize
+from torchvision.transforms import CenterCrop, Resize
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.formats import ending_of, formats_of, unread_format
@@ -85,8 +85,10 @@ def check_resized(size: tuple[int, int], transform: Transform) -> None:
     """
     width, height = size
     for step in getattr(transform, "transforms", [transform]):
-        after = _resized(step, width, height)
-        if min(after) < 1 or max(after[0] * after[1], after[0] * height) > MOST_PIXELS:
+        after = _after(step, width, height)
+        resizes = isinstance(step, Resize | ResizeKeepRatio)
+        most = max(after[0] * after[1], after[0] * height) if resizes else 0
+        if min(after) < 1 or most > MOST_PIXELS:
             raise UnreadableImage(
                 f"{size[0]} x {size[1]} pixels are too thin: the preprocessing would make it "
                 f"{after[0]} x {after[1]}, and may make at most {MOST_PIXELS:,} pixels"
@@ -94,8 +96,10 @@ def check_resized(size: tuple[int, int], transform: Transform) -> None:
         width, height = after
 
 
-def _resized(step: Any, width: int, height: int) -> tuple[int, int]:
-    """(width, height) after a step, so far as it is one that resizes."""
+def _after(step: Any, width: int, height: int) -> tuple[int, int]:
+    """(width, height) after a step of a timm evaluation transform."""
+    if isinstance(step, CenterCrop | CenterCropOrPad):
+        return step.size[1], step.size[0]
     if isinstance(step, TrimBorder):
         return width - 2 * step.border_size, height - 2 * step.border_size
     if isinstance(step, ResizeKeepRatio):
