@@ -67,10 +67,15 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
     baseline with its record on the images that calibration took.
     """
     speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
+    found = [record for key in keys if (record := store.cell(key).accuracy()) is not None]
+    labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for record in found:
+        labels[group_of(record)].add(_labels(record))
     records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
-    for key in keys:
-        if (record := store.cell(key).accuracy()) is not None:
-            records[group_of(record)].append(record)
+    for record in found:
+        group = group_of(record)
+        apart = (f"labels {_labels(record)}",) if len(labels[group]) > 1 else ()
+        records[(*group, *apart)].append(record)
     dense = [r for found in records.values() for r in found if r["method"]["name"] == "dense"]
     slices = [r for r in dense if _part(store, r, "slice") is not None]
     return {group: _cells(store, found, speeds, slices) for group, found in records.items()}
@@ -120,7 +125,7 @@ def _part(store: Store, record: AccuracyRecord, part: str) -> dict[str, Any] | N
     data = config.get("data")
     if not isinstance(data, Mapping) or data.get("part") != part or config.get("limit") is not None:
         return None
-    return {name: value for name, value in data.items() if name != "part"}
+    return {name: value for name, value in data.items() if name not in ("part", "title")}
 
 
 def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
@@ -130,11 +135,18 @@ def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
 
 
 def group_of(record: AccuracyRecord) -> tuple[str, ...]:
-    """What the rows of one table share, readable, and the digest of the weights."""
+    """What the rows of one table share, readable, and the digest of the weights. The user's own
+    title of the data makes no difference.
+    """
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
-    names = [record[key] for key in ("backbone", "data", "precision", "device")]
+    data = record["data"].removeprefix(f"{record.get('data_title')}: ")
+    names = [record["backbone"], data, record["precision"], record["device"]]
     return (*names, f"weights {weights}", f"data {content}")
+
+
+def _labels(record: AccuracyRecord) -> str:
+    return record["identity"]["data"]["labels"][:8]
 
 
 def is_current(identity: Mapping[str, Any]) -> bool:

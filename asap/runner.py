@@ -76,7 +76,9 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
             record = ranks.agreed(lambda: _recorded(cell, held))
             record = record or _measure(session, row, method, cell)
         predictions = ranks.first(lambda: _predictions(cell, session.spec.data.strict))
-        return replace(result, accuracy={**record, "label": row.label}, predictions=predictions)
+        # As this run calls them, whoever recorded the same numbers before.
+        record = {**record, "label": row.label, **session.about_data}
+        return replace(result, accuracy=record, predictions=predictions)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
@@ -137,7 +139,7 @@ def _record(
         backbone=spec.backbone.name,
         weights=session.weights_record,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
-        data=data.description,
+        **session.about_data,
         files_left_out=dict(files_left_out(data)),
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asap import ranks
-from asap.backbones.heads import CLASSIFIER, without_classes
+from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
 from asap.backbones.load import Loaded, load, weights_digest
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.data.base import DataSet
@@ -108,6 +108,13 @@ class Session:
             return self.lender.data
         return self.data_of(self.spec)
 
+    @property
+    def about_data(self) -> dict[str, Any]:
+        """The data set in words, as records have it. No key depends on them."""
+        differs = list(getattr(self.data, "differs", ()))
+        about = {"data": self.data.description, "data_differs": differs}
+        return about | {"data_title": self.spec.data.title}
+
     def data_of(self, spec: RunSpec) -> DataSet:
         """The images of a spec, as this session's backbone takes them."""
         p = self.preprocessing
@@ -116,7 +123,8 @@ class Session:
             d["cache"] = spec.results / "cache"
         name, part = d.pop("name"), d.pop("part")
         limit = spec.limit if part == "all" else None
-        data = open_data(name, p.transform, p.patch_grid, **d, limit=limit)
+        outputs = n_outputs(self._loaded.model)
+        data = open_data(name, p.transform, p.patch_grid, **d, outputs=outputs, limit=limit)
         data = data if part == "all" else part_of(data, part, spec.limit)
         self._refuse_other_classes(data)
         return data
@@ -132,11 +140,13 @@ class Session:
                     "or measure=throughput"
                 )
             return
-        outputs = getattr(model, "num_classes", None)
+        outputs = n_outputs(model)
         if outputs is not None and outputs != data.n_classes:
+            listed = " or give the model's classes in order with data.classes=<file>"
             raise RequestError(
                 f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
                 f"{data.n_classes}: use weights trained for these classes"
+                f"{listed if data.name == 'folder' else ''}"
             )
 
     def identity(self, method: Method) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _measure_speed(session: Session, results: list[CellResult]) -> list[CellResu
             results[i] = replace(results[i], reason=reason)
         log.error("%s (details: %s/error.json)", reason, cells[missing[0]].path)
     return [
-        replace(result, throughput=_labelled(cell.throughput(), result.label))
+        replace(result, throughput=_called(cell.throughput(), session, result.label))
         for result, cell in zip(results, cells, strict=True)
     ]
 
@@ -88,8 +88,13 @@ def _time_and_record(
             cells[i].finish_throughput(config_of(session.spec, row), ThroughputRecord(**entry))
 
 
-def _labelled(record: ThroughputRecord | None, label: str) -> ThroughputRecord | None:
-    return None if record is None else {**record, "label": label}
+def _called(
+    record: ThroughputRecord | None, session: Session, label: str
+) -> ThroughputRecord | None:
+    """The record with the row and its data as this run calls them."""
+    if record is None:
+        return None
+    return {**record, "label": label, "data": session.data.description}
 
 
 def _plan(session: Session) -> ThroughputPlan:

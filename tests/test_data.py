@@ -283,10 +283,11 @@ def test_unreadable_images_are_counted_and_none_is_lost(tmp_path):
 
 def test_a_folder_describes_itself(tmp_path):
     data = ImageFolder(small_folder(tmp_path / "pets", ("cat10", "cat9", "Dog")), TO_32)
-    assert data.classes == ("cat9", "cat10", "Dog") and data.n_classes == 3
+    assert data.classes == ("Dog", "cat10", "cat9") and data.n_classes == 3
     assert data.description == "image folder pets, 9 images of 3 classes"
     assert (data.name, data.has_masks, data.clustered) == ("folder", False, False)
-    assert [(s.index, s.cluster, s.label) for s in data] == [(i, i, i // 3) for i in range(9)]
+    labels = [2, 2, 2, 1, 1, 1, 0, 0, 0]  # files are in natural order: cat9, cat10, Dog
+    assert [(s.index, s.cluster, s.label) for s in data] == [(i, i, labels[i]) for i in range(9)]
     assert len({s.id for s in data}) == 9 and all(0 <= s.id < 2**63 for s in data)
 
 
@@ -381,12 +382,17 @@ def test_natural_order_is_total():
 @pytest.mark.parametrize("where", ["", "val"])
 def test_imagenet_is_read_from_either_folder_in_timms_class_order(where, tmp_path):
     wnids = (synsets()[7], synsets()[999], synsets()[0])
-    small_folder(tmp_path / "val", wnids, 2)
+    for i, wnid in enumerate(wnids):
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+        for j in (1, 2):
+            name = f"ILSVRC2012_val_{2 * i + j:08d}.JPEG"
+            picture(size=(50 + i, 40), seed=j).save(tmp_path / "val" / wnid / name)
     data = ImageNet(tmp_path / where, TO_32)
     assert len(data.classes) == 1000 and data.classes[0] == "n01440764"
     assert data.description == "ImageNet-1k validation, 6 of 50,000 images"
     assert data.labels == [0, 0, 7, 7, 999, 999]
-    assert data[2].path == f"{synsets()[7]}/img0.png"  # the same whichever folder is given
+    # The same whichever folder is given.
+    assert data[2].path == f"{synsets()[7]}/ILSVRC2012_val_00000001.JPEG"
 
 
 def test_all_of_imagenet_is_not_called_a_part_and_training_images_are_refused(
@@ -394,10 +400,10 @@ def test_all_of_imagenet_is_not_called_a_part_and_training_images_are_refused(
 ):
     monkeypatch.setattr(imagenet, "N_IMAGES", 2000)  # two a class instead of fifty: faster
     monkeypatch.setattr(imagenet, "IMAGES_PER_CLASS", 2)
-    for wnid in synsets():
+    for i, wnid in enumerate(synsets()):
         (tmp_path / wnid).mkdir()
-        for i in range(2):
-            (tmp_path / wnid / f"{i}.JPEG").write_bytes(b"")
+        for number in (2 * i + 1, 2 * i + 2):
+            (tmp_path / wnid / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(b"")
     data = ImageNet(tmp_path, TO_32)
     assert data.description == "ImageNet-1k validation, 2,000 images"
     some = take(data, 1000)

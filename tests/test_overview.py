@@ -73,6 +73,20 @@ def test_a_row_has_the_latest_full_speed_of_its_group_s_machine():
     assert reasons == {"1": None, "2": None, "3": "it was timed on other alone"}
 
 
+def test_a_title_of_the_data_splits_no_group_and_other_labels_do():
+    def called(key, title, labels="l" * 64):
+        data = {"content": "d" * 64, "labels": labels}
+        about = {"data": "scenes" if title is None else f"{title}: scenes", "data_title": title}
+        return row(key) | about | {"identity": row(key)["identity"] | {"data": data}}
+
+    rows = [called("1", None), called("2", "mine"), called("3", None, "m" * 64)]
+    shelf = Shelf(*rows)
+    groups = grouped(shelf, list(shelf.made))
+    assert sorted(sorted(c.key for c in cells) for cells in groups.values()) == [["1", "2"], ["3"]]
+    assert {group[1] for group in groups} == {"scenes"}
+    assert {group[-1] for group in groups} == {"labels llllllll", "labels mmmmmmmm"}
+
+
 def test_records_of_other_versions_are_left_out():
     shelf = Shelf(row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", method_version=-1))
     assert current_keys(shelf) == ["1"]

@@ -266,6 +266,23 @@ def test_mixtures_are_refused(other, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_same_images_under_another_name_share_a_table_and_others_do_not():
+    """What data are is their digests; a title, or a folder that was renamed, changes nothing."""
+
+    def called(of, name, content="c", labels="l"):
+        identity = {"data": {"content": content, "labels": labels}}
+        return replace(of, accuracy={**of.measured, "identity": identity, "data": name})
+
+    pool = replace(POOL, throughput=None)
+    table = build_table([called(DENSE, "mine: ten scenes"), called(pool, "ten scenes")])
+    assert "Data: mine: ten scenes." in table.caption[0] and len(table.rows) == 2
+    for other in (called(pool, "ten scenes", "d"), called(pool, "ten scenes", labels="m")):
+        with pytest.raises(RequestError, match=r"other images or labels .*called 'ten scenes'"):
+            build_table([called(DENSE, "ten scenes"), other])
+        with pytest.raises(RequestError, match="one data set, .*'mine' and 'ten scenes'"):
+            build_table([called(DENSE, "mine"), other])
+
+
 def test_nothing_recorded_is_refused():
     with pytest.raises(RequestError, match="no finished record"):
         build_table([cell("x", None)])

@@ -21,3 +21,8 @@ def without_classes(backbone: nn.Module) -> str | None:
     if is_clip and "_ft_" not in (known.get("tag") or "") and outputs == known.get("num_classes"):
         return f"its {outputs} outputs are CLIP's image embedding, for which there are no labels"
     return None
+
+
+def n_outputs(backbone: nn.Module) -> int | None:
+    """How many classes a backbone tells apart; None if its outputs are none, or are not known."""
+    return None if without_classes(backbone) else getattr(backbone, "num_classes", None)

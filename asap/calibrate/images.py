@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from asap.data.layouts import recognise
+from asap.data.listing import class_folders
+from asap.data.names import synsets
 from asap.errors import RequestError
 from asap.runs.spec import DataSpec, RunSpec
 
@@ -65,6 +67,7 @@ def evaluation_spec(spec: RunSpec) -> RunSpec:
 
 
 def _data(data: DataSpec, path: str | None) -> DataSpec:
+    data = replace(data, title=None)  # it names the evaluation images
     if data.name == "digits":
         if path is not None:
             raise RequestError(f"calibrate.path={path!r} is not for data=digits: leave it null")
@@ -82,7 +85,7 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
         _refuse_evaluation(train, None if data.path is None else _evaluation(Path(data.path)))
         return replace(
             data, name="imagenet", path=str(train), split="train",
-            labels=None, boxes=None, strict=False,
+            labels=None, boxes=None, strict=False, scored=None, corruption=None, severity=None,
         )  # fmt: skip
     if path is None:
         raise RequestError(
@@ -90,7 +93,23 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
             "training images with calibrate.path=/my/training/images"
         )
     _refuse_evaluation(Path(path), None if data.path is None else Path(data.path))
+    if data.path is not None and data.classes is None:
+        _refuse_other_classes(Path(path), Path(data.path))
     return replace(data, path=path)
+
+
+def _refuse_other_classes(train: Path, evaluation: Path) -> None:
+    """RequestError unless both have the same class folders, which give the labels of both."""
+    if not (train.is_dir() and evaluation.is_dir()):
+        return  # said by whoever opens them
+    one, other = set(class_folders(train)), set(class_folders(evaluation))
+    if (one ^ other) - set(synsets()):
+        lone = min(one ^ other)
+        where, lacks = (train, evaluation) if lone in one else (evaluation, train)
+        raise RequestError(
+            f"{where} has the class folder {lone!r} and {lacks} has not: give both the same "
+            "folders, or the model's classes with data.classes=<file>"
+        )
 
 
 def _train(given: Path, itself: bool) -> Path | None:

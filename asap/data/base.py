@@ -82,6 +82,7 @@ class Subset:
         self.scored = whole.scored
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
+        self.differs: tuple[str, ...] = getattr(whole, "differs", ())
 
     @property
     def files_left_out(self) -> Mapping[str, int]:

@@ -81,6 +81,7 @@ class CachedCrops:
     clustered = property(lambda self: self.whole.clustered)
     description = property(lambda self: self.whole.description)
     files_left_out = property(lambda self: self.whole.files_left_out)
+    differs = property(lambda self: self.whole.differs)
 
     @property
     def reading_order(self) -> range:

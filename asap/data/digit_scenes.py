@@ -31,13 +31,15 @@ class DigitScenes:
         seed: int,
         transform: Transform,
         patch_grid: PatchGrid | None = None,
+        title: str | None = None,
     ):
         _check(split, n, seed)
         self.split, self.n, self.seed = split, n, seed
         self.transform = transform
         self.patch_grid = patch_grid
         self.has_masks = patch_grid is not None
-        self.description = f"digit scenes, {split} digits, {n:,} images, seed {seed}"
+        about = f"digit scenes, {split} digits, {n:,} images, seed {seed}"
+        self.description = about if title is None else f"{title}: {about}"
 
     @property
     def digest(self) -> str:

@@ -1,10 +1,11 @@
 """Any folder of labelled pictures: one sub-folder per class."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
+from asap.data.classes import ClassMap, by_list, by_name
 from asap.data.listing import HIDDEN, SECOND, LeftOut, class_folders, list_pictures, said, summed
 from asap.data.pictures import Pictures
 from asap.data.source import FileSource
@@ -17,10 +18,16 @@ _HINT = "expected one sub-folder for each class of the model, with pictures in i
 class ImageFolder(Pictures):
     """`<root>/<class>/**/<picture>`, in natural order of the relative paths.
 
-    `classes` gives the model's classes in order; not all need be there. Without it, the sub-folder
-    names in natural order are the classes, as in timm's training. What is left out, and why, says
-    `asap/data/listing.py`. Raises `RequestError` on a missing or empty folder and on one that fits
-    no class.
+    The sub-folder names in `order` are the classes, sorted as by torchvision. `classes` gives the
+    model's classes in order instead; not all need be there. Folders that are none of them are
+    refused, or left out as a `subset`. Which files are left out, and why, says
+    `asap/data/listing.py`.
+
+    outputs: how many the model has, if known: folders called by WordNet ids are a part of the
+    classes of a model with ImageNet's 1,000. scored: all classes are compared, or the subset of
+    those with pictures.
+
+    Raises `RequestError` on a missing or empty folder and on one that fits no class.
     """
 
     def __init__(
@@ -30,40 +37,97 @@ class ImageFolder(Pictures):
         patch_grid: PatchGrid | None = None,
         *,
         classes: Sequence[str] | None = None,
+        subset: bool = False,
+        order: str = "sorted",
+        outputs: int | None = None,
+        scored: str = "all",
         name: str = "folder",
     ):
         self.root = Path(given_path("data.path", str(root)))
-        source, found = folder_source(self.root, classes, _HINT)
-        where = printable(self.root.resolve().name)
-        about = f"image folder {where}, {len(source.labels):,} images of {len(found):,} classes"
-        super().__init__(source, transform, patch_grid, name=name, classes=found, about=about)
+        folders = _folders(self.root, None if subset else classes, _HINT)
+        if classes is None:
+            known = by_name(folders, order, outputs, self.root)
+        else:
+            known = by_list(folders, classes, outputs, self.root)
+        source = _source(self.root, known.label_of, _HINT, bool(known.left_out))
+        if classes is None:
+            _refuse_empty(self.root, known.label_of, source)
+        present = tuple(sorted(set(source.labels)))
+        if scored == "subset" and len(present) < 2:
+            raise RequestError(
+                f"data.scored=subset leaves {len(present)} class with pictures in {self.root}: "
+                "give two classes or more, or data.scored=all"
+            )
+        some = scored == "subset" and len(present) < len(known.names)
+        super().__init__(
+            source, transform, patch_grid, name=name,
+            classes=[printable(one) for one in known.names],
+            about=_about(self.root, source, known, order, some),
+            scored=present if some else None,
+        )  # fmt: skip
+
+
+def _about(root: Path, source: FileSource, known: ClassMap, order: str, some: bool) -> str:
+    """The folder in words: how many pictures of how many classes, and what is scored."""
+    total, present = len(known.names), len(set(source.labels))
+    classes = f"{total:,} classes" if present == total else f"{present:,} of the {total:,} classes"
+    if known.imagenet:
+        classes = f"{present:,} classes of ImageNet-1k"
+    parts = [
+        f"image folder {printable(root.resolve().name)}",
+        f"{len(source.labels):,} images of {classes}",
+    ]
+    if left_out := len(known.left_out):
+        parts.append(f"{left_out:,} other {'folder' if left_out == 1 else 'folders'} left out")
+    if order == "natural" and list(known.names) != sorted(known.names):
+        parts.append("classes in natural order")
+    if some or present < total:
+        parts.append(f"scored over {f'these {present:,} alone' if some else f'all {total:,}'}")
+    return ", ".join(parts)
 
 
 def folder_source(
-    root: Path, classes: Sequence[str] | None, hint: str
+    root: Path, classes: Sequence[str], hint: str
 ) -> tuple[FileSource, tuple[str, ...]]:
     """The files of a folder with one sub-folder per class, and the classes.
 
     Raises `RequestError`, which ends with `hint`, as `ImageFolder` does.
     """
-    folders = _folders(root, classes, hint)  # before all files are listed, which may take minutes
-    found = list_pictures(root)
+    _folders(root, classes, hint)  # before all files are listed, which may take minutes
+    label_of = {name: label for label, name in enumerate(classes)}
+    return _source(root, label_of, hint), tuple(classes)
+
+
+def _source(root: Path, label_of: Mapping[str, int], hint: str, some: bool = False) -> FileSource:
+    """The files of the class folders, which all have a label, or of `some` that have."""
+    found = list_pictures(root, label_of.keys() if some else None)
     files = found.files
-    _refuse_emptied(root, folders, files, found.left_out)
+    _refuse_emptied(root, label_of, files, found.left_out)
     if not files:
         raise RequestError(f"{root} holds no image: {hint}")
-    names = tuple(_named_by(root, folders, files) if classes is None else classes)
-    label_of = {name: label for label, name in enumerate(names)}
     labels = [label_of[class_of(file)] for file in files]
     paths = [printable(file) for file in files]
-    return FileSource(root, files, paths, labels, found.left_out.summary), names
+    return FileSource(root, files, paths, labels, found.left_out.summary)
+
+
+def _refuse_empty(root: Path, label_of: Mapping[str, int], source: FileSource) -> None:
+    """Where folder names are the classes, whether an empty one counts is a guess that shifts
+    labels.
+    """
+    filled = {class_of(file) for file in source.files if file is not None}
+    if empty := [name for name in label_of if name not in filled]:
+        raise RequestError(
+            f"{root} has the folder {empty[0]!r} without an image: "
+            "remove it or give the list of classes with data.classes"
+        )
 
 
 def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
     """The class folders, all of them among `classes` if these are given."""
     if not root.is_dir():
         raise RequestError(f"{root} is not a folder: {hint}")
-    folders = class_folders(root)
+    if not (folders := class_folders(root)):
+        raise RequestError(f"{root} holds no image: {hint}")
     known = set(folders if classes is None else classes)
     if unknown := [name for name in folders if name not in known]:
         raise RequestError(
@@ -73,18 +137,7 @@ def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
     return folders
 
 
-def _named_by(root: Path, folders: list[str], files: list[str]) -> list[str]:
-    """Folder names as classes. Whether an empty one counts is a guess that shifts labels."""
-    filled = {class_of(file) for file in files}
-    if empty := [name for name in folders if name not in filled]:
-        raise RequestError(
-            f"{root} has the folder {empty[0]!r} without an image: "
-            "remove it or give the list of classes"
-        )
-    return folders
-
-
-def _refuse_emptied(root: Path, folders: list[str], files: list[str], left: LeftOut) -> None:
+def _refuse_emptied(root: Path, folders: Iterable[str], files: list[str], left: LeftOut) -> None:
     """RequestError on a class folder with files none of which is a picture to be evaluated."""
     filled = {class_of(file) for file in files}
     for name in folders:

@@ -1,4 +1,7 @@
-"""ImageNet-1k: the validation set in any of its four layouts, and training images."""
+"""ImageNet-1k: the validation set in any of its four layouts, and training images.
+
+Pictures in its layout that are not the published ones (original.py) are read and not called so.
+"""
 
 import logging
 from collections import Counter
@@ -10,6 +13,7 @@ from asap.data.boxes import Boxes
 from asap.data.folder import class_of, folder_source
 from asap.data.layouts import LAYOUTS, open_layout, recognise
 from asap.data.names import N_IMAGES, file_name, number_of, synsets
+from asap.data.original import differences
 from asap.data.pictures import Pictures
 from asap.data.source import Source
 from asap.errors import RequestError
@@ -22,9 +26,9 @@ _FEW = 0.01  # of the whole: fewer absent images than this are an accident and n
 class ImageNet(Pictures):
     """The validation set or a part of it, with timm's class order; the description says which part.
 
-    labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part and
-    listed files that are not there. Raises `RequestError` naming the variable IMAGENET and the
-    layouts it may point to.
+    labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part,
+    listed files that are not there, and pictures that are not the published ones. Raises
+    `RequestError` naming the variable IMAGENET and the layouts it may point to.
     """
 
     def __init__(
@@ -37,11 +41,10 @@ class ImageNet(Pictures):
         boxes: str | None = None,
         strict: bool = False,
     ):
-        source = validation_source(root, labels, strict)
-        part = "" if len(source.labels) == N_IMAGES else f" of {N_IMAGES:,}"
+        source, differs = validation_source(root, labels, strict)
         super().__init__(
             source, transform, patch_grid, name="imagenet", classes=synsets(),
-            about=f"ImageNet-1k validation, {len(source.labels):,}{part} images",
+            about=title_of(len(source.labels), differs), differs=differs,
             boxes=None if boxes is None else Boxes.read(boxes),
         )  # fmt: skip
 
@@ -65,11 +68,39 @@ class ImageNetTraining(Pictures):
             raise RequestError(f"{folder}/{found} is a validation image: give training images")
 
 
-def validation_source(root: str | Path | None, labels: str | None, strict: bool) -> Source:
-    """The validation images at `root`, counted. RequestError as `ImageNet` says."""
+def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:
+    """What so many images in the layout of the validation set are, if they differ from it so.
+    labels: which, where they are not its own.
+    """
+    if differs:
+        all_labels = f"{labels}, " if labels else ""
+        return (
+            f"{all_labels}{count:,} images in the layout of ImageNet-1k validation "
+            f"({'; '.join(differs)})"
+        )
+    part = "" if count == N_IMAGES else f" of {N_IMAGES:,}"
+    return ", ".join(filter(None, ["ImageNet-1k validation", labels, f"{count:,}{part} images"]))
+
+
+def validation_source(
+    root: str | Path | None, labels: str | None, strict: bool
+) -> tuple[Source, tuple[str, ...]]:
+    """The validation images at `root`, counted, and what shows that they are not the published
+    ones. RequestError as `ImageNet` says.
+    """
     layout = recognise(root)
     source = open_layout(layout, Path(str(root)), labels)
-    _check_counts(Counter(class_of(path) for path in source.paths), layout.place)
+    _check_counts(source, layout.place)
+    differs = differences(source)
+    if differs:
+        said = f"{layout.place}: {'; '.join(differs)}"
+        if strict:
+            raise RequestError(f"data.strict=true: {said}: give ImageNet's own, or set it false")
+        log.warning(
+            "%s. They are not called ImageNet-1k validation, and the baseline gate does not apply. "
+            "ImageNet-C, -Sketch and -V2 are data=imagenet_c, imagenet_sketch and imagenet_v2; "
+            "data.title=<text> names any other set", said,
+        )  # fmt: skip
     count, first = absent_files(source)
     if strict:
         gone = [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
@@ -78,7 +109,7 @@ def validation_source(root: str | Path | None, labels: str | None, strict: bool)
             raise RequestError(f"data.strict=true: {said}: complete it or set it false")
     elif 0 < count < _FEW * N_IMAGES:
         log.warning("%s", _said(count, first, layout.place))
-    return source
+    return source, differs
 
 
 def absent_files(source: Source) -> tuple[int, list[str]]:
@@ -96,11 +127,15 @@ def _said(count: int, first: Sequence[str], place: Path) -> str:
     return f"{count:,} of {N_IMAGES:,} validation images are not in {place}{names}"
 
 
-def _check_counts(images_of: Counter[str], place: Path) -> None:
-    """Training images must not be reported as the validation set."""
-    wnid, count = images_of.most_common(1)[0]
-    if count > IMAGES_PER_CLASS:
-        raise RequestError(
-            f"{place}/{wnid} holds {count:,} images and a validation class has "
-            f"{IMAGES_PER_CLASS}: {LAYOUTS}"
-        )
+def _check_counts(source: Source, place: Path) -> None:
+    """Training images and other data sets must not be reported as the validation set."""
+    wnid, count = Counter(class_of(path) for path in source.paths).most_common(1)[0]
+    if count <= IMAGES_PER_CLASS:
+        return
+    said = f"{place}/{wnid} holds {count:,} images and a validation class has {IMAGES_PER_CLASS}"
+    if all(path.rsplit("/", 1)[-1].startswith("sketch_") for path in source.paths):
+        raise RequestError(f"{said}: ImageNet-Sketch is data=imagenet_sketch data.path={place}")
+    raise RequestError(
+        f"{said}: evaluate some of ImageNet's classes with images of their own, such as "
+        f"Imagenette, with data=folder data.path={place}; or {LAYOUTS}"
+    )

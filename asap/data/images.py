@@ -1,9 +1,10 @@
 """From a file to an RGB picture, and from a pixel mask to object patches."""
 
 import copy
+import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,28 @@ def open_rgb(file: Path | BytesIO, transform: Transform | None = None) -> Image.
         raise UnreadableImage(_too_large()) from error
     except Exception as error:  # decoders fail on damaged bytes in any way; each one is recorded
         raise UnreadableImage(f"truncated or damaged ({_reason(error)})") from error
+
+
+class Header(NamedTuple):
+    """What the beginning of a file says: Pillow's name of the format; width and height, in pixels,
+    as stored.
+    """
+
+    format: str
+    size: tuple[int, int]
+
+
+def header(file: Path | BytesIO) -> Header:
+    """The header of a file, or of its content. `UnreadableImage` on anything that has none."""
+    try:
+        ending = ending_of(file.name) if isinstance(file, Path) else ""
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(file, formats=formats_of(ending)) as image,
+        ):
+            return Header(image.format or "unknown", image.size)
+    except Exception as error:  # as in `open_rgb`
+        raise UnreadableImage(f"no header of a picture ({_reason(error)})") from error
 
 
 def _check(image: Image.Image) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeAlias
@@ -83,13 +83,14 @@ class Listing:
     left_out: LeftOut
 
 
-def list_pictures(root: Path) -> Listing:
-    """The pictures in the sub-folders of `root`, at any depth.
+def list_pictures(root: Path, only: Collection[str] | None = None) -> Listing:
+    """The pictures in the sub-folders of `root`, at any depth. only: class folders that are looked
+    at, None for all.
 
     Raises RequestError on a folder that may not be read and on a class folder that is a link to
     nothing.
     """
-    return _Walk(root).run()
+    return _Walk(root, only=only).run()
 
 
 def list_folder(folder: Path, wanted: Callable[[str], bool]) -> Listing:
@@ -135,8 +136,8 @@ def _one(name: str) -> str:
 class _Walk:
     """One pass over a folder: first without links, then through those that lead to new folders."""
 
-    def __init__(self, root: Path, flat: bool = False):
-        self.root, self.flat = str(root), flat
+    def __init__(self, root: Path, flat: bool = False, only: Collection[str] | None = None):
+        self.root, self.flat, self.only = str(root), flat, only
         self.left = LeftOut()
         self.folders: dict[Key, str] = {}  # visited, or claimed by a link
         self.links: list[str] = []  # not yet followed
@@ -189,6 +190,8 @@ class _Walk:
                 path = f"{inside}/{entry.name}" if inside else entry.name
                 if is_rubbish(entry.name):
                     self.left.add(path, HIDDEN, _files_in(entry))
+                elif not inside and self._is_other_class(entry):
+                    continue
                 elif entry.is_symlink():
                     self.links.append(path)
                 elif entry.is_dir():
@@ -199,6 +202,9 @@ class _Walk:
                 elif meant_as_picture(entry.name):
                     self.left.add(path, LOOSE)
         self._take(real)
+
+    def _is_other_class(self, entry: os.DirEntry[str]) -> bool:
+        return self.only is not None and entry.name not in self.only and entry.is_dir()
 
     def _claim(self, path: str, found: os.stat_result) -> bool:
         """Whether a folder is to be visited by this name; else it is a second name."""

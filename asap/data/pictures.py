@@ -21,6 +21,7 @@ class Pictures:
 
     scored: the classes whose logits are compared, None for all. other_labels: for each picture the
     classes that are right besides its label. boxes: where the objects are, for `Sample.mask`.
+    differs: what shows that they are not the published pictures. `title`: the user's name for them.
     """
 
     clustered = False
@@ -37,10 +38,12 @@ class Pictures:
         scored: tuple[int, ...] | None = None,
         other_labels: Sequence[tuple[int, ...]] | None = None,
         boxes: Boxes | None = None,
+        differs: tuple[str, ...] = (),
     ):
         self.source, self.transform, self.patch_grid = source, transform, patch_grid
         self.name, self.classes, self.scored = name, tuple(classes), scored
-        self.labels = source.labels
+        self.labels, self.differs = source.labels, differs
+        self.title: str | None = None
         if boxes is not None and patch_grid is not None:
             map_of(transform, (256, 256))  # refused now, and not at the first image
         self._about, self._other_labels, self._boxes = about, other_labels, boxes
@@ -59,10 +62,11 @@ class Pictures:
 
     @property
     def description(self) -> str:
+        about = self._about if self.title is None else f"{self.title}: {self._about}"
         if self._boxes is None:
-            return self._about
+            return about
         known = sum(self._boxes.known(path) for path in self.source.paths)
-        return f"{self._about}, object boxes of {known:,}"
+        return f"{about}, object boxes of {known:,}"
 
     @property
     def reading_order(self) -> Sequence[int]:

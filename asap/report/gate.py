@@ -107,6 +107,8 @@ def _other_images(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[st
     """Whether the images are all of the validation set, and only these."""
     if data.get("name") != "imagenet" or data.get("split", "evaluation") != "evaluation":
         return ["the data are not the ImageNet-1k validation set"]
+    if differs := record.get("data_differs"):
+        return [f"not the published ImageNet-1k validation images: {'; '.join(differs)}"]
     if record["n_failed"]:
         return [f"{record['n_failed']:,} images could not be read"]
     if record["n"] != N_IMAGES:

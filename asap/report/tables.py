@@ -82,7 +82,7 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
     if not records:
         raise RequestError("no finished record to make a table of: run an experiment first")
     speeds = [cell.throughput for cell in results if cell.throughput is not None]
-    _refuse_mixed("data set", "data", records)
+    _refuse_other_data(records)
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
     loaded: dict[str, list[Mapping[str, Any]]] = {}
@@ -91,6 +91,25 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
             loaded.setdefault(record["backbone"], []).append(record["identity"]["backbone"])
     for name, weights in loaded.items():
         _refuse_mixed(f"set of weights of {name}", "weights", weights)
+
+
+def _refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:
+    """By the digests of images and labels, whatever people call them; by their names where records
+    have no digests.
+    """
+    digests = [record["identity"].get("data") for record in records]
+    if None in digests:
+        _refuse_mixed("data set", "data", records)
+        return
+    found = {str(digest): record["data"] for digest, record in zip(digests, records, strict=True)}
+    names = list(dict.fromkeys(found.values()))
+    if len(found) > 1 and len(names) > 1:
+        _refuse_mixed("data set", "data", records)
+    if len(found) > 1:
+        raise RequestError(
+            f"one table holds one data set, these records have {len(found)} with other images or "
+            f"labels that are all called {names[0]!r}: make one table of each"
+        )
 
 
 def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> None:

@@ -21,6 +21,7 @@ def checked(spec: RunSpec) -> RunSpec:
     _one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
     _one_of("paper_table", spec.paper_table, PAPER_TABLES)
     _one_of("data.part", spec.data.part, PARTS)
+    _check_title(spec.data.title)
     m = spec.measure
     for name, value, least in (
         ("batch_size", spec.batch_size, 1),
@@ -56,6 +57,14 @@ def checked(spec: RunSpec) -> RunSpec:
     if not any(c.isalnum() for c in spec.title):
         raise RequestError(f"title={spec.title!r} names no file: give it a letter or a digit")
     return spec
+
+
+def _check_title(title: str | None) -> None:
+    """It stands in a line of text, in files of all kinds."""
+    if title is not None and (not title.strip() or not title.isprintable()):
+        raise RequestError(
+            f"data.title={title!r} is not possible: give a line of text, or null for none"
+        )
 
 
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:

@@ -59,7 +59,9 @@ class AccuracyRecord(TypedDict):
     backbone: str
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
-    data: str  # the data set's description
+    data: str  # the data set's description, after the user's title if there is one
+    data_title: NotRequired[str | None]
+    data_differs: NotRequired[list[str]]  # why they are not the published images
     files_left_out: NotRequired[dict[str, int]]  # beside the images, by ending or kind
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read

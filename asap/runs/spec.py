@@ -71,7 +71,9 @@ class DataSpec:
 
     labels: devkit, labels file or ReaL's real.json. boxes: ImageNet's localisation boxes. strict:
     refuse images that are missing or cannot be read. cache: a folder for decoded crops, auto: the
-    folder cache in the results folder, null: none.
+    folder cache in the results folder, null: none. classes, class_order: which class a folder is,
+    see `asap/data/classes.py`. scored: all | subset: the logits that are compared, null: as the
+    data set's authors do. corruption, severity: of ImageNet-C. title: the user's name of the data.
     """
 
     name: str
@@ -84,6 +86,18 @@ class DataSpec:
     boxes: PathText | None = None
     strict: bool = False
     cache: PathText | None = None
+    classes: PathText | None = None
+    class_order: str = "sorted"
+    scored: str | None = None
+    corruption: str | None = None
+    severity: int | None = None
+    title: str | None = None
+
+    @property
+    def called(self) -> str:
+        """A name for the title of a run."""
+        which = (self.corruption, None if self.severity is None else str(self.severity))
+        return " ".join(filter(None, (self.title or self.name, *which)))
 
 
 @dataclass(frozen=True)
