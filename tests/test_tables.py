@@ -279,7 +279,7 @@ def test_the_same_images_under_another_name_share_a_table_and_others_do_not():
     for other in (called(pool, "ten scenes", "d"), called(pool, "ten scenes", labels="m")):
         with pytest.raises(RequestError, match=r"other images or labels .*called 'ten scenes'"):
             build_table([called(DENSE, "ten scenes"), other])
-        with pytest.raises(RequestError, match="one data set, .*'mine' and 'ten scenes'"):
+        with pytest.raises(RequestError, match=r"one data set, .*'mine' and 'ten scenes'"):
             build_table([called(DENSE, "mine"), other])
 
 
