@@ -224,7 +224,7 @@ def test_what_is_given_must_be_what_the_folder_is(tmp_path):
     assert (
         "frost, severity 1" in open_c(tmp_path / "mine", corruption="frost", severity=1).description
     )
-    for path in (None, "", str(tmp_path / "nowhere")):
+    for path in (None, str(tmp_path / "nowhere")):
         with pytest.raises(RequestError, match=r"imagenet-c data\.corruption=fog"):
             open_data("imagenet_c", TO_32, (4, 4), path=path, corruption="fog", severity=3)
     with pytest.raises(RequestError, match="is not for data=folder: only for imagenet_c"):
