@@ -16,7 +16,7 @@ from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.runs.disk import read_bytes, write_file
-from asap.runs.record import AccuracyRecord, ThroughputRecord
+from asap.runs.record import CLOCKS, AccuracyRecord, ThroughputRecord
 from asap.runs.store import Store
 
 Groups = dict[tuple[str, ...], list[CellResult]]
@@ -63,8 +63,8 @@ def current_keys(store: Store) -> list[str]:
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
     """All accuracy records by what the rows of one table share; each with its predictions, and with
-    the throughput record of the same row on the machine that timed most of its group, and a
-    baseline with its record on the images that calibration took.
+    the throughput record of the same row on the machine, and by the clock, that timed most of its
+    group, and a baseline with its record on the images that calibration took.
     """
     speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
     found = [record for key in keys if (record := store.cell(key).accuracy()) is not None]
@@ -88,12 +88,12 @@ def _cells(
     slices: Sequence[AccuracyRecord],
 ) -> list[CellResult]:
     timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
-    votes = Counter(s["device_name"] for found in timed.values() for s in found)
-    device = min(votes, key=lambda name: (-votes[name], name), default=None)
+    votes = Counter(_timed_by(s) for found in timed.values() for s in found)
+    most = min(votes, key=lambda name: (-votes[name], name), default=None)
     cells = []
     for record in records:
-        found = [s for s in timed[record["key"]] if s["device_name"] == device]
-        others = sorted({s["device_name"] for s in timed[record["key"]]} - {device})
+        found = [s for s in timed[record["key"]] if _timed_by(s) == most]
+        others = sorted({_timed_by(s) for s in timed[record["key"]]} - {most})
         reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
         speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
         predictions = store.cell(record["key"]).predictions
@@ -102,6 +102,12 @@ def _cells(
         cell = CellResult(label_of(record), None, ours, record, predictions, speed, reason)
         cells.append(replace(cell, config=config, left_out=_left_out(store, record, slices)))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
+
+
+def _timed_by(speed: ThroughputRecord) -> str:
+    """The machine and the clock: speeds of two of either do not stand in one table."""
+    clock = speed.get("clock")
+    return speed["device_name"] if clock is None else f"{speed['device_name']} by {CLOCKS[clock]}"
 
 
 def _left_out(

@@ -41,7 +41,7 @@ from asap.session import (
     open_session,
 )
 from asap.shared import share
-from asap.speed import measure_speed, refuse_threads
+from asap.speed import measure_speed, refuse_timing
 
 log = logging.getLogger("asap")
 
@@ -52,7 +52,7 @@ def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Cel
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
     the reason in its result. `lender`: a session with the same backbone and data.
     """
-    ranks.agreed(lambda: refuse_threads(spec))
+    ranks.agreed(lambda: refuse_timing(spec))
     session = open_session(spec, lender)
     share(session)
     results = []

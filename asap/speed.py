@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from asap.errors import RequestError
-from asap.measure.device import device_name
+from asap.measure.device import clock_of, device_name
 from asap.measure.pictures import load_pictures
-from asap.measure.throughput import measure_throughput
+from asap.measure.throughput import measure_throughput, refuse_company
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
 from asap.report.result import CellResult
@@ -33,10 +33,15 @@ def measure_speed(session: Session, results: list[CellResult]) -> list[CellResul
         return _measure_speed(session, list(results))
 
 
-def refuse_threads(spec: RunSpec) -> None:
-    """RequestError for more threads than this machine has processors: it could not start them."""
+def refuse_timing(spec: RunSpec) -> None:
+    """RequestError for what could not be timed, before anything is evaluated: in a process that is
+    not its launcher's first, or with more threads than this machine has processors.
+    """
+    if not spec.measure.throughput:
+        return
+    refuse_company()
     threads, processors = spec.measure.threads or 1, os.cpu_count() or 1
-    if spec.measure.throughput and threads > processors:
+    if threads > processors:
         raise RequestError(
             f"measure.threads={threads} is not possible on {processors} processors: give "
             f"{processors} or fewer, or leave it null"
@@ -115,6 +120,7 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
         "short": plan.short,
         "device_name": device_name(session.device),
         "threads": torch.get_num_threads(),
+        "clock": clock_of(session.device, torch.get_num_threads()),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "driver": _driver(session.device),

@@ -9,14 +9,13 @@ Methods and both dense baselines take turns in every round (see asap/measure). P
 ratios and writes results/bench/<device>/<backbone>-<precision>-<time>.json. Images are digit
 scenes, resized to the backbone's size, or those of a folder with one sub-folder per class; the
 record says which.
-Run it on an idle machine. On a busy CPU `--clock cpu --threads 1` counts CPU time instead.
+Run it on an idle machine. On a busy CPU give `--threads 1`, which is timed by its CPU time.
 """
 
 import argparse
 import json
 import re
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,10 @@ from asap.measure.pictures import load_pictures
 from asap.measure.throughput import Session, ThroughputPlan, measure_throughput
 from asap.methods import Method, build
 from asap.runs.paths import path_argument
-from asap.runs.record import environment
+from asap.runs.record import CLOCKS, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_METHODS = ("dense", "asap", "tome r=4")
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def method_of(text: str) -> Method:
@@ -135,10 +133,6 @@ def run(given: argparse.Namespace) -> tuple[list[Session], str]:
 
     if given.threads:
         torch.set_num_threads(given.threads)
-    if given.clock == "cpu" and (given.device != "cpu" or torch.get_num_threads() > 1):
-        raise RequestError(
-            "--clock cpu adds up the time of all threads: give --device cpu --threads 1"
-        )
     methods = {text: method_of(text) for text in given.method}
     plan = ThroughputPlan(
         given.rounds, given.seconds, given.discard, given.rounds < 20 or given.seconds < 0.5,
@@ -156,7 +150,7 @@ def run(given: argparse.Namespace) -> tuple[list[Session], str]:
         with tqdm(total=plan.steps(len(methods) + 2), desc=f"batch {size}", unit="turn") as bar:
             session = measure_throughput(
                 backbone, methods, pictures, size, mean, std, plan,
-                seed=given.seed, progress=bar.update, clock=CLOCKS[given.clock],
+                seed=given.seed, progress=bar.update,
             )  # fmt: skip
         sessions.append(session)
     return sessions, data.description
@@ -181,7 +175,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=0.5, help="per candidate and round")
     made.add_argument("--discard", type=int, default=2, help="rounds run before and not counted")
     made.add_argument("--warmup", type=float, default=10.0, help="seconds, all candidates together")
-    made.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="on CPU")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--out", type=Path, default=ROOT / "results" / "bench")
     return made
@@ -199,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     table, refused = table_of(sessions)
     console.print(table)
     first = sessions[0]
-    lines = [f"{data}; {first.precision}, {first.threads} threads, clock: {given.clock}."]
+    lines = [f"{data}; {first.precision}, {CLOCKS[first.clock]}, {first.threads} threads."]
     if given.weights == "random":
         lines.append("Random weights: what a method keeps, and so its speed, means nothing.")
     lines += [*(f"Refused: {text}" for text in refused), f"Record: {path}"]

@@ -1,4 +1,4 @@
-"""The device that is timed: its stopwatch, its name, its condition, and a lock against company."""
+"""The device that is timed: its clocks, its name, its condition, and a lock against company."""
 
 import logging
 import platform
@@ -15,52 +15,93 @@ import torch
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
+from asap.runs.record import TimedBy
 
 log = logging.getLogger(__name__)
 
-Clock = Callable[[], float]  # seconds since any fixed moment
+
+@dataclass(frozen=True)
+class Elapsed:
+    """Time since a start. `seconds`: by the clock that decides; `wall`: seconds on the wall;
+    `elsewhere`: CPU seconds of this process's other threads, 0 unless the clock is "cpu".
+    """
+
+    seconds: float
+    wall: float
+    elsewhere: float = 0.0
 
 
 @runtime_checkable
 class Stopwatch(Protocol):
-    """Seconds between `start` and `elapsed`, all work of the device included."""
+    """Time since `start`, all work of the device included, by the clock that is named."""
+
+    clock: TimedBy
 
     def start(self) -> None: ...
-    def elapsed(self) -> float: ...
+    def elapsed(self) -> Elapsed: ...
 
 
-def stopwatch(device: torch.device | str, clock: Clock = time.perf_counter) -> Stopwatch:
-    """CUDA events on CUDA, else `clock`."""
-    device = torch.device(device)
-    return _Events(device) if device.type == "cuda" else _Wall(clock)
+def clock_of(device: torch.device | str, threads: int) -> TimedBy:
+    """What a device is timed by when torch computes on so many CPU threads.
+
+    A single thread is timed by its own CPU time, which stands still while other programs have the
+    processor. Several threads wait for one another, which costs no CPU time, so the wall decides.
+    """
+    if torch.device(device).type == "cuda":
+        return "cuda events"
+    return "cpu" if threads == 1 else "wall"
+
+
+def stopwatch(device: torch.device | str, threads: int) -> Stopwatch:
+    """A stopwatch by `clock_of` this device. It must be read by the thread that computes."""
+    clock = clock_of(device, threads)
+    return _Events(torch.device(device)) if clock == "cuda events" else Clocks(clock)
 
 
 @dataclass
-class _Wall:
-    clock: Clock = time.perf_counter
-    began: float = 0.0
+class Clocks:
+    """A stopwatch on CPU; the functions give seconds since any fixed moment."""
+
+    clock: TimedBy
+    wall: Callable[[], float] = time.perf_counter
+    thread: Callable[[], float] = time.thread_time
+    process: Callable[[], float] = time.process_time
+    began: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def start(self) -> None:
-        self.began = self.clock()
+        self.began = self._now()
 
-    def elapsed(self) -> float:
-        return self.clock() - self.began
+    def elapsed(self) -> Elapsed:
+        wall, thread, process = (
+            now - then for now, then in zip(self._now(), self.began, strict=True)
+        )
+        if self.clock == "wall":
+            return Elapsed(wall, wall)
+        return Elapsed(thread, wall, max(0.0, process - thread))
+
+    def _now(self) -> tuple[float, float, float]:
+        return self.wall(), self.thread(), self.process()
 
 
 class _Events:
+    clock: TimedBy = "cuda events"
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.begin = torch.cuda.Event(enable_timing=True)
         self.end = torch.cuda.Event(enable_timing=True)
+        self.began = 0.0
 
     def start(self) -> None:
         torch.cuda.synchronize(self.device)
+        self.began = time.perf_counter()
         self.begin.record(torch.cuda.current_stream(self.device))
 
-    def elapsed(self) -> float:
+    def elapsed(self) -> Elapsed:
         self.end.record(torch.cuda.current_stream(self.device))
         self.end.synchronize()
-        return self.begin.elapsed_time(self.end) / 1000
+        wall = time.perf_counter() - self.began
+        return Elapsed(self.begin.elapsed_time(self.end) / 1000, wall)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ all candidates alike. Weights are in the stated precision, without autocast.
 
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from torch import nn
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
-from asap.measure.device import Clock, device_name, gauge, measuring_alone
+from asap.measure.device import Stopwatch, device_name, gauge, measuring_alone, stopwatch
 from asap.measure.pictures import Pictures, Prepare, normaliser
 from asap.measure.ratios import Summary, summarise
 from asap.measure.timing import ThroughputPlan, Timings, interleave
 from asap.methods.base import Method
+from asap.runs.record import TimedBy
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Session:
     device_name: str
     precision: str
     threads: int
+    clock: TimedBy
     conditions: dict[str, list[dict[str, float]]]
 
     def fields(self, name: str) -> dict[str, Any]:
@@ -75,6 +76,10 @@ class Session:
             "ratio_fused": summary.ratio_fused,
             "ratio_eager": summary.ratio_eager,
             "refused": summary.refused,
+            "clock": self.clock,
+            "cpu_share": summary.cpu_share,
+            "wall_fused": summary.wall_fused,
+            "wall_eager": summary.wall_eager,
             "tokens_mean": speed.tokens_mean,
             "stop_histogram": speed.stop_histogram,
         }
@@ -99,25 +104,29 @@ def measure_throughput(
     plan: ThroughputPlan,
     seed: int = 0,
     progress: Callable[[int], object] = lambda steps: None,
-    clock: Clock = time.perf_counter,
+    watch: Stopwatch | None = None,
 ) -> Session:
     """Time all methods and both dense baselines together, alone on the device.
+
+    By `watch`, or else by `stopwatch` of the device and torch's threads. Of the processes that a
+    launcher started, rank 0 alone may do it: RequestError elsewhere.
 
     The backbone is in its final precision and on the device, as the pictures are. On CUDA, if
     memory runs out, the batch is halved for all candidates and timing starts again. `progress` is
     told of steps done, `plan.steps(len(methods) + 2)` of them unless it starts again.
     """
-    _refuse_company()
+    refuse_company()
     weight = next(backbone.parameters())
     device, dtype = weight.device, weight.dtype
     prepare = normaliser(mean, std, dtype, device)
     models = {name: ReducedViT(backbone, method) for name, method in methods.items()}
     candidates = candidates_of(dense_baselines(backbone), models, prepare)
+    watch = watch or stopwatch(device, torch.get_num_threads())
     halved = 0
     with measuring_alone(device), torch.inference_mode():
         while True:
             batches = pictures.batches(batch_size)
-            timings = _attempt(candidates, batches, plan, seed, device, progress, clock)
+            timings = _attempt(candidates, batches, plan, watch, seed, progress, device)
             if timings is not None:
                 break
             batch_size, halved = batch_size // 2, halved + 1
@@ -128,6 +137,7 @@ def measure_throughput(
     return Session(
         speeds, plan, batch_size, halved, str(device), device_name(device),
         str(dtype).removeprefix("torch."), torch.get_num_threads(),
+        watch.clock,
         {name: [lap.condition for lap in laps] for name, laps in timings.laps.items()},
     )  # fmt: skip
 
@@ -136,14 +146,14 @@ def _attempt(
     candidates: Mapping[str, Callable[[Pictures], object]],
     batches: list[Pictures],
     plan: ThroughputPlan,
+    watch: Stopwatch,
     seed: int,
-    device: torch.device,
     progress: Callable[[int], object],
-    clock: Clock,
+    device: torch.device,
 ) -> Timings | None:
     """The timings; None if memory ran out and a smaller batch may fit."""
     try:
-        return interleave(candidates, batches, plan, seed, device, progress, clock, gauge(device))
+        return interleave(candidates, batches, plan, watch, seed, progress, gauge(device))
     except torch.OutOfMemoryError:
         if len(batches[0]) == 1:
             raise
@@ -173,7 +183,13 @@ def _speed(
     return Speed(summary, images, tokens / (images * depth), histogram)
 
 
-def _refuse_company() -> None:
-    """Processes of one launcher would time each other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RequestError("throughput is timed in one process: start it without a launcher")
+def refuse_company() -> None:
+    """RequestError in a process of a launcher that is not its rank 0: if all of them timed, each
+    would disturb the others.
+    """
+    number, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if number not in ("", "0") and size not in ("", "1"):
+        raise RequestError(
+            f"throughput is timed by rank 0 alone, and this process has RANK={number} of "
+            f"WORLD_SIZE={size}: leave it to rank 0, or unset both"
+        )

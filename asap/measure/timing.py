@@ -2,20 +2,19 @@
 
 Speeds on a machine drift with temperature, clocks and neighbours; candidates timed minutes apart
 differ by more than methods do. Candidates timed in one round share its conditions, so ratios are
-taken per round.
+taken per round. Many short rounds say more than a few long ones: what slows the machine down for a
+while then covers whole rounds, and the median of many noisy ratios is sharp.
 """
 
 import math
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
 from asap.errors import RequestError
-from asap.measure.device import Clock, Stopwatch, stopwatch
+from asap.measure.device import Elapsed, Stopwatch
+from asap.runs.record import TimedBy
 
 FASTEST = 1e-6  # seconds a call: bounds the calls made before a look at the clock
 Gauge = Callable[[], dict[str, float]]  # the device's condition now
@@ -59,42 +58,45 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Lap:
-    """One candidate in one round: images done, seconds taken, the device's condition at its end."""
+    """One candidate in one round: images done, time taken, the device's condition at its end."""
 
     images: int
-    seconds: float
+    took: Elapsed
     condition: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Every lap of the rounds that count, by candidate, and which batches each candidate ran."""
+    """Every lap of the rounds that count, by candidate; which batches each ran; what timed them."""
 
     laps: dict[str, tuple[Lap, ...]]
     visited: dict[str, tuple[int, ...]]  # indices into the batches, ascending
+    clock: TimedBy
 
     def images_per_s(self, candidate: str) -> list[float]:
-        """Images per second, one number a round."""
-        return [lap.images / lap.seconds for lap in self.laps[candidate]]
+        """Images per second by the clock that decides, one number a round."""
+        return [lap.images / lap.took.seconds for lap in self.laps[candidate]]
+
+    def wall_images_per_s(self, candidate: str) -> list[float]:
+        """The same by the clock on the wall."""
+        return [lap.images / lap.took.wall for lap in self.laps[candidate]]
 
 
 def interleave(
     candidates: Mapping[str, Callable[[Any], object]],
     batches: Sequence[Batch],
     plan: ThroughputPlan,
+    watch: Stopwatch,
     seed: int = 0,
-    device: torch.device | str = "cpu",
     progress: Callable[[int], object] = lambda steps: None,
-    clock: Clock = time.perf_counter,
     gauge: Gauge = dict,
 ) -> Timings:
     """Warm up every candidate on every batch shape, then time all of them in every round.
 
     In a round all candidates begin at the same batch and go on through the batches in order, round
-    and round; the next round begins where the one that came farthest stopped. `clock` is for the
-    CPU; CUDA is timed by its own events. `gauge` is read after every lap.
+    and round; the next round begins where the one that came farthest stopped. `gauge` is
+    read after every lap.
     """
-    watch = stopwatch(device, clock)
     pace = {}
     for name, call in candidates.items():
         pace[name] = _warm_up(call, batches, plan.warmup_seconds / len(candidates), watch)
@@ -108,16 +110,17 @@ def interleave(
         calls = {}
         for name in order:
             turn = _Turn(candidates[name], batches, first)
-            seconds = turn.run(plan.seconds_per_round, pace[name], watch)
-            calls[name], pace[name] = turn.calls, seconds / turn.calls
+            took = turn.run(plan.seconds_per_round, pace[name], watch)
+            calls[name], pace[name] = turn.calls, took.seconds / turn.calls
             if number >= plan.discard:
-                laps[name].append(Lap(turn.images, seconds, gauge()))
+                laps[name].append(Lap(turn.images, took, gauge()))
                 visited[name].update((first + i) % len(batches) for i in range(turn.calls))
             progress(1)
         first = (first + max(calls.values())) % len(batches)
     return Timings(
         {name: tuple(laps[name]) for name in candidates},
         {name: tuple(sorted(visited[name])) for name in candidates},
+        watch.clock,
     )
 
 
@@ -131,24 +134,24 @@ class _Turn:
     calls: int = 0
     images: int = 0
 
-    def run(self, seconds: float, pace: float, watch: Stopwatch) -> float:
-        """Call for at least `seconds`; returns the seconds taken.
+    def run(self, seconds: float, pace: float, watch: Stopwatch) -> Elapsed:
+        """Call for at least `seconds`; returns the time taken.
 
         `pace`, seconds a call, says how many calls to make before the clock is looked at: on CUDA a
         look waits for the device, which would hide the method's own waiting.
         """
         watch.start()
-        elapsed = 0.0
-        while not self.calls or elapsed < seconds:
+        took = Elapsed(0.0, 0.0)
+        while not self.calls or took.seconds < seconds:
             if self.calls:
-                pace = elapsed / self.calls
-            for _ in range(max(1, math.ceil((seconds - elapsed) / max(pace, FASTEST)))):
+                pace = took.seconds / self.calls
+            for _ in range(max(1, math.ceil((seconds - took.seconds) / max(pace, FASTEST)))):
                 batch = self.batches[(self.first + self.calls) % len(self.batches)]
                 self.call(batch)
                 self.calls += 1
                 self.images += len(batch)
-            elapsed = watch.elapsed()
-        return elapsed
+            took = watch.elapsed()
+        return took
 
 
 def _warm_up(
@@ -159,6 +162,6 @@ def _warm_up(
         call(batch)
     watch.start()
     call(batches[0])
-    once = watch.elapsed()
+    once = watch.elapsed().seconds
     turn = _Turn(call, batches, 0)
-    return turn.run(seconds, once, watch) / turn.calls
+    return turn.run(seconds, once, watch).seconds / turn.calls

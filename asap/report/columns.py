@@ -23,6 +23,8 @@ EXTRA_KEYS = (
     *("gmacs_sd", "gmacs_no_attention", "missed_pct"),
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
     *("infer_batch_size", "device_name", "throughput_precision", "files_left_out"),
+    *("clock", "cpu_share", "wall_fused", "wall_fused_lo", "wall_fused_hi"),
+    *("wall_eager", "wall_eager_lo", "wall_eager_hi"),
     *("paper_top1", "paper_top1_delta", "paper_flops_pct", "flops_pct_rounded"),
     *("paper_throughput_pct", "top1_minus_paper", "top1_delta_minus_paper"),
     *("flops_pct_minus_paper", "throughput_pct_minus_paper", "paper_gmacs", "gmacs_minus_paper"),

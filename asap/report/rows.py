@@ -108,8 +108,9 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
     row.values["dense_eager_per_sec"] = record["eager_dense"]["median"]
     row.values |= {"infer_batch_size": record["batch_size"], "device_name": record["device_name"]}
     row.values["throughput_precision"] = record["precision"]
-    for name in ("ratio_fused", "ratio_eager"):
-        if (ratio := record[name]) is not None:
+    row.values |= {"clock": record.get("clock"), "cpu_share": record.get("cpu_share")}
+    for name in ("ratio_fused", "ratio_eager", "wall_fused", "wall_eager"):
+        if (ratio := record.get(name)) is not None:
             row.values |= {
                 name: ratio["median"],
                 f"{name}_lo": ratio["lo"],

@@ -19,6 +19,7 @@ from asap.report.premise import premise_remark
 from asap.report.render import Table
 from asap.report.result import CellResult
 from asap.report.rows import make_row
+from asap.runs.record import CLOCKS
 
 __all__ = ["build_table", "parts", "premise_remark"]
 
@@ -85,6 +86,7 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
     _refuse_other_data(records)
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
+    _refuse_mixed("clock of throughput", "clock", speeds)
     loaded: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if "backbone" in record["identity"]:
@@ -113,7 +115,7 @@ def _refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> None:
-    found = list(dict.fromkeys(str(record[key]) for record in records))
+    found = list(dict.fromkeys(str(record.get(key)) for record in records))
     if len(found) > 1:
         raise RequestError(
             f"one table holds one {what}, these records have {' and '.join(map(repr, found))}: "
@@ -208,14 +210,17 @@ def _setting(record: Mapping[str, Any]) -> str:
     short = " A short version: an indication, not a measurement." if record["short"] else ""
     return (
         f"Throughput on {record['device_name']}: {record['precision']}, "
-        f"batch {record['batch_size']}, {_threads(record['threads'])}, "
+        f"batch {record['batch_size']}, {_timed(record)}, "
         f"{record['n_images']} images, {record['rounds']} alternating rounds; "
         f"medians and 95 % intervals.{short}"
     )
 
 
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+def _timed(record: Mapping[str, Any]) -> str:
+    """By which clock, with how many threads."""
+    threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
+    clock = record.get("clock", "wall")
+    return f"{CLOCKS[clock]}{', ' if clock == 'cuda events' else ' of '}{threads}"
 
 
 def _without_undefined(table: Table) -> Table:

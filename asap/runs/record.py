@@ -8,9 +8,16 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 SCHEMA_VERSION = 3  # 3: answers that are not finite are counted, as wrong
+
+TimedBy = Literal["cpu", "wall", "cuda events"]
+CLOCKS: dict[TimedBy, str] = {
+    "cpu": "CPU time",  # of the one thread that computes
+    "wall": "wall time",
+    "cuda events": "CUDA events",
+}
 
 _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -39,7 +46,7 @@ class Quartiles(TypedDict):
 
 
 class Ratio(Quartiles):
-    """A ratio paired per round, with the bootstrap 95 % interval [lo, hi] of its median."""
+    """A ratio paired per round, with the 95 % interval [lo, hi] of its median."""
 
     lo: float
     hi: float
@@ -94,7 +101,9 @@ class AccuracyRecord(TypedDict):
 
 
 class ThroughputRecord(TypedDict):
-    """`throughput.json`. Speeds are images per second; ratios are method over dense, paired."""
+    """`throughput.json`. Speeds are images per second of `clock`; ratios are method over dense,
+    paired.
+    """
 
     schema_version: int
     key: str
@@ -117,6 +126,10 @@ class ThroughputRecord(TypedDict):
     ratio_fused: Ratio | None
     ratio_eager: Ratio | None
     refused: str | None  # why no ratio is given
+    clock: NotRequired[TimedBy]  # what all of the above was timed by
+    cpu_share: NotRequired[float | None]  # of the wall's time, where CPU time is the clock
+    wall_fused: NotRequired[Ratio | None]  # the ratios by the wall, beside CPU time on an
+    wall_eager: NotRequired[Ratio | None]  # idle machine
     tokens_mean: float
     stop_histogram: dict[str, int]
     environment: dict[str, Any]
