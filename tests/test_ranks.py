@@ -1,5 +1,6 @@
 """Several processes on one evaluation: the same bytes as one, and nothing lost when one fails."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -7,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +18,15 @@ import torch
 from outcomes import outcome
 
 import asap.output
-from asap import ranks
+from asap import ranks, speed
 from asap.errors import RequestError
 from asap.measure import accuracy
+from asap.measure.timing import ThroughputPlan
 from asap.output import write_outputs
 from asap.runner import run
 from asap.runs.configs import read_method
 from asap.runs.read import read_spec
-from asap.runs.spec import RunSpec
+from asap.runs.spec import MeasureSpec, RunSpec
 from asap.runs.store import Cell
 from asap.session import pick_device
 
@@ -204,6 +208,29 @@ def test_what_is_wrong_on_one_rank_only_is_refused_on_all(tmp_path):
     (tmp_path / "file").write_text("")
     refused([spec_of(shared), spec_of(tmp_path / "file")], "cannot be used")
     assert not list(tmp_path.glob("*/runs/**/accuracy.json"))
+
+
+def test_rank_0_times_alone_and_the_table_has_the_speeds(tmp_path):
+    spec = spec_of(tmp_path)
+    measure = MeasureSpec(throughput=True, throughput_images=6, threads=1, short=True)
+
+    def task(rank: int) -> None:
+        tempfile.tempdir = str(tmp_path)  # a lock of its own: the machine may be measuring
+        timed, real = [], speed.measure_throughput
+        speed.measure_throughput = lambda *given: timed.append(given) or real(*given)
+        speed._plan = lambda _: ThroughputPlan(3, 0.001, 0, True, 0.0)
+        session, results = run(replace(spec, measure=measure))
+        assert len(timed) == (1 if rank == 0 else 0)
+        if rank == 0:
+            write_outputs(session, results)
+
+    assert in_ranks(2, task) == [0, 0]
+    records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/throughput.json")]
+    assert len(records) == 2
+    assert {(record["threads"], record["clock"]) for record in records} == {(1, "cpu")}
+    rows = list(csv.DictReader((tmp_path / "tables/ranks.csv").read_text("utf-8").splitlines()))
+    assert len(rows) == 2 and all(float(row["infer_samples_per_sec"]) > 0 for row in rows)
+    assert {row["n"] for row in rows} == {str(IMAGES)}
 
 
 def test_every_process_has_a_gpu_of_its_own(monkeypatch):

@@ -201,10 +201,10 @@ def test_missing_parts_are_empty_with_a_reason():
 
 
 def test_ratios_refused_for_scatter_share_a_footnote():
-    def rows(spread):
-        return Ratio(median=1.0, q1=1 - spread / 2, q3=1 + spread / 2, lo=0.9, hi=1.1)
+    def rows(half):
+        return Ratio(median=1.0, q1=0.99, q3=1.01, lo=1 - half, hi=1 + half)
 
-    texts = [why_refused(rows(spread), 20, "fused") for spread in (0.06, 0.11)]
+    texts = [why_refused(rows(half), 20, "fused") for half in (0.06, 0.11)]
     assert texts[0] != texts[1]  # the records say how far
     cells = [
         cell(name, accuracy(name, 80.0, 1.0, 0.0), speed=throughput(0, 0, refused=text))
@@ -212,7 +212,7 @@ def test_ratios_refused_for_scatter_share_a_footnote():
     ]
     text = parts(build_table([DENSE, *cells]))[1].to_markdown()
     assert text.count("No ratio:") == 1
-    assert "its interquartile range over 20 rounds is over 5 % of its median: close other" in text
+    assert "half of its 95 % interval over 20 rounds is over 5 % of its median: close other" in text
 
 
 def test_speed_nobody_measured():
@@ -255,6 +255,7 @@ LOADED = {"backbone": {"weights": "b"}}
         (cell("x", accuracy("tome", 1.0, 1.0, 0.0, precision="bfloat16")), "one precision"),
         (cell("x", None, speed=throughput(1, 1, precision="float16")), "one precision"),
         (cell("x", None, speed=throughput(1, 1, device_name="a GPU")), "one device"),
+        (cell("x", None, speed=throughput(1, 1, clock="cpu")), "one clock of throughput"),
         (cell("x", accuracy("tome", 1.0, 1.0, 0.0), [1] * 9), "different images"),
         (cell("x", accuracy("tome", 1.0, 1.0, 0.0, identity=LOADED)), "one set of weights"),
     ],
@@ -281,6 +282,26 @@ def test_the_same_images_under_another_name_share_a_table_and_others_do_not():
             build_table([called(DENSE, "ten scenes"), other])
         with pytest.raises(RequestError, match=r"one data set, .*'mine' and 'ten scenes'"):
             build_table([called(DENSE, "mine"), other])
+
+
+@pytest.mark.parametrize(
+    ("clock", "threads", "said"),
+    [
+        ("cpu", 1, "CPU time of one thread"),
+        ("wall", 2, "wall time of 2 threads"),
+        ("cuda events", 8, "CUDA events, 8 threads"),
+    ],
+)
+def test_the_caption_says_by_which_clock_speeds_are(clock, threads, said):
+    wall = {"median": 1.31, "q1": 1.3, "q3": 1.32, "lo": 1.29, "hi": 1.33}
+    beside = {"cpu_share": 0.99, "wall_fused": wall} if clock == "cpu" else {}
+    speed = throughput(1.25, 1.5, clock=clock, threads=threads, **beside)
+    table = build_table([DENSE, cell("x", accuracy("tome", 60.0, 1.0, 0.0), speed=speed)])
+    assert f"batch 16, {said}, 64 images" in " ".join(table.caption)
+    row = lines(table)[1]
+    assert row["clock"] == clock
+    assert (row["wall_fused"], row["wall_fused_hi"]) == (("1.31", "1.33") if beside else ("", ""))
+    assert float(row["ratio_fused"]) == 1.25
 
 
 def test_nothing_recorded_is_refused():
