@@ -4,8 +4,8 @@
 
 Each run is the demo's own timing in a results folder of its own, beside so many processes that do
 nothing but matrix products on one thread. Writes every run's throughput records, all rows of all
-runs as one CSV, and a summary; prints the summary. Goal: at least 11 of the 13 ratios in every run, and
-the largest of a row's ratios at most 1.04 times the smallest.
+runs as one CSV, and a summary; prints the summary. Goal: at least 11 of the 13 ratios in every run,
+and the largest of a row's ratios at most 1.04 times the smallest.
 """
 
 import argparse

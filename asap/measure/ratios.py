@@ -123,9 +123,7 @@ def _widening(rounds: int) -> float:
     return float(student * math.sqrt(rounds / freedom))
 
 
-def why_refused(
-    ratio: Ratio, rounds: int, baseline: str, clock: TimedBy = "wall"
-) -> str | None:
+def why_refused(ratio: Ratio, rounds: int, baseline: str, clock: TimedBy = "wall") -> str | None:
     """Why this ratio must not be printed, and what to do about it; None if it may."""
     if rounds < FEWEST:
         return f"ratio to {baseline} dense: {rounds} rounds are too few: time at least {FEWEST}"
