@@ -3,41 +3,106 @@
 import argparse
 import hashlib
 import pickle
+import re
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from timm.models import clean_state_dict
 from torch import Tensor
 
 from asap.errors import RequestError
 
 # Networks of methods that lie beside the backbone in a checkpoint: DynamicViT's predictors.
 COMPANIONS = ("score_predictor.",)
+# The entries under which timm looks for weights, in its order, averaged ones (EMA) first.
+EMA = ("state_dict_ema", "model_ema")
+PLAIN = ("state_dict", "model")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def read_state(path: Path, option: str) -> dict[str, Tensor]:
-    """A state dict from a .safetensors, .pth or .pt file, wrappers and a `module.` prefix removed.
+@dataclass(frozen=True)
+class State:
+    """The tensors of a file of weights, the entry of the file that they are from (None: the file
+    is these tensors), and the other entries that hold weights.
+    """
 
-    `option` is what the user set to this path. Raises RequestError for a file that is missing, that
-    would run code, that cannot be read, or that holds no tensors.
+    tensors: dict[str, Tensor]
+    entry: str | None = None
+    others: tuple[str, ...] = ()
+
+
+def read_state(
+    path: Path, option: str, ema: bool | None = None, averaged_first: bool = False
+) -> State:
+    """The weights in a .safetensors, .pth or .pt file, wrappers removed, also from the keys.
+
+    `option` is what the user set to this path. ema: take the running averages (True) or not
+    (False); None: what there is, of both the averages with `averaged_first` only. Raises
+    RequestError for a file that is missing, that would run code, that cannot be read, or that does
+    not hold the tensors that are asked for.
     """
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check {option}")
-    state = _load(path)
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
-        raise RequestError(f"weights file {path} holds no state dict of tensors")
-    plain = {k.removeprefix("module."): v for k, v in state.items()}
-    if len(plain) < len(state):
-        raise RequestError(f"weights file {path} has keys both with and without `module.`")
-    return plain
+    state = _entry(_load(path), path, ema, averaged_first)
+    plain = clean_state_dict(state.tensors)
+    if len(plain) < len(state.tensors):
+        raise RequestError(
+            f"weights file {path} has keys both with and without `module.` or `_orig_mod.`: save "
+            "them once"
+        )
+    return State(plain, state.entry, state.others)
+
+
+def _entry(content: Any, path: Path, ema: bool | None, averaged_first: bool) -> State:
+    """What a file's content has of the wanted kind."""
+    averaged, usual = _entries(content)
+    if ema is True and not averaged:
+        raise RequestError(
+            f"weights file {path} holds no EMA weights ({' or '.join(EMA)}): set backbone.ema=null"
+        )
+    if ema is False and averaged and not usual:
+        raise RequestError(
+            f"weights file {path} holds EMA weights alone ({averaged[0]}): set backbone.ema=true"
+        )
+    first = [name for name in averaged if averaged_first and name in EMA]  # that timm looks for
+    order = {True: averaged, False: usual, None: [*first, *usual, *averaged]}[ema]
+    if not order:
+        if not _is_state(content):
+            raise RequestError(f"weights file {path} holds no state dict of tensors")
+        return State(content)
+    others = tuple(name for name in (*averaged, *usual) if name != order[0])
+    return State(_inner(content[order[0]]), order[0], others)
+
+
+def _entries(content: Any) -> tuple[list[str], list[str]]:
+    """The entries of a checkpoint that hold averaged weights, and that hold usual ones."""
+    held = [k for k, v in content.items() if _inner(v)] if isinstance(content, dict) else []
+    averaged = [k for k in held if isinstance(k, str) and re.search(r"(^|_)ema(_|$)", k)]
+    known = [name for name in EMA if name in averaged]
+    return (
+        [*known, *(name for name in averaged if name not in known)],
+        [name for name in PLAIN if name in held],
+    )
+
+
+def _inner(value: Any) -> dict[str, Tensor]:
+    """The state dict that an entry is or wraps once more; empty if it is none."""
+    if not isinstance(value, dict):
+        return {}
+    inside = (value[name] for name in PLAIN if isinstance(value.get(name), dict))
+    return next((found for found in (value, *inside) if _is_state(found)), {})
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()
+    )
 
 
 def _load(path: Path) -> Any:
@@ -58,6 +123,21 @@ def _load(path: Path) -> Any:
         raise RequestError(
             f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
         ) from None
+
+
+def refuse_no_floats(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """RequestError, naming key and type, unless all are of the types that weights have: an 8-bit
+    tensor is a code for weights, and its numbers are others.
+    """
+    odd = {k: v.dtype for k, v in tensors.items() if v.dtype not in FLOATS}
+    if odd:
+        key, kind = next(iter(odd.items()))
+        many = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise RequestError(
+            f"weights file {path} does not fit: {key}{many} is {str(kind).removeprefix('torch.')} "
+            "where weights are float16, bfloat16, float32 or float64: dequantise them, save them "
+            "as float32 and give that file"
+        )
 
 
 def without_companions(state: dict[str, Tensor]) -> dict[str, Tensor]:

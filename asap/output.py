@@ -104,7 +104,7 @@ def _section(
 
 def _mirror(session: Session, result: CellResult) -> None:
     spec, method = session.spec, result.method
-    config = {"backbone": spec.backbone.name, "data": spec.data.name, "method": method["name"]}
+    config = {"backbone": spec.backbone.shown, "data": spec.data.name, "method": method["name"]}
     config |= {"precision": spec.precision, **method["options"]}
     if spec.log.wandb != "disabled":
         group, mode = spec.log.group or spec.title, cast(wandb.Mode, spec.log.wandb)

@@ -16,6 +16,7 @@ from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.runs.disk import read_bytes, write_file
+from asap.runs.keys import key_of
 from asap.runs.record import CLOCKS, AccuracyRecord, ThroughputRecord
 from asap.runs.store import Store
 
@@ -148,7 +149,14 @@ def group_of(record: AccuracyRecord) -> tuple[str, ...]:
     content = record["identity"]["data"]["content"][:8]
     data = record["data"].removeprefix(f"{record.get('data_title')}: ")
     names = [record["backbone"], data, record["precision"], record["device"]]
-    return (*names, f"weights {weights}", f"data {content}")
+    return (*names, f"weights {weights}", f"data {content}", *_own_pictures(record))
+
+
+def _own_pictures(record: AccuracyRecord) -> tuple[str, ...]:
+    """A preprocessing that is not the backbone's usual one, which sets its rows apart."""
+    if not record.get("preprocessing_from"):
+        return ()
+    return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
 
 
 def _labels(record: AccuracyRecord) -> str:

@@ -75,7 +75,9 @@ class Session:
         if self.lender is not None:
             loaded = self.lender._loaded
         else:
-            loaded = load(b.name, b.weights, b.sha256, b.model_args, self.spec.seed)
+            loaded = load(
+                b.name, b.weights, b.sha256, b.model_args, self.spec.seed, b.preprocess, b.ema
+            )
         for row, method in zip(self.spec.rows, self.methods, strict=True):
             try:
                 ReducedViT(loaded.model, method)
@@ -95,12 +97,26 @@ class Session:
     @property
     def weights_record(self) -> WeightsRecord | None:
         """The file that the weights are from, as it goes into records."""
-        file = self._loaded.file
-        return file and WeightsRecord(origin=file.origin, file=file.path.name, sha256=file.sha256)
+        file, fitted = self._loaded.file, self._loaded.fitted
+        if file is None:
+            return None
+        record = WeightsRecord(origin=file.origin, file=file.path.name, sha256=file.sha256)
+        if fitted.entry is not None:
+            record["entry"] = fitted.entry
+        if fitted.others:
+            record["others"] = list(fitted.others)
+        if fitted.assumed is not None:
+            record["assumed"] = fitted.assumed
+        return record
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
         return preprocessing_of(self._loaded.model)
+
+    @property
+    def preprocessing_from(self) -> str | None:
+        """What says the preprocessing, None where it is the architecture's own."""
+        return self._loaded.preprocessing_from
 
     @cached_property
     def data(self) -> DataSet:
@@ -158,8 +174,8 @@ class Session:
             "method": describe(method),
             "method_version": method.method_version,
             "backbone": {
-                "name": b.name,
-                "args": dict(b.model_args),
+                "name": b.shown,
+                "args": dict(self._loaded.args),
                 "weights": self.weights_digest,
             },
             "data": {"content": self.data.digest, "labels": self.data.label_digest},

@@ -158,7 +158,7 @@ def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list
         {
             "schema_version": SCHEMA_VERSION,
             "identity": _identity(session, method, plan),
-            "backbone": spec.backbone.name,
+            "backbone": spec.backbone.shown,
             "data": session.data.description,
             **timed.fields(name),
             "precision": spec.precision,

@@ -1,31 +1,32 @@
 """The families of backbones that are known, and the backbones of our own. Add a family here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from asap.backbones.digits_vit import SHA256 as DIGITS_VIT_SHA256
-from asap.backbones.digits_vit import digits_vit
-from asap.backbones.lvvit import RELEASE as LVVIT_S_RELEASE
-from asap.backbones.lvvit import LVViTTrunk, lvvit_s
+from asap.backbones import digits_vit, lvvit
 from asap.backbones.trunk import Trunk, accept
 from asap.backbones.vit import ViTTrunk
 
 
 @dataclass(frozen=True)
 class Own:
-    """A backbone that timm has not: how it is built, and where its weights come from."""
+    """A backbone that timm has not: how it is built, which pictures it takes, and where its weights
+    come from.
+    """
 
     build: Callable[..., nn.Module]
+    preprocessing: Mapping[str, Any]
     bundled: str | None = None  # sha256 of its file in this package
     released: str | None = None  # address of its authors' file
 
 
-TRUNKS: tuple[type[Trunk], ...] = (ViTTrunk, LVViTTrunk)
+TRUNKS: tuple[type[Trunk], ...] = (ViTTrunk, lvvit.LVViTTrunk)
 OURS: dict[str, Own] = {
-    "digits_vit": Own(digits_vit, bundled=DIGITS_VIT_SHA256),
-    "lvvit_s": Own(lvvit_s, released=LVVIT_S_RELEASE),
+    "digits_vit": Own(digits_vit.digits_vit, digits_vit.PREPROCESSING, bundled=digits_vit.SHA256),
+    "lvvit_s": Own(lvvit.lvvit_s, lvvit.PREPROCESSING, released=lvvit.RELEASE),
 }
 
 

@@ -1,4 +1,4 @@
-"""A model's file of weights from the hub: out of its cache, else fetched, and no long waiting.
+"""A model's files from the hub: out of its cache, else fetched, and no long waiting.
 
 A cached file is taken as it is, without asking the network whether there is a newer one: results
 do not change by themselves, and nobody needs a network twice. Before a download one request, with
@@ -7,6 +7,7 @@ before they say that there is no network. HF_HOME, HF_HUB_OFFLINE and HF_ENDPOIN
 they mean to the library.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import (
@@ -16,36 +17,47 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 from asap.errors import RequestError
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
+CONFIG = "config.json"
 CONNECT_SECONDS = 5.0
 
 
-def hub_file(name: str, repository: str) -> Path:
-    """The weights file of a repository ("owner/name", or with "@revision") on this machine.
+def hub_file(name: str, repository: str, files: Sequence[str] = FILES) -> Path:
+    """The first of `files` that a repository ("owner/name", or with "@revision") has, on this
+    machine.
 
     `name` is what the user calls the model. Raises RequestError, naming file, place and remedy.
     """
     repository, _, revision = repository.partition("@")
-    for file in FILES:
-        cached = try_to_load_from_cache(repository, file, revision=revision or "main")
-        if isinstance(cached, str):
-            return Path(cached)
+    try:
+        found = [try_to_load_from_cache(repository, f, revision=revision or "main") for f in files]
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(
+            f"backbone name={name!r} is no repository of the hub: {reason}: give hf-hub:owner/name"
+        ) from None
+    if cached := next((file for file in found if isinstance(file, str)), None):
+        return Path(cached)
     if constants.is_offline_mode():
-        raise _missing(name, repository, "HF_HUB_OFFLINE is set: no network is used")
-    for file in FILES:
+        raise _missing(name, repository, files, "HF_HUB_OFFLINE is set: no network is used")
+    for file in files:
         try:
             return _fetched(repository, file, revision or "main")
         except LocalEntryNotFoundError as error:
-            raise _missing(name, repository, _unreachable(error)) from None
+            raise _missing(name, repository, files, _unreachable(error)) from None
         except EntryNotFoundError:
             continue
         except Exception as error:  # networks, proxies and disks fail in any way
-            raise _missing(name, repository, _unreachable(error)) from None
-    raise _missing(name, repository, f"{constants.ENDPOINT} has no such file")
+            raise _missing(name, repository, files, _unreachable(error)) from None
+    raise _missing(name, repository, files, f"{constants.ENDPOINT} has no such file")
 
 
 def _fetched(repository: str, file: str, revision: str) -> Path:
@@ -58,9 +70,13 @@ def _unreachable(error: Exception) -> str:
     return f"{constants.ENDPOINT} did not give it ({reason})"
 
 
-def _missing(name: str, repository: str, why: str) -> RequestError:
+def _missing(name: str, repository: str, files: Sequence[str], why: str) -> RequestError:
+    file = files[0]
+    give = f"backbone.weights=/path/to/{file}"
+    if file == CONFIG:
+        give = "backbone.name=local-dir:/folder/with/it/and/the/weights"
     return RequestError(
-        f"weights of {name!r}: {FILES[0]} of {repository} is not in the hub cache "
+        f"weights of {name!r}: {file} of {repository} is not in the hub cache "
         f"{constants.HF_HUB_CACHE}, and {why}. Get that file where there is a network and give "
-        f"backbone.weights=/path/to/{FILES[0]}, or copy a hub cache (HF_HOME)"
+        f"{give}, or copy a hub cache (HF_HOME)"
     )

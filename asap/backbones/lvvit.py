@@ -46,6 +46,7 @@ class Stem(nn.Module):
         super().__init__()
         side = img_size // patch_size
         self.img_size, self.grid_size, self.num_patches = (img_size,) * 2, (side,) * 2, side**2
+        self.patch_size = (patch_size,) * 2
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)

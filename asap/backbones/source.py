@@ -1,13 +1,16 @@
-"""Which file a backbone's weights come from: bundled, the hub or its cache, a file or a folder."""
+"""Which file a backbone's weights come from, and what is said of them: bundled, the hub or its
+cache, a file or a folder.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, parse_model_name, split_model_name_tag
 
+from asap.backbones.described import Described, described
 from asap.backbones.families import OURS
-from asap.backbones.hub import FILES, hub_file
+from asap.backbones.hub import CONFIG, FILES, hub_file
 from asap.checkpoints import file_digest
 from asap.errors import RequestError
 from asap.runs.paths import given_path
@@ -15,6 +18,8 @@ from asap.runs.paths import given_path
 BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
+# Of several files in a folder timm takes the first of these.
+PREFERRED = (*FILES, "pytorch_model.pth", "model.pth")
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,116 @@ class WeightsFile:
     sha256: str
 
 
-def find_weights(name: str, weights: str, sha256: str | None = None) -> WeightsFile | None:
-    """The file that `weights` stands for, see `load_backbone`; None for "random".
-
-    Whatever its origin, it must have the digest `sha256` if one is given, and a bundled file always
-    the one that is written in this package. Raises RequestError.
+@dataclass(frozen=True)
+class Source:
+    """What to build and what to fill it with: a name of timm's or ours, the file (None: random
+    weights), timm's config.json about them, and the image size that the weights were made for, if
+    either says it.
     """
-    if weights == "random":
+
+    model: str
+    file: WeightsFile | None
+    said: Described | None = None
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def architecture(self) -> str:
+        return split_model_name_tag(self.model)[0]
+
+
+def find_source(name: str, weights: str, sha256: str | None = None) -> Source:
+    """What `name` and `weights` stand for, see `load_backbone`.
+
+    The config.json in the folder of the weights counts, else that of a folder or repository that is
+    the name; timm's own weights from the hub are as timm's registry says. Whatever its origin, a
+    file must have the digest `sha256` if one is given, and a bundled file always the one that is
+    written in this package. Raises RequestError, also for a config.json of another architecture.
+    """
+    kind, place = _parsed(name)
+    if kind is None:
+        _refuse_unknown(name)
+    path, origin = _place(name, kind, place, weights)
+    named = None if kind is None else _described_name(name, kind, place, path, weights)
+    beside = described(path.parent) if path and origin in ("file", "local-dir") else None
+    said = beside or named
+    model = name if named is None else named.architecture
+    source = Source(model, None, said, _image_size(model, said, origin))
+    _refuse_other_architecture(name, source)
+    if path is None:
         _refuse_digest(name, sha256)
+        return source
+    return Source(model, _digested(name, path, origin, sha256), said, source.image_size)
+
+
+def _parsed(name: str) -> tuple[str | None, str]:
+    """The kind of place that a name begins with (None, local-dir or hf-hub), and the rest."""
+    try:
+        return parse_model_name(name)
+    except ValueError as error:
+        raise RequestError(f"{unknown(name)}: {' '.join(str(error).split())}") from None
+
+
+def _refuse_unknown(name: str) -> None:
+    """RequestError for a name, or a tag, that neither timm nor we have."""
+    if name in OURS:
+        return
+    try:
+        known = timm.is_model(name.split(".")[0])
+        get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that timm has not
+        known = False
+    if not known:
+        raise RequestError(unknown(name))
+
+
+def _described_name(name: str, kind: str, place: str, path: Path | None, weights: str) -> Described:
+    """What the folder or the repository that is the name says. RequestError if it says nothing."""
+    if kind == "local-dir":
+        folder = path.parent if path and weights == "hub" else _snapshot(_folder(name, place))
+    else:
+        repository = place.partition("@")[0]
+        if path and weights == "hub":  # of the same commit as the weights
+            place = f"{repository}@{path.parent.name}"
+        folder = hub_file(name, place, (CONFIG,)).parent
+    said = described(folder)
+    if said is None:
+        raise RequestError(
+            f"backbone name={name!r}: {folder} has no {CONFIG} of timm's, which says what model it "
+            "is: give backbone.name=<timm name> and backbone.weights=<this folder>"
+        )
+    if said.architecture not in OURS and not timm.is_model(said.architecture):
+        raise RequestError(f"{said.path}: {unknown(said.architecture)}")
+    return said
+
+
+def _folder(name: str, place: str) -> Path:
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        raise RequestError(f"backbone name={name!r}: {folder} is no folder: give one that there is")
+    return folder
+
+
+def _image_size(model: str, said: Described | None, origin: str) -> tuple[int, int] | None:
+    if said is not None:
+        return said.image_size
+    if not origin.startswith("hub"):
         return None
-    path, origin = _place(name, weights)
+    known = get_pretrained_cfg(model)
+    return known and known.input_size[-2:]
+
+
+def _refuse_other_architecture(name: str, source: Source) -> None:
+    said = source.said
+    if said is not None and said.architecture != source.architecture:
+        raise RequestError(
+            f"backbone.name={name} is {source.architecture}, and {said.path} says that the weights "
+            f"beside it are of {said.architecture}: set backbone.name={said.architecture}, or give "
+            "the weights of this backbone"
+        )
+
+
+def _digested(name: str, path: Path, origin: str, sha256: str | None) -> WeightsFile:
+    """The file with its digest. RequestError if it is not there, or has another digest."""
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check backbone.weights")
     found = file_digest(path)
@@ -59,12 +164,16 @@ def _refuse_digest(name: str, sha256: str | None) -> None:
         )
 
 
-def _place(name: str, weights: str) -> tuple[Path, str]:
-    """Path and origin."""
+def _place(name: str, kind: str | None, place: str, weights: str) -> tuple[Path | None, str]:
+    """Path of the weights, None for random ones, and origin."""
+    if weights == "random":
+        return None, "random"
     if weights == "bundled" or (weights == "hub" and name in OURS):
         return _bundled(name), "bundled"
+    if weights == "hub" and kind == "local-dir":
+        return _in_folder(_folder(name, place)), "local-dir"
     if weights == "hub":
-        repository = _repository(name)
+        repository = place if kind == "hf-hub" else _repository(name)
         return hub_file(name, repository), f"hub, {repository}"
     path = Path(given_path("backbone.weights", weights))
     return (_in_folder(path) if path.is_dir() else path), "file"
@@ -87,11 +196,8 @@ def _bundled(name: str) -> Path:
 
 def _repository(name: str) -> str:
     """The repository of a timm model's weights."""
-    try:
-        known = get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
-    except RuntimeError:  # a tag that timm has not
-        known = None
-    if known is None:
+    known = get_pretrained_cfg(name)
+    if known is None:  # a name that timm has given up
         raise RequestError(unknown(name))
     if known.hf_hub_id:
         return known.hf_hub_id
@@ -111,10 +217,8 @@ def unknown(name: str) -> str:
 
 def _in_folder(folder: Path) -> Path:
     """The weights in a snapshot of a hub repository, or the only such file of any folder."""
-    head = folder / "refs" / "main"  # a repository as it lies in a hub cache
-    if head.is_file():
-        folder = folder / "snapshots" / head.read_text("utf-8").strip()
-    for name in FILES:
+    folder = _snapshot(folder)
+    for name in PREFERRED:
         if (folder / name).is_file():
             return folder / name
     found = sorted(p for p in folder.glob("*") if p.is_file() and p.name.endswith(SUFFIXES))
@@ -125,3 +229,9 @@ def _in_folder(folder: Path) -> Path:
         f"folder {folder} holds {what if found else 'no weights file'}: give the file itself as "
         "backbone.weights"
     )
+
+
+def _snapshot(folder: Path) -> Path:
+    """The folder, or the snapshot in one that is a repository as it lies in a hub cache."""
+    head = folder / "refs" / "main"
+    return folder / "snapshots" / head.read_text("utf-8").strip() if head.is_file() else folder

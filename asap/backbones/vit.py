@@ -26,6 +26,11 @@ class ViTTrunk(Trunk):
         accept("patch embedding", backbone.patch_embed, EMBEDDINGS)
         if (channels := backbone.patch_embed.proj.in_channels) != 3:
             raise ValueError(f"in_chans={channels} is not supported: pictures have 3 channels")
+        if backbone.patch_embed.dynamic_img_pad:
+            raise ValueError(
+                "dynamic_img_pad=True is not supported: patches that are padding would be counted "
+                "and ranked with the picture's"
+            )
         if getattr(backbone, "pool_include_prefix", False):
             raise ValueError("pool_include_prefix=True is not supported: prefix tokens stay apart")
         if backbone.attn_pool is not None or backbone.global_pool not in POOLS:

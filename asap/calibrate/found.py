@@ -46,7 +46,7 @@ def preset_of(
         "overrides": None if p is None else _overrides(p.options),
         "found": {
             "method": {"name": row.name, "label": row.label, "options": kept},
-            "backbone": room.spec.backbone.name,
+            "backbone": room.spec.backbone.shown,
             "budget_macs_pct": room.budget and room.budget.macs_pct,
             "window": window,
             "macs_pct": None if p is None else round(p.macs_pct, 4),

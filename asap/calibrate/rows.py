@@ -74,7 +74,7 @@ def _calibrate_row(room: Room, row: MethodSpec, method: Method, knobs: list[Knob
     key = key_of(identity_of(room, method, knobs))
     folder = room.spec.results / "calibration"
     macs_pct = None if room.budget is None else room.budget.macs_pct
-    files = Files.of(folder, room.spec.backbone.name, row.label, macs_pct, key)
+    files = Files.of(folder, room.spec.backbone.shown, row.label, macs_pct, key)
     preset = files.read_preset()
     if preset is None:
         found, window = search_row(room, row, method, knobs, files)

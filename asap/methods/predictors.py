@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asap.checkpoints import file_digest, read_state
+from asap.checkpoints import file_digest, read_state, refuse_no_floats
 from asap.core.predictor import predictor_shapes
 from asap.errors import RequestError
 
@@ -34,13 +34,14 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Raises RequestError for a file that cannot be used, and for another method's checkpoint."""
-    state = read_state(path, "method.weights")
+    state = read_state(path, "method.weights").tensors
     own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not own:
         raise RequestError(
             f"weights file {path} has no {PREFIX}*: it is no checkpoint of DynamicViT; check "
             "method.weights"
         )
+    refuse_no_floats({f"{PREFIX}{k}": v for k, v in own.items()}, path)
     stages = len({key.split(".")[0] for key in own})
     first = own.get("0.in_conv.0.weight", torch.empty(0))
     shapes = predictor_shapes(len(first))

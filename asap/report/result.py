@@ -100,7 +100,7 @@ def unmeasured(
     spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
 ) -> CellResult:
     """A row without any record yet, or with the reason why it gets none."""
-    ours, on = row.ours or ours, spec.backbone.name
+    ours, on = row.ours or ours, spec.backbone.shown
     return CellResult(row.label, row.paper, ours, None, None, None, reason, row.note, on)
 
 

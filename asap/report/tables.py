@@ -93,6 +93,10 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
             loaded.setdefault(record["backbone"], []).append(record["identity"]["backbone"])
     for name, weights in loaded.items():
         _refuse_mixed(f"set of weights of {name}", "weights", weights)
+    for name in dict.fromkeys(record["backbone"] for record in records):
+        found = [r["identity"] for r in records if r["backbone"] == name]
+        found = [identity for identity in found if "preprocessing" in identity]
+        _refuse_mixed(f"preprocessing for {name}", "preprocessing", found)
 
 
 def _refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:
@@ -202,8 +206,23 @@ def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> 
             )
     left_out = dict.fromkeys(said(r["files_left_out"]) for r in records if r.get("files_left_out"))
     lines += [f"Left out of the images: {text}." for text in left_out]
+    measured = [cell.measured for cell in results if cell.accuracy is not None]
+    lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))
     settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)
     return (*lines, *settings)
+
+
+def _pictures(record: Mapping[str, Any]) -> str:
+    """A preprocessing that is not the architecture's own."""
+    said = record["identity"]["preprocessing"]
+    _, height, width = said["input_size"]
+    mean, std = (" ".join(f"{v:.4g}" for v in said[name]) for name in ("mean", "std"))
+    return (
+        f"Preprocessing for {paper.paper_model(record['backbone']) or record['backbone']}, not its "
+        f"architecture's own but from {record['preprocessing_from']}: {height} x {width} pixels, "
+        f"crop {said['crop_pct']:.4g} ({said['crop_mode']}), {said['interpolation']}, "
+        f"mean {mean}, std {std}."
+    )
 
 
 def _setting(record: Mapping[str, Any]) -> str:

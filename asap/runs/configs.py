@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from asap.errors import RequestError
+
+_OPEN = ("model_args", "preprocess")  # groups of a backbone whose keys its config does not list
 
 
 def config_dir() -> Path:
@@ -17,6 +20,17 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "configs"
     return checkout if (checkout / "config.yaml").is_file() else package / "_configs"
+
+
+def _open_groups() -> Any:  # a DictConfig
+    """What config.yaml calls open_groups: `backbone.model_args.depth=2` needs no +."""
+    node = OmegaConf.create({"backbone": {name: {} for name in _OPEN}})
+    for name in _OPEN:
+        OmegaConf.set_struct(node.backbone[name], False)
+    return node
+
+
+ConfigStore.instance().store(name="open_groups", node=_open_groups())
 
 
 def choices(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:

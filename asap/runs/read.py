@@ -49,7 +49,7 @@ def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]
     }
     for name in ("points", "budget", "ppt_thresholds"):  # what an experiment's own lines refer to
         given.pop(name, None)
-    title = given.pop("title", None) or f"{parts['backbone'].name} on {parts['data'].called}"
+    title = given.pop("title", None) or f"{parts['backbone'].shown} on {parts['data'].called}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
     return checked(spec)
 

@@ -35,6 +35,9 @@ class WeightsRecord(TypedDict):
     origin: str  # "hub, owner/name", "bundled" or "file"
     file: str  # its name, without the folder
     sha256: str  # of the file; the digest in the key is of the tensors
+    entry: NotRequired[str]  # of the file, that the tensors are from, where it has entries
+    others: NotRequired[list[str]]  # entries with weights that were not taken
+    assumed: NotRequired[str]  # of the positions, where nothing says how they lie
 
 
 class Quartiles(TypedDict):
@@ -66,6 +69,7 @@ class AccuracyRecord(TypedDict):
     backbone: str
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
+    preprocessing_from: NotRequired[str | None]  # None: it is the architecture's own
     data: str  # the data set's description, after the user's title if there is one
     data_title: NotRequired[str | None]
     data_differs: NotRequired[list[str]]  # why they are not the published images

@@ -12,6 +12,8 @@ from asap.runs.paths import PathText
 class BackboneSpec:
     """A backbone and its weights, see `asap.load_backbone`.
 
+    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of what the weights
+    say of themselves. ema: of a checkpoint with averaged weights too, take those.
     top1, source: published accuracy in % and where it is published, null: there is no reference;
     tolerance: how far, in points, a measured one may lie from it; note: for the reader.
     """
@@ -20,10 +22,21 @@ class BackboneSpec:
     weights: PathText = "hub"
     sha256: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    ema: bool | None = None
     top1: float | None = None
     source: str | None = None
     tolerance: float = 0.05
     note: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its name in records and tables: of a folder the last part, no path."""
+        kind, found, place = self.name.partition(":")
+        kind = kind.lower().replace("_", "-")
+        if not found:
+            return self.name
+        return f"{kind}:{Path(place).expanduser().resolve().name if kind == 'local-dir' else place}"
 
 
 @dataclass(frozen=True)
