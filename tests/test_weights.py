@@ -168,7 +168,7 @@ def test_a_model_without_head_leaves_the_files_head_out(tmp_path):
     assert_same(model, {k: v for k, v in state.items() if not k.startswith("head.")})
 
 
-@pytest.mark.parametrize("name", ["no_such_model", "hf-hub:timm/x", f"{NAME}x", "local-dir:/tmp"])
+@pytest.mark.parametrize("name", ["no_such_model", "timm/x", f"{NAME}x", "x:/tmp"])
 @pytest.mark.parametrize("weights", ["hub", "random"])
 def test_a_name_that_is_no_models_is_refused_without_a_network(name, weights):
     with pytest.raises(RequestError, match="neither a timm model nor one of ours"):

@@ -60,16 +60,16 @@ def described(folder: Path) -> Described | None:
     try:
         known, architecture, model_args = load_model_config_from_path(folder)
         _refuse_unknown(known)
-        PretrainedCfg(**known)
-        found = Described(
-            path, architecture, filter_pretrained_cfg(known, remove_source=True), dict(model_args)
-        )
-        _refuse_no_size(found)
-        check_stated(found.pretrained_cfg, str(path))
+        if not isinstance(architecture, str):
+            raise TypeError(f"architecture={architecture!r} is no name")
+        _refuse_no_size(known, model_args)
+        check_stated(known, str(path))
+        plain = filter_pretrained_cfg(known, remove_source=True)
+        found = Described(path, architecture, plain, dict(model_args))
     except RequestError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise RequestError(f"{path} is not as timm writes it: {reason}: repair it") from None
     return found
 
@@ -100,9 +100,9 @@ def _refuse_unknown(known: Mapping[str, Any]) -> None:
         raise ValueError(f"pretrained_cfg has the unknown field {unknown[0]!r}")
 
 
-def _refuse_no_size(found: Described) -> None:
-    for size in (found.image_size, found.advised_size):
-        if not all(isinstance(n, int) and n > 0 for n in size):
-            raise ValueError(f"{size} is no image size")
-    if not isinstance(found.architecture, str):
-        raise TypeError(f"architecture={found.architecture!r} is no name")
+def _refuse_no_size(known: Mapping[str, Any], model_args: Mapping[str, Any]) -> None:
+    sizes = {"input_size": known.get("input_size"), "img_size": model_args.get("img_size")}
+    for name, size in sizes.items():
+        numbers = [size] if isinstance(size, int) else size
+        if numbers is not None and not all(type(n) is int and n > 0 for n in numbers):
+            raise ValueError(f"{name}={size!r} is no image size")

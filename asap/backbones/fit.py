@@ -39,10 +39,10 @@ def load_weights(
 ) -> Fitted:
     """Load a file's weights into a model, strictly. Raises RequestError naming the key.
 
-    ema, averaged_first: see `read_state`. image_size: of the images that the weights were made for, if it is known:
-    as many positions in another arrangement have the same shape. A method's own networks beside
-    the weights (`COMPANIONS`) are the method's to load. A model that was built without a head
-    (num_classes=0) leaves the file's head out.
+    ema, averaged_first: see `read_state`. image_size: of the images that the weights were made for,
+    if it is known: as many positions in another arrangement have the same shape. A method's own
+    networks beside the weights (`COMPANIONS`) are the method's to load. A model that was built
+    without a head (num_classes=0) leaves the file's head out.
     """
     found = read_state(path, "backbone.weights", ema, averaged_first)
     if found.others:

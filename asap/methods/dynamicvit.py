@@ -85,7 +85,7 @@ class DynamicViT(Method):
             if held.shape != trained.shape or not torch.equal(held, trained.to(held)):
                 raise ValueError(
                     f"the predictors of weights={self.weights!r} belong to another backbone: set "
-                    "backbone.weights to the same file"
+                    "backbone.weights to the same file, and leave backbone.ema at null"
                 )
 
     def identity(self) -> dict[str, Any]:
