@@ -73,8 +73,8 @@ def _unreachable(error: Exception) -> str:
 def _missing(name: str, repository: str, files: Sequence[str], why: str) -> RequestError:
     file = files[0]
     give = f"backbone.weights=/path/to/{file}"
-    if file == CONFIG:
-        give = "backbone.name=local-dir:/folder/with/it/and/the/weights"
+    if ":" in name:  # a repository of somebody's own, of which nothing is known here
+        give = f"backbone.name=local-dir:/folder/with/{FILES[0]}/and/{CONFIG}"
     return RequestError(
         f"weights of {name!r}: {file} of {repository} is not in the hub cache "
         f"{constants.HF_HUB_CACHE}, and {why}. Get that file where there is a network and give "
