@@ -272,9 +272,19 @@ def test_what_is_given_by_hand_is_taken_and_the_rest_is_the_weights_own(plain, o
     }  # fmt: skip
     known: dict[str, Any] = resolve_model_data_config(loaded.model)
     assert known["crop_pct"] == options.get("crop_pct", 0.7)
-    assert ("backbone.preprocess" in str(loaded.preprocessing_from)) == bool(
-        options or size != [32, 48]
-    )
+
+
+def test_where_the_preprocessing_is_from_is_said_where_it_is_not_the_architectures(plain):
+    said = {
+        "config.json beside the weights": load(NAME, str(plain)),
+        "backbone.preprocess": load(NAME, "random", preprocess={"crop_pct": 0.8}),
+        "backbone.model_args": load(NAME, "random", model_args={**ARGS, "img_size": 32}),
+    }
+    assert all(loaded.preprocessing_from == where for where, loaded in said.items())
+    both = load(NAME, str(plain), preprocess={"crop_pct": 0.8}).preprocessing_from
+    assert both is not None and set(both.split(" and ")) == set(list(said)[:2])
+    own = load(NAME, "random", model_args=ARGS, preprocess={"crop_pct": 0.9})  # its own value
+    assert own.preprocessing_from is None
 
 
 @pytest.mark.parametrize(
