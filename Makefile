@@ -10,13 +10,26 @@ VENV ?= .venv
 IMAGENET ?=
 ARGS ?=
 BACKBONE ?= deit_base
-ifneq ($(LVVIT_S),)
-export LVVIT_S
+# What is given is taken to the letter, whatever signs it has: make expands no $ in it, and it reaches
+# the shell, and hydra behind it, in their quotes.
+override IMAGENET := $(value IMAGENET)
+ifneq ($(value LVVIT_S),)
+override export LVVIT_S := $(value LVVIT_S)
 endif
+override VENV := $(value VENV)
+override ARGS := $(value ARGS)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-PY := $(VENV)/bin/python
+comma := ,
+quote := '
+in_shell = '$(subst $(quote),'\'',$(1))'
+in_hydra = '$(subst $${,\$${,$(subst $(quote),\',$(1)))'
+
+PY := $(call in_shell,$(VENV)/bin/python)
 STAMP := $(VENV)/.stamp
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV) has blanks, which make takes for several files: choose another place)
+endif
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
 .PHONY: help setup demo test lint check-macs report clean _imagenet-given
@@ -25,11 +38,11 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: matched-macs sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
-comma := ,
 # A sweep is of the embedded default unless BACKBONE or IMAGENET says otherwise.
-chosen_backbone = $(if $(IMAGENET),backbone=$(BACKBONE),$(if $(filter file,$(origin BACKBONE)),,backbone=$(BACKBONE)))
-chosen_data = $(if $(IMAGENET),data=imagenet "data.path='$(IMAGENET)'" batch_size=128 workers=8)
-on_imagenet = @$(PY) -m asap.run $(1) "data.path='$(IMAGENET)'" $(ARGS)
+chosen_backbone = $(if $(IMAGENET),$(call in_shell,backbone=$(BACKBONE)),$(if $(filter file,$(origin BACKBONE)),,$(call in_shell,backbone=$(BACKBONE))))
+imagenet_path = $(call in_shell,data.path=$(call in_hydra,$(IMAGENET)))
+chosen_data = $(if $(IMAGENET),data=imagenet $(imagenet_path) batch_size=128 workers=8)
+on_imagenet = @$(PY) -m asap.run $(1) $(imagenet_path) $(ARGS)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -68,7 +81,7 @@ imagenet-anchors: _imagenet-given $(STAMP)  ## the anchor ablation on DeiT-Base 
 	$(call on_imagenet,-m experiment=imagenet_anchors$(comma)imagenet_anchors_lvvit_s)
 
 imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MACs on DeiT-Base: BACKBONE=deit_small ARGS="budget=-25"
-	$(call on_imagenet,experiment=matched_macs backbone=$(BACKBONE) data=imagenet measure=full batch_size=128 workers=8)
+	$(call on_imagenet,experiment=matched_macs $(call in_shell,backbone=$(BACKBONE)) data=imagenet measure=full batch_size=128 workers=8)
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
@@ -83,7 +96,7 @@ report: $(STAMP)  ## make tables and the page results/report.html from the recor
 	@$(PY) -m asap.report
 
 clean:  ## remove the virtual environment and caches (records in results/ stay)
-	@test ! -f "$(VENV)/pyvenv.cfg" || rm -rf "$(VENV)"
+	@test ! -f $(call in_shell,$(VENV)/pyvenv.cfg) || rm -rf $(call in_shell,$(VENV))
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist
 	@find asap scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -92,7 +105,7 @@ _imagenet-given:
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(if $(filter True,$(PYTHON_IS_NEW)),:,$(error PYTHON=$(PYTHON) is missing or older than Python 3.11: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11))
-	@echo "setting up $(VENV) (a few minutes the first time) ..."
-	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv "$(VENV)"
+	@echo "setting up the virtual environment (a few minutes the first time) ..."
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(call in_shell,$(VENV))
 	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch "$@"
+	@touch $(call in_shell,$@)

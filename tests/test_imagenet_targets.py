@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from PIL import Image
 
 import asap.output
@@ -148,6 +150,45 @@ def command_of(target: str, data: Path | str, *given: str) -> list[str]:
 def test_make_passes_on_paths_with_spaces_and_further_options() -> None:
     found = command_of("overhead", "/a b/c", 'ARGS=limit=10 "title=Two words"')
     assert found == ["experiment=overhead", "data.path='/a b/c'", "limit=10", "title=Two words"]
+
+
+SIGNS = ("it's here", "a b", " a ", "a$b", "a$(b)", "a${b}", "a#b", "a(b),c", "é 日本", "a;b`c`",
+         "a\\b", "a''b", 'a"b', "~a", "a=b&c", "[a]{b:c}", "a!b*?", "%a@", "-a")  # fmt: skip
+ALL = "it's $a${b}, #1 (é)"
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        *(("overhead", name) for name in SIGNS),
+        *((target, ALL) for target in (*TARGETS, "sweep-alpha")),
+    ],
+)
+def test_make_takes_a_path_to_the_letter(target: str, name: str, tmp_path: Path) -> None:
+    """What make runs, as its python gets it: a stub here."""
+    stub = tmp_path / "it's$a" / "bin" / "python"
+    stub.parent.mkdir(parents=True)
+    said = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('LVVIT_S')]))"
+    stub.write_text(f"#!{sys.executable}\n{said}\n")
+    stub.chmod(0o755)
+    (stub.parents[1] / ".stamp").touch()
+    path = f"/x/{name}"
+    given = [f"IMAGENET={path}", f"LVVIT_S={path}", f"VENV={stub.parents[1]}"]
+    command = ["make", target, *given, 'ARGS="title=costs \\$5" limit=10']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words, other = json.loads(done.stdout)
+    (word,) = [word for word in words if word.startswith("data.path=")]
+    value = OverridesParser.create().parse_override(word).value()
+    read = OmegaConf.to_container(OmegaConf.create({"x": value}), resolve=True)
+    assert read == {"x": path} and other == path
+    assert words[-2:] == ["title=costs $5", "limit=10"]
+
+
+def test_make_refuses_a_virtual_environment_that_it_cannot_name() -> None:
+    command = ["make", "demo", "VENV=/x/a b"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "/x/a b has blanks" in done.stderr
 
 
 def test_make_joins_the_five_backbones_in_the_papers_order() -> None:
