@@ -1,5 +1,8 @@
 """Training-free token reduction for Vision Transformers: methods, engine, measurement."""
 
+import asap.interrupts  # first: Ctrl-C may come while the others are imported
+
+# isort: split
 import asap._compat  # noqa: F401  (first: timm imports torchvision)
 from asap import methods
 from asap.backbones.load import load_backbone

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,10 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from asap import ranks
-from asap.composed import given, not_begun, read
-from asap.console import one_line, set_up_logging
+from asap.composed import command_line, given, not_begun, read
+from asap.console import let_go, one_line, set_up_logging
 from asap.errors import RequestError
-from asap.interrupts import Terminated, exit_code, terminable
+from asap.interrupts import Terminated, begun, exit_code, terminable
 from asap.multirun import BOARD, Board, Job
 from asap.runs.configs import config_dir
 from asap.runs.paths import given_path
@@ -31,8 +32,15 @@ Finish = Callable[[list[Job]], object]
 Prepare = Callable[[list[RunSpec]], object]
 
 
-def command(work: Work, finish: Finish = lambda jobs: None, prepare: Prepare | None = None) -> None:
+def command(
+    work: Work,
+    about: str | None,
+    finish: Finish = lambda jobs: None,
+    prepare: Prepare | None = None,
+) -> None:
     """Run `work` on the spec of the command line, several times in a multirun, and exit.
+
+    `about`: what --help says before the choices and keys, a module's docstring.
 
     `work` notes what it did and what failed; `finish` gets all jobs of a multirun at its end. With
     `prepare`, the jobs of a multirun in this process wait until all are known, and `prepare` sees
@@ -42,20 +50,36 @@ def command(work: Work, finish: Finish = lambda jobs: None, prepare: Prepare | N
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
-        sys.exit(_run_or_end(work, finish, prepare))
+        exit_with(lambda: _run_or_end(about or "", work, finish, prepare))
     finally:
         if ranks.rank() == 0:
             BOARD.clear()
         ranks.leave()
 
 
-def _run_or_end(work: Work, finish: Finish, prepare: Prepare | None) -> int:
+def exit_with(act: Callable[[], int]) -> NoReturn:
+    """End the process with the exit code that `act` gives, without a traceback for Ctrl-C and for a
+    reader of the output who has gone.
+    """
+    begun()
+    try:
+        code = act()
+    except KeyboardInterrupt as error:
+        log.error("interrupted")
+        code = exit_code(error)
+    except BrokenPipeError:  # all that `| head` leaves unread is help and lists
+        code = 0
+    let_go(sys.stdout)
+    sys.exit(code)
+
+
+def _run_or_end(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int:
     """The exit code, of an interrupted command too. torchrun ends its processes its own way."""
     try:
         with nullcontext() if ranks.started_by_torchrun() else terminable():
             ranks.join()
             set_up_logging(ranks.rank())
-            return _run(work, finish, prepare)
+            return _run(about, work, finish, prepare)
     except KeyboardInterrupt as error:
         end_jobs()
         if ranks.rank() == 0:
@@ -64,11 +88,12 @@ def _run_or_end(work: Work, finish: Finish, prepare: Prepare | None) -> int:
         return exit_code(error)
 
 
-def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
+def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int:
     """The exit code."""
     jobs: list[Job] = []
     early = []  # why a multirun ended before its last job
     try:
+        sys.argv[1:] = command_line(sys.argv[1:], about)
         _refuse_no_results(sys.argv[1:])
         waiting = _Waiting(None if prepare is None else os.getpid())
         _composed(work, jobs, waiting)()
@@ -78,6 +103,8 @@ def _run(work: Work, finish: Finish, prepare: Prepare | None) -> int:
     except Exception as error:
         await_jobs()
         jobs = _all_jobs(jobs)
+        if isinstance(error, BrokenPipeError) and not jobs:  # of what hydra prints
+            raise
         if not jobs:
             log.error("error: %s", not_begun(error))
             return 2

@@ -1,26 +1,33 @@
-"""python -m asap.compare FIRST SECOND: two records, paired image by image.
+"""python -m asap.compare: two records, paired image by image.
 
-FIRST and SECOND are keys of records, or the beginning of one. Without them all records are listed.
-Prints the difference with its interval and McNemar's p, and shows the images on which the two
-disagree most. Exit codes: 0 done; 2 the request is wrong.
+    python -m asap.compare demo "ToMe" "ASAP (pool.)"    two rows of a table
+    python -m asap.compare 1f882d13 48f8c71b             two records by their keys
+    python -m asap.compare demo                          the rows of a table with their keys
+    python -m asap.compare                               all records
+
+A table is called by its title or file name, a row by its label; the beginning of a title, label or
+key is enough where it is the only one. Prints the difference with its interval and McNemar's p, and
+shows the images on which the two disagree most. Exit codes: 0 done; 2 the request is wrong.
 """
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 import pandas as pd
 
+from asap.command import exit_with
 from asap.console import set_up_logging
 from asap.errors import RequestError
 from asap.measure.pictures import to_bytes
 from asap.overview import label_of
 from asap.report.disagreement import Comparison, compare
+from asap.report.named import row_named, table_named
 from asap.report.pairs import Pair, pair_sheet
 from asap.report.result import CellResult
 from asap.runs.disk import guarded
 from asap.runs.paths import path_argument
+from asap.runs.record import AccuracyRecord
 from asap.runs.saved import saved_spec
 from asap.runs.store import Cell, Store
 from asap.scenes.panels import NOT_FINITE, named
@@ -35,13 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logging()
     try:
         cells = _cells(given.results)
-        if given.first is None:
-            _list(cells)
+        if len(given.names) < 2:
+            _list(cells, given.results, given.names)
             return 0
-        first, second = _two(cells, given.first, given.second)
-        found = compare(_result(first), _result(second))
+        first, second = _two(cells, given.results, given.names)
+        found = compare(first, second)
         log.info("%s", summary(found))
-        _show_images(found, first, given.images, given.results)
+        _show_images(found, _find(cells, str(first.key)), given.images, given.results)
     except RequestError as error:
         log.error("error: %s", error)
         return 2
@@ -49,13 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    assert __doc__ is not None
-    title, _, text = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        prog="python -m asap.compare", description=title.partition(": ")[2], epilog=text
+        prog="python -m asap.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("first", nargs="?", help="key of the reference, such as b4b9a68e")
-    parser.add_argument("second", nargs="?", help="key of the record that is set against it")
+    parser.add_argument("names", nargs="*", help="two keys, or a table and two of its rows")
     parser.add_argument(
         "--results", type=path_argument, default=Path("results"), help="default: results"
     )
@@ -75,15 +81,38 @@ def _cells(results: Path) -> list[Cell]:
     return [cell for cell in Store(results / "runs").cells() if cell.accuracy()]
 
 
-def _list(cells: list[Cell]) -> None:
+def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
+    """All records, or those of one table."""
     if not cells:
         raise RequestError("there is no accuracy record yet: run an experiment first")
+    if names and any(cell.key.startswith(names[0]) for cell in cells):
+        raise RequestError(f"{names[0]!r} alone cannot be compared: give the key of another record")
+    called = {cell.key: label_of(_record(cell)) for cell in cells}
+    if names:
+        rows = table_named(results, names[0]).rows
+        called = {row.accuracy: row.label for row in rows if row.accuracy in called}
     for cell in cells:
-        record = cell.accuracy()
-        assert record is not None
-        about = f"{label_of(record)}, {record['backbone']}, {record['data']}"
-        log.info("%s  top-1 %6.2f %%  %s", cell.key, record["top1"], about)
+        if cell.key in called:
+            record = _record(cell)
+            about = f"{called[cell.key]}, {record['backbone']}, {record['data']}"
+            log.info("%s  top-1 %6.2f %%  %s", cell.key, record["top1"], about)
     log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
+
+
+def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[CellResult, CellResult]:
+    """Two records by their keys, or by their rows in a table."""
+    if len(names) > 3:
+        raise RequestError(f"{len(names)} names are given: give two keys, or a table and two rows")
+    if len(names) == 3:
+        table = table_named(results, names[0])
+        rows = [row_named(table, name) for name in names[1:]]
+        found = [_result(_find(cells, str(row.accuracy)), row.label) for row in rows]
+    else:
+        found = [_result(_find(cells, name)) for name in names]
+    if found[0].key == found[1].key:
+        first, second = names[-2:]
+        raise RequestError(f"{first!r} and {second!r} are one record: give two different ones")
+    return found[0], found[1]
 
 
 def _find(cells: list[Cell], start: str) -> Cell:
@@ -92,24 +121,21 @@ def _find(cells: list[Cell], start: str) -> Cell:
     if len(found) != 1:
         what = "no record" if not found else f"{len(found)} records"
         raise RequestError(
-            f"{what} with a key that begins with {start!r}: python -m asap.compare lists all"
+            f"{what} with a key that begins with {start!r}: python -m asap.compare lists all; or "
+            "give a table and the labels of two of its rows"
         )
     return found[0]
 
 
-def _two(cells: list[Cell], first: str, second: str | None) -> tuple[Cell, Cell]:
-    if second is None:
-        raise RequestError(f"{first!r} alone cannot be compared: give the key of a second record")
-    found = _find(cells, first), _find(cells, second)
-    if found[0].key == found[1].key:
-        raise RequestError(f"{first!r} and {second!r} are one record: give two different ones")
-    return found
-
-
-def _result(cell: Cell) -> CellResult:
+def _record(cell: Cell) -> AccuracyRecord:
     record = cell.accuracy()
     assert record is not None
-    return CellResult(label_of(record), None, False, record, cell.predictions, None)
+    return record
+
+
+def _result(cell: Cell, label: str | None = None) -> CellResult:
+    record = _record(cell)
+    return CellResult(label or label_of(record), None, False, record, cell.predictions, None)
 
 
 def summary(found: Comparison) -> str:
@@ -177,4 +203,4 @@ def _draw(found: Comparison, shown: pd.DataFrame, cell: Cell, path: Path) -> lis
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

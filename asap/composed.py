@@ -1,10 +1,14 @@
-"""From what hydra composed to a spec, and one line for what does not compose."""
+"""From a command line to what hydra composes, from that to a spec, and one line for what does not
+compose.
+"""
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -17,9 +21,18 @@ from asap import ranks
 from asap.console import one_line
 from asap.errors import RequestError
 from asap.methods.find import find, names
+from asap.runs.arguments import arranged, quoted, typed
 from asap.runs.configs import read_method, refuse_unused_points
 from asap.runs.read import read_spec
-from asap.runs.spec import RunSpec
+from asap.runs.spec import MethodSpec, RunSpec
+
+
+def command_line(given: Sequence[str], about: str) -> list[str]:
+    """The words of a command line as Hydra takes them, see `arranged`; `about`: for --help."""
+    words = arranged(given, texts())
+    if not {"-h", "--help"}.isdisjoint(words):
+        words.append(f"hydra.help.header={quoted(about.strip().replace('$', '$$'))}")
+    return words
 
 
 def read(config: DictConfig) -> RunSpec:
@@ -65,23 +78,43 @@ def not_composed(reason: str) -> str:
     if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
         extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
         return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
+    if there := re.search(r"Could not find '(.+)/(.+?)' Available options in '.+?': (.+)", reason):
+        group, name, choices = there.groups()
+        near = difflib.get_close_matches(name, choices.split(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"there is no '{group}/{name}': {hint}use one of {choices.replace(' ', ', ')}"
+    if reason.endswith("missing EQUAL at '<EOF>'"):
+        return f"{reason}: give key=value"
     unknown = re.match(r"Could not override '([^']+)'", reason)
     if unknown is None:
         return f"the config does not compose: {reason}"
-    keys = _keys()
-    near = difflib.get_close_matches(unknown[1], keys, 1)
+    keys = [key for key, _ in _keys()]
+    near = difflib.get_close_matches(unknown[1], [*keys, "method", "experiment"], 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     if unknown[1] in keys:
         hint = "the chosen method or group does not have it; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
 
 
-def _keys() -> list[str]:
-    """Everything that can be set, as on the command line."""
-    kinds = [("method", find(name)) for name in names()]
+def texts() -> set[str]:
+    """The keys of options that hold a text or a path and nothing else."""
+    other = {key for key, kind in _keys() if not _alternatives(kind) <= {str, Path, NoneType}}
+    return {key for key, _ in _keys()} - other
+
+
+def _alternatives(kind: Any) -> set[Any]:
+    """The types that a declared one allows; of an annotated type, the type."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return set().union(*map(_alternatives, get_args(kind)))
+    return {get_args(kind)[0] if get_origin(kind) is Annotated else kind}
+
+
+def _keys() -> list[tuple[str, Any]]:
+    """Everything that can be set, as on the command line, with its type; some more than once."""
+    kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
-    inside = [f"{group}.{f.name}" for group, kind in kinds for f in fields(kind)]
-    return [*inside, *(f.name for f in fields(RunSpec))]
+    inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
+    return [*inside, *((f.name, f.type) for f in fields(RunSpec))]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -90,9 +123,17 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise RequestError(f"{error.full_key} is missing: give {error.full_key}=...") from None
     except OmegaConfBaseException as error:
-        raise RequestError(one_line(error)) from None
+        raise RequestError(f"{one_line(error)}{_to_the_letter(config, error.full_key)}") from None
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items() if k != "hydra"}
+
+
+def _to_the_letter(config: DictConfig, key: Any) -> str:
+    """How to type a text whose reference leads nowhere, if it is meant as it stands."""
+    value: Any = OmegaConf.to_container(config, resolve=False)
+    for part in str(key or "").split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return f"; to the letter: {typed(str(key), value)}" if isinstance(value, str) else ""
 
 
 def _own_folders() -> list[Path]:

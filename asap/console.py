@@ -1,9 +1,13 @@
 """What commands print: messages on standard output, errors on standard error, nothing else."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,15 +24,36 @@ def set_up_logging(rank: int = 0) -> None:
         return
     log.setLevel(logging.INFO)
     log.propagate = False
-    messages = logging.StreamHandler(sys.stdout)
+    if isinstance(sys.stdout, TextIOWrapper):  # whatever the terminal's alphabet
+        sys.stdout.reconfigure(errors="backslashreplace")
+    messages = _Messages(sys.stdout)
     messages.addFilter(lambda record: record.levelno < logging.WARNING)
-    problems = logging.StreamHandler(sys.stderr)
+    problems = _Messages(sys.stderr)
     problems.setLevel(logging.WARNING)
     if rank == 0:
         log.addHandler(messages)
     else:
         problems.setFormatter(logging.Formatter(f"rank {rank}: %(message)s"))
     log.addHandler(problems)
+
+
+class _Messages(logging.StreamHandler):
+    """To a reader who may leave (`| head`) while the work goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            let_go(self.stream)
+        else:
+            super().handleError(record)
+
+
+def let_go(stream: Any) -> None:
+    """Send what is still written to a stream nowhere if its reader has gone."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def one_line(error: BaseException) -> str:

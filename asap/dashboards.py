@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asap.command import exit_with
 from asap.console import one_line, set_up_logging
 from asap.errors import RequestError
 
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Push or print; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     set_up_logging()
-    if not given or given[0] in ("-h", "--help"):
+    if not given or not {"-h", "--help"}.isdisjoint(given):
         log.info("%s", __doc__)
         return 0
     try:
@@ -173,4 +174,4 @@ def _push(entity: str, project: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

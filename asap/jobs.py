@@ -1,15 +1,17 @@
 """The tables of a multirun: which of its rows share one, and what they are called there."""
 
-from collections import Counter
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from asap.multirun import Job
 from asap.output import show, write_outputs
 from asap.report.result import CellResult
+from asap.runs.disk import stem_of
 from asap.runs.spec import RunSpec
 from asap.session import Session
 
+QUOTES = "'\""
 SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
 
 
@@ -22,13 +24,23 @@ def show_jobs(jobs: list[Job]) -> None:
     tables = [(together, *_one_table(together)) for together in groups.values()]
     tables = [table for table in tables if any(result.records for result in table[2])]
     names = [spec.table or f"{spec.title} (multirun)" for _, spec, _ in tables]
-    shown: Counter[str] = Counter()
+    files = [stem_of(name) for name in names]
+    shown: set[str] = set()
     for name, (together, spec, results) in zip(names, tables, strict=True):
-        title = name if names.count(name) == 1 else f"{name}{_what_differs(together, jobs)}"
-        shown[title] += 1
-        if shown[title] > 1:  # other images of the same data: a table of its own
-            title += f" {shown[title]}"
-        show(write_outputs(Session(spec), results, title))
+        alone = files.count(stem_of(name)) == 1
+        title = name if alone else f"{name}{_what_differs(together, jobs)}"
+        # Other images of the same data have a table of their own.
+        show(write_outputs(Session(spec), results, free_title(title, shown)))
+
+
+def free_title(title: str, shown: set[str]) -> str:
+    """The title, with a number where its files would be those of one of `shown`, to which it is
+    added.
+    """
+    numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
+    free = next(one for one in numbered if stem_of(one) not in shown)
+    shown.add(stem_of(free))
+    return free
 
 
 def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
@@ -49,7 +61,7 @@ def _what_differs(together: list[Job], jobs: list[Job]) -> str:
     here = [o for o in given if all(o in job.overrides for job in together)]
     apart = [o for o in here if not all(o in job.overrides for job in jobs)]
     pairs = (option.partition("=") for option in apart)
-    return "".join(f", {name}={Path(value).name}" for name, _, value in pairs)
+    return "".join(f", {name}={Path(value.strip(QUOTES)).name}" for name, _, value in pairs)
 
 
 def _part(job: Job, jobs: list[Job]) -> str:

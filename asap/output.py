@@ -17,7 +17,7 @@ from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
-from asap.runs.disk import guarded, read_bytes, write_file
+from asap.runs.disk import guarded, read_bytes, stem_of, write_file
 from asap.scenes import draw_pictures, examples_of
 from asap.session import Session
 
@@ -68,7 +68,7 @@ def write_outputs(
         remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks, spec.paper_table)
     tables, figures = spec.results / "tables", spec.results / "figures"
-    stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+    stem = stem_of(title)
     pieces = parts(table)
     markdown = f"# {title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
     files = [

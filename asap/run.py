@@ -19,7 +19,7 @@ from asap.apart import insert_rows, with_left_out, without_apart
 from asap.calibrate.rows import at_budget
 from asap.command import command
 from asap.errors import RequestError
-from asap.jobs import set_apart, show_jobs
+from asap.jobs import free_title, set_apart, show_jobs
 from asap.multirun import Job
 from asap.output import line_of, mirror, show, write_outputs
 from asap.report.budget import note_misses
@@ -35,16 +35,17 @@ log = logging.getLogger("asap")
 def main() -> None:
     """Run and exit with the code that the module's docstring lists."""
     lenders: dict[str, Session] = {}
+    shown: set[str] = set()
 
     def prepare(specs: list[RunSpec]) -> None:
         lenders.update(share_multirun(specs))
 
-    command(lambda spec, job: work(spec, job, lenders), show_jobs, prepare)
+    command(lambda spec, job: work(spec, job, lenders, shown), __doc__, show_jobs, prepare)
 
 
-def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> None:
+def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session], shown: set[str]) -> None:
     """Run a spec and print its table; in a multirun a line for each row, unless the jobs share a
-    table: then each prints its block of it.
+    table: then each prints its block of it, in files of its own. `shown`: see `free_title`.
 
     A row that cannot reach its budget, or lacks a checkpoint, did not fail: the table says why it
     has no numbers. A block that is refused keeps its place in a shared table.
@@ -60,7 +61,7 @@ def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> None:
         return
     mirror(session, set_apart(job, job.results))
     if spec.table or not job.several:
-        show(write_outputs(session, job.results))
+        show(write_outputs(session, job.results, free_title(spec.title, shown)))
         return
     for result in set_apart(job, job.results):
         if result.records:

@@ -2,7 +2,9 @@
 
     python -m asap.show image=photo.jpg backbone=deit_base method=asap
     python -m asap.show image=photo.jpg backbone=digits_vit method=tome method.r=4
+    python -m asap.show image=photo.jpg backbone=timm backbone.name=vit_small_patch16_224 method=ats
 
+image is the picture; backbone, backbone.weights and method with its options say what sees it.
 Prints the prediction, the stop block, the sink, tokens and multiply-accumulates, and writes the
 panels to results/figures/show-<picture>.{png,svg}. Exit codes: 0 done; 2 the request is wrong.
 """
@@ -25,7 +27,7 @@ from asap.methods import Asap, Dense, Method
 from asap.multirun import Job
 from asap.report.figures import scene_panels
 from asap.report.figures.treated import SideBySide, Treated, draw_side_by_side
-from asap.runs.disk import guarded
+from asap.runs.disk import guarded, stem_of
 from asap.runs.spec import RunSpec
 from asap.scenes.panels import explained, named, on_device, pixels_of
 from asap.session import Session
@@ -36,7 +38,7 @@ TOP = 5
 
 
 def main() -> None:
-    command(work)
+    command(work, __doc__)
 
 
 def work(spec: RunSpec, job: Job) -> None:
@@ -53,7 +55,7 @@ def work(spec: RunSpec, job: Job) -> None:
     method = next((m for m in session.methods if not isinstance(m, Dense)), None)
     if method is not None:
         label = spec.rows[session.methods.index(method)].label
-        path = spec.results / "figures" / f"show-{_stem(picture)}"
+        path = spec.results / "figures" / f"show-{stem_of(picture.stem) or 'picture'}"
         with guarded(path.parent):
             files = _draw(session, method, label, sample, path)
         log.info("files:")
@@ -128,10 +130,6 @@ def _draw(session: Session, method: Method, label: str, sample: Sample, path: Pa
     grid = session.preprocessing.patch_grid
     row = SideBySide(pixels_of(session, sample), "", grid, (treated,))
     return draw_side_by_side([row], path)
-
-
-def _stem(path: Path) -> str:
-    return "".join(c if c.isalnum() else "-" for c in path.stem.lower()).strip("-") or "picture"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import pytest
 from asap.compare import main
 from asap.errors import RequestError
 from asap.report.disagreement import compare
+from asap.report.manifest import Manifest, RowRef, write_manifest
+from asap.report.named import row_named
 from asap.report.result import CellResult
 
 
@@ -141,6 +143,64 @@ def test_one_record_is_not_compared_with_itself_or_alone(results, said):
 def test_records_are_named_with_the_options_that_are_not_the_default(results, said):
     assert main(["--results", str(results)]) == 0
     assert "keep=0.1" in said()
+
+
+TABLE = Manifest(
+    "My table, é", (),
+    tuple(
+        RowRef(label, None, False, None, None, key, None)
+        for label, key in [
+            ("Dense", "1"), ("ToMe", "2"), ("ASAP (pool.)", "3"), ("ASAP (prun.)", "4"),
+            ("DynamicViT", None), ("Twice", "5"), ("Twice", "6"), ("Same", "7"), ("Same", "7"),
+        ]
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("ToMe", "2"), ("tome", "2"), ("to", "2"), ("asap (pool", "3"), ("D", None), ("Same", "7")],
+)
+def test_a_row_is_found_by_its_label_or_its_only_beginning(name, key):
+    if name == "D":
+        with pytest.raises(RequestError, match="2 begin so: 'Dense', 'DynamicViT'"):
+            row_named(TABLE, name)
+    else:
+        assert row_named(TABLE, name).accuracy == key
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("asap", "2 begin so: 'ASAP .pool..', 'ASAP .prun..'"),
+        ("PPT", "there is: 'Dense', 'ToMe', "),
+        ("", "there is: 'Dense'"),
+        ("DynamicViT", "has no accuracy record"),
+        ("Twice", "2 rows of 'My table, é' are called 'Twice': give two keys, here 5, 6"),
+    ],
+)
+def test_a_name_that_means_no_one_row_lists_what_there_is(name, said):
+    with pytest.raises(RequestError, match=said) as refused:
+        row_named(TABLE, name)
+    assert "\n" not in str(refused.value)
+
+
+def test_rows_of_a_table_are_compared_by_name(results, said, tmp_path):
+    key = keys(results)
+    rows = [
+        RowRef(label, None, False, None, None, key[name], None)
+        for label, name in (("Dense", "dense"), ("Random drop", "random_drop"))
+    ]
+    write_manifest(Manifest("Drops (1)", (), tuple(rows)), results / "tables/drops--1.rows.json")
+    for table in ("Drops (1)", "drops", "drops--1"):
+        assert main([table, "dense", "random", "--images=0", "--results", str(results)]) == 0
+    assert said().count("second: Random drop (digits_vit)") == 3
+    assert main(["drops", "--results", str(results)]) == 0
+    assert f"{key['dense']}  top-1" in said()
+    assert main(["Demo", "dense", "random", "--results", str(results)]) == 2
+    assert "'Demo' is not the name of one table: there is: 'Drops (1)'" in said()
+    assert main(["a", "b", "c", "d", "--results", str(results)]) == 2
+    assert "give two keys, or a table and two rows" in said()
 
 
 def test_no_records_is_one_line(tmp_path, said):

@@ -14,18 +14,21 @@ from typing import cast
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import asap.jobs
 import asap.output
 import asap.report.page
 from asap import command, composed, multirun
 from asap.errors import RequestError
-from asap.jobs import show_jobs
+from asap.jobs import free_title, show_jobs
 from asap.methods import ToMe
 from asap.multirun import Board, Job
 from asap.report.result import CellResult
 from asap.run import main
 from asap.runs.configs import read_method
+from asap.runs.disk import stem_of
 from asap.runs.read import read_spec, spec_from
 from asap.runs.record import AccuracyRecord
 from asap.runs.spec import RunSpec
@@ -222,3 +225,22 @@ def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_pat
         ("All", "rest", ["row 0", "row 2", "row 3"]),
         ("All 2", "all", ["row 1"]),
     ]
+
+
+@given(st.lists(st.text(max_size=300).filter(lambda t: any(c.isalnum() for c in t)), max_size=4))
+@example(["A b", "a-b", "A (b)"])
+@example(["x" * 400, "x" * 401])
+@example(["日本" * 100, "é" * 200])
+def test_titles_that_would_name_the_same_files_get_a_number(titles: list[str]) -> None:
+    """Every name is one that file systems take, with the longest ending there is."""
+    shown: set[str] = set()
+    stems = [stem_of(free_title(title, shown)) for title in titles]
+    assert len(set(stems)) == len(titles)
+    for stem in stems:
+        assert stem and "/" not in stem and len(stem.encode()) <= 100
+    again: set[str] = set()
+    assert [stem_of(free_title(title, again)) for title in titles] == stems
+
+
+def test_the_files_of_a_title_are_called_as_ever() -> None:
+    assert stem_of("DeiT-Base on ImageNet-1k (multirun)") == "deit-base-on-imagenet-1k--multirun"

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from made import ASAP, frame, record
 
 from asap.engine import ENGINE_VERSION
+from asap.errors import RequestError
 from asap.methods import Asap
 from asap.methods.find import find
 from asap.overview import current_keys, grouped, label_of, write_page
@@ -160,6 +161,38 @@ def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
     assert [p.name.split("-")[2] for p in (tmp_path / "tables").glob("all-*.md")] == ["good"]
     page = (tmp_path / "report.html").read_text()
     assert "digits_vit, good, fp32" in page and page.count("record bad1 (asap") == 2
+
+
+def test_damaged_predictions_cost_their_own_group_alone(tmp_path, monkeypatch, capsys):
+    """However many there are: what the table does not meet, the figures of the page do."""
+
+    class Damaged(Shelf):
+        def cell(self, key):
+            def predictions():
+                if key.startswith("bad"):
+                    raise RequestError(f"runs/{key}/predictions.parquet was damaged: run again")
+                return frame()
+
+            return SimpleNamespace(**{**vars(super().cell(key)), "predictions": predictions})
+
+    def cell(key, name, data, tau=3.0):
+        method = {"name": name, "options": ASAP | {"tau": tau} if name == "asap" else {}}
+        identity = IDENTITY | {"method": method, "method_version": find(name).method_version}
+        return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
+
+    taus = enumerate((1.5, 2.0, 2.5, 3.0))
+    bad = [cell(f"bad{i}", "asap", "torn", tau) for i, tau in taus]
+    good = [cell("good1", "dense", "good"), cell("good2", "asap", "good")]
+    shelf = Damaged(cell("bad9", "dense", "torn"), *bad, *good)
+    (tmp_path / "runs").mkdir()
+    for module in ("asap.overview", "asap.report.__main__"):
+        monkeypatch.setattr(f"{module}.Store", lambda root: shelf)
+    assert main([str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no table of digits_vit, torn") and "was damaged" in line
+    assert [p.name.split("-")[2] for p in (tmp_path / "tables").glob("all-*.md")] == ["good"]
+    page = (tmp_path / "report.html").read_text()
+    assert "digits_vit, good, fp32" in page and "digits_vit, torn, fp32" in page
 
 
 def test_the_folder_may_be_given_as_to_a_run(tmp_path, capsys):

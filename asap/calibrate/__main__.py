@@ -1,9 +1,12 @@
 """python -m asap.calibrate: find the setting of a method that meets a MACs budget.
 
     python -m asap.calibrate method=asap calibrate.macs_pct=-35.23
-    python -m asap.calibrate backbone=deit_base method=tome data=imagenet \
-        data.path=/data/imagenet calibrate.macs_pct=-35.23
+    python -m asap.calibrate backbone=deit_base method=tome data=imagenet calibrate.macs_pct=-35.23
+    python -m asap.calibrate method=tome calibrate.macs_pct=-25 'calibrate.grid={r: [4, 6, 8]}'
 
+calibrate.macs_pct is the budget: MACs of backbone and method against dense, in %. It is met on
+calibrate.images images of calibrate.path, a folder of training images, or of the data set's own.
+What is found is printed and kept in results/calibration.
 Exit codes: 0 done; 1 a row cannot reach the budget (its preset says what would); 2 the request is
 wrong.
 """
@@ -32,7 +35,7 @@ def work(spec: RunSpec, job: Job) -> None:
 
 
 def main() -> None:
-    command(work)
+    command(work, __doc__)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from asap.command import exit_with
 from asap.errors import RequestError
 from asap.overview import current_keys, grouped, write_page
 from asap.report.latex import to_latex
@@ -11,7 +12,7 @@ from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
-from asap.runs.disk import write_file
+from asap.runs.disk import shortened, write_file
 from asap.runs.paths import path_argument
 from asap.runs.store import Store
 
@@ -65,6 +66,7 @@ def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> li
     remark = premise_remark(cells)
     table = build_table(cells, [remark] if remark else [])
     stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)
+    stem = shortened(stem, ", ".join(group), 160)
     pieces = parts(table)
     text = "\n\n".join(part.to_markdown().strip() for part in pieces) + "\n"
     return [
@@ -76,4 +78,4 @@ def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> li
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

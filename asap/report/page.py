@@ -103,7 +103,7 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
         tables = [html_table(t) for t in parts(whole)]
     except RequestError as error:
         missing["Table"] = str(error)
-    there, absent = charts(section.results, default)
+    there, absent = _charts(section.results, default)
     drawn = [(picture, picture_uri(png) if png else None) for picture, png in section.pictures]
     lost = [picture for picture, uri in drawn if uri is None]
     gone = {p.title: f"the file figures/{p.name} is gone or damaged" for p in lost}
@@ -116,6 +116,17 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
         missing | _failed(section.results) | _unpublished(section.results) | gone | absent,
         facts(section.results),
     )
+
+
+def _charts(
+    results: Sequence[CellResult], default: Mapping[str, Any]
+) -> tuple[Sequence[Chart], dict[str, str]]:
+    """The charts and the gaps; a damaged record must not cost the other sections."""
+    try:
+        there, absent = charts(results, default)
+    except RequestError as error:
+        return [], {"Figures": str(error)}
+    return there, dict(absent)
 
 
 def _figure(chart: Chart, prefix: str) -> _Figure:

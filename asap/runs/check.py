@@ -54,8 +54,11 @@ def checked(spec: RunSpec) -> RunSpec:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
     if not m.accuracy and not m.throughput:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
-    if not any(c.isalnum() for c in spec.title):
-        raise RequestError(f"title={spec.title!r} names no file: give it a letter or a digit")
+    for name, title in (("title", spec.title), ("table", spec.table)):
+        if title is not None and not any(c.isalnum() for c in title):
+            raise RequestError(f"{name}={title!r} names no file: give it a letter or a digit")
+        if title is not None and not title.isprintable():
+            raise RequestError(f"{name}={title!r} is not possible: give one line of text")
     return spec
 
 

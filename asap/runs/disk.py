@@ -1,5 +1,6 @@
 """Files written whole or not at all, and a disk's refusals as one clear line."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -61,6 +62,22 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def stem_of(title: str) -> str:
+    """The name of files about something, from its title: letters and digits of any alphabet."""
+    stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+    return shortened(stem, title, 80)
+
+
+def shortened(stem: str, title: str, longest: int) -> str:
+    """The name; a long one cut after so many bytes, and told apart by the digest of the title: file
+    systems take 255 bytes, with the ending.
+    """
+    if len(stem.encode()) <= longest:
+        return stem
+    digest = hashlib.sha256(title.encode()).hexdigest()[:8]
+    return f"{stem.encode()[:longest].decode(errors='ignore')}-{digest}"
 
 
 def write_file(path: Path, text: str) -> Path:
