@@ -76,8 +76,11 @@ def _sample(session: Session, path: Path) -> Sample:
 
 
 def class_names(session: Session) -> list[str]:
-    """Names of the backbone's outputs: ImageNet's, the digits', else numbers."""
+    """Names of the backbone's outputs: its config.json's, ImageNet's, the digits', else numbers."""
     outputs = int(getattr(session.backbone, "num_classes", 0))
+    said = (getattr(session.backbone, "pretrained_cfg", None) or {}).get("label_names")
+    if isinstance(said, list | tuple) and len(said) == outputs:
+        return [str(name) for name in said]
     if session.spec.backbone.name == "digits_vit":
         return list(digits.CLASSES)
     if outputs == 1000:

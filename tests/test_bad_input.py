@@ -141,7 +141,7 @@ def test_the_default_runs(cli):
         ("data.name=digit", ["'digit'", "folder"]),
         ("backbone.name=digits_vlt", ["'digits_vlt'", "digits_vit"]),
         ("backbone.model_args=3", ["model_args=3", "group"]),
-        ("+backbone.model_args.dephth=3", ["dephth"]),
+        ("backbone.model_args.dephth=3", ["dephth"]),
         ("method.tau=0", ["tau=0.0", "above 0"]),
         ("method.tau=-1", ["tau=-1.0", "above 0"]),
         ("method.tau=nan", ["tau=nan", "above 0"]),
@@ -364,9 +364,9 @@ def test_hub_weights_without_network_are_refused(cli, monkeypatch, tmp_path):
         ("resnet18", "type ResNet"),
         ("swin_tiny_patch4_window7_224", "type SwinTransformer"),
         ("eva02_tiny_patch14_224", "type Eva"),
-        ("beit_base_patch16_224 +backbone.model_args.depth=1", "type Beit"),
-        ("vit_small_patch16_18x2_224 +backbone.model_args.depth=1", "ParallelThingsBlock"),
-        ("vit_base_patch16_siglip_224 +backbone.model_args.depth=1", "global_pool='map'"),
+        ("beit_base_patch16_224 backbone.model_args.depth=1", "type Beit"),
+        ("vit_small_patch16_18x2_224 backbone.model_args.depth=1", "ParallelThingsBlock"),
+        ("vit_base_patch16_siglip_224 backbone.model_args.depth=1", "global_pool='map'"),
     ],
 )
 def test_a_model_that_is_no_plain_vit_is_refused(cli, name, part):
@@ -375,10 +375,10 @@ def test_a_model_that_is_no_plain_vit_is_refused(cli, name, part):
 
 NO_CLASS_TOKEN = (
     "backbone.name=vit_tiny_patch16_224",
-    "+backbone.model_args.class_token=false",
-    "+backbone.model_args.global_pool=avg",
-    "+backbone.model_args.depth=2",
-    "+backbone.model_args.num_classes=10",
+    "backbone.model_args.class_token=false",
+    "backbone.model_args.global_pool=avg",
+    "backbone.model_args.depth=2",
+    "backbone.model_args.num_classes=10",
     *OTHER_BACKBONE,
 )
 
@@ -389,7 +389,7 @@ def test_a_sink_asked_of_a_model_without_class_token_is_refused(cli):
 
 
 def test_weights_for_other_classes_than_the_data_has_are_refused(cli):
-    other = ("backbone.name=vit_tiny_patch16_224", "+backbone.model_args.depth=1")
+    other = ("backbone.name=vit_tiny_patch16_224", "backbone.model_args.depth=1")
     cli(*other, *OTHER_BACKBONE, *FOUR_SCENES).refused("1000 classes", "has 10", "trained for")
 
 

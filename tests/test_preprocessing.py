@@ -30,6 +30,7 @@ from asap.backbones.load import BUNDLED_FOLDER, load
 from asap.backbones.preprocess import CROP_MODES, INTERPOLATIONS, preprocessing_of
 from asap.errors import RequestError
 from asap.report.gate import baseline_gate
+from asap.report.provenance import facts
 from asap.report.result import CellResult
 from asap.report.tables import build_table
 from asap.runner import run
@@ -38,6 +39,7 @@ from asap.runs.keys import key_of
 from asap.runs.read import read_spec
 from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 from asap.session import Session
+from asap.show import class_names
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -237,6 +239,14 @@ def test_a_repository_that_is_nowhere_is_one_line(tmp_path, monkeypatch):
         load("hf-hub:a/b/c")
 
 
+def test_the_configs_class_names_are_shown(tmp_path):
+    saved(tmp_path)
+    edited(tmp_path, label_names=["cat", "dog", "fish"])
+    assert class_names(Session(spec_of(BackboneSpec(f"local-dir:{tmp_path}"), tmp_path))) == [
+        "cat", "dog", "fish"
+    ]  # fmt: skip
+
+
 # ---- overrides
 
 
@@ -371,6 +381,8 @@ def test_a_saved_model_gets_its_accuracy_and_the_table_says_how(tmp_path):
             assert part in caption
     assert "mean 0.5 0.5 0.5" in tables[1][1] and "mean 0.1 0.1 0.1" in tables[2][1]
     assert "backbone.preprocess" in tables[2][1]
+    said = {fact.name: fact.values for fact in facts([tables[2][0]])}
+    assert "backbone.preprocess" in str(said["preprocessing from"])
     saved_cell: CellResult = tables[1][0]
     assert saved_cell.backbone == "local-dir:mine"  # no path in what others get to see
     assert str(tmp_path) not in json.dumps(saved_cell.measured)

@@ -21,6 +21,9 @@ def facts(results: Sequence[CellResult]) -> list[Fact]:
     names = ("backbone", "data", "precision", "device", "device_name")
     found = [_fact(name.replace("_", " "), (r.get(name) for r in records)) for name in names]
     found += [_fact(name, (_inside(r, path) for r in records)) for name, path in _DIGESTS]
+    found.append(_fact("preprocessing from", (r.get("preprocessing_from") for r in records)))
+    taken = [r.get("weights") or {} for r in records]
+    found += [_fact(f"weights {name}", (t.get(name) for t in taken)) for name in _OF_WEIGHTS]
     around = [(k, v) for r in records for k, v in r.get("environment", {}).items()]
     packages = dict.fromkeys(k for k, v in around if isinstance(v, str))
     found += [_fact(n, (r.get("environment", {}).get(n) for r in records)) for n in packages]
@@ -33,6 +36,7 @@ def facts(results: Sequence[CellResult]) -> list[Fact]:
     return [fact for fact in [*found, _fact("records", keys)] if fact.values]
 
 
+_OF_WEIGHTS = ("entry", "others", "assumed")  # what was taken of their file, where it is not plain
 _DIGESTS = (
     ("weights, SHA-256", ("backbone", "weights")),
     ("images, SHA-256", ("data", "content")),
@@ -43,7 +47,7 @@ _DIGESTS = (
 
 
 def _fact(name: str, values: Iterable[Any]) -> Fact:
-    return Fact(name, tuple(dict.fromkeys(_text(v) for v in values if v not in (None, "", {}))))
+    return Fact(name, tuple(dict.fromkeys(_text(v) for v in values if v not in (None, "", {}, []))))
 
 
 def _inside(record: Any, path: Sequence[str]) -> Any:
