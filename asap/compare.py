@@ -12,6 +12,7 @@ shows the images on which the two disagree most. Exit codes: 0 done; 2 the reque
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -171,7 +172,7 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
         return
     stem = f"compare-{found.first.key}-{found.second.key}"
     try:
-        files = _draw(found, shown, cell, results / "figures" / stem)
+        files = _draw(found, shown, cell, results, results / "figures" / stem)
     except RequestError as error:
         log.warning("no pictures: %s", error)
         return
@@ -184,9 +185,11 @@ def _class(predicted: int) -> int | None:
     return None if predicted < 0 else predicted
 
 
-def _draw(found: Comparison, shown: pd.DataFrame, cell: Cell, path: Path) -> list[Path]:
+def _draw(
+    found: Comparison, shown: pd.DataFrame, cell: Cell, results: Path, path: Path
+) -> list[Path]:
     """RequestError where the record's data or backbone is not to be had."""
-    session = Session(saved_spec(cell))
+    session = Session(replace(saved_spec(cell), results=results))
     data, pre = session.data, session.preprocessing.identity
     if data.digest != found.first.measured["identity"]["data"]["content"]:
         raise RequestError("the data is no longer what the record was made from")

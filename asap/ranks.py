@@ -118,6 +118,16 @@ def together(act: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
+def leaders_first(act: Callable[[], T]) -> T:
+    """`together`, but the first rank of every machine does it before the others there, which can
+    use what it has left on the disk.
+    """
+    leads = local_rank() == 0
+    ahead = together(lambda: act() if leads else None)
+    after = together(lambda: None if leads else act())
+    return ahead if leads else after  # type: ignore[return-value]
+
+
 def first(act: Callable[[], T]) -> T | None:
     """Rank 0 does it while the others wait; its result there, None elsewhere."""
     return _from_first(act, tell=False)

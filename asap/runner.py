@@ -73,7 +73,7 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
     cell = session.store.cell(key_of(session.identity(method)))
     try:
         with ExitStack() as held:
-            record = ranks.agreed(lambda: _recorded(cell, held))
+            record = ranks.agreed(lambda: _recorded(session, cell, held))
             record = record or _measure(session, row, method, cell)
         predictions = ranks.first(lambda: _predictions(cell, session.spec.data.strict))
         # As this run calls them, whoever recorded the same numbers before.
@@ -86,10 +86,24 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResu
         return replace(result, reason=reason)
 
 
-def _recorded(cell: Cell, held: ExitStack) -> AccuracyRecord | None:
-    """What is recorded already. The cell stays locked until `held` is closed."""
+def _recorded(session: Session, cell: Cell, held: ExitStack) -> AccuracyRecord | None:
+    """What is recorded already. The cell stays locked until `held` is closed.
+
+    Images that could not be read are tried again, whatever the reason was: a record is final where
+    they still cannot be, else it lacks them.
+    """
     held.enter_context(cell.lock())
-    return cell.accuracy()
+    if cell.key not in session.shared:  # whose images were tried a moment ago
+        cell.drop_failed()
+    record = cell.accuracy()
+    if record is None or not record["n_failed"]:
+        return record
+    failed = cell.failed()
+    if not (again := session.readable(failed)):
+        return record
+    log.info("%s: %d of %d failed images can be read now", cell.key, len(again), len(failed))
+    cell.reopen(again)
+    return None
 
 
 def _predictions(cell: Cell, strict: bool) -> Callable[[], pd.DataFrame]:

@@ -2,8 +2,10 @@
 
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,12 +22,14 @@ from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Method, build
+from asap.methods.find import code_of
 from asap.runs.disk import write_bytes
 from asap.runs.keys import key_of
 from asap.runs.record import SCHEMA_VERSION, MethodRecord, WeightsRecord
 from asap.runs.spec import MethodSpec, RunSpec
 from asap.runs.store import Store
 
+INDEX = Path("digests") / "index"  # below the results: remembers the hashes of picture files
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -50,6 +54,7 @@ class Session:
     spec: RunSpec
     lender: "Session | None" = None
     shared: dict[str, Shared] = field(default_factory=dict)  # by key
+    _tried: dict[int, bool] = field(default_factory=dict, init=False)  # see `readable`
     store: Store = field(init=False)
     device: torch.device = field(init=False)
 
@@ -140,10 +145,23 @@ class Session:
         name, part = d.pop("name"), d.pop("part")
         limit = spec.limit if part == "all" else None
         outputs = n_outputs(self._loaded.model)
-        data = open_data(name, p.transform, p.patch_grid, **d, outputs=outputs, limit=limit)
+        index = spec.results / INDEX
+        data = open_data(
+            name, p.transform, p.patch_grid, **d, outputs=outputs, limit=limit, index=index
+        )
         data = data if part == "all" else part_of(data, part, spec.limit)
         self._refuse_other_classes(data)
         return data
+
+    def readable(self, positions: Iterable[int]) -> list[int]:
+        """Those of the images at `positions` that can be read; each is tried once a session."""
+        if self.lender is not None:
+            return self.lender.readable(positions)
+        chosen = list(positions)
+        for i in chosen:
+            if i not in self._tried:
+                self._tried[i] = self.data[i].image is not None
+        return [i for i in chosen if self._tried[i]]
 
     def _refuse_other_classes(self, data: DataSet) -> None:
         """RequestError unless the backbone's outputs are the classes of the labels."""
@@ -173,6 +191,7 @@ class Session:
             "engine": ENGINE_VERSION,
             "method": describe(method),
             "method_version": method.method_version,
+            **({} if (code := code_of(type(method))) is None else {"method_code": code}),
             "backbone": {
                 "name": b.shown,
                 "args": dict(self._loaded.args),
@@ -192,21 +211,16 @@ def open_session(spec: RunSpec, lender: Session | None = None) -> Session:
     Whatever can be wrong on one rank only is found here, before work is shared out: files that are
     not there, other weights or images, a results folder that the machines do not share.
     """
-    session, keys = ranks.together(lambda: _opened(spec, lender))
+    session = ranks.together(lambda: Session(spec, lender))
     if ranks.size() > 1:
-        _refuse_strangers(session, keys)
+        ranks.together(lambda: session.backbone.eval())
+        ranks.leaders_first(lambda: session.data.digest)  # the others find what these remember
+        _refuse_strangers(session)
     return session
 
 
-def _opened(spec: RunSpec, lender: Session | None) -> tuple[Session, list[str]]:
-    session, keys = Session(spec, lender), []
-    if ranks.size() > 1:
-        session.backbone.eval()
-        keys = [key_of(session.identity(method)) for method in session.methods]
-    return session, keys
-
-
-def _refuse_strangers(session: Session, keys: list[str]) -> None:
+def _refuse_strangers(session: Session) -> None:
+    keys = ranks.together(lambda: [key_of(session.identity(method)) for method in session.methods])
     if any(other != keys for other in ranks.gather(keys)):
         raise RequestError(
             "the processes have other weights, images or kinds of device than one another: give "

@@ -105,6 +105,7 @@ def _together(session: Session, part: dict[str, Method]) -> None:
         cells = [session.store.cell(key) for key in part]
         for cell in cells:
             locks.enter_context(cell.lock())
+            cell.drop_failed()
         todo = [cell for cell in cells if cell.accuracy() is None]  # another process may be done
         try:
             _evaluate(session, todo, [part[cell.key] for cell in todo])

@@ -39,25 +39,30 @@ class Race:
             self.best = correct
 
 
-def _read(samples: Iterable[Sample], count: int) -> tuple[Tensor, list[int], list[int]]:
-    """Images, ids and labels of the readable ones among `count`; every image is held once."""
+def _read(
+    samples: Iterable[Sample], count: int
+) -> tuple[Tensor, list[int], list[int], list[Sample]]:
+    """Images, ids and labels of the readable ones among `count`, and the others; every image is
+    held once.
+    """
     images, ids, labels, unread = torch.empty(0), [], [], []
     for s in samples:
         if s.image is None:
-            unread.append(f"{s.path}: {s.error}")
+            unread.append(s)
             continue
         images = images if ids else s.image.new_empty(count, *s.image.shape)
         images[len(ids)] = s.image
         ids.append(s.id)
         labels.append(s.label)
+    first = "".join(f"{s.path}: {s.error}" for s in unread[:1])
     if not ids:
         raise RequestError(
-            f"none of the {count} calibration images can be read: {unread[0]}: check calibrate.path"
+            f"none of the {count} calibration images can be read: {first}: check calibrate.path"
         )
     if unread:
         said = f"{len(unread)} of {count} calibration images cannot be read and are left out"
-        log.warning("%s; the first: %s", said, unread[0])
-    return images[: len(ids)], ids, labels
+        log.warning("%s; the first: %s", said, first)
+    return images[: len(ids)], ids, labels, unread
 
 
 class Bench:
@@ -65,7 +70,7 @@ class Bench:
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
-    `costs`: more images, on which MACs are met.
+    `costs`: more images, on which MACs are met. `unread`: positions of the images left out.
     """
 
     def __init__(
@@ -83,7 +88,8 @@ class Bench:
         self.device, self.dtype = device, dtype
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
-        self.images, self.ids, labels = _read(samples, len(order))
+        self.images, self.ids, labels, unread = _read(samples, len(order))
+        self.unread = sorted(s.index for s in unread)
         self.labels = None if blind else torch.tensor(labels)
         macs, correct = self._run(ReducedViT(backbone, Dense()), 0, 1 if blind else len(self))
         self.dense_macs = float(macs.mean())

@@ -54,6 +54,7 @@ def preset_of(
             "dense_top1": _plain(room.bench.dense_top1),
             "images": len(room.bench),
             "data": room.session.data.description,
+            **({"unread": unread} if any(unread := room.images.unread) else {}),
             "rule": rule,
             "grid": {knob.name: list(knob.grid) for knob in knobs if knob.grid},
             **_costs(room, method, knobs),

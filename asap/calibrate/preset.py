@@ -4,15 +4,16 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from asap.calibrate.budget import Point
-from asap.runs.disk import read_bytes, write_file
+from asap.runs.disk import guarded, read_bytes, write_file
 
 HEADER = ("key", "options", "macs_pct", "top1", "images")
 
@@ -22,7 +23,8 @@ class Files:
     """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}, or -tuned without a
     budget.
 
-    `key` names what was asked; files of another key count as absent, and are written over.
+    `key` names what was asked; files of another key count as absent. The newest have these names:
+    those of other images or weights that are in their place get the beginning of their key as well.
     """
 
     stem: Path
@@ -34,7 +36,26 @@ class Files:
     ) -> "Files":
         words = [re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in (backbone, label.lower())]
         what = "tuned" if macs_pct is None else f"macs{macs_pct:+g}"
-        return cls(folder / f"{'-'.join(words)}-{what}", key)
+        stem = folder / f"{'-'.join(words)}-{what}"
+        moved = cls(_moved(stem, key), key)
+        return moved if moved.preset.exists() or moved.settings.exists() else cls(stem, key)
+
+    def make_room(self) -> None:
+        """Give files of another key, which are in the place of these, another name."""
+        preset = _found(self.preset).get("key")
+        setting = next((row["key"] for row in self._rows() if row.get("key")), None)
+        for file, key in ((self.preset, preset), (self.settings, setting)):
+            owner = str(key or self.key).partition("-")[0]
+            if owner != self.key:
+                with guarded(file):
+                    file.replace(file.with_name(f"{_moved(self.stem, owner).name}{file.suffix}"))
+
+    def without(self, unread: Sequence[Sequence[int]]) -> "Files":
+        """The same, with settings that were measured without these images, and no others."""
+        if not any(unread):
+            return self
+        left_out = sha256(str([list(part) for part in unread]).encode()).hexdigest()[:8]
+        return replace(self, key=f"{self.key}-{left_out}")
 
     @property
     def preset(self) -> Path:
@@ -46,12 +67,8 @@ class Files:
 
     def read_preset(self) -> dict[str, Any] | None:
         """The preset, None if there is none of this key."""
-        try:
-            content = yaml.safe_load(read_bytes(self.preset) or b"")
-        except yaml.YAMLError:
-            return None
-        found = content.get("found") if isinstance(content, dict) else None
-        return content if isinstance(found, dict) and found.get("key") == self.key else None
+        content = _content(self.preset)
+        return content if _found(self.preset).get("key") == self.key else None
 
     def write_preset(self, head: str, content: Mapping[str, Any]) -> Path:
         plain = json.loads(json.dumps(content))
@@ -63,9 +80,11 @@ class Files:
 
     def read_settings(self) -> list[Point]:
         """The settings of this key that an earlier run measured."""
+        return [_point(row) for row in self._rows() if row.get("key") == self.key]
+
+    def _rows(self) -> Iterable[dict[str, str]]:
         text = (read_bytes(self.settings) or b"").decode("utf-8", "replace")
-        rows = csv.DictReader(io.StringIO(text))
-        return [_point(row) for row in rows if row.get("key") == self.key]
+        return csv.DictReader(io.StringIO(text))
 
     def write_settings(self, points: Iterable[Point]) -> Path:
         out = io.StringIO()
@@ -75,6 +94,24 @@ class Files:
             top1 = "" if p.top1 is None else p.top1
             writer.writerow([self.key, json.dumps(dict(p.options)), p.macs_pct, top1, p.images])
         return write_file(self.settings, out.getvalue())
+
+
+def _moved(stem: Path, key: str) -> Path:
+    return stem.with_name(f"{stem.name}-{key[:8]}")
+
+
+def _content(preset: Path) -> dict[str, Any]:
+    """A preset file's content, empty if it is missing or damaged."""
+    try:
+        content = yaml.safe_load(read_bytes(preset) or b"")
+    except yaml.YAMLError:
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _found(preset: Path) -> dict[str, Any]:
+    found = _content(preset).get("found")
+    return found if isinstance(found, dict) else {}
 
 
 def _point(row: Mapping[str, str]) -> Point:

@@ -1,6 +1,7 @@
 """What the rows of a calibration share: the images, each row's budget, knobs and key."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,19 @@ class Images:
             return self._bench(self.session.data, self.blind, None)
         log.info("its costs: %s", self.costs.description)
         return self._bench(self.session.data, False, self._bench(self.costs, True, None))
+
+    @property
+    def unread(self) -> list[list[int]]:
+        """Positions of images that could not be read: of the calibration, of its costs."""
+        costs = self.bench.costs
+        return [self.bench.unread, [] if costs is None else costs.unread]
+
+    def readable(self, unread: Sequence[Sequence[int]]) -> bool:
+        """Whether any of the images that once could not be read can be read now."""
+        calibration, costs = unread or ((), ())
+        if self.session.readable(calibration):
+            return True
+        return self.costs is not None and any(self.costs[i].image is not None for i in costs)
 
     def _bench(self, data: DataSet, without_labels: bool, costs: Bench | None) -> Bench:
         s = self.session

@@ -27,6 +27,7 @@ def search_row(
     """The search, and the window it needed; continues from the settings that are written."""
     forecast = _forecast(room, row, method, knobs)
     known = None if room.costs is None else forecast  # of the very images, to the integer
+    files = files.without(room.images.unread)
     settings = Settings(room.bench, row, files, _race(room, knobs), known)
     grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
     with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as settings.bar:

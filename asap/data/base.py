@@ -83,6 +83,7 @@ class Subset:
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
         self.differs: tuple[str, ...] = getattr(whole, "differs", ())
+        self._digest: str | None = None
 
     @property
     def files_left_out(self) -> Mapping[str, int]:
@@ -90,7 +91,15 @@ class Subset:
 
     @property
     def digest(self) -> str:
-        return self._derived(self.whole.digest)
+        if self._digest is None:
+            self._digest = self.digest_of(range(len(self)))
+        return self._digest
+
+    def digest_of(self, positions: Sequence[int]) -> str:
+        """Of the images alone, where the whole can tell: others need not be read for it."""
+        chosen = tuple(self.positions[i] for i in positions)
+        tell = getattr(self.whole, "digest_of", None)
+        return _derived(self.whole.digest, chosen) if tell is None else tell(chosen)
 
     @property
     def reading_order(self) -> Sequence[int]:
@@ -100,10 +109,7 @@ class Subset:
 
     @property
     def label_digest(self) -> str:
-        return self._derived(self.whole.label_digest)
-
-    def _derived(self, digest: str) -> str:
-        return sha256(f"{digest}:{self.positions}".encode()).hexdigest()
+        return _derived(self.whole.label_digest, self.positions)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -111,6 +117,10 @@ class Subset:
     def __getitem__(self, i: int) -> Sample:
         sample = self.whole[self.positions[i]]
         return replace(sample, index=i, cluster=sample.cluster if self.clustered else i)
+
+
+def _derived(digest: str, positions: tuple[int, ...]) -> str:
+    return sha256(f"{digest}:{positions}".encode()).hexdigest()
 
 
 def take(dataset: DataSet, limit: int | None) -> DataSet:

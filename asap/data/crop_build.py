@@ -21,7 +21,7 @@ from asap.data.images import UnreadableImage
 from asap.data.pictures import Pictures
 from asap.data.split import Split
 from asap.errors import RequestError
-from asap.runs.disk import guarded
+from asap.runs.disk import guarded, write_through
 
 CHUNK = 128  # crops; a kill costs this many for each core
 ANOTHER = "folder with data.cache=/path"
@@ -64,6 +64,10 @@ class Build:
                 done.update(noted)
                 advance(len(noted))
         return [done[row] for row in range(len(self.positions))]
+
+    def note(self, done: Noted) -> None:
+        """Write a journal of what is done."""
+        write_through(self.journal, json.dumps(done).encode() + b"\n")
 
     def _continue(self) -> dict[int, Entry]:
         """What is done; the file for all crops is made if it is not there."""

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from asap.data.base import DataSet, Sample, Subset, take
 from asap.data.crop_build import ANOTHER, Build
-from asap.data.crop_file import FORMAT, Crops, Damaged, index_of, manifest_of
+from asap.data.crop_file import FORMAT, Crops, Damaged, any_of, index_of, manifest_of
 from asap.data.pictures import Pictures
 from asap.data.split import Split, split
 from asap.errors import RequestError
@@ -45,10 +45,12 @@ def cached(data: Pictures, folder: Path, limit: int | None) -> DataSet:
     parts = split(data.transform)
     part = take(cast(DataSet, data), limit)
     some = part.positions if isinstance(part, Subset) else None
-    whole = CropCache(folder, data, parts, None)
     if some is None:
-        return _as_data_set(CachedCrops(data, parts, whole.made()))
-    if (crops := whole.found()) is not None:
+        crops = CropCache(folder, data, parts, None).made()
+        return _as_data_set(CachedCrops(data, parts, crops))
+    # If there can be crops of all; else pictures would be hashed that nobody evaluates.
+    whole = CropCache(folder, data, parts, None) if any_of(folder, len(data)) else None
+    if whole is not None and (crops := whole.found()) is not None:
         return take(_as_data_set(CachedCrops(data, parts, crops)), limit)
     crops = CropCache(folder, data, parts, some).made()
     return take(_as_data_set(CachedCrops(data, parts, crops, some)), limit)
@@ -71,6 +73,7 @@ class CachedCrops:
         self._row_of = None if some is None else {p: row for row, p in enumerate(some)}
         self._told = False
 
+    source = property(lambda self: self.whole.source)
     name = property(lambda self: self.whole.name)
     classes = property(lambda self: self.whole.classes)
     n_classes = property(lambda self: self.whole.n_classes)
@@ -82,6 +85,9 @@ class CachedCrops:
     description = property(lambda self: self.whole.description)
     files_left_out = property(lambda self: self.whole.files_left_out)
     differs = property(lambda self: self.whole.differs)
+
+    def digest_of(self, positions: Sequence[int]) -> str:
+        return self.whole.digest_of(positions)
 
     @property
     def reading_order(self) -> range:
@@ -96,7 +102,7 @@ class CachedCrops:
             return self.whole[i]
         entry = self.crops.entry(row)
         if entry.error is not None:
-            return self.whole.sample(i, error=entry.error)
+            return self._again(i, entry.error)
         try:
             crop = self.crops.read(row)
         except Damaged as reason:
@@ -104,6 +110,14 @@ class CachedCrops:
             return self.whole[i]
         mask = self.whole.mask(i, (entry.width, entry.height), entry.upright)
         return self.whole.sample(i, self.parts.image(crop), mask)
+
+    def _again(self, i: int, noted: str) -> Sample:
+        """A picture that could not be read when the cache was made: maybe it can be now."""
+        try:
+            return self.whole[i]
+        except Exception as error:  # of a disk that is away; all other pictures need it not
+            log.debug("picture %d of the crop cache", i, exc_info=error)
+            return self.whole.sample(i, error=noted)
 
     def _tell(self, reason: Damaged) -> None:
         """Say once, and leave for the next run, that the cache has to be made anew."""
@@ -127,12 +141,12 @@ class CropCache:
         self.place = folder / key_of(self.identity)
 
     def found(self) -> Crops | None:
-        """The crops if they are there; damaged ones are set aside."""
+        """The crops if they are there; damaged ones are set aside, lacking ones made."""
         with guarded(self.place, ANOTHER):
             if not self.place.exists():
                 return None
             with suppress(Damaged, FileNotFoundError):
-                return self._open()  # without the lock: the folder may be read-only
+                return self._completed(self._open())  # without the lock: it may be read-only
             with self._lock():
                 return self._sound()
 
@@ -145,6 +159,39 @@ class CropCache:
                 return found
             self._make()
             return self._open()
+
+    def _completed(self, crops: Crops) -> Crops:
+        """The crops; pictures that could not be read before are tried again."""
+        if not any(self._readable(row) for row in crops.failed):
+            return crops
+        try:
+            with self._lock():
+                if (crops := self._open()).failed:  # another process may have been here
+                    self._reopen(crops)
+                    self._make()
+        except OSError as error:
+            log.info(
+                "crop cache %s cannot be completed (%s): some pictures are decoded every time",
+                self.place, error.strerror,
+            )  # fmt: skip
+            return crops
+        return self._open()
+
+    def _readable(self, row: int) -> bool:
+        try:
+            self.data.open(self.positions[row])
+        except Exception:  # what was noted stands, whatever the reason is now
+            return False
+        return True
+
+    def _reopen(self, crops: Crops) -> None:
+        """Make complete crops half-made ones, which lack those with an error."""
+        half = self.place.with_name(f"{self.place.name}.building")
+        Build(self.place, self.data, self.parts, self.positions).note(
+            [(row, entry) for row, entry in enumerate(crops.entries()) if entry.error is None]
+        )
+        shutil.rmtree(half, ignore_errors=True)
+        self.place.replace(half)
 
     def _open(self) -> Crops:
         return Crops(self.place, self.identity, self.parts.shape, len(self.positions))
@@ -211,7 +258,7 @@ def identity_of(data: Pictures, parts: Split, positions: Sequence[int] | None) -
     """What crops depend on. `positions`: None for all of the data set."""
     return {
         "format": FORMAT,
-        "files": data.digest,
+        "files": data.digest if positions is None else data.digest_of(positions),
         "positions": positions and sha256(str(list(positions)).encode()).hexdigest(),
         "pixels": parts.identity,
         "versions": versions(),

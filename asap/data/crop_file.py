@@ -11,6 +11,7 @@ process's own.
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,9 +68,17 @@ class Crops:
         errors = enumerate(table["error"].to_pylist())
         self._errors = {i: error for i, error in errors if error is not None}
 
+    def entries(self) -> list[Entry]:
+        return [self.entry(row) for row in range(len(self._columns[0]))]
+
     def entry(self, row: int) -> Entry:
         checksum, width, height, upright = (column[row].item() for column in self._columns)
         return Entry(checksum, width, height, upright, self._errors.get(row))
+
+    @property
+    def failed(self) -> list[int]:
+        """The rows with an error."""
+        return list(self._errors)
 
     def read(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """A crop of an entry without error. Raises `Damaged` if it has not its checksum."""
@@ -84,6 +93,15 @@ class Crops:
     def mark(self) -> None:
         """Have the crops made anew the next time they are opened. OSError where that is denied."""
         (self.path.parent / _MARK).touch()
+
+
+def any_of(folder: Path, n: int) -> bool:
+    """Whether some cache in a folder is of so many pictures."""
+    for file in folder.glob("*/manifest.json"):
+        with suppress(OSError, ValueError, AttributeError):
+            if json.loads(file.read_bytes()).get("crops") == n:
+                return True
+    return False
 
 
 def _read_or_damaged(file: Path) -> bytes:

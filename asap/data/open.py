@@ -83,12 +83,14 @@ def open_data(
     title: str | None = None,
     outputs: int | None = None,
     limit: int | None = None,
+    index: Path | None = None,
 ) -> DataSet:
     """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
 
     labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crop_cache.py.
     classes (a file), class_order, scored, outputs (of the model): see `ImageFolder`. corruption,
     severity: see `ImageNetC`. title: what the user calls the data; the facts stay beside it.
+    index: the file that remembers the hashes of files, see content.py; None: all are read.
     Raises RequestError for a data set that is not there.
     """
     given = {"path": path, "labels": labels, "boxes": boxes, "cache": cache, "classes": classes}
@@ -108,6 +110,7 @@ def open_data(
         return DigitScenes(split, count, seed, transform, patch_grid, title)
     found = _pictures(asked, transform, patch_grid)
     found.title = title
+    found.index = index
     if found.files_left_out:
         log.warning("%s: left out are %s", found.description, said(found.files_left_out))
     if cache is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from timm.data.imagenet_info import ImageNetInfo
 
 from asap.data.arrange import refuse_twice
+from asap.data.content import NOTHING, Advance, Stored, hashes_of, split
 from asap.data.images import UnreadableImage
 from asap.data.names import file_name, number_of, synsets, wnid_in
 from asap.data.order import in_order
@@ -66,6 +68,15 @@ class ParquetSource:
             lengths = pc.call_function("binary_length", [content]).to_pylist()
             size_of |= {group._replace(row=i): size for i, size in enumerate(lengths)}
         return [-1 if (size := size_of[row]) is None else size for row in self._places]
+
+    def hashes(self, positions: Sequence[int], index: Path | None) -> list[bytes]:
+        files = [Stored(str(file.absolute()), _hash_images) for file in self.files]
+        rows: dict[Row, bytes] = {}
+        order = sorted(self._places)
+        for number, joined in enumerate(hashes_of(files, index)):
+            own = [row for row in order if row.file == number]
+            rows |= zip(own, split(joined), strict=False)
+        return [rows.get(self._places[i], NOTHING) for i in positions]
 
     def stored_bytes(self) -> int:
         """Bytes of all images together and of what Parquet adds, a few an image; none is read."""
@@ -135,6 +146,21 @@ def _group(file: Path, group: int) -> pa.Array:
         column = _columns(file, opened.schema_arrow)[0]
         table = opened.read_row_group(group, columns=[column], use_threads=False)
     return _column(table, column).cast(pa.large_binary()).combine_chunks()
+
+
+def _hash_images(path: str, advance: Advance) -> bytes:
+    """The hash of every image of a file, joined. Raises OSError where the file is damaged."""
+    found = []
+    try:
+        with _opened(Path(path)) as opened:
+            groups = opened.metadata.num_row_groups
+        for group in range(groups):
+            images = _group(Path(path), group)
+            found += [sha256(b.as_buffer()).digest() if b.is_valid else NOTHING for b in images]
+            advance(images.nbytes)
+    except (pa.ArrowException, RequestError, ValueError, struct.error) as error:
+        raise OSError(f"{path}: {error}") from error
+    return b"".join(found)
 
 
 def _rows(number: int, file: Path) -> Iterator[tuple[str, int, Row]]:

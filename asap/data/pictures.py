@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 
 from jaxtyping import Bool, Float
 from PIL import Image
@@ -22,9 +23,11 @@ class Pictures:
     scored: the classes whose logits are compared, None for all. other_labels: for each picture the
     classes that are right besides its label. boxes: where the objects are, for `Sample.mask`.
     differs: what shows that they are not the published pictures. `title`: the user's name for them.
+    `index`: the file that remembers what the files' bytes are, None: they are read for `digest`.
     """
 
     clustered = False
+    index: Path | None = None
 
     def __init__(
         self,
@@ -74,10 +77,15 @@ class Pictures:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical relative paths with the files' sizes in bytes, in order."""
+        """SHA-256 of the canonical relative paths with the hashes of the files' bytes, in order."""
+        return self.digest_of(range(len(self)))
+
+    def digest_of(self, positions: Sequence[int]) -> str:
+        """The digest of some pictures. Others are not read for it, where files hold one each."""
         said = sha256()
-        for path, size in zip(self.source.paths, self.source.sizes(), strict=True):
-            said.update(f"{path}\0{size}\n".encode())
+        hashes = self.source.hashes(positions, self.index)
+        for i, content in zip(positions, hashes, strict=True):
+            said.update(self.source.paths[i].encode() + b"\0" + content)
         return said.hexdigest()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Where the files of a data set are: canonical names, labels, sizes, and the bytes on request."""
+"""Where the files of a data set are: canonical names, labels, hashes, and the bytes on request."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from asap.data.base import files_left_out
+from asap.data.content import NOTHING, Stored, hashes_of
 from asap.data.images import UnreadableImage
-
-NOTHING: Mapping[str, int] = {}
 
 
 @runtime_checkable
@@ -16,7 +15,7 @@ class Source(Protocol):
     """Labelled files in a fixed order, however they are stored. Holds names, never contents.
 
     Safe to use in forked and spawned workers. Two stores of the same files have the same `paths`,
-    `labels` and `sizes`, and so the same digests, ids and records.
+    `labels` and `hashes`, and so the same digests, ids and records.
     """
 
     @property
@@ -26,6 +25,10 @@ class Source(Protocol):
     @property
     def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
     def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
+    def hashes(self, positions: Sequence[int], index: Path | None) -> Sequence[bytes]:
+        """The hash of each file's bytes, `NOTHING` for one that cannot be read; see `hashes_of`."""
+        ...
+
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
     def store(self, i: int) -> Path: ...  # the folder or archive that holds the file
 
@@ -39,10 +42,10 @@ class FileSource:
         files: Sequence[str | None],
         paths: Sequence[str],
         labels: Sequence[int],
-        left_out: Mapping[str, int] = NOTHING,
+        left_out: Mapping[str, int] | None = None,
     ):
         self.root, self.files, self.paths, self.labels = root, files, paths, labels
-        self.files_left_out = left_out
+        self.files_left_out = left_out or {}
 
     @property
     def reading_order(self) -> range:
@@ -50,6 +53,13 @@ class FileSource:
 
     def sizes(self) -> list[int]:
         return [-1 if file is None else size_of(self.root / file) for file in self.files]
+
+    def hashes(self, positions: Sequence[int], index: Path | None) -> list[bytes]:
+        root = self.root.absolute()
+        files = [self.files[i] for i in positions]
+        stored = [Stored(f"{root}/{file}") for file in files if file is not None]
+        there = iter(hashes_of(stored, index))
+        return [NOTHING if file is None else next(there) for file in files]
 
     def read(self, i: int) -> Path:
         file = self.files[i]
@@ -100,6 +110,9 @@ class Picked:
     def sizes(self) -> list[int]:
         sizes = self.whole.sizes()
         return [sizes[i] for i in self.positions]
+
+    def hashes(self, positions: Sequence[int], index: Path | None) -> Sequence[bytes]:
+        return self.whole.hashes([self.positions[i] for i in positions], index)
 
     def read(self, i: int) -> Path | BytesIO:
         return self.whole.read(self.positions[i])

@@ -2,12 +2,14 @@
 
 import tarfile
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from posixpath import dirname, join, normpath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from asap.data.arrange import Labels, arrange, by_number
+from asap.data.content import NOTHING, Advance, Stored, hashes_of, split
 from asap.data.formats import NO_ENDING, ending_of
 from asap.data.images import UnreadableImage
 from asap.data.listing import HIDDEN, ODD, LeftOut, is_rubbish
@@ -55,6 +57,20 @@ class TarSource:
     def sizes(self) -> list[int]:
         return [-1 if member is None else member.size for member in self._members]
 
+    def hashes(self, positions: Sequence[int], index: Path | None) -> list[bytes]:
+        there = {m for m in self._members if m is not None and m.size >= 0}
+        members = sorted(there, key=lambda member: member.offset)
+
+        def read(path: str, advance: Advance) -> bytes:
+            with Path(path).open("rb") as file:
+                return b"".join(_hash(file, member, advance) for member in members)
+
+        places = sha256(str([(m.offset, m.size) for m in members]).encode()).digest()
+        (joined,) = hashes_of([Stored(str(self.archive.absolute()), read, places)], index)
+        found = dict(zip(members, split(joined), strict=False))
+        chosen = (self._members[i] for i in positions)
+        return [NOTHING if m is None else found.get(m, NOTHING) for m in chosen]
+
     def read(self, i: int) -> BytesIO:
         if (member := self._members[i]) is None or member.size < 0:
             raise missing()
@@ -67,6 +83,13 @@ class TarSource:
 
     def store(self, i: int) -> Path:
         return self.archive
+
+
+def _hash(file: BinaryIO, member: Member, advance: Advance) -> bytes:
+    file.seek(member.offset)
+    content = file.read(member.size)
+    advance(len(content))
+    return sha256(content).digest()
 
 
 class _Headers:

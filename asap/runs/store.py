@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,12 +152,28 @@ class Cell:
                 found.append((start, stop, frame))
         return found
 
+    def failed(self) -> list[int]:
+        """The images of the record that could not be read, by position. Raises as `predictions`."""
+        return _failed(self.predictions())
+
     # -- writing
 
     def write_shard(self, start: int, stop: int, frame: pd.DataFrame) -> None:
         """Keep the predictions of images `start` to `stop - 1`, each once (else ValueError)."""
         _check_rows(frame, start, stop)
         write_bytes(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
+
+    def drop_failed(self) -> None:
+        """Take images that could not be read out of the shards: the next run reads them again."""
+        for start, stop, frame in self.shards():
+            if failed := _failed(frame):
+                self._write_without(failed, frame)
+                self._remove(self._file(f"shard-{start}-{stop}.parquet"))
+
+    def reopen(self, positions: Sequence[int]) -> None:
+        """Make the record an unfinished run, which lacks these images alone."""
+        self._write_without(positions, self.predictions())
+        self._remove(self._file("accuracy.json"))
 
     def discard_shards(self) -> None:
         """Forget an unfinished run."""
@@ -205,6 +221,14 @@ class Cell:
         for path in self.path.glob("shard-*.parquet"):
             if match := _SHARD_NAME.fullmatch(path.name):
                 yield int(match[1]), int(match[2]), path
+
+    def _write_without(self, positions: Sequence[int], frame: pd.DataFrame) -> None:
+        """The rows of a frame but for some images, as shards; they lie in the images' order."""
+        begin = start = int(frame["index"].iloc[0])
+        for left_out in [*sorted(positions), begin + len(frame)]:
+            if start < left_out:
+                self.write_shard(start, left_out, frame.iloc[start - begin : left_out - begin])
+            start = left_out + 1
 
     def _read_shard(self, path: Path, start: int, stop: int) -> pd.DataFrame | None:
         try:
@@ -261,6 +285,11 @@ class Cell:
         for path in paths:
             with guarded(path):
                 path.unlink(missing_ok=True)
+
+
+def _failed(frame: pd.DataFrame) -> list[int]:
+    """The images that could not be read."""
+    return frame["index"][frame["error"].notna()].tolist()
 
 
 def _check_rows(frame: pd.DataFrame, start: int, stop: int) -> None:
