@@ -76,7 +76,7 @@ def _calibrate_row(room: Room, row: MethodSpec, method: Method, knobs: list[Knob
     macs_pct = None if room.budget is None else room.budget.macs_pct
     files = Files.of(folder, room.spec.backbone.shown, row.label, macs_pct, key)
     preset = files.read_preset()
-    if preset is None or room.images.readable(preset["found"].get("unread")):
+    if preset is None or room.images.readable(preset["found"].get("unread", ())):
         files.make_room()
         found, window = search_row(room, row, method, knobs, files)
         preset = preset_of(room, row, method, knobs, found, window, key)
