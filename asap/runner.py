@@ -19,7 +19,6 @@ import pandas as pd
 from asap import ranks
 from asap.console import progress
 from asap.core.macs import backbone_macs
-from asap.data.base import files_left_out
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.failure import note_failure, refuse_unreadable
@@ -155,7 +154,6 @@ def _record(
         preprocessing_from=session.preprocessing_from,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
         **session.about_data,
-        files_left_out=dict(files_left_out(data)),
         **counted,
         gmacs_no_attention=_without_attention(model, predictions),
         precision=spec.precision,

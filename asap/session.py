@@ -15,7 +15,7 @@ from asap import ranks
 from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
 from asap.backbones.load import Loaded, load, weights_digest
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
-from asap.data.base import DataSet
+from asap.data.base import DataSet, files_left_out
 from asap.data.open import open_data
 from asap.data.slices import part_of
 from asap.engine import ENGINE_VERSION
@@ -134,6 +134,7 @@ class Session:
         """The data set in words, as records have it. No key depends on them."""
         differs = list(getattr(self.data, "differs", ()))
         about = {"data": self.data.description, "data_differs": differs}
+        about["files_left_out"] = dict(files_left_out(self.data))  # as they lie there now
         return about | {"data_title": self.spec.data.title}
 
     def data_of(self, spec: RunSpec) -> DataSet:

@@ -420,6 +420,29 @@ def test_a_folder_of_images_runs(cli, folder):
     assert (done.code, done.err, done.record()["n"]) == (0, "", 10)
 
 
+def test_what_is_left_out_of_a_folder_is_said_in_log_record_and_tables(cli, folder):
+    clean = cli(*images(folder)).record()
+    assert clean["files_left_out"] == {}
+    (folder / "0" / "again").symlink_to("..")
+    (folder / "1" / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    (folder / "@eaDir").mkdir()
+    picture().save(folder / "@eaDir" / "thumb.png")
+    (folder / "2" / "one.jfif").write_bytes((folder / "2" / "a.png").read_bytes())
+    done = cli(*images(folder), "limit=11")
+    found = {record["n"]: record for record in (json.loads(path.read_text("utf-8")) for path in
+             done.results.glob("runs/*/accuracy.json"))}  # fmt: skip
+    left = {".heic": 1, "second names": 1, "hidden and system files": 1}
+    assert found[11]["files_left_out"] == left
+    said = "1 .heic, 1 hidden and system file, 1 second name"
+    assert said in done.err and said in " ".join(done.out.split())
+    stem = done.results / "tables" / "digits-vit-on-folder"
+    for file in (f"{stem}.md", f"{stem}.csv", done.results / "report.html"):
+        assert said in Path(file).read_text("utf-8")
+    (folder / "2" / "one.jfif").unlink()
+    again = cli(*images(folder))  # the record of the first run, with what lies there now
+    assert said in " ".join(again.out.split())
+
+
 def test_a_folder_that_is_not_there_is_refused(cli, tmp_path, folder):
     cli("data=folder").refused("data.path", "sub-folder")
     cli(*images(tmp_path / "none")).refused("none", "not a folder")

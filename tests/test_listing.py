@@ -120,6 +120,17 @@ def test_links_to_a_folder_and_into_it_both_keep_what_they_name(tmp_path):
     assert list_pictures(tmp_path / "data").files == ["animal/1.png", "dog/2.png"]
 
 
+def test_links_into_classes_that_are_not_evaluated_are_not_followed(tmp_path):
+    root = two(tmp_path / "data")
+    write(tmp_path / "disk" / "fox" / "f.png")
+    (root / "fox").symlink_to(tmp_path / "disk" / "fox")
+    (root / "cat" / "a").symlink_to("../dog")
+    (root / "cat" / "b.png").symlink_to("../dog/0.png")
+    (root / "cat" / "c").symlink_to(tmp_path / "disk" / "fox")
+    found = list_pictures(root, only=["cat"])
+    assert found.files == REAL[:3] and found.left_out.counts == {SECOND: 3}
+
+
 def test_a_link_to_nothing_is_an_unreadable_picture_or_a_missing_class(tmp_path):
     root = two(tmp_path)
     (root / "cat" / "gone.jpg").symlink_to("nowhere.jpg")

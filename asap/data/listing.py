@@ -139,6 +139,7 @@ class _Walk:
     def __init__(self, root: Path, flat: bool = False, only: Collection[str] | None = None):
         self.root, self.flat, self.only = str(root), flat, only
         self.left = LeftOut()
+        self.others: dict[str, str] = {}  # class folders that are not looked at, by real path
         self.folders: dict[Key, str] = {}  # visited, or claimed by a link
         self.links: list[str] = []  # not yet followed
         self.file_links: list[tuple[str, os.stat_result]] = []
@@ -191,7 +192,7 @@ class _Walk:
                 if is_rubbish(entry.name):
                     self.left.add(path, HIDDEN, _files_in(entry))
                 elif not inside and self._is_other_class(entry):
-                    continue
+                    self.others[os.path.realpath(entry.path)] = path
                 elif entry.is_symlink():
                     self.links.append(path)
                 elif entry.is_dir():
@@ -232,6 +233,9 @@ class _Walk:
 
     def _sort_out_link(self, path: str, folders: list[str]) -> None:
         loose = "/" not in path and not self.flat
+        if other := self._in_other_class(path):
+            self.left.add_second(path, other)
+            return
         try:
             found = os.stat(self._at(path))  # noqa: PTH116
         except OSError:
@@ -245,6 +249,14 @@ class _Walk:
             self._take_dangling(path)
         elif not loose:
             self.file_links.append((path, found))
+
+    def _in_other_class(self, path: str) -> str | None:
+        """The class folder that a link leads into, if it is not looked at."""
+        if not self.others:
+            return None
+        target = Path(os.path.realpath(self._at(path)))
+        found = (self.others.get(str(place)) for place in (target, *target.parents))
+        return next((name for name in found if name is not None), None)
 
     def _leads_on(self, path: str, found: os.stat_result) -> bool:
         """Whether a link leads to a folder that has no other name here."""
