@@ -22,7 +22,7 @@ from asap.data.devkit import ARCHIVES, find_devkit
 from asap.data.imagenet import absent_files
 from asap.data.images import UnreadableImage, open_rgb
 from asap.data.layouts import Layout, open_layout, recognise
-from asap.data.listing import said
+from asap.data.left_out import said
 from asap.data.names import N_IMAGES, synsets
 from asap.data.source import Source
 from asap.errors import RequestError

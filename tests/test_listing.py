@@ -1,6 +1,7 @@
 """Exactly the pictures that are there, each once: links, endings, rubbish, in every reader."""
 
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from asap.data.folder import ImageFolder, class_of
 from asap.data.formats import holds_picture
 from asap.data.imagenet import ImageNet
 from asap.data.images import UnreadableImage, open_rgb
-from asap.data.listing import HIDDEN, SECOND, key_of, list_pictures, said, summed
+from asap.data.left_out import HIDDEN, SECOND, said, summed
+from asap.data.listing import key_of, list_pictures
 from asap.data.open import open_data
 from asap.errors import RequestError
 
@@ -28,6 +30,11 @@ RUBBISH = (
     "@eaDir", ".AppleDouble", "lost+found", ".ipynb_checkpoints", "__MACOSX", "$RECYCLE.BIN",
     "System Volume Information", "#recycle", ".Trash-1000", ".thumbnails",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("asap"), "propagate", True)
 
 
 def draw(form: str = "PNG", seed: int = 0) -> bytes:
@@ -89,7 +96,9 @@ def test_a_second_name_is_reported_and_not_evaluated(case, tmp_path, caplog):
     assert [sample.path for sample in data] == REAL
     assert data.classes == ("cat", "dog")
     assert data.files_left_out[SECOND] >= 1
-    assert "second name" in caplog.text and "left out" in caplog.text
+    named, counted = caplog.messages
+    second, first = list_pictures(root).left_out.twice[0]
+    assert f"{second} (of {first})" in named and "left out" in counted
 
 
 def test_what_is_linked_from_elsewhere_is_read_once_and_loops_there_end(tmp_path):
@@ -299,6 +308,12 @@ def test_files_of_systems_and_tools_are_left_out_and_counted(name, tmp_path):
     write(root / "cat" / name)
     found = list_pictures(root)
     assert found.files == REAL and found.left_out.counts == {HIDDEN: 1}
+
+
+def test_a_class_may_be_called_like_a_copy(tmp_path):
+    for name in ("cat.bak", "dog~", "x.part"):
+        write(tmp_path / name / "0.png")
+    assert ImageFolder(tmp_path, TO_32).classes == ("cat.bak", "dog~", "x.part")
 
 
 def test_lost_and_found_may_be_unreadable(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ class DataSet(Protocol):
 
 def files_left_out(data: object) -> Mapping[str, int]:
     """How many files lie among the pictures of a data set, or of their source, and are not
-    evaluated, by ending or kind (see listing.py); nothing where the pictures are no files.
+    evaluated, by ending or kind (see left_out.py); nothing where the pictures are no files.
     """
     return getattr(data, "files_left_out", {})
 

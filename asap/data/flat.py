@@ -5,7 +5,8 @@ from pathlib import Path
 
 from asap.data.arrange import Labels, arrange, by_number
 from asap.data.formats import ending_of
-from asap.data.listing import is_rubbish, list_folder
+from asap.data.left_out import is_rubbish
+from asap.data.listing import list_folder
 from asap.data.names import number_of, wnid_in
 from asap.data.source import FileSource
 
@@ -31,5 +32,6 @@ def flat_source(folder: Path, labels: Labels) -> FileSource:
     places = by_number(numbered, folder)
     own = {number: wnid for number, name in places.items() if (wnid := wnid_in(name))}
     known = arrange(places, labels, own)
+    found.left_out.tell_second_names(folder)
     left = found.left_out.summary
     return FileSource(folder, known.places, known.paths, known.labels, left)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.classes import ClassMap, by_list, by_name
-from asap.data.listing import HIDDEN, SECOND, LeftOut, class_folders, list_pictures, said, summed
+from asap.data.left_out import HIDDEN, SECOND, LeftOut, said, summed
+from asap.data.listing import class_folders, list_pictures
 from asap.data.pictures import Pictures
 from asap.data.source import FileSource
 from asap.errors import RequestError
@@ -102,6 +103,7 @@ def _source(root: Path, label_of: Mapping[str, int], hint: str, some: bool = Fal
     """The files of the class folders, which all have a label, or of `some` that have."""
     found = list_pictures(root, label_of.keys() if some else None)
     files = found.files
+    found.left_out.tell_second_names(root)
     _refuse_emptied(root, label_of, files, found.left_out)
     if not files:
         raise RequestError(f"{root} holds no image: {hint}")

@@ -5,74 +5,21 @@ name for it, and a folder is visited once however many links lead to it or back 
 """
 
 import os
-import re
 import stat
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from asap.data.formats import NO_ENDING, ending_of, holds_picture, meant_as_picture
+from asap.data.left_out import CLOSED, HIDDEN, LOOSE, NOWHERE, ODD, LeftOut, is_rubbish
 from asap.data.order import natural_key
 from asap.errors import RequestError
 
-SECOND, HIDDEN = "second names", "hidden and system files"
-LOOSE, ODD = "pictures beside the class folders", "special files"
-NOWHERE, CLOSED = "links to nothing", "files that may not be opened"
-_SHOWN = 12  # endings told one by one
-
-# What file systems and tools leave beside files, in lower case. Names with a dot come in addition.
-_RUBBISH = frozenset(
-    ("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "__macosx",
-     "$recycle.bin", "recycler", "system volume information", "network trash folder",
-     "temporary items", "__pycache__", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db",
-     "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info", "pspbrwse.jbf")
-)  # fmt: skip
-# Copies that editors, ExifTool and downloads leave: not finished, or not valid any more.
-_COPY = re.compile(
-    r".*(~|\.bak|\.tmp|\.part|\.partial|\.crdownload|\.sw[op]|\.\w+_original|zone\.identifier)"
-    r"|~\$.*|thumbs\.db:.*|found\.\d{3}", re.DOTALL,
-)  # fmt: skip
 # Copies of all else on the disk: not even counted.
 _SNAPSHOTS = frozenset((".zfs", ".snapshot", ".snapshots", "#snapshot", "@recently-snapshot"))
 
 Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or folder
-
-
-@dataclass
-class LeftOut:
-    """What lies among the pictures and is not evaluated. Every file counts once, a folder that is
-    reached by a second name as one.
-
-    counts: by ending, or by one of the kinds above. of_class: the same for each class folder.
-    twice: (second name, first name) of what has several.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    of_class: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    twice: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, path: str, kind: str, count: int = 1) -> None:
-        if count == 0:
-            return
-        self.counts[kind] += count
-        if "/" in path or kind == SECOND:
-            self.of_class[path.split("/", 1)[0]][kind] += count
-
-    def add_second(self, path: str, first: str) -> None:
-        self.add(path, SECOND)
-        self.twice.append((path, first))
-
-    @property
-    def summary(self) -> dict[str, int]:
-        """The counts for a record: the most frequent first, rare endings in one."""
-        return summed(self.counts)
-
-    @property
-    def first_twice(self) -> tuple[str, str] | None:
-        """The first of the second names, with the name that is evaluated."""
-        return min(self.twice, key=lambda pair: natural_key(pair[0]), default=None)
 
 
 @dataclass(frozen=True)
@@ -107,32 +54,6 @@ def class_folders(root: Path) -> list[str]:
     return _Walk(root).classes()
 
 
-def is_rubbish(name: str) -> bool:
-    """Whether a file or folder is hidden or is none of the user's: left by a system or a tool."""
-    lower = name.lower()
-    return name.startswith(".") or lower in _RUBBISH or _COPY.fullmatch(lower) is not None
-
-
-def summed(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts, the largest first; of many endings, those that do not count most become one."""
-    ordered = sorted((p for p in counts.items() if p[1]), key=lambda pair: (-pair[1], pair[0]))
-    few = [name for name, _ in ordered if name.startswith(".")][:_SHOWN]
-    kept = {name: n for name, n in ordered if name in few or not name.startswith(".")}
-    rest = sum(n for name, n in ordered if name not in kept)
-    return kept | ({"other endings": rest} if rest else {})
-
-
-def said(counts: Mapping[str, int]) -> str:
-    """Counts in words: "3 .heic, 1 second names"."""
-    return ", ".join(f"{n:,} {name if n > 1 else _one(name)}" for name, n in counts.items())
-
-
-def _one(name: str) -> str:
-    words = name.split(" ")
-    one = {"names": "name", "files": "file", "links": "link", "pictures": "picture"}
-    return " ".join(one.get(word, word) for word in words) if "." not in name else name
-
-
 class _Walk:
     """One pass over a folder: first without links, then through those that lead to new folders."""
 
@@ -148,7 +69,7 @@ class _Walk:
 
     def classes(self) -> list[str]:
         self._claim("", os.stat(self.root))  # noqa: PTH116
-        inside = [entry for entry in _entries(self.root) if not is_rubbish(entry.name)]
+        inside = [entry for entry in _entries(self.root) if not _is_rubbish(entry)]
         links = [e.name for e in inside if e.is_symlink() and os.path.isdir(e.path)]  # noqa: PTH112
         names = [
             e.name for e in inside
@@ -169,7 +90,7 @@ class _Walk:
     def run_flat(self, wanted: Callable[[str], bool]) -> Listing:
         real: list[tuple[str, os.DirEntry[str]]] = []
         for entry in _entries(self.root):
-            if is_rubbish(entry.name):
+            if _is_rubbish(entry):
                 self.left.add(entry.name, HIDDEN, int(not entry.is_dir(follow_symlinks=False)))
             elif not wanted(entry.name):
                 continue  # labels, archives and class folders may lie beside the pictures
@@ -189,7 +110,7 @@ class _Walk:
             inside = todo.pop()
             for entry in _entries(self._at(inside)):
                 path = f"{inside}/{entry.name}" if inside else entry.name
-                if is_rubbish(entry.name):
+                if _is_rubbish(entry):
                     self.left.add(path, HIDDEN, _files_in(entry))
                 elif not inside and self._is_other_class(entry):
                     self.others[os.path.realpath(entry.path)] = path
@@ -356,6 +277,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         refuse(error)
+
+
+def _is_rubbish(entry: os.DirEntry[str]) -> bool:
+    return is_rubbish(entry.name, folder=entry.is_dir(follow_symlinks=False))
 
 
 def _files_in(entry: os.DirEntry[str]) -> int:

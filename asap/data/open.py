@@ -11,7 +11,7 @@ from asap.data.crop_cache import cached
 from asap.data.digit_scenes import DigitScenes
 from asap.data.folder import ImageFolder
 from asap.data.imagenet import ImageNet, ImageNetTraining
-from asap.data.listing import said
+from asap.data.left_out import said
 from asap.data.pictures import Pictures
 from asap.data.variants import (
     ImageNet200,

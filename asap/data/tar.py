@@ -12,7 +12,7 @@ from asap.data.arrange import Labels, arrange, by_number
 from asap.data.content import NOTHING, Advance, Stored, hashes_of, split
 from asap.data.formats import NO_ENDING, ending_of
 from asap.data.images import UnreadableImage
-from asap.data.listing import HIDDEN, ODD, LeftOut, is_rubbish
+from asap.data.left_out import HIDDEN, ODD, LeftOut, is_rubbish
 from asap.data.names import class_index, number_of, wnid_in
 from asap.data.source import missing
 from asap.errors import RequestError
@@ -45,6 +45,7 @@ class TarSource:
         own = {number: m.wnid for number, m in members.items() if m.wnid}
         known = arrange(members, labels, own)
         self.paths, self.labels = known.paths, known.labels
+        headers.left_out.tell_second_names(archive)
         self.files_left_out = headers.left_out.summary
         self._members = known.places
 

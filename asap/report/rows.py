@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from asap.data.listing import said
+from asap.data.left_out import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.render import Row

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from asap.data.listing import said
+from asap.data.left_out import said
 from asap.errors import RequestError
 from asap.report import columns as layout
 from asap.report import footnotes, paper
