@@ -95,6 +95,12 @@ def test_the_home_folder_is_meant_by_a_tilde_at_the_beginning(option, monkeypatc
         assert str(found) == meant
 
 
+def test_an_environment_variable_that_is_set_to_nothing_is_named(monkeypatch):
+    monkeypatch.setenv("IMAGENET", " ")
+    with pytest.raises(RequestError, match=r"^data\.path='' is empty: .*IMAGENET in the environ"):
+        spec_of(config_with("data.path", ""))
+
+
 def test_python_callers_are_refused_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()

@@ -93,6 +93,8 @@ def open_data(
     index: the file that remembers the hashes of files, see content.py; None: all are read.
     Raises RequestError for a data set that is not there.
     """
+    if name.startswith("imagenet") and path is not None and not path.strip():
+        path = None  # the data set itself says what it expects
     given = {"path": path, "labels": labels, "boxes": boxes, "cache": cache, "classes": classes}
     path, labels, boxes, cache, classes = (
         None if value is None else given_path(f"data.{key}", str(value))

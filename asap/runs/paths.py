@@ -8,6 +8,7 @@ from typing import Annotated
 from asap.errors import RequestError
 
 # The type of every option that may be a path; other values, such as "hub", stay as they are.
+_READ = ("IMAGENET", "LVVIT_", "DYNAMICVIT_")  # beginnings of the variables that configs read
 PathText = Annotated[str, "path"]
 
 
@@ -16,10 +17,10 @@ def given_path(key: str, text: str) -> str:
     after `key=`. RequestError if it is blank: as a path, that would be the current folder.
     """
     if not text.strip():
-        raise RequestError(
-            f"{key}={text!r} is empty: give a value (is the variable that it is from, of the shell "
-            "or the environment, set?), or leave it out"
-        )
+        names = [n for n in sorted(os.environ) if n.startswith(_READ) and not os.environ[n].strip()]
+        which = f"{' and '.join(names)} in the environment set to nothing" if names else (
+            "the variable that it is from, of the shell or the environment, not set")  # fmt: skip
+        raise RequestError(f"{key}={text!r} is empty: give a value (is {which}?), or leave it out")
     return os.path.expanduser(text)  # noqa: PTH111
 
 
