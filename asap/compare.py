@@ -24,6 +24,7 @@ from asap.measure.pictures import to_bytes
 from asap.overview import label_of
 from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
+from asap.report.nonfinite import nonfinite
 from asap.report.pairs import Pair, pair_sheet
 from asap.report.result import CellResult
 from asap.runs.disk import guarded
@@ -158,16 +159,17 @@ def _line(place: str, result: CellResult) -> str:
     gmacs = record["gmacs_backbone"] + record["gmacs_method"]
     return (
         f"{place}: {result.label} ({record['backbone']}), top-1 {record['top1']:.2f} %, "
-        f"{gmacs:.4g} GMACs, record {record['key']}"
+        f"{gmacs:.4g} GMACs, n = {record['n']:,}, {record['n_failed']:,} unreadable, "
+        f"{nonfinite(record):,} not finite, record {record['key']}"
     )
 
 
 def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> None:
     """The surest disagreements in lines and, where the data is still there, as pictures."""
     shown = found.images.head(count)
-    for row in shown.itertuples():
-        first, second = (NOT_FINITE if c < 0 else c for c in (row.first, row.second))
-        log.info("  %s: label %s, first %s, second %s", row.path, row.label, first, second)
+    for row in shown.to_dict("records"):
+        first, second = (NOT_FINITE if row[n] < 0 else row[n] for n in ("first", "second"))
+        log.info("  %s: label %s, first %s, second %s", row["path"], row["label"], first, second)
     if shown.empty:
         return
     stem = f"compare-{found.first.key}-{found.second.key}"

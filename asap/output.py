@@ -11,6 +11,7 @@ from asap.report import tensorboard, wandb
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
 from asap.report.manifest import Picture, manifest_of, write_manifest
+from asap.report.nonfinite import counts
 from asap.report.page import Section
 from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
@@ -48,7 +49,7 @@ def line_of(result: CellResult) -> str:
         return f"{result.label}: throughput recorded"
     record = result.accuracy
     gmacs = record["gmacs_backbone"] + record["gmacs_method"]
-    return f"{result.label}: top-1 {record['top1']:.2f} %, {gmacs:.4g} GMACs, n = {record['n']:,}"
+    return f"{result.label}: top-1 {record['top1']:.2f} %, {gmacs:.4g} GMACs, {counts(record)}"
 
 
 def write_outputs(

@@ -19,7 +19,7 @@ Text = Callable[[Values], str | None]
 EXTRA_KEYS = (
     "paper_row",
     *("backbone", "extension", "dense", "key", "data", "precision", "device", "comparable"),
-    *("top1_lo", "top1_hi", "top1_err", "top5", "top5_err", "mcnemar_b", "mcnemar_c"),
+    *("top1_lo", "top1_hi", "top1_err", "top5", "top5_err", "mcnemar_b", "mcnemar_c", "n_paired"),
     *("gmacs_sd", "gmacs_no_attention", "missed_pct"),
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
     *("infer_batch_size", "device_name", "throughput_precision", "files_left_out"),
@@ -129,6 +129,7 @@ def _ours(decimals: int) -> list[Column]:
         Column("Δ, 95 %\ninterval", PAIRED, interval, _interval(*interval, "+z.2f")),
         Column("McNemar\np", PAIRED, ("mcnemar_p",), _p_value),
         Column("n", PAIRED, ("n", "n_failed"), _count),
+        Column("not\nfinite", PAIRED, ("n_nonfinite",), number("n_nonfinite", "")),
         Column("GMACs\nbackbone + method = total", COST, macs, _sum(*macs, f".{decimals}f")),
         Column("% of\ndense", COST, ("macs_pct_of_dense",), number("macs_pct_of_dense", ".3f")),
     ]

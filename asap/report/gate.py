@@ -2,8 +2,8 @@
 
 Reduced rows compare with published ones only if weights, images and preprocessing are right, and
 that shows in the dense accuracy: on the full ImageNet-1k validation set it must lie within a
-tolerance of the published value. The gate asks so in every precision: rounding moves the accuracy
-by less, or else the numbers are not those that were published.
+tolerance of the published value, and answers must be finite. The gate asks so in every precision:
+rounding moves the accuracy by less, or else the numbers are not those that were published.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from asap.report import paper
+from asap.report.nonfinite import nonfinite, too_many
 from asap.report.result import CellResult
 
 N_IMAGES = 50_000
@@ -31,6 +32,13 @@ class Gate:
     def comparable(self) -> str:
         """Whether rows of this backbone compare with published ones: "yes", or "no: " and why."""
         return "yes" if self.state == "passed" else f"no: {self.state} ({self.reason})"
+
+    def verdict(self, record: Mapping[str, Any] | None) -> str:
+        """`comparable` for a reduced row with this accuracy record, if it has one."""
+        spoilt = None if record is None else too_many(record)
+        if spoilt is None:
+            return self.comparable
+        return f"no: {spoilt}" if self.state == "passed" else f"{self.comparable}; {spoilt}"
 
     @property
     def line(self) -> str:
@@ -60,11 +68,15 @@ def baseline_gate(
     Exact: shares of integers against decimals, and a difference of just the tolerance passes.
     left_out: the record on the images that calibration took, without which they are not all.
     """
+    spoilt = None if record is None else too_many(record)
     if record is not None and left_out is not None:
         both = {k: record[k] + left_out[k] for k in ("n", "n_failed", "correct1")}
+        both["n_nonfinite"] = nonfinite(record) + nonfinite(left_out)
         record = {**record, **both}
+        spoilt = spoilt or too_many(record)
+    broken = [] if spoilt is None else [f"dense: {spoilt}"]
     if reasons := _not_applicable(record, config):
-        return Gate(model, "not applicable", "; ".join(reasons))
+        return Gate(model, "not applicable", "; ".join([*broken, *reasons]))
     assert record is not None and config is not None  # both are reasons
     reference = config["backbone"]
     measured = Fraction(100 * record["correct1"], record["n"])
@@ -77,7 +89,8 @@ def baseline_gate(
         f"{reference.get('source') or 'a value without a source'}, difference {float(away):+.3f}, "
         f"tolerance {float(tolerance):g} points, {record['precision']}"
     )
-    return Gate(model, "passed" if abs(away) <= tolerance else "failed", numbers)
+    passed = abs(away) <= tolerance and not broken
+    return Gate(model, "passed" if passed else "failed", "; ".join([*broken, numbers]))
 
 
 def _of_all(left_out: Mapping[str, Any] | None) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from asap.report.figures.sweep import tau_k
 from asap.report.paper import paper_model, paper_table
-from asap.report.result import CellResult, pairable
+from asap.report.result import CellResult, pairable, unreadable
 from asap.report.statistics import paired_difference
 
 POINTS = 1.0  # of accuracy below the best that count as good
@@ -128,10 +128,14 @@ def _steps(
 def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> list[str]:
     """One paragraph for each tau x K family among the results, as lines below a table."""
     frames = {cell.key: cell for cell in results if cell.predictions is not None}
+    unread = unreadable(results)
+    if unread and any(len(unread) == _images(cell) for cell in frames.values()):
+        return []  # no image was read by every row
 
     def difference(first: str, second: str) -> tuple[float, float, float]:
         one, two = frames[first], frames[second]
-        paired = paired_difference(pairable(one), pairable(two), one.measured["clustered"])
+        clustered = bool(one.measured["clustered"])
+        paired = paired_difference(pairable(one), pairable(two), clustered, unread)
         return paired.difference, *paired.interval
 
     grids = [g for g in tau_k(results, default) if set(g["key"]) <= set(frames)]
@@ -139,6 +143,10 @@ def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> 
         _words(sweep_answer(g, difference), frames[g["key"].iloc[0]].backbone, g.attrs["family"])
         for g in grids
     ]
+
+
+def _images(cell: CellResult) -> int:
+    return cell.measured["n"] + cell.measured["n_failed"]
 
 
 def _words(answer: Answer, backbone: str | None, family: str) -> str:

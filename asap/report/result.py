@@ -1,6 +1,6 @@
 """What a table, a figure or a dashboard is made of: one method on one backbone and data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from asap.runs.predictions import matrix
 from asap.runs.record import AccuracyRecord, ThroughputRecord
 from asap.runs.spec import MethodSpec, RunSpec
 
-_SCALARS = ("n", "n_failed", "top1", "top5", "gmacs_backbone", "gmacs_method", "gmacs_sd")
-_SCALARS += ("gmacs_no_attention", "final_tokens_mean", "missed_share")
+_SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
+_SCALARS += ("gmacs_sd", "gmacs_no_attention", "final_tokens_mean", "missed_share")
 _SCALARS += ("object_recall", "sink_on_object", "object_share")
 _RATIOS = ("ratio_fused", "ratio_eager")
 # Everything that `scalars` may give.
@@ -94,6 +94,19 @@ def pairable(cell: CellResult) -> pd.DataFrame:
             f"delete its folder runs/{cell.key} and evaluate again"
         )
     return found
+
+
+def unreadable(results: Iterable[CellResult]) -> dict[int, str]:
+    """Path by id of every image that some row could not read: it is in no comparison of the rows,
+    so that all are over the same images.
+    """
+    found: dict[int, str] = {}
+    for cell in results:
+        if cell.predictions is not None and cell.accuracy and cell.accuracy["n_failed"]:
+            frame = cell.predictions()
+            failed = frame[frame["error"].notna()]
+            found |= zip(failed["id"].tolist(), failed["path"].tolist(), strict=True)
+    return dict(sorted(found.items()))
 
 
 def unmeasured(

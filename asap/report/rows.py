@@ -1,19 +1,20 @@
 """One row of the result table from one result: values by key, and a footnote on every gap."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from asap.data.left_out import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
+from asap.report.nonfinite import nonfinite, nonfinite_note
 from asap.report.render import Row
 from asap.report.result import CellResult, pairable
 from asap.report.statistics import paired_difference
 
 _COPIED = ("data", "precision", "device", "n", "n_failed", "top1", "top5", "gmacs_backbone")
 _COPIED += ("gmacs_method", "gmacs_sd", "gmacs_no_attention")
-_ACCURACY_KEYS = ("top1", "n", "infer_gmacs", "final_tokens", "missed_pct")
+_ACCURACY_KEYS = ("top1", "n", "n_nonfinite", "infer_gmacs", "final_tokens", "missed_pct")
 _ACCURACY_KEYS += ("sink_on_object_pct", "object_share_pct", "object_recall_pct")
 _COMPARED_KEYS = ("top1_delta", "flops_pct", "macs_pct_of_dense")
 _PAIRED_KEYS = ("top1_delta_lo", "mcnemar_p")
@@ -30,10 +31,12 @@ def make_row(
     dense: CellResult | None,
     has_speed: bool,
     paper_table: str = "image_classification",
+    without: Collection[int] = (),
 ) -> Row:
     """The row of `cell`; `dense` is its baseline, `has_speed`: its backbone was timed somewhere.
 
-    paper_table: the paper's table whose row of this name stands beside it.
+    paper_table: the paper's table whose row of this name stands beside it. without: ids of images
+    that are left out of comparisons, because some row of the table could not read them.
     """
     row = Row()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
@@ -44,7 +47,7 @@ def make_row(
     if cell.note:
         row.note(cell.note, "method")
     _add_accuracy(row, cell)
-    _add_comparison(row, cell, dense)
+    _add_comparison(row, cell, dense, without)
     _add_speed(row, cell, has_speed)
     _add_paper(row, cell, backbone, paper_table)
     return row
@@ -57,6 +60,9 @@ def _add_accuracy(row: Row, cell: CellResult) -> None:
         return
     row.values |= {name: record[name] for name in _COPIED}
     row.values["files_left_out"] = said(record.get("files_left_out") or {}) or None
+    row.values["n_nonfinite"] = nonfinite(record)
+    if note := nonfinite_note(record):
+        row.note(note, "method")
     row.values |= {"top1_err": 100 - record["top1"], "top5_err": 100 - record["top5"]}
     row.values["top1_lo"], row.values["top1_hi"] = record["top1_interval"]
     row.values["infer_gmacs"] = record["gmacs_backbone"] + record["gmacs_method"]
@@ -66,7 +72,9 @@ def _add_accuracy(row: Row, cell: CellResult) -> None:
         row.values[f"{name}_pct"] = _percent(record[name])
 
 
-def _add_comparison(row: Row, cell: CellResult, dense: CellResult | None) -> None:
+def _add_comparison(
+    row: Row, cell: CellResult, dense: CellResult | None, without: Collection[int]
+) -> None:
     """Everything relative to the dense baseline of the backbone."""
     if dense is None or dense.accuracy is None:
         reason = dense.reason if dense is not None else None
@@ -82,16 +90,26 @@ def _add_comparison(row: Row, cell: CellResult, dense: CellResult | None) -> Non
     if cell.is_dense:
         return
     row.values |= {"flops_pct": share - 100, "top1_delta": cell.accuracy["top1"] - base}
-    _add_paired(row, cell, dense)
+    _add_paired(row, cell, dense, without)
 
 
-def _add_paired(row: Row, cell: CellResult, dense: CellResult) -> None:
+def _add_paired(row: Row, cell: CellResult, dense: CellResult, without: Collection[int]) -> None:
     if cell.predictions is None or dense.predictions is None:
         row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
     frames = pairable(dense), pairable(cell)
-    paired = paired_difference(*frames, cell.measured["clustered"])
-    row.values["top1_delta"] = paired.difference
+    if without and frames[0]["id"].isin(list(without)).all():
+        row.note("There is no image that every row could read.", *_PAIRED_KEYS)
+        return
+    paired = paired_difference(*frames, cell.measured["clustered"], without)
+    row.values |= {"top1_delta": paired.difference, "n_paired": paired.n}
+    if {cell.measured["n"], dense.measured["n"]} != {paired.n}:
+        row.note(
+            f"Over the {paired.n:,} images that every row could read; the accuracies are over "
+            f"{dense.measured['n']:,} (dense) and {cell.measured['n']:,}, so their difference is "
+            "another.",
+            "top1_delta",
+        )
     row.values["top1_delta_lo"], row.values["top1_delta_hi"] = paired.interval
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}
 

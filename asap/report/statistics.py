@@ -7,6 +7,7 @@ sandwich and the quantile is Student's t with (clusters - 1) degrees of freedom.
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,14 +136,14 @@ def leads(predictions: pd.DataFrame, alone: float) -> np.ndarray:
 
 
 def paired_difference(
-    reference: pd.DataFrame, other: pd.DataFrame, clustered: bool
+    reference: pd.DataFrame, other: pd.DataFrame, clustered: bool, without: Collection[int] = ()
 ) -> PairedDifference:
     """Compare two prediction frames image by image, matched by `id`; an image unreadable in either
-    is left out.
+    is left out, and those with an id in `without`.
 
     Raises RequestError if the frames are not over the same images with the same labels.
     """
-    reference, other = matched(reference[_COMPARED], other[_COMPARED])
+    reference, other = matched(reference[_COMPARED], other[_COMPARED], without)
     before, after = hits(reference)[0], hits(other)[0]
     b, c, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
     groups = reference["cluster"].to_numpy() if clustered else np.arange(n)
@@ -192,8 +193,11 @@ def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) 
     }
 
 
-def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of two prediction frames by `id`, without images unreadable in either.
+def matched(
+    one: pd.DataFrame, two: pd.DataFrame, without: Collection[int] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of two prediction frames by `id`, without images unreadable in either and without
+    those of these ids.
 
     Raises RequestError if they are not over the same images with the same labels.
     """
@@ -214,6 +218,8 @@ def matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, pd.Data
     if not _same_labels(one, two):
         raise RequestError("predictions give the same images different labels: use one label set")
     readable = one["error"].isna().to_numpy() & two["error"].isna().to_numpy()
+    if without:
+        readable &= ~one["id"].isin(list(without)).to_numpy()
     if not readable.any():
         raise RequestError("no image was read in both runs: there is nothing to compare")
     return one[readable], two[readable]

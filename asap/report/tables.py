@@ -17,12 +17,13 @@ from asap.report.columns import ROW
 from asap.report.gate import gates
 from asap.report.premise import premise_remark
 from asap.report.render import Table
-from asap.report.result import CellResult
+from asap.report.result import CellResult, unreadable
 from asap.report.rows import make_row
 from asap.runs.record import CLOCKS
 
 __all__ = ["build_table", "parts", "premise_remark"]
 
+_NAMED = 3  # images that a footnote names
 _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 
@@ -42,13 +43,15 @@ def build_table(
     _refuse_mixtures(results)
     backbones = _backbones(results)
     dense = _baselines(results, backbones)
+    unread = unreadable(results)
     rows = tuple(
-        make_row(cell, b, dense.get(b), _has_speed(results, backbones, b), paper_table)
+        make_row(cell, b, dense.get(b), _has_speed(results, backbones, b), paper_table, unread)
         for cell, b in zip(results, backbones, strict=True)
     )
     verdicts = gates(dense, backbones)
-    for row, backbone in zip(rows, backbones, strict=True):
-        row.values["comparable"] = verdicts[backbone].comparable
+    for row, cell, backbone in zip(rows, results, backbones, strict=True):
+        own = None if cell is dense.get(backbone) else cell.accuracy  # the gate has seen dense
+        row.values["comparable"] = verdicts[backbone].verdict(own)
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
@@ -58,7 +61,7 @@ def build_table(
         rows=rows,
         caption=_caption(results, dense),
         remarks=(*remarks, *(gate.line for gate in verdicts.values())),
-        column_notes=_column_notes(results, backbones, paper_table),
+        column_notes=_column_notes(results, backbones, paper_table, unread),
         csv_keys=layout.csv_keys(columns),
     )
     return _without_undefined(table)
@@ -154,7 +157,10 @@ def _has_speed(results: Sequence[CellResult], backbones: Sequence[str], backbone
 
 
 def _column_notes(
-    results: Sequence[CellResult], backbones: Sequence[str], paper_table: str
+    results: Sequence[CellResult],
+    backbones: Sequence[str],
+    paper_table: str,
+    unread: Mapping[int, str],
 ) -> dict[str, list[str]]:
     notes = {
         "flops_pct": [
@@ -183,12 +189,28 @@ def _column_notes(
             "McNemar's exact test takes the images as independent; the interval allows for images "
             "that share a source."
         ]
+    measured = [cell.accuracy for cell in results if cell.accuracy is not None]
+    if unread:
+        for key in ("top1_delta_lo", "mcnemar_p"):
+            notes.setdefault(key, []).append(_left_out(unread))
+    if len({record["n"] for record in measured}) > 1:
+        notes["n"] = ["Rows differ in n: each leaves out the images that it could not read."]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
     key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
     for note in footnotes.footnotes(paper_table, pairs):
         if not note.methods and note.column is not None:
             notes.setdefault(key_of[note.column], []).append(note.text)
     return notes
+
+
+def _left_out(unread: Mapping[int, str]) -> str:
+    names = list(unread.values())
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    images = "1 image" if len(names) == 1 else f"{len(names):,} images"
+    return (
+        f"Without {images} that some row of this table could not read: "
+        f"{', '.join(names[:_NAMED])}{more}."
+    )
 
 
 def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> tuple[str, ...]:

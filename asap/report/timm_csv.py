@@ -1,7 +1,8 @@
 """Results under the names and in the roundings of timm's own result files.
 
 First the columns of its validate.py, then those of its benchmark.py for inference, then which
-method and record a line is: several methods share a model's name.
+method and record a line is: several methods share a model's name. Last, over how many images: n
+evaluated, n_failed unreadable and not among them, n_nonfinite of the n without a finite answer.
 """
 
 import csv
@@ -9,6 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from asap.report.nonfinite import nonfinite
 from asap.report.result import CellResult
 
 COLUMNS = (
@@ -16,6 +18,7 @@ COLUMNS = (
     *("img_size", "crop_pct", "interpolation"),
     *("infer_samples_per_sec", "infer_step_time", "infer_batch_size", "infer_img_size"),
     *("infer_gmacs", "method", "key"),
+    *("n", "n_failed", "n_nonfinite"),
 )
 
 
@@ -43,6 +46,9 @@ def _line(result: CellResult) -> dict[str, Any]:
         "infer_gmacs": round(record["gmacs_backbone"] + record["gmacs_method"], 4),
         "method": result.label,
         "key": record["key"],
+        "n": record["n"],
+        "n_failed": record["n_failed"],
+        "n_nonfinite": nonfinite(record),
     }
     if "parameters" in record:
         line["param_count"] = round(record["parameters"] / 1e6, 2)
