@@ -14,6 +14,7 @@ from asap.report.manifest import Picture, manifest_of, write_manifest
 from asap.report.nonfinite import counts
 from asap.report.page import Section
 from asap.report.premise import premise_remark
+from asap.report.printed import console_width, printed
 from asap.report.prose import sweep_remarks
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
@@ -30,7 +31,7 @@ RANDOM_WEIGHTS = (
 
 @dataclass(frozen=True)
 class Outputs:
-    """The table as text, and the files that were written."""
+    """The table as a terminal shows it, and the files that were written: they have all of it."""
 
     text: str
     files: tuple[Path, ...]
@@ -87,7 +88,7 @@ def write_outputs(
     write_manifest(manifest, tables / f"{stem}.rows.json")
     section = _section(title, results, remarks, pictures, figures, spec.paper_table)
     files.append(write_page_of(section, spec.results))
-    return Outputs("\n\n".join(p.to_console() for p in pieces), tuple(files))
+    return Outputs(printed(table, title, console_width()), tuple(files))
 
 
 def _section(

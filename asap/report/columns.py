@@ -91,7 +91,7 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
     Without: the name of each row's method in the paper.
     """
     beside = [column for b in BESIDE.get(paper_table or "", ()) for column in _published(b)]
-    ours = (*_form(), *_ours(_decimals(gmacs)), *(() if beside else (_named(),)))
+    ours = (*_form(), *_ours(decimals(gmacs)), *(() if beside else (_named(),)))
     return (*_identity(), *ours, *_speed(), *_tokens(), *beside)
 
 
@@ -158,9 +158,9 @@ def _speed() -> list[Column]:
     fused = ("ratio_fused", "ratio_fused_lo", "ratio_fused_hi")
     eager = ("ratio_eager", "ratio_eager_lo", "ratio_eager_hi")
     return [
-        Column("img/s", SPEED, ("infer_samples_per_sec",), _rate("infer_samples_per_sec")),
-        Column("fused\ndense", SPEED, ("dense_fused_per_sec",), _rate("dense_fused_per_sec")),
-        Column("eager\ndense", SPEED, ("dense_eager_per_sec",), _rate("dense_eager_per_sec")),
+        Column("img/s", SPEED, ("infer_samples_per_sec",), rate("infer_samples_per_sec")),
+        Column("fused\ndense", SPEED, ("dense_fused_per_sec",), rate("dense_fused_per_sec")),
+        Column("eager\ndense", SPEED, ("dense_eager_per_sec",), rate("dense_eager_per_sec")),
         Column("ratio to\nfused dense", SPEED, fused, _ratio(*fused)),
         Column("ratio to\neager dense", SPEED, eager, _ratio(*eager)),
     ]
@@ -183,7 +183,7 @@ def _tokens() -> list[Column]:
     ]
 
 
-def _decimals(gmacs: float) -> int:
+def decimals(gmacs: float) -> int:
     """Three decimals for models of a GMAC and more, four significant digits for smaller ones."""
     return 3 if gmacs >= 1 or gmacs <= 0 else 3 - math.floor(math.log10(gmacs))
 
@@ -217,7 +217,7 @@ def _sum(first: str, second: str, total: str, spec: str) -> Text:
     )
 
 
-def _rate(key: str) -> Text:
+def rate(key: str) -> Text:
     return lambda v: None if v.get(key) is None else f"{v[key]:,.{0 if v[key] >= 100 else 1}f}"
 
 

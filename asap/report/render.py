@@ -7,12 +7,14 @@ keeps its footnotes straight.
 
 import csv
 import io
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from asap.report.monospace import fitted, padded, stacked, width_of, wrapped
+
 NOT_APPLICABLE = "–"
+_NAMES = (16, 10)  # columns to which names are narrowed, before numbers break
 
 
 @dataclass(frozen=True)
@@ -92,24 +94,45 @@ class Table:
         return "\n".join(lines).rstrip() + "\n"
 
     def to_console(self, width: int = 120) -> str:
-        """Monospace text with group headings; a model's name stands in its first row only."""
+        """Monospace text in lines of at most `width` columns, with group headings; a model's name
+        stands in its first row only. What is too wide goes on below: headers first, then names.
+        """
         header, body, notes = self.texts(flat=False)
-        body = once(body, [row.values.get("model") for row in self.rows])
-        heads = [cell.split("\n") for cell in header]
-        height = max(len(head) for head in heads)
-        stacked = [[""] * (height - len(head)) + head for head in heads]
-        lines = [[head[i] for head in stacked] for i in range(height)]
+        if self.columns and self.columns[0].keys == ("model",):
+            body = once(body, [row.values.get("model") for row in self.rows])
         groups = [column.group for column in self.columns]
-        widths = [max(len(row[i]) for row in [*lines, *body]) for i in range(len(groups))]
+        left = [column.left for column in self.columns]
+        between = [_separator(groups, i) for i in range(len(groups))]
+        natural = [max(width_of(row[i]) for row in body) for i in range(len(groups))]
+        heads = [
+            [max(map(width_of, parts)) for parts in (c.split("\n"), c.split())] for c in header
+        ]
+        widths = [max(n, head) for n, (head, _) in zip(natural, heads, strict=True)]
         _widen(widths, groups)
-        out = [self.title, *_wrapped(self.caption, width), "", _group_line(groups, widths)]
-        out += [_joined(self._pad(line, widths), groups) for line in lines]
-        out += [_joined(["─" * w for w in widths], groups)]
-        out += [_joined(self._pad(row, widths), groups) for row in body]
+        words = [max(n, word) for n, (_, word) in zip(natural, heads, strict=True)]
+        floors = [[n if text else w for n, w, text in zip(widths, words, left, strict=True)]]
+        for name in _NAMES:
+            floors.append([min(n, name) if t else n for n, t in zip(floors[0], left, strict=True)])
+        floors.append([1] * len(widths))
+        widths = fitted(widths, floors, width - sum(map(len, between)))
+
+        def row_of(cells: Sequence[str], bottom: bool = False) -> list[str]:
+            """A row as lines; a cell's own lines stay apart."""
+            parts = [
+                [x for line in cell.split("\n") for x in wrapped(line, w, "  " if text else "")]
+                for cell, w, text in zip(cells, widths, left, strict=True)
+            ]
+            return [_joined(line, widths, left, between) for line in stacked(parts, bottom)]
+
+        out = [*wrapped(self.title, width), *_wrapped(self.caption, width), ""]
+        out += _group_lines(groups, widths)
+        out += row_of(header, bottom=True)
+        out += row_of(["─" * w for w in widths])
+        out += [line for cells in body for line in row_of(cells)]
         if notes:
             out.append("")
         for text, mark in notes.items():
-            out += textwrap.wrap(f"{mark} {text}", width, subsequent_indent="  ")
+            out += wrapped(f"{mark} {text}", width, "  ")
         if self.remarks:
             out += ["", *_wrapped(self.remarks, width)]
         return "\n".join(line.rstrip() for line in out) + "\n"
@@ -175,7 +198,7 @@ def _paragraphs(lines: Sequence[str]) -> list[str]:
 
 
 def _wrapped(lines: Sequence[str], width: int) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, width)]
+    return [part for line in lines for part in wrapped(line, width)]
 
 
 def once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]:
@@ -185,11 +208,17 @@ def once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]
 
 
 def _separator(groups: Sequence[str], i: int) -> str:
-    return " │ " if i and groups[i] != groups[i - 1] else "  "
+    """What stands in front of a column."""
+    if i == 0:
+        return ""
+    return " │ " if groups[i] != groups[i - 1] else "  "
 
 
-def _joined(cells: Sequence[str], groups: Sequence[str]) -> str:
-    return "".join(("" if i == 0 else _separator(groups, i)) + cell for i, cell in enumerate(cells))
+def _joined(
+    cells: Sequence[str], widths: Sequence[int], left: Sequence[bool], between: Sequence[str]
+) -> str:
+    columns = zip(between, cells, widths, left, strict=True)
+    return "".join(space + padded(cell, w, aligned) for space, cell, w, aligned in columns)
 
 
 def spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -202,13 +231,18 @@ def spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
 def _widen(widths: list[int], groups: Sequence[str]) -> None:
     """Make the last column of a group wide enough for the group's heading."""
     for group, start, end in spans(groups):
-        have = sum(widths[start:end]) + 2 * (end - start - 1)
-        widths[end - 1] += max(0, len(group) - have)
+        widths[end - 1] += max(0, width_of(group) - _across(widths, start, end))
 
 
-def _group_line(groups: Sequence[str], widths: Sequence[int]) -> str:
-    parts = [
-        group.center(sum(widths[start:end]) + 2 * (end - start - 1))
-        for group, start, end in spans(groups)
-    ]
-    return " │ ".join(parts)
+def _across(widths: Sequence[int], start: int, end: int) -> int:
+    return sum(widths[start:end]) + 2 * (end - start - 1)
+
+
+def _group_lines(groups: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """The groups' headings above their columns; no line where there is none."""
+    if not any(groups):
+        return []
+    across = [_across(widths, start, end) for _, start, end in spans(groups)]
+    pairs = zip(spans(groups), across, strict=True)
+    lines = stacked([wrapped(group, w) for (group, _, _), w in pairs], bottom=True)
+    return [" │ ".join(map(str.center, line, across)) for line in lines]

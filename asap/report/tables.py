@@ -55,7 +55,7 @@ def build_table(
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
-    table = Table(
+    return Table(
         title="Results",
         columns=columns,
         rows=rows,
@@ -64,14 +64,14 @@ def build_table(
         column_notes=_column_notes(results, backbones, paper_table, unread),
         csv_keys=layout.csv_keys(columns),
     )
-    return _without_undefined(table)
 
 
 def parts(table: Table) -> tuple[Table, ...]:
     """The table cut for a page: accuracy and cost; beside the paper's numbers, if it has this
     backbone; speed, tokens and sinks. The caption stands above the first, the remarks below the
-    last.
+    last. What the data cannot have is left out.
     """
+    table = _without_undefined(table)
     shown = (ROW, layout.FORM, layout.PAIRED, layout.COST, layout.NAMED)
     first = table.select("Accuracy and cost", shown)
     paper_too = table.select("Beside the paper", (ROW, *layout.PUBLISHED))
@@ -265,7 +265,7 @@ def _timed(record: Mapping[str, Any]) -> str:
 
 
 def _without_undefined(table: Table) -> Table:
-    """Leave out of the shown columns (not of the CSV) what the data cannot have."""
+    """Without the columns of what the data cannot have."""
     hidden: set[str] = set()
     remarks = table.remarks
     masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]

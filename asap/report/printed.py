@@ -1,0 +1,110 @@
+"""The printed table: accuracy, cost and speed, as wide as a terminal. The files have more."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from asap.report.columns import NAMED, PUBLISHED, ROW, Values, decimals, number, rate
+from asap.report.monospace import width_of
+from asap.report.render import Column, Table
+
+MOST, LEAST = 120, 80  # columns of a terminal
+_NAME = 24  # columns that a method's name keeps, if it needs them, before more numbers are shown
+# Of the paper's main table, what ours are laid beside; of its others all columns.
+_MAIN = {"paper_top1_delta", "paper_flops_pct"}
+
+
+def console_width() -> int:
+    """The terminal's columns, between LEAST and MOST; MOST where there is no terminal."""
+    return min(MOST, max(LEAST, shutil.get_terminal_size((MOST, 24)).columns))
+
+
+def printed(table: Table, title: str, width: int) -> str:
+    """The whole table of `build_table` as text in lines of at most `width` columns.
+
+    Method, top-1 with its difference and interval, MACs and speed, as far as they were measured;
+    beside them, as far as there is room, the paper's numbers, GMACs and images per second. Only
+    what is shown has its footnotes.
+    """
+    shown = _columns(table)
+    for columns in _more(table):
+        wider = _in_order([*shown, *columns])
+        shown = wider if _needs(table, wider) <= width else shown
+    head = f"Accuracy and cost: {' '.join(title.split())}"
+    caption = (*table.caption, *_how_many(table))
+    return replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
+
+
+def _columns(table: Table) -> list[Column]:
+    """The columns that are shown at any width."""
+    several = len({row.values["model"] for row in table.rows}) > 1
+    found = [Column("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
+    found += [Column("Method", ROW, ("method",), number("method", ""), left=True)]
+    if _measured(table, "n"):
+        difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
+        found += [
+            Column("top-1\n(%)", ROW, ("top1",), number("top1", ".2f")),
+            Column("Δ to dense,\n95 % interval", ROW, difference, _difference),
+            Column("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
+        ]
+    if _measured(table, "infer_samples_per_sec"):
+        ratio = number("ratio_fused", ".2f")
+        found += [Column("speed, x\nfused dense", ROW, ("ratio_fused",), ratio)]
+    return found
+
+
+def _more(table: Table) -> list[list[Column]]:
+    """Columns for which there may be room, those that come first before the others."""
+    paper = [c for c in table.columns if c.group in PUBLISHED and c.title == "paper"]
+    main = [c for c in paper if _MAIN.issuperset(c.keys)]
+    beside = [replace(c, title=c.group.replace(" (", "\n("), group=NAMED) for c in main or paper]
+    most = max((row.values.get("infer_gmacs") or 0.0 for row in table.rows), default=0.0)
+    gmacs = Column("GMACs", ROW, ("infer_gmacs",), number("infer_gmacs", f".{decimals(most)}f"))
+    speed = Column("img/s", ROW, ("infer_samples_per_sec",), rate("infer_samples_per_sec"))
+    own = [[c] for c in (gmacs, speed) if _measured(table, *c.keys)]
+    return [beside, *own] if beside else own
+
+
+def _in_order(columns: Iterable[Column]) -> list[Column]:
+    """Names, accuracy, costs, speeds, then the paper's."""
+    order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct")
+    order += ("infer_samples_per_sec", "ratio_fused")
+    places = {key: i for i, key in enumerate(order)}
+    return sorted(columns, key=lambda c: (c.group == NAMED, places.get(c.keys[0], len(order))))
+
+
+def _needs(table: Table, columns: Sequence[Column]) -> int:
+    """Columns of a terminal for these, with `_NAME` of a long name."""
+    header, body, _ = replace(table, columns=tuple(columns)).texts(flat=False)
+    total = 2 * (len(columns) - 1) + 1  # and the rule before the paper's
+    for i, column in enumerate(columns):
+        lines = [
+            line for cell in (header[i], *(row[i] for row in body)) for line in cell.split("\n")
+        ]
+        natural = max(map(width_of, lines))
+        total += min(natural, _NAME) if column.left else natural
+    return total
+
+
+def _measured(table: Table, *keys: str) -> bool:
+    return any(row.values.get(key) is not None for row in table.rows for key in keys)
+
+
+def _difference(values: Values) -> str | None:
+    if values.get("top1_delta") is None:
+        return None
+    said = f"{values['top1_delta']:+z.2f}"
+    if values.get("top1_delta_lo") is None:
+        return said
+    return f"{said} [{values['top1_delta_lo']:+z.2f}, {values['top1_delta_hi']:+z.2f}]"
+
+
+def _how_many(table: Table) -> list[str]:
+    """Over how many images, and how many could not be read: the column n in a line."""
+    counted = [(v["n"], v["n_failed"]) for v in (row.values for row in table.rows) if v.get("n")]
+    if not counted:
+        return []
+    said = [f"{n} ({failed} failed)" if failed else f"{n}" for n, failed in dict.fromkeys(counted)]
+    if len(said) == 1:
+        return [f"n = {said[0]}."]
+    return [f"n differs between rows, which leave out what they could not read: {', '.join(said)}."]
