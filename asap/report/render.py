@@ -103,18 +103,7 @@ class Table:
         groups = [column.group for column in self.columns]
         left = [column.left for column in self.columns]
         between = [_separator(groups, i) for i in range(len(groups))]
-        natural = [max(width_of(row[i]) for row in body) for i in range(len(groups))]
-        heads = [
-            [max(map(width_of, parts)) for parts in (c.split("\n"), c.split())] for c in header
-        ]
-        widths = [max(n, head) for n, (head, _) in zip(natural, heads, strict=True)]
-        _widen(widths, groups)
-        words = [max(n, word) for n, (_, word) in zip(natural, heads, strict=True)]
-        floors = [[n if text else w for n, w, text in zip(widths, words, left, strict=True)]]
-        for name in _NAMES:
-            floors.append([min(n, name) if t else n for n, t in zip(floors[0], left, strict=True)])
-        floors.append([1] * len(widths))
-        widths = fitted(widths, floors, width - sum(map(len, between)))
+        widths = _console_widths(header, body, groups, left, width - sum(map(len, between)))
 
         def row_of(cells: Sequence[str], bottom: bool = False) -> list[str]:
             """A row as lines; a cell's own lines stay apart."""
@@ -226,6 +215,29 @@ def spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
     starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
     ends = [*starts[1:], len(groups)]
     return [(groups[start], start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _console_widths(
+    header: Sequence[str],
+    body: Sequence[Sequence[str]],
+    groups: Sequence[str],
+    left: Sequence[bool],
+    room: int,
+) -> list[int]:
+    """Widths of columns that take at most `room`: where they do not fit as they are, headers break
+    between words, then names (`left`), then numbers, then anything.
+    """
+    cells = [max((width_of(row[i]) for row in body), default=0) for i in range(len(header))]
+    lines = [max(map(width_of, head.split("\n"))) for head in header]
+    words = [max(map(width_of, head.split()), default=0) for head in header]
+    widths = [max(pair) for pair in zip(cells, lines, strict=True)]
+    _widen(widths, groups)
+    narrow = [max(pair) for pair in zip(cells, words, strict=True)]
+    floors = [[w if t else n for w, n, t in zip(widths, narrow, left, strict=True)]]
+    for name in _NAMES:
+        floors.append([min(w, name) if t else w for w, t in zip(floors[0], left, strict=True)])
+    floors.append([w if t else 1 for w, t in zip(floors[-1], left, strict=True)])
+    return fitted(widths, [*floors, [1] * len(widths)], room)
 
 
 def _widen(widths: list[int], groups: Sequence[str]) -> None:
