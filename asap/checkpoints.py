@@ -83,12 +83,17 @@ def _entry(content: Any, path: Path, ema: bool | None, averaged_first: bool) -> 
 def _entries(content: Any) -> tuple[list[str], list[str]]:
     """The entries of a checkpoint that hold averaged weights, and that hold usual ones."""
     held = [k for k, v in content.items() if _inner(v)] if isinstance(content, dict) else []
-    averaged = [k for k in held if isinstance(k, str) and re.search(r"(^|_)ema(_|$)", k)]
+    averaged = [k for k in held if isinstance(k, str) and is_averaged(k)]
     known = [name for name in EMA if name in averaged]
     return (
         [*known, *(name for name in averaged if name not in known)],
         [name for name in PLAIN if name in held],
     )
+
+
+def is_averaged(entry: str) -> bool:
+    """Whether an entry's name is one of averaged weights: timm's names, and others' like them."""
+    return re.search(r"(^|_)ema(_|$)", entry) is not None
 
 
 def _inner(value: Any) -> dict[str, Tensor]:
@@ -129,14 +134,21 @@ def refuse_no_floats(tensors: Mapping[str, Tensor], path: Path) -> None:
     """RequestError, naming key and type, unless all are of the types that weights have: an 8-bit
     tensor is a code for weights, and its numbers are others.
     """
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_meta:
+            kind = "without numbers (meta)" if value.is_meta else f"{value.layout}"
+            raise RequestError(
+                f"weights file {path} does not fit: {key} is {kind.removeprefix('torch.')}: save "
+                "the weights as dense tensors"
+            )
     odd = {k: v.dtype for k, v in tensors.items() if v.dtype not in FLOATS}
     if odd:
         key, kind = next(iter(odd.items()))
         many = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
         raise RequestError(
             f"weights file {path} does not fit: {key}{many} is {str(kind).removeprefix('torch.')} "
-            "where weights are float16, bfloat16, float32 or float64: dequantise them, save them "
-            "as float32 and give that file"
+            "where weights are float16, bfloat16, float32 or float64: quantised weights must be "
+            "dequantised first: save them as float32 and give that file"
         )
 
 

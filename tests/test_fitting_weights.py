@@ -74,14 +74,14 @@ def test_only_floats_are_weights(room, key, kind, wrap):
         return
     with pytest.raises(RequestError) as refusal:
         load(NAME, str(room / "w.pth"), model_args=ARGS)
-    for part in (key, str(kind).removeprefix("torch."), "dequantise", str(room / "w.pth")):
+    for part in (key, str(kind).removeprefix("torch."), "dequantised", str(room / "w.pth")):
         assert part in str(refusal.value)
 
 
 def test_eight_bit_safetensors_are_refused(tmp_path):
     state = {k: (v * 20).clamp(-127, 127).to(torch.int8) for k, v in STATE.items()}
     save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(RequestError, match=r"more\) is int8 .*dequantise"):
+    with pytest.raises(RequestError, match=r"more\) is int8 .*dequantised"):
         load(NAME, str(tmp_path / "w.safetensors"), model_args=ARGS)
 
 
@@ -106,6 +106,16 @@ def test_predictors_of_another_type_are_refused(tmp_path):
     torch.save({"score_predictor.0.in_conv.0.weight": torch.ones(4).int()}, tmp_path / "w.pth")
     with pytest.raises(RequestError, match=r"score_predictor\.0\.in_conv\.0\.weight is int32"):
         read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(lambda v: v.to_sparse(), "sparse_coo"), (lambda v: v.to("meta"), "without numbers")],
+)
+def test_tensors_that_are_not_all_there_are_refused(spoil, said, tmp_path):
+    torch.save({**STATE, "head.weight": spoil(STATE["head.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(RequestError, match=rf"head\.weight is {said}"):
+        load(NAME, str(tmp_path / "w.pth"), model_args=ARGS)
 
 
 # ---- keys
@@ -193,6 +203,13 @@ def test_weights_that_are_not_there_are_refused(content, ema, said, tmp_path):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(RequestError, match=said):
         load(NAME, str(tmp_path / "w.pth"), model_args=ARGS, ema=ema)
+
+
+def test_of_two_sets_without_an_average_timms_first_is_taken_and_named(tmp_path, caplog):
+    torch.save({"model": OTHER, "state_dict": STATE}, tmp_path / "w.pth")
+    assert holds(load(NAME, str(tmp_path / "w.pth"), model_args=ARGS).model, STATE)
+    assert "state_dict is taken, beside it lies model" in caplog.text
+    assert "backbone.ema" not in caplog.text
 
 
 def test_averaged_weights_alone_are_taken(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from asap.checkpoints import read_state, refuse_no_floats, without_companions
+from asap.checkpoints import is_averaged, read_state, refuse_no_floats, without_companions
 from asap.errors import RequestError
 
 log = logging.getLogger("asap")
@@ -46,10 +46,11 @@ def load_weights(
     """
     found = read_state(path, "backbone.weights", ema, averaged_first)
     if found.others:
-        log.warning(
-            "weights file %s: %s is taken, beside it lies %s (backbone.ema=true or false chooses)",
-            path, found.entry, " and ".join(found.others),
-        )  # fmt: skip
+        asked = any(is_averaged(entry) for entry in (*found.others, str(found.entry)))
+        choose = " (backbone.ema=true or false chooses)" if asked else ""
+        others = " and ".join(found.others)
+        said = "weights file %s: %s is taken, beside it lies %s%s"
+        log.warning(said, path, found.entry, others, choose)
     state = _converted(without_companions(found.tensors), model, path)
     if isinstance(getattr(model, "head", None), nn.Identity):
         state = {k: v for k, v in state.items() if k not in HEAD}
