@@ -24,6 +24,7 @@ from asap.data.images import UnreadableImage, open_rgb
 from asap.data.layouts import Layout, open_layout, recognise
 from asap.data.left_out import said
 from asap.data.names import N_IMAGES, synsets
+from asap.data.original import differences
 from asap.data.source import Source
 from asap.errors import RequestError
 from asap.runs.paths import path_argument
@@ -105,6 +106,9 @@ def _counts(out: Console, source: Source) -> list[str]:
         out.print(f"absent     {', '.join(first)}{', ...' if count > len(first) else ''}")
     _list(out, "missing", missing, "listed and not there, or empty")
     problems = [f"{count:,} images are absent"] if count else []
+    for reason in differences(source):
+        out.print(f"differs    {reason}", markup=False)
+        problems.append(reason)
     return problems + ([f"{len(missing):,} files are missing or empty"] if missing else [])
 
 

@@ -590,6 +590,15 @@ def test_preparation_says_what_is_missing_and_damaged(opened, monkeypatch, capsy
         assert part in out
 
 
+def test_preparation_says_what_is_not_the_published_set(monkeypatch, capsys, tmp_path):
+    wnid = WNIDS[0]
+    (tmp_path / wnid).mkdir()
+    for number in (1, 2):
+        Image.new("RGB", (64, 64)).save(tmp_path / wnid / FEW.name(number))
+    code, out, _ = prepare(monkeypatch, capsys, str(tmp_path))
+    assert code == 1 and "differs    all 64 x 64: not the original pictures" in out
+
+
 def test_preparation_of_nothing_says_how_to_get_it(monkeypatch, capsys, tmp_path):
     code, out, err = prepare(monkeypatch, capsys, str(tmp_path))
     assert code == 2 and len(err.splitlines()) == 1 and "IMAGENET" in err

@@ -80,8 +80,8 @@ def _about(root: Path, source: FileSource, known: ClassMap, order: str, some: bo
     ]
     if left_out := len(known.left_out):
         parts.append(f"{left_out:,} other {'folder' if left_out == 1 else 'folders'} left out")
-    if order == "natural" and list(known.names) != sorted(known.names):
-        parts.append("classes in natural order")
+    if list(known.names) != sorted(known.names):
+        parts.append(f"classes in {'natural order' if order == 'natural' else 'a given order'}")
     if some or present < total:
         parts.append(f"scored over {f'these {present:,} alone' if some else f'all {total:,}'}")
     return ", ".join(parts)
