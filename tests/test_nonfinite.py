@@ -1,10 +1,13 @@
 """An answer that is not finite is a wrong answer: it stays in n, and spoils no other image."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from test_contract_batch import (
     METHODS,
     accepted,
@@ -17,17 +20,22 @@ from test_contract_batch import (
 from test_sweep import Pictures, variants
 
 import asap
+from asap.backbones.load import BUNDLED_FOLDER
 from asap.calibrate.bench import Bench
 from asap.core.pca import radius_in_plane
 from asap.data.base import Sample
 from asap.engine.explain import explain
 from asap.measure.accuracy import NOTHING, about, rows_of
 from asap.methods import Asap, Dense
+from asap.output import write_outputs
 from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
 from asap.report.result import CellResult
 from asap.report.statistics import summarise
+from asap.runner import run
+from asap.runs.configs import read_method
 from asap.runs.predictions import decode_predictions, encode_predictions
+from asap.runs.read import read_spec
 from asap.scenes.panels import NOT_FINITE, named
 from asap.sweep import SharedTrunk
 from asap.tokens import Trace
@@ -232,3 +240,46 @@ def test_pictures_do_not_name_a_class_either() -> None:
     seen = explain(backbone("plain-p25", torch.float32), Asap(tau=2.0, max_block=3), image)
     assert seen.prediction is None and named(seen.prediction, ["a", "b"]) == NOT_FINITE
     assert named(1, ["a", "b"]) == "b"
+
+
+# ---- from weights to the table
+
+
+def test_overflow_in_half_precision_from_end_to_end(tmp_path: Path) -> None:
+    """A head so large that the logits of some images are infinite in float16: the count of a plain
+    loop over all images, and the same table in float32 without a footnote.
+    """
+    scaled = load_file(BUNDLED_FOLDER / "digits_vit.safetensors")
+    for name in ("head.weight", "head.bias"):
+        scaled[name] = scaled[name] * 16_000
+    save_file(scaled, tmp_path / "large.safetensors")
+    backbone = {"name": "digits_vit", "weights": str(tmp_path / "large.safetensors")}
+    given = {
+        "backbone": backbone, "data": {"name": "digits", "images": 24}, "measure": {"panels": 0},
+        "rows": [{"method": "dense"}, {"method": "tome", "with": {"r": 2}}], "device": "cpu",
+    }  # fmt: skip
+
+    def outcome_of(precision: str):
+        results = {"results": str(tmp_path / "results"), "precision": precision}
+        return run(read_spec({**given, **results}, read_method))
+
+    session, results = outcome_of("fp16")
+    samples = [session.data[i] for i in range(24)]
+    with torch.no_grad():
+        plain = [session.backbone(s.image[None].half())[0] for s in samples if s.image is not None]
+    finite = [bool(logits.isfinite().all()) for logits in plain]
+    right = [
+        bool(ok and logits.argmax() == s.label)
+        for ok, logits, s in zip(finite, plain, samples, strict=True)
+    ]
+    assert 0 < sum(finite) < 24
+    record = results[0].measured
+    assert (record["n"], record["n_failed"], record["n_nonfinite"]) == (24, 0, 24 - sum(finite))
+    assert (record["correct1"], record["top1"]) == (sum(right), 100 * sum(right) / 24)
+    outputs = write_outputs(session, results)
+    assert outputs is not None
+    assert f"{24 - sum(finite)} of 24 answers in fp16 are not finite" in outputs.text
+    session, results = outcome_of("fp32")
+    outputs = write_outputs(session, results)
+    assert results[0].measured["n_nonfinite"] == 0
+    assert outputs is not None and "not finite" not in outputs.text
