@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from asap.command import exit_with
-from asap.console import set_up_logging
+from asap.console import Parser, set_up_logging
 from asap.errors import RequestError
 from asap.measure.pictures import to_bytes
 from asap.overview import label_of
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m asap.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

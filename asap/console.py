@@ -1,5 +1,6 @@
 """What commands print: messages on standard output, errors on standard error, nothing else."""
 
+import argparse
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -45,6 +46,13 @@ class _Messages(logging.StreamHandler):
             let_go(self.stream)
         else:
             super().handleError(record)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose refusals are one line, as those of all commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help says what there is\n")
 
 
 def let_go(stream: Any) -> None:

@@ -1,7 +1,14 @@
 """What people type: flags anywhere, paths with any signs, and lines that lead somewhere."""
 
+import importlib
+import logging
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,8 +19,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from asap import compare, console, interrupts
+from asap.command import exit_with
 from asap.composed import command_line, not_composed, texts
 from asap.errors import RequestError
+from asap.report import __main__ as report
 from asap.runs.arguments import arranged, typed
 from asap.runs.configs import config_dir
 
@@ -182,3 +192,89 @@ def test_the_commands_of_the_readme_can_be_read(command: list[str]) -> None:
         if "--config-dir" not in words:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
                 compose("config", own, return_hydra_config=True)
+
+
+# ---- how a command ends
+
+
+def test_ctrl_c_while_a_command_imports_ends_it_at_once() -> None:
+    """The file alone, as `python -m asap...` comes to it first of all."""
+    lines = [
+        "import importlib.util, os, signal, sys",
+        "sys.argv = ['-m']",
+        f"spec = importlib.util.spec_from_file_location('interrupts', {interrupts.__file__!r})",
+        "spec.loader.exec_module(importlib.util.module_from_spec(spec))",
+        "os.kill(os.getpid(), signal.SIGINT)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted before anything began\n"
+
+
+def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_watch_nothing(
+    monkeypatch,
+) -> None:
+    for argv, handler in ((["-m"], interrupts._end_at_once), (["x.py"], interrupts._default)):
+        monkeypatch.setattr(sys, "argv", argv)
+        before = signal.signal(signal.SIGINT, interrupts._default)
+        try:
+            interrupts._watch_start()
+            assert signal.getsignal(signal.SIGINT) is handler
+            interrupts.begun()
+            assert signal.getsignal(signal.SIGINT) is interrupts._default
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (interrupts.Terminated(), 143), (BrokenPipeError(), 0)],
+)
+def test_a_command_ends_without_a_traceback(error: BaseException, code: int) -> None:
+    def act() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        exit_with(act)
+    assert end.value.code == code
+
+
+def test_a_reader_that_has_gone_costs_no_message_and_no_work(capfd) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        handler = console._Messages(stream)
+        for number in range(3):
+            handler.handle(logging.makeLogRecord({"msg": f"line {number}"}))
+        console.let_go(stream)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("given", [["--foo"], ["--results", ""], ["--images", "x"]])
+def test_a_wrong_word_to_another_command_is_one_line(given: list[str], capsys) -> None:
+    for main in (compare.main, report.main):
+        with pytest.raises(SystemExit) as end:
+            main(given)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert end.value.code == 2 and line.startswith("error: ") and "--help" in line
+
+
+def test_the_version_is_the_projects(capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        command_line(["a=1", "--version"], "about")
+    assert end.value.code in (0, None)
+    assert capsys.readouterr().out == f"asap-vit {version('asap-vit')}\n"
+
+
+@pytest.mark.parametrize("module", ["run", "calibrate.__main__", "show"])
+def test_every_command_has_its_own_help(module: str, monkeypatch, capsys) -> None:
+    found = importlib.import_module(f"asap.{module}")
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["asap", "data=imagenet", "-h", "method=tome"])
+    with pytest.raises(SystemExit) as end:
+        found.main()
+    said = capsys.readouterr().out
+    name = module.removesuffix(".__main__")
+    assert end.value.code == 0 and said.startswith(f"{(found.__doc__ or '').splitlines()[0]}\n")
+    assert said.count(f"python -m asap.{name} ") >= 3 and "deit_base, deit_small" in said
+    assert "shard_seconds:" in said

@@ -1,10 +1,18 @@
-"""python -m asap.report [folder]: tables and one page, report.html, from all records there."""
+"""python -m asap.report: tables and one page, report.html, from all records of a results folder.
+
+    python -m asap.report
+    python -m asap.report /my/results
+
+Exit codes: 0 done; 1 some tables could not be made (listed; the others are written); 2 the request
+is wrong, or there is no record.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from asap.command import exit_with
+from asap.console import Parser
 from asap.errors import RequestError
 from asap.overview import current_keys, grouped, write_page
 from asap.report.latex import to_latex
@@ -21,8 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Write results/tables/all-*.{md,csv,tex} and results/report.html. The exit code: 1 if some
     records could not be shown, 2 without a record.
     """
-    parser = argparse.ArgumentParser(prog="python -m asap.report", description=__doc__)
-    parser.add_argument("results", nargs="?", type=_folder, default=Path("results"))
+    parser = Parser(
+        prog="python -m asap.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "results", nargs="?", type=_folder, default=Path("results"), help="default: results"
+    )
     folder = parser.parse_args(arguments).results
     refused: list[str] = []
     try:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,6 +64,7 @@ def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
             raise RequestError(f"{word!r} is not UTF-8: rename the file, or link to it")
     parser = get_args_parser()
     parser.error = _refuse
+    parser._option_string_actions["--version"].version = f"asap-vit {version('asap-vit')}"
     words = parser.parse_intermixed_args(given).overrides
     left, flags = Counter(words), []
     for word in given:
@@ -79,7 +81,7 @@ def _refuse(message: str) -> NoReturn:
     if unknown := re.match(r"unrecognized arguments: .*?(-[^\s=]*)", message):
         near = get_close_matches(unknown[1], get_args_parser()._option_string_actions, 1, 0.7)
         said = f"unknown flag {unknown[1]}" + (f", did you mean {near[0]}?" if near else "")
-    raise RequestError(f"{said}: --hydra-help lists all flags, --help all keys")
+    raise RequestError(f"{said}; --hydra-help lists all flags, --help all keys")
 
 
 def _readable(word: str, texts: Collection[str], several: bool) -> str:
