@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -62,9 +63,11 @@ def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in given:
         if re.search("[\ud800-\udfff]", word):
             raise RequestError(f"{word!r} is not UTF-8: rename the file, or link to it")
+    if "--version" in given:  # the parser would say Hydra's
+        sys.stdout.write(f"asap-vit {version('asap-vit')}\n")
+        raise SystemExit(0)
     parser = get_args_parser()
     parser.error = _refuse
-    parser._option_string_actions["--version"].version = f"asap-vit {version('asap-vit')}"
     words = parser.parse_intermixed_args(given).overrides
     left, flags = Counter(words), []
     for word in given:
