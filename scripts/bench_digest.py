@@ -26,7 +26,7 @@ from asap.data.folder import ImageFolder
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "bench" / "cpu" / "digest.txt"
 CLASSES = 1000
-STARTS = 5  # of the second kind; the median is given
+STARTS = 3  # of the second kind; the median is given
 
 
 def make_files(root: Path, count: int, size: int) -> int:
