@@ -302,6 +302,8 @@ def test_the_caption_says_by_which_clock_speeds_are(clock, threads, said):
     assert row["clock"] == clock
     assert (row["wall_fused"], row["wall_fused_hi"]) == (("1.31", "1.33") if beside else ("", ""))
     assert float(row["ratio_fused"]) == 1.25
+    markdown = parts(table)[-1].to_markdown()
+    assert ("1.310 [1.290, 1.330]" in markdown) == ("by the wall" in markdown) == bool(beside)
 
 
 def test_nothing_recorded_is_refused():

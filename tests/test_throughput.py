@@ -30,6 +30,7 @@ from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
 from asap.report.result import CellResult
 from asap.runner import run
+from asap.runs.keys import key_of
 from asap.runs.record import ThroughputRecord
 from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
 from asap.session import Session
@@ -515,6 +516,18 @@ def test_more_threads_than_processors_are_refused_before_anything_is_measured(mo
     too_many = replace(base, measure=MeasureSpec(True, True, threads=5))
     with pytest.raises(RequestError, match=r"measure\.threads=5 .* on 4 processors"):
         run(too_many)
+
+
+def test_the_clock_is_in_the_key(set_threads):
+    """Speeds by two clocks are two records; those by one are found again."""
+    spec = RunSpec("t", BackboneSpec("digits_vit", "random"), DataSpec("digits", images=3), ())
+    session, clocks, keys = Session(spec), [], []
+    for threads in (1, 1, 2):
+        set_threads(threads)
+        identity = speed._identity(session, Dense(), PLAN)
+        clocks.append(identity["clock"])
+        keys.append(key_of({**identity, "threads": 1}))
+    assert clocks == ["cpu", "cpu", "wall"] and keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize(("images", "timed", "batch"), [(3, 8, 3), (20, 8, 8), (20, 12, 10)])

@@ -127,6 +127,8 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
     row.values |= {"infer_batch_size": record["batch_size"], "device_name": record["device_name"]}
     row.values["throughput_precision"] = record["precision"]
     row.values |= {"clock": record.get("clock"), "cpu_share": record.get("cpu_share")}
+    if record.get("wall_fused") is None:
+        row.note("No ratio by the wall: the machine was not idle enough for one.", "wall_fused")
     for name in ("ratio_fused", "ratio_eager", "wall_fused", "wall_eager"):
         if (ratio := record.get(name)) is not None:
             row.values |= {

@@ -275,5 +275,7 @@ def _without_undefined(table: Table) -> Table:
             "The data set has no object masks: sinks on the object and object recall are "
             "undefined.",
         )
+    if all(row.values.get("wall_fused") is None for row in table.rows):
+        hidden.add("wall_fused")
     kept = tuple(column for column in table.columns if not hidden & set(column.keys))
     return replace(table, columns=kept, remarks=remarks)
