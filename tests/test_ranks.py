@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 from outcomes import outcome
+from PIL import Image
 
 import asap.output
 from asap import ranks, speed
+from asap.data import content
 from asap.errors import RequestError
 from asap.measure import accuracy
 from asap.measure.timing import ThroughputPlan
@@ -26,9 +29,9 @@ from asap.output import write_outputs
 from asap.runner import run
 from asap.runs.configs import read_method
 from asap.runs.read import read_spec
-from asap.runs.spec import MeasureSpec, RunSpec
+from asap.runs.spec import DataSpec, MeasureSpec, RunSpec
 from asap.runs.store import Cell
-from asap.session import pick_device
+from asap.session import open_session, pick_device
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
@@ -265,3 +268,20 @@ def test_the_command_under_torchrun(alone, tmp_path):
     assert done.stdout.count("Accuracy and cost") == 1 and "rank" not in done.stderr
     found = outcome(tmp_path)
     assert found == alone
+
+
+def test_pictures_are_hashed_by_one_rank_of_a_machine(tmp_path, monkeypatch):
+    root, old = tmp_path / "set", time.time_ns() + 10**10
+    for label in range(10):
+        (root / str(label)).mkdir(parents=True)
+        Image.new("RGB", (20, 20), (25 * label, 0, 0)).save(root / str(label) / "0.png")
+    spec = replace(spec_of(tmp_path / "run"), data=DataSpec("folder", str(root)))
+    monkeypatch.setattr(time, "time_ns", lambda: old)  # the files are no longer young
+
+    def hashing(rank: int) -> None:
+        real = content._read
+        content._read = lambda *given: (tmp_path / f"hashed-{rank}").touch() or real(*given)
+        assert open_session(spec).data.digest
+
+    assert in_ranks(2, hashing) == [0, 0]
+    assert [path.name for path in tmp_path.glob("hashed-*")] == ["hashed-0"]
