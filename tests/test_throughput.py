@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import resource
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,15 @@ from asap.errors import RequestError
 from asap.measure import device as device_module
 from asap.measure import throughput as throughput_module
 from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
-from asap.measure.device import Clocks, Elapsed, clock_of, gauge, measuring_alone, stopwatch
+from asap.measure.device import (
+    Clocks,
+    Elapsed,
+    clock_of,
+    gauge,
+    keep_memory,
+    measuring_alone,
+    stopwatch,
+)
 from asap.measure.pictures import Pictures, load_pictures, normaliser
 from asap.measure.ratios import half_width, paired_ratio, summarise, why_refused
 from asap.measure.throughput import measure_throughput
@@ -315,6 +324,18 @@ def test_a_lock_that_cannot_be_made_is_a_clear_refusal(tmp_path):
     with pytest.raises(RequestError, match=r"lock file .* cannot be used"):  # noqa: SIM117
         with measuring_alone("cpu", tmp_path / "file"):
             pass
+
+
+def test_memory_that_is_freed_is_not_taken_anew_in_every_call():
+    """Pages are counted, not time: 12,288 of them are 48 MiB."""
+    if not keep_memory("cpu"):
+        pytest.skip("this C library has no such setting")
+    before = 0
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(12 * 2**20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 400
+    assert not keep_memory("cuda")
 
 
 def test_unreadable_gauges_do_no_harm(monkeypatch):

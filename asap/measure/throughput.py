@@ -17,7 +17,14 @@ from torch import nn
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
-from asap.measure.device import Stopwatch, device_name, gauge, measuring_alone, stopwatch
+from asap.measure.device import (
+    Stopwatch,
+    device_name,
+    gauge,
+    keep_memory,
+    measuring_alone,
+    stopwatch,
+)
 from asap.measure.pictures import Pictures, Prepare, normaliser
 from asap.measure.ratios import Summary, summarise
 from asap.measure.timing import ThroughputPlan, Timings, interleave
@@ -55,6 +62,7 @@ class Session:
     precision: str
     threads: int
     clock: TimedBy
+    memory_kept: bool
     conditions: dict[str, list[dict[str, float]]]
 
     def fields(self, name: str) -> dict[str, Any]:
@@ -89,6 +97,7 @@ class Session:
         return {
             "batch_halved": self.batch_halved,
             "rounds_dropped": self.speeds[name].summary.dropped,
+            "memory_kept": self.memory_kept,
             "allow_tf32": torch.backends.cuda.matmul.allow_tf32,
             "device_condition": self.conditions,
         }
@@ -118,6 +127,7 @@ def measure_throughput(
     refuse_company()
     weight = next(backbone.parameters())
     device, dtype = weight.device, weight.dtype
+    kept = keep_memory(device)
     prepare = normaliser(mean, std, dtype, device)
     models = {name: ReducedViT(backbone, method) for name, method in methods.items()}
     candidates = candidates_of(dense_baselines(backbone), models, prepare)
@@ -138,6 +148,7 @@ def measure_throughput(
         speeds, plan, batch_size, halved, str(device), device_name(device),
         str(dtype).removeprefix("torch."), torch.get_num_threads(),
         watch.clock,
+        kept,
         {name: [lap.condition for lap in laps] for name, laps in timings.laps.items()},
     )  # fmt: skip
 
