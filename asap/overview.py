@@ -69,12 +69,15 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
     """
     speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
     found = [record for key in keys if (record := store.cell(key).accuracy()) is not None]
+    names: dict[str, str] = {}  # one for equal images and labels, whatever folder they lay in
+    for record in sorted(found, key=lambda record: record["created"]):
+        names.setdefault(str(record["identity"]["data"]), _data_of(record))
+    groups = [group_of(r, names[str(r["identity"]["data"])]) for r in found]
     labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for record in found:
-        labels[group_of(record)].add(_labels(record))
+    for record, group in zip(found, groups, strict=True):
+        labels[group].add(_labels(record))
     records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
-    for record in found:
-        group = group_of(record)
+    for record, group in zip(found, groups, strict=True):
         apart = (f"labels {_labels(record)}",) if len(labels[group]) > 1 else ()
         records[(*group, *apart)].append(record)
     dense = [r for found in records.values() for r in found if r["method"]["name"] == "dense"]
@@ -141,13 +144,15 @@ def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
     return all(timed.get(name) == value for name, value in record["identity"].items())
 
 
-def group_of(record: AccuracyRecord) -> tuple[str, ...]:
-    """What the rows of one table share, readable, and the digest of the weights. The user's own
-    title of the data makes no difference.
-    """
+def _data_of(record: AccuracyRecord) -> str:
+    """The data in words, without the user's own title."""
+    return record["data"].removeprefix(f"{record.get('data_title')}: ")
+
+
+def group_of(record: AccuracyRecord, data: str) -> tuple[str, ...]:
+    """What the rows of one table share, readable, and the digest of the weights. data: in words."""
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
-    data = record["data"].removeprefix(f"{record.get('data_title')}: ")
     names = [record["backbone"], data, record["precision"], record["device"]]
     return (*names, f"weights {weights}", f"data {content}", *_own_pictures(record))
 

@@ -224,6 +224,39 @@ def test_a_wrong_list_is_one_clear_line(name, content, message, tmp_path):
     assert "\n" not in str(error.value) and "data.classes=" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("listed", "folder"),
+    [
+        ("Cat", "cat"), ("cat/", "cat"), ("./cat", "cat"), ("cat,", "cat"), ('"cat"', "cat"),
+        ("c\u200bat", "cat"), ("cat", "cat "), ("tabby cat", "tabby_cat"),
+        ("Tabby-Cat", "tabby cat"), ("n01440764 tench, Tinca", "n01440764"),
+        ("n01440764,tench", "n01440764"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_nearly_a_folders_is_refused(listed, folder, tmp_path):
+    """Left out, the class would be missed by nobody: the others are scored as ever."""
+    folders(tmp_path / "data", [folder, "dog"])
+    (tmp_path / "c.txt").write_text(f"{listed}\ndog\n", "utf-8")
+    with pytest.raises(RequestError, match="write both in the same way") as error:
+        opened(tmp_path / "data", classes=str(tmp_path / "c.txt"))
+    assert repr(listed) in str(error.value) and repr(folder) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("listed", "folder"), [("-1", "1"), ("1.0", "10"), ("कि", "की"), ("c++", "c")]
+)
+def test_names_that_differ_are_two_classes(listed, folder, tmp_path):
+    folders(tmp_path / "data", [folder, "dog"])
+    (tmp_path / "c.txt").write_text(f"{listed}\ndog\n", "utf-8")
+    assert label_of(opened(tmp_path / "data", classes=str(tmp_path / "c.txt"))) == {"dog": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_may_have_a_mark_of_its_encoding_or_none(encoding, tmp_path):
+    (tmp_path / "c.txt").write_text("cat\nété\n", encoding)
+    assert read_classes(tmp_path / "c.txt") == ("cat", "été")
+
+
 def test_a_list_that_is_not_there_or_fits_no_folder_is_refused(tmp_path):
     folders(tmp_path / "data", ["cat", "dog"])
     for given_path, message in (("nowhere.txt", "No such file"), ("data", "Is a directory")):

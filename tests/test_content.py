@@ -1,11 +1,12 @@
 """Pictures are identified by their bytes: what a digest sees, and what the index may remember."""
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -371,6 +372,46 @@ def test_one_byte_of_one_picture_in_an_archive_is_seen(layout, later, read, tmp_
     time.sleep(TICK)
     assert opened(other, "two").digest != first
     assert ImageNet(other.folders(tmp_path / "folders"), TO_32).digest == opened(other, "3").digest
+
+
+def test_beside_an_unreadable_part_of_an_archive_the_others_still_count(
+    later, read, tmp_path, monkeypatch
+):
+    """Else two archives with one bad sector each would have one digest, and one number."""
+    first, last = min(FEW.files), max(FEW.files)
+    digests = []
+    for name, end in (("one", b"x"), ("two", b"y")):
+        fake = FakeImageNet({**FEW.files, last: FEW.files[last] + end}, FEW.kinds, FEW.wnids)
+        data = ImageNet(fake.devkit(fake.tar(tmp_path / name)), TO_32)
+        data.index = tmp_path / "index"
+        lost = list(data.source.paths).index(fake.path(first))
+        later(60)
+        with monkeypatch.context() as disk:
+            disk.setattr(Path, "open", _failing_at(data.source._members[lost].offset))
+            digests.append(data.digest)
+            del read[:]
+            hashes = data.source.hashes(range(len(data)), data.index)
+        assert [i for i, found in enumerate(hashes) if found == NOTHING] == [lost]
+        assert len(read) == 1  # not remembered
+        whole = ImageNet(tmp_path / name, TO_32)
+        assert whole.digest != digests[-1]
+    assert digests[0] != digests[1]
+
+
+def _failing_at(offset: int) -> Callable:
+    """`Path.open`, of archives that cannot be read from one place on their disk."""
+    real = Path.open
+
+    class Disk(FileIO):
+        def read(self, count: int | None = -1, /) -> bytes:
+            if self.tell() == offset:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    def opening(self, *args, **options):
+        return Disk(self) if self.suffix == ".tar" else real(self, *args, **options)
+
+    return opening
 
 
 def test_boxes_edited_at_equal_length_are_other_labels(tmp_path):

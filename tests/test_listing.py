@@ -381,6 +381,19 @@ def test_the_four_layouts_leave_out_the_same_kinds_and_agree(fake, tmp_path):
     assert littered["tar"].files_left_out == {HIDDEN: 1, ".txt": 1, SECOND: 2}
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".jpeg", ".jpe", ".JFIF"])
+def test_validation_images_may_have_any_ending_of_jpeg_in_every_layout(ending, fake, tmp_path):
+    renamed = {n: f"ILSVRC2012_val_{n:08d}{ending}" for n in fake.files}
+    calls = type("Renamed", (FakeImageNet,), {"name": lambda self, n: renamed.get(n, f"{n}")})
+    other = calls(fake.files, fake.kinds, fake.wnids)
+    expected = ImageNet(fake.folders(tmp_path / "as published"), TO_32)
+    for name in ("folders", "flat", "tar"):
+        root = getattr(other, name)(tmp_path / name)
+        data = ImageNet(fake.devkit(root) if name != "folders" else root, TO_32)
+        assert (data.digest, data.label_digest) == (expected.digest, expected.label_digest), name
+        assert data.description == expected.description and not data.files_left_out
+
+
 def test_an_archive_may_hold_its_images_as_links_to_files_of_other_names(fake, tmp_path):
     number = min(fake.files)
     with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as archive:

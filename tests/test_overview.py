@@ -88,6 +88,15 @@ def test_a_title_of_the_data_splits_no_group_and_other_labels_do():
     assert {group[-1] for group in groups} == {"labels llllllll", "labels mmmmmmmm"}
 
 
+def test_equal_images_in_two_folders_are_one_group_and_called_as_they_were_first():
+    """A copy of the data elsewhere has the rows of the first, and their baseline."""
+    rows = [row("1") | {"data": "image folder b", "created": "2026-01-02"},
+            row("2", tau=2.0) | {"data": "image folder a", "created": "2026-01-01"}]  # fmt: skip
+    shelf = Shelf(*rows)
+    ((group, cells),) = grouped(shelf, list(shelf.made)).items()
+    assert group[1] == "image folder a" and sorted(cell.key for cell in cells) == ["1", "2"]
+
+
 def test_records_of_other_versions_are_left_out():
     shelf = Shelf(row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", method_version=-1))
     assert current_keys(shelf) == ["1"]
@@ -143,6 +152,7 @@ def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
         method = {"name": name, "options": ASAP | options if name == "asap" else {}}
         version = find(name).method_version
         identity = IDENTITY | {"method": method, "method_version": version}
+        identity |= {"data": {"content": data, "labels": data}}
         return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
 
     sweep = [(str(i), *pair) for i, pair in enumerate(product((2.0, 3.0), (4, 6)))]
@@ -178,6 +188,7 @@ def test_damaged_predictions_cost_their_own_group_alone(tmp_path, monkeypatch, c
     def cell(key, name, data, tau=3.0):
         method = {"name": name, "options": ASAP | {"tau": tau} if name == "asap" else {}}
         identity = IDENTITY | {"method": method, "method_version": find(name).method_version}
+        identity |= {"data": {"content": data, "labels": data}}
         return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
 
     taus = enumerate((1.5, 2.0, 2.5, 3.0))

@@ -1,5 +1,6 @@
 """Snapshots as other writers leave them: the same pictures and labels, or one clear line."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asap.data.content import NOTHING
 from asap.data.images import UnreadableImage
 from asap.data.parquet import ParquetSource
 from asap.errors import RequestError
@@ -169,3 +171,47 @@ def test_any_file_gives_its_content_or_one_line(kinds, plain, cut, changed, tmp_
     if cut is None and changed is None and np.all(content.is_valid().to_numpy(False)[[0, 1]]):
         named = not plain and path.null_count == 0
         assert found == (EXPECTED if named else UNNAMED)
+
+
+def test_files_without_a_row_are_one_line(tmp_path) -> None:
+    file = write(
+        tmp_path / "file.parquet", *(encode([], k) for k in (BINARY[0], TEXT[0], NUMBER[0]))
+    )
+    with pytest.raises(RequestError, match="holds no image"):
+        ParquetSource([file])
+
+
+def test_an_absent_image_is_no_reason_to_hash_a_file_again(tmp_path, monkeypatch) -> None:
+    file = write(tmp_path / "file.parquet", *(encode(*p) for p in zip(
+        (PICTURES, NAMES, LABELS), (BINARY[0], TEXT[0], NUMBER[0]), strict=True)))  # fmt: skip
+    monkeypatch.setattr("asap.data.content.SETTLED", 0)
+    source, index = ParquetSource([file]), tmp_path / "index"
+    found = source.hashes(range(5), index)
+    by_hand = [NOTHING if p is None else sha256(p).digest() for p in PICTURES]
+    of_name = dict(zip(NAMES, by_hand, strict=True))
+    assert found == [of_name[path.rpartition("/")[2]] for path in source.paths]
+    monkeypatch.setattr("asap.data.parquet._group", None)  # nothing is read
+    assert source.hashes(range(5), index) == found
+
+
+def test_beside_damage_the_other_images_of_a_file_still_count(tmp_path, monkeypatch) -> None:
+    """Else two sets with the same damage would have one digest, and one number."""
+    found = []
+    for last in (b"\xff\xd8cat", b"\xff\xd8CAT"):
+        parts = ([*PICTURES[:-1], last], NAMES, LABELS)
+        kinds = (BINARY[0], TEXT[0], NUMBER[0])
+        content = (encode(values, kind) for values, kind in zip(parts, kinds, strict=True))
+        file = write(tmp_path / "file.parquet", *content, row_group_size=2, compression="none")
+        spoilt = bytearray(file.read_bytes())
+        place = pq.read_metadata(file).row_group(0).column(0)
+        start = place.dictionary_page_offset or place.data_page_offset
+        spoilt[start : start + 8] = b"\xff" * 8
+        file.write_bytes(spoilt)
+        source = ParquetSource([file])
+        monkeypatch.setattr("asap.data.content.SETTLED", 0)
+        found.append(dict(zip(source.paths, source.hashes(range(5), tmp_path / "i"), strict=True)))
+    first, second = found
+    differing = [path.rpartition("/")[2] for path in first if first[path] != second[path]]
+    assert differing == [NAMES[-1]]
+    gone = {path.rpartition("/")[2] for path in first if first[path] == NOTHING}
+    assert gone == set(NAMES[:3])  # the damaged group, and the row without an image

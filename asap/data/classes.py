@@ -6,6 +6,7 @@ ImageNet's classes and a model of all 1,000, by the WordNet id that a folder is 
 """
 
 import logging
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,8 @@ def by_list(
     out, and classes may be without a folder; the log says which.
 
     Raises RequestError if no class has a folder, if two have the same, and where a class and a
-    folder are called alike but for case, so that leaving out either would be a guess.
+    folder are called alike but for case, spaces, or what lists put around names, so that leaving
+    out either would be a guess.
     """
     listed = {**{_composed(name): name for name in classes}, **{name: name for name in classes}}
     class_of = {name: listed.get(name, listed.get(_composed(name))) for name in folders}
@@ -116,13 +118,24 @@ def _on_outputs(names: Sequence[str], outputs: int | None) -> ClassMap:
 
 
 def _refuse_alike(absent: Sequence[str], left_out: Sequence[str], where: Path) -> None:
-    folded = {_composed(name).casefold(): name for name in left_out}
+    folded = {_plain(name): name for name in left_out}
     for name in absent:
-        if folder := folded.get(_composed(name).casefold()):
+        first = re.split(r"[\s,;:]", name, maxsplit=1)[0]  # "n01440764 tench, Tinca tinca"
+        like = folded.get(_plain(name)) or (folded.get(first) if first in class_index() else None)
+        if like is not None:
             raise RequestError(
-                f"data.classes lists {name!r}, and {where} has the folder {folder!r}: write both "
+                f"data.classes lists {name!r}, and {where} has the folder {like!r}: write both "
                 "in the same way"
             )
+
+
+def _plain(name: str) -> str:
+    """A name without what people write in two ways: case, characters that are not seen, spaces for
+    dashes, and what a list puts around names.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    seen = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", seen.strip(" \t\"'`,;:./\\"))
 
 
 def _composed(name: str) -> str:

@@ -55,8 +55,11 @@ def _json(text: str, said: str, must_be: bool) -> Any:
 
 def _decoded(content: bytes) -> str:
     """UTF-8, or UTF-16 as Windows' tools write it, each with or without a mark at the beginning."""
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return content.decode("utf-16" if wide else "utf-8-sig")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    if (at := content.find(b"\0")) < 0:
+        return content.decode("utf-8-sig")
+    return content.decode("utf-16-le" if at % 2 else "utf-16-be")
 
 
 def _object(pairs: list[tuple[str, Any]], said: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _read_all(
 def _read(file: Stored, advance: Advance) -> tuple[bytes, Key | None]:
     """The hashes of a file, and what to remember them by: None where they must not be believed.
 
-    A file that changes while it is read is read again.
+    A file that changes while it is read, or of which a part cannot be read, is read again.
     """
     hashes = NOTHING
     for _ in range(TRIES):
@@ -162,8 +162,9 @@ def _read(file: Stored, advance: Advance) -> tuple[bytes, Key | None]:
         except OSError:
             hashes = NOTHING
             continue
-        if before is not None and before == _stamp_or_none(file.path):
-            sure = before.settled(began) and began <= time.time_ns() and _complete(hashes)
+        unchanged = before is not None and before == _stamp_or_none(file.path)
+        if before is not None and unchanged and _complete(hashes):
+            sure = before.settled(began) and began <= time.time_ns()
             return hashes, _key(file, before) if sure else None
     return hashes, None
 

@@ -114,7 +114,8 @@ def _folders(folder: Path) -> FileSource:
     source, _ = folder_source(folder, synsets(), LAYOUTS)
     paths = [canonical(path) for path in source.paths]
     refuse_twice(paths, folder)
-    order = in_order(paths)
+    # Of official names alone, the order is what it was: sorting 50,000 again takes time.
+    order = range(len(paths)) if paths == source.paths else in_order(paths)
     return FileSource(
         folder,
         [source.files[i] for i in order],

@@ -1,6 +1,7 @@
 """What lies among pictures and is not evaluated: of which kind, how much, and how it is said."""
 
 import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ _COPY = re.compile(
     r".*(~|\.bak|\.tmp|\.part|\.partial|\.crdownload|\.sw[op]|\.\w+_original|zone\.identifier)"
     r"|~\$.*|thumbs\.db:.*", re.DOTALL,
 )  # fmt: skip
+# Copies of all else on the disk: not even counted.
+_SNAPSHOTS = frozenset((".zfs", ".snapshot", ".snapshots", "#snapshot", "@recently-snapshot"))
 
 
 @dataclass
@@ -76,6 +79,17 @@ def is_rubbish(name: str, folder: bool = False) -> bool:
     if name.startswith(".") or lower in _RUBBISH:
         return True
     return not folder and _COPY.fullmatch(lower) is not None
+
+
+def files_in(entry: os.DirEntry[str]) -> int:
+    """How many files rubbish is; what may not be read of it counts as one."""
+    try:
+        if not entry.is_dir(follow_symlinks=False) or entry.name.lower() in _SNAPSHOTS:
+            return 1
+        with os.scandir(entry.path) as inside:
+            return sum(map(files_in, inside))
+    except OSError:
+        return 1
 
 
 def summed(counts: Mapping[str, int]) -> dict[str, int]:

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from asap.data.formats import NO_ENDING, ending_of, holds_picture, meant_as_picture
-from asap.data.left_out import CLOSED, HIDDEN, LOOSE, NOWHERE, ODD, LeftOut, is_rubbish
+from asap.data.left_out import CLOSED, HIDDEN, LOOSE, NOWHERE, ODD, LeftOut, files_in, is_rubbish
 from asap.data.order import natural_key
 from asap.errors import RequestError
-
-# Copies of all else on the disk: not even counted.
-_SNAPSHOTS = frozenset((".zfs", ".snapshot", ".snapshots", "#snapshot", "@recently-snapshot"))
 
 Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or folder
 
@@ -82,10 +79,13 @@ class _Walk:
     def run(self) -> Listing:
         self._claim("", os.stat(self.root))  # noqa: PTH116
         self._visit("")
+        in_order = len(self.found)
         while self.links:
             self._follow()
         self._take_links()
-        return Listing(sorted(self.found, key=natural_key), self.left)
+        if len(self.found) > in_order:
+            self.found.sort(key=natural_key)
+        return Listing(self.found, self.left)
 
     def run_flat(self, wanted: Callable[[str], bool]) -> Listing:
         real: list[tuple[str, os.DirEntry[str]]] = []
@@ -111,7 +111,7 @@ class _Walk:
             for entry in _entries(self._at(inside)):
                 path = f"{inside}/{entry.name}" if inside else entry.name
                 if _is_rubbish(entry):
-                    self.left.add(path, HIDDEN, _files_in(entry))
+                    self.left.add(path, HIDDEN, files_in(entry))
                 elif not inside and self._is_other_class(entry):
                     self.others[os.path.realpath(entry.path)] = path
                 elif entry.is_symlink():
@@ -281,17 +281,6 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 def _is_rubbish(entry: os.DirEntry[str]) -> bool:
     return is_rubbish(entry.name, folder=entry.is_dir(follow_symlinks=False))
-
-
-def _files_in(entry: os.DirEntry[str]) -> int:
-    """How many files rubbish is; what may not be read of it counts as one."""
-    try:
-        if not entry.is_dir(follow_symlinks=False) or entry.name.lower() in _SNAPSHOTS:
-            return 1
-        with os.scandir(entry.path) as inside:
-            return sum(map(_files_in, inside))
-    except OSError:
-        return 1
 
 
 def _printable(ending: str) -> str:

@@ -6,7 +6,7 @@ from functools import cache
 from timm.data.imagenet_info import ImageNetInfo
 
 N_IMAGES = 50_000
-_FILE = re.compile(r"ILSVRC2012_val_(\d{8})(?:_(n\d{8}))?(?:\.jpe?g)?", re.IGNORECASE)
+_FILE = re.compile(r"ILSVRC2012_val_(\d{8})(?:_(n\d{8}))?(?:\.(?:jpe?g|jpe|jfif))?", re.IGNORECASE)
 
 
 @cache

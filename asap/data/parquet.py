@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from timm.data.imagenet_info import ImageNetInfo
 
 from asap.data.arrange import refuse_twice
-from asap.data.content import NOTHING, Advance, Stored, hashes_of, split
+from asap.data.content import HASH_BYTES, NOTHING, Advance, Stored, hashes_of, split
 from asap.data.images import UnreadableImage
 from asap.data.names import file_name, number_of, synsets, wnid_in
 from asap.data.order import in_order
 from asap.errors import RequestError
 
 _REMEDY = "give the files data/validation-*.parquet of a Hugging Face imagenet-1k snapshot"
+_ABSENT = b"\xff" * HASH_BYTES  # the hash of a row without an image, which is no failure to read
 _SAME = 0.95  # share of class names that must agree: two synsets are called crane, some differ
 
 
@@ -49,6 +50,8 @@ class ParquetSource:
                 names.append(f"{synsets()[label]}/{name}")
                 labels.append(label)
                 places.append(row)
+        if not names:
+            raise RequestError(f"{self.files[0].parent} holds no image: {_REMEDY}")
         refuse_twice(names, self.files[0].parent)
         order = in_order(names)
         self.paths = [names[i] for i in order]
@@ -76,7 +79,8 @@ class ParquetSource:
         for number, joined in enumerate(hashes_of(files, index)):
             own = [row for row in order if row.file == number]
             rows |= zip(own, split(joined), strict=False)
-        return [rows.get(self._places[i], NOTHING) for i in positions]
+        found = (rows.get(self._places[i], NOTHING) for i in positions)
+        return [NOTHING if one == _ABSENT else one for one in found]
 
     def stored_bytes(self) -> int:
         """Bytes of all images together and of what Parquet adds, a few an image; none is read."""
@@ -149,17 +153,23 @@ def _group(file: Path, group: int) -> pa.Array:
 
 
 def _hash_images(path: str, advance: Advance) -> bytes:
-    """The hash of every image of a file, joined. Raises OSError where the file is damaged."""
-    found = []
+    """The hash of every image of a file, joined; `NOTHING` for those of a damaged row group, so
+    that the others still count. Raises OSError where the file is damaged as a whole.
+    """
     try:
         with _opened(Path(path)) as opened:
-            groups = opened.metadata.num_row_groups
-        for group in range(groups):
-            images = _group(Path(path), group)
-            found += [sha256(b.as_buffer()).digest() if b.is_valid else NOTHING for b in images]
-            advance(images.nbytes)
-    except (pa.ArrowException, RequestError, ValueError, struct.error) as error:
+            groups = [opened.metadata.row_group(i) for i in range(opened.metadata.num_row_groups)]
+    except (pa.ArrowException, ValueError, struct.error) as error:
         raise OSError(f"{path}: {error}") from error
+    found = []
+    for number, group in enumerate(groups):
+        try:
+            images = _group(Path(path), number)
+        except (OSError, pa.ArrowException, RequestError, ValueError, struct.error):
+            found += [NOTHING] * group.num_rows
+            continue
+        found += [sha256(b.as_buffer()).digest() if b.is_valid else _ABSENT for b in images]
+        advance(images.nbytes)
     return b"".join(found)
 
 

@@ -87,8 +87,12 @@ class TarSource:
 
 
 def _hash(file: BinaryIO, member: Member, advance: Advance) -> bytes:
-    file.seek(member.offset)
-    content = file.read(member.size)
+    """`NOTHING` of one that cannot be read, so that the others still count."""
+    try:
+        file.seek(member.offset)
+        content = file.read(member.size)
+    except OSError:
+        return NOTHING
     advance(len(content))
     return sha256(content).digest()
 
