@@ -92,7 +92,8 @@ def main() -> None:
     given = parser().parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, Any]] = []
-    about = [f"scripts/bench_demo_speed.py --runs {given.runs} --busy {given.busy}"]
+    command = ["scripts/bench_demo_speed.py", f"--runs {given.runs} --busy {given.busy}"]
+    about = [" ".join([*command, *given.overrides])]
     with busy(given.busy):
         for run in range(1, given.runs + 1):
             began = time.monotonic()

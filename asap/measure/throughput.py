@@ -149,7 +149,11 @@ def measure_throughput(
         str(dtype).removeprefix("torch."), torch.get_num_threads(),
         watch.clock,
         kept,
-        {name: [lap.condition for lap in laps] for name, laps in timings.laps.items()},
+        {
+            name: [lap.condition for lap in laps]
+            for name, laps in timings.laps.items()
+            if any(lap.condition for lap in laps)
+        },
     )  # fmt: skip
 
 
