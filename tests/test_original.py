@@ -74,14 +74,19 @@ def test_copies_are_not_called_the_validation_set_in_any_layout(fake, said, tmp_
     with caplog.at_level(logging.INFO, "asap"):
         found = layouts(fake, tmp_path)
     (title,) = {data.description for data in found}
-    assert title.startswith("40 images in the layout of ImageNet-1k validation (") and said in title
+    assert (
+        title.startswith("40 of 50,000 images in the layout of ImageNet-1k validation (")
+        and said in title
+    )
     assert all(data.differs == found[0].differs for data in found)
     told = [r.getMessage() for r in caplog.records if said in r.getMessage()]
     assert len(told) == len(found) and all("gate does not apply" in line for line in told)
     with pytest.raises(RequestError, match=r"data\.strict=true: .*not the original"):
         ImageNet(tmp_path / "0", TO_32, strict=True)
     real = ImageNetReal(str(tmp_path / "0"), TO_32, None)
-    assert real.description.startswith("ReaL labels, 40 images in the layout of ImageNet-1k")
+    assert real.description.startswith(
+        "ReaL labels, 40 of 50,000 images in the layout of ImageNet-1k"
+    )
 
 
 def test_a_part_of_the_set_keeps_its_name(tmp_path):
@@ -94,7 +99,7 @@ def test_other_names_than_the_published_ones_are_told(tmp_path):
     """ImageNetV2 sorted into WordNet ids has ten images a class, and names of its own."""
     v2 = in_folders(tmp_path / "v2", lambda i: f"{i}.jpeg", 4, 10)
     data = ImageNet(v2, TO_32)
-    assert "40 images in the layout" in data.description and "0.jpeg" in data.description
+    assert "40 of 50,000 images in the layout" in data.description and "0.jpeg" in data.description
     (v2 / WNIDS[0] / "0.jpeg").rename(v2 / WNIDS[0] / "ILSVRC2012_val_00000007.JPEG")
     assert "39 are not called ILSVRC2012_val_<number>.JPEG" in ImageNet(v2, TO_32).description
 
@@ -281,5 +286,5 @@ def test_a_run_on_copies_says_so_in_its_table(tmp_path):
         device="cpu",
     )
     (result,) = run(spec)[1]
-    assert result.measured["data"].startswith("40 images in the layout of ImageNet-1k validation")
+    assert result.measured["data"].startswith("40 of 50,000 images in the layout of ImageNet-1k")
     assert result.measured["data_differs"] == ["all 224 x 224: not the original pictures"]

@@ -63,7 +63,7 @@ def test_the_options_that_are_paths_say_so():
         assert option.rpartition(".")[2] not in ("name", "title", "note")
 
 
-@pytest.mark.parametrize("option", path_options())
+@pytest.mark.parametrize("option", list(path_options()))
 @given(blank=st.text(" \t\n", max_size=3))
 def test_an_empty_path_is_refused_by_its_key_with_the_likely_reason(option, blank):
     with pytest.raises(RequestError) as error:
@@ -85,7 +85,7 @@ def test_an_empty_path_in_a_row_is_refused(row, option):
         spec_of(PLAIN | {"rows": [row]})
 
 
-@pytest.mark.parametrize("option", path_options())
+@pytest.mark.parametrize("option", list(path_options()))
 def test_the_home_folder_is_meant_by_a_tilde_at_the_beginning(option, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     for given_text, meant in (("~/x~y", "/home/ada/x~y"), ("/a/~b", "/a/~b"), ("hub", "hub")):

@@ -72,13 +72,13 @@ def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:
     """What so many images in the layout of the validation set are, if they differ from it so.
     labels: which, where they are not its own.
     """
+    part = f" of {N_IMAGES:,}" if count < N_IMAGES else ""
     if differs:
         all_labels = f"{labels}, " if labels else ""
         return (
-            f"{all_labels}{count:,} images in the layout of ImageNet-1k validation "
+            f"{all_labels}{count:,}{part} images in the layout of ImageNet-1k validation "
             f"({'; '.join(differs)})"
         )
-    part = "" if count == N_IMAGES else f" of {N_IMAGES:,}"
     return ", ".join(filter(None, ["ImageNet-1k validation", labels, f"{count:,}{part} images"]))
 
 
