@@ -4,7 +4,9 @@ baseline on the images that calibration took.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+from asap.errors import RequestError
 from asap.report.result import CellResult, unmeasured
 from asap.runs.spec import MethodSpec, RunSpec
 
@@ -12,7 +14,14 @@ Measure = Callable[[RunSpec], list[CellResult]]
 
 
 def without_apart(spec: RunSpec) -> RunSpec:
-    """The run without the rows that need a checkpoint of their own."""
+    """The run without the rows that need a checkpoint of their own. RequestError if one is to have
+    a file that does not exist: that must not show after all other rows.
+    """
+    for row in spec.rows:
+        if row.needs is not None and row.file is not None and not Path(row.file).is_file():
+            raise RequestError(
+                f"{row.label}: the checkpoint file {row.file} does not exist: give {row.needs}"
+            )
     return replace(spec, rows=tuple(row for row in spec.rows if row.needs is None))
 
 
@@ -44,10 +53,12 @@ def _apart(spec: RunSpec, row: MethodSpec, measure: Measure) -> CellResult:
     """The row with its checkpoint for method and backbone. RequestError if the file is bad."""
     if row.file is None:
         return unmeasured(spec, row, f"it needs {row.needs}")
-    backbone = replace(spec.backbone, weights=row.file, sha256=None, top1=None, source=None)
+    # What is said of the file of the other rows, its digest and its averages too, is not of this.
+    backbone = replace(spec.backbone, weights=row.file, sha256=None, ema=None)
+    backbone = replace(backbone, top1=None, source=None)
     own = replace(row, options={**row.options, "weights": row.file})
     (result,) = measure(replace(spec, backbone=backbone, rows=(own,)))
-    return result
+    return replace(result, own_weights=True)
 
 
 def with_left_out(ready: RunSpec, results: list[CellResult], measure: Measure) -> list[CellResult]:

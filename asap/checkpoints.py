@@ -23,6 +23,8 @@ COMPANIONS = ("score_predictor.",)
 # The entries under which timm looks for weights, in its order, averaged ones (EMA) first.
 EMA = ("state_dict_ema", "model_ema")
 PLAIN = ("state_dict", "model")
+WRAPPERS = (*PLAIN, "module")  # what an entry may wrap its weights in once more
+COUNTER = "n_averaged"  # torch's AveragedModel keeps it beside the averaged weights
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -50,8 +52,9 @@ def read_state(
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check {option}")
     state = _entry(_load(path), path, ema, averaged_first)
-    plain = clean_state_dict(state.tensors)
-    if len(plain) < len(state.tensors):
+    tensors = {k: v for k, v in state.tensors.items() if k != COUNTER}
+    plain = clean_state_dict(tensors)
+    if len(plain) < len(tensors):
         raise RequestError(
             f"weights file {path} has keys both with and without `module.` or `_orig_mod.`: save "
             "them once"
@@ -100,7 +103,7 @@ def _inner(value: Any) -> dict[str, Tensor]:
     """The state dict that an entry is or wraps once more; empty if it is none."""
     if not isinstance(value, dict):
         return {}
-    inside = (value[name] for name in PLAIN if isinstance(value.get(name), dict))
+    inside = (value[name] for name in WRAPPERS if isinstance(value.get(name), dict))
     return next((found for found in (value, *inside) if _is_state(found)), {})
 
 

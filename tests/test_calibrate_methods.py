@@ -111,13 +111,28 @@ def test_zero_tprunes_shares_rise_and_fall_together():
 # ---- costs without measuring
 
 
+def test_calibration_scores_the_classes_that_the_evaluation_scores():
+    """Where a data set compares a part of the classes, dense is as accurate as `evaluate` says."""
+    model = models()["plain-p25"]().eval()
+    noise = Noise(model, 12)
+    noise.scored = scored = (1, 4, 6)
+    with torch.no_grad():
+        logits = model(noise.images)
+    best = [max(scored, key=lambda c, row=row: float(row[c])) for row in logits]
+    assert best != logits.argmax(1).tolist()
+    noise.labels = [4] * 12
+    bench = Bench(model, noise, 5, 0, torch.device("cpu"), torch.float32)
+    assert bench.dense_top1 == pytest.approx(100 * best.count(4) / 12)
+    assert bench.measure(ToMe(r=0))[1] == bench.dense_top1 > 0
+
+
 class Noise:
     """Random images, labelled by what the model says, so that dense is always right."""
 
     name, n_classes, has_masks, clustered = "noise", 7, False, False
     classes = tuple("abcdefg")
     digest = label_digest = description = "noise"
-    scored = None
+    scored: tuple[int, ...] | None = None
 
     def __init__(self, model: Any, images: int = 9) -> None:
         size = model.patch_embed.img_size

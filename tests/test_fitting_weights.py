@@ -220,6 +220,24 @@ def test_averaged_weights_alone_are_taken(tmp_path):
         load(NAME, "random", model_args=ARGS, ema=True)
 
 
+@pytest.mark.parametrize(
+    "averaged",
+    [
+        {"module": OTHER},
+        {"module": {f"module.{k}": v for k, v in OTHER.items()}, "updates": 3},
+        {"n_averaged": torch.tensor(7), **{f"module.{k}": v for k, v in OTHER.items()}},
+    ],
+    ids=["wrapped", "wrapped twice", "torch's AveragedModel"],
+)
+def test_averages_are_found_in_the_forms_in_which_trainers_save_them(averaged, tmp_path, caplog):
+    path = tmp_path / "w.pth"
+    torch.save({"model": STATE, "model_ema": averaged, "epoch": 3}, path)
+    assert holds(load(NAME, str(path), model_args=ARGS, ema=True).model, OTHER)
+    caplog.clear()
+    assert holds(load(NAME, str(path), model_args=ARGS).model, STATE)
+    assert "model is taken, beside it lies model_ema" in caplog.text
+
+
 # ---- places of positions
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import timm
@@ -152,7 +152,7 @@ def test_a_config_of_another_library_says_nothing(config, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"pretrained_cfg": {"mean": [0.5]}}, ["mean=[0.5]", "three numbers"]),
+        ({"pretrained_cfg": {"mean": [0.5, 0.4]}}, ["mean=[0.5, 0.4]", "three numbers"]),
         ({"pretrained_cfg": {"crop_pct": 0}}, ["crop_pct=0", "at most 1"]),
         ({"pretrained_cfg": {"interpolation": "cubic"}}, ["'cubic'", "bicubic"]),
         ({"pretrained_cfg": {"padding": 4}}, ["unknown field 'padding'"]),
@@ -169,6 +169,36 @@ def test_a_broken_config_is_named(change, parts, tmp_path):
         load(f"local-dir:{tmp_path}")
     said = str(refusal.value)
     assert all(part in said for part in (*parts, str(tmp_path))) and "\n" not in said, said
+
+
+def test_an_architecture_with_a_tag_is_that_architecture(tmp_path):
+    saved(tmp_path)
+    edited(tmp_path, architecture=f"{NAME}.augreg_in21k")
+    for name, weights in ((NAME, str(tmp_path)), (f"local-dir:{tmp_path}", "hub")):
+        assert_as_timm(asap.load_backbone(name, weights), tmp_path)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.4, 0.3), ([0.4], [0.3]), (0.4, [0.3, 0.2, 0.1])])
+def test_one_number_is_that_of_every_channel(mean, std, tmp_path):
+    saved(tmp_path)
+    known = json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]
+    edited(tmp_path, pretrained_cfg={**known, "mean": mean, "std": std})
+    model = asap.load_backbone(NAME, str(tmp_path))
+    identity = preprocessing_of(model).identity
+    assert identity["mean"] == [0.4] * 3 and len(identity["std"]) == 3
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    transforms = [
+        create_transform(**resolve_model_data_config(one), is_training=False)
+        for one in (model, theirs)
+    ]
+    picture = Image.new("RGB", (70, 90), (10, 100, 200))
+    assert torch.equal(*(cast(Any, transform)(picture) for transform in transforms))
+
+
+def test_a_config_for_grey_pictures_is_refused_for_its_channels(tmp_path):
+    saved(tmp_path, {"mean": (0.5,), "std": (0.5,)}, **{**ODD, "in_chans": 1})
+    with pytest.raises(RequestError, match="in_chans=1 is not supported"):
+        run(spec_of(BackboneSpec(NAME, str(tmp_path)), tmp_path / "results"))
 
 
 def test_a_config_that_is_no_json_is_refused(tmp_path):
@@ -338,6 +368,34 @@ def test_another_size_by_hand_builds_the_model_for_it():
     with pytest.raises(RequestError, match=r"'digits_vit' with \{'img_size': 56\}"):
         load("digits_vit", preprocess={"img_size": 56})
     assert load("digits_vit", preprocess={"img_size": 112}).preprocessing_from is None
+
+
+@pytest.mark.parametrize("way", ["preprocess", "model_args"])
+def test_pixels_beyond_the_last_whole_patch_are_said(way, caplog):
+    size = {"img_size": [33, 48]}
+    args = {**ARGS, **(size if way == "model_args" else {})}
+    load(NAME, "random", model_args=args, preprocess=size if way == "preprocess" else {})
+    said = "images of [33,48] pixels are no whole patches of 16, and what lies beyond [32,48] is"
+    assert said in caplog.text
+    caplog.clear()
+    load(NAME, "random", model_args={**ARGS, "img_size": 32})
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"img_size": 8}, "images of 8 pixels have no whole patch of 16"),
+        ({"img_size": [64, 15]}, r"images of \[64,15\] pixels have no whole patch"),
+        ({"patch_size": 0}, r"'patch_size': 0\}: "),
+        ({"depth": "two"}, "'depth': 'two'"),
+        ({"norm_layer": "none of timm's"}, "'norm_layer': "),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_one_line(args, said):
+    with pytest.raises(RequestError, match=said) as refusal:
+        load(NAME, "random", model_args={**ARGS, **args})
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,27 @@ def test_no_line_is_wider_than_the_terminal(drawn, width, title, remarks):
         assert first in squeezed
 
 
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("e\u0301te\u0301", 3),
+        ("日本e\u0301", 5),
+        ("a\u200bb", 2),
+        ("\u0e01\u0e34", 1),
+        ("plain", 5),
+    ],
+)
+def test_accents_of_their_own_take_no_column(name, columns):
+    """Names of a Mac's folders have them: a table with one stays aligned, none is broken in two."""
+    assert width_of(name) == columns
+    rows = text_of([DENSE, cell(name, POOL.accuracy, [1] * 10)]).splitlines()
+    ends = {width_of(row) for row in rows if row.startswith(("Dense", name))}
+    assert len(ends) == 1
+    assert wrapped(name, 40) == [name]
+    assert "".join(wrapped(5 * name, 5)) == 5 * name
+    assert all(width_of(line) <= 5 for line in wrapped(5 * name, 5))
+
+
 @settings(max_examples=200)
 @given(words, st.integers(1, 40), st.booleans())
 def test_wrapping_keeps_every_sign_and_the_width(text, width, indented):

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from test_tables import accuracy, cell, throughput
@@ -52,6 +53,20 @@ def test_latex_by_hand():
     assert "\\begin{tabular}{lrr}" in lines
     assert any("(a) A note: 5 \\% \\& more." in line for line in lines)
     assert any("A remark \\#1." in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ((), "T"),
+        (("One.",), "T. One."),
+        (("One.", "Two.", "Three."), "T. One. Two. Three."),
+        (("One", "Two."), "T. One. Two."),
+    ],
+)
+def test_a_caption_has_one_full_stop_after_each_sentence(caption, expected):
+    lines = to_latex([replace(TABLE, title="T", caption=caption)]).splitlines()
+    assert f"\\caption{{{expected}}}" in lines
 
 
 def test_latex_is_balanced_and_every_row_has_every_column():

@@ -267,6 +267,38 @@ def test_mixtures_are_refused(other, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_row_with_a_checkpoint_of_its_own_is_in_the_table_and_says_so():
+    """Other weights and another preprocessing under the backbone's name: not of the others."""
+
+    def with_identity(of, weights, mean, **changes):
+        pictures = {
+            "input_size": [3, 224, 224], "crop_pct": 0.9, "crop_mode": "center",
+            "interpolation": "bicubic", "mean": [mean] * 3, "std": [0.5] * 3,
+        }  # fmt: skip
+        identity = {"backbone": {"weights": weights}, "preprocessing": pictures}
+        record = {**of.measured, "identity": identity, "weights": {"file": f"{weights}.pth"}}
+        return replace(of, accuracy={**record, "preprocessing_from": "somewhere"}, **changes)
+
+    dense, pool = with_identity(DENSE, "a", 0.5), replace(POOL, throughput=None)
+    apart = with_identity(pool, "b", 0.25)
+    with pytest.raises(RequestError, match="one set of weights"):
+        build_table([dense, apart])
+    table = build_table([dense, with_identity(pool, "a", 0.5), replace(apart, own_weights=True)])
+    (note,) = table.rows[2].notes["method"]
+    assert note == (
+        "Its backbone's weights are those of its own checkpoint b.pth, not the baseline's; so is "
+        "its preprocessing: 224 x 224 pixels, crop 0.9 (center), bicubic, mean 0.25 0.25 0.25, std "
+        "0.5 0.5 0.5."
+    )
+    assert "method" not in table.rows[1].notes
+    assert sum("mean 0.5 0.5 0.5" in line for line in table.caption) == 1
+    assert not any("mean 0.25" in line for line in table.caption)
+    same = build_table([dense, replace(with_identity(pool, "b", 0.5), own_weights=True)])
+    assert same.rows[1].notes["method"][0].endswith("checkpoint b.pth, not the baseline's.")
+    other = replace(with_identity(pool, "c", 0.5, own_weights=True), accuracy=None)
+    assert build_table([dense, other]).rows[1].values["method"] == "Pooling"
+
+
 def test_the_same_images_under_another_name_share_a_table_and_others_do_not():
     """What data are is their digests; a title, or a folder that was renamed, changes nothing."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from timm.models import PretrainedCfg, filter_pretrained_cfg
+from timm.models import PretrainedCfg, filter_pretrained_cfg, split_model_name_tag
 from timm.models._hub import load_model_config_from_path
 
 from asap.backbones.hub import CONFIG
@@ -62,7 +62,9 @@ def described(folder: Path) -> Described | None:
         _refuse_unknown(known)
         if not isinstance(architecture, str):
             raise TypeError(f"architecture={architecture!r} is no name")
+        architecture = split_model_name_tag(architecture)[0]  # a tag is of other weights
         _refuse_no_size(known, model_args)
+        known = {**known, **_of_all_channels(known)}
         check_stated(known, str(path))
         plain = filter_pretrained_cfg(known, remove_source=True)
         found = Described(path, architecture, plain, dict(model_args))
@@ -93,6 +95,13 @@ def _is_timms(content: Any) -> bool:
         return isinstance(content["pretrained_cfg"], dict)
     named = isinstance(content.get("architecture"), str)
     return named and bool(_OF_IMAGES & content.keys()) and content.keys() <= _OLD
+
+
+def _of_all_channels(known: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A mean or std that is one number, which timm takes for every channel, as three."""
+    found = {name: known[name] for name in ("mean", "std") if known.get(name) is not None}
+    lists = {k: v if isinstance(v, list) else [v] for k, v in found.items()}
+    return {name: 3 * value for name, value in lists.items() if len(value) == 1}
 
 
 def _refuse_unknown(known: Mapping[str, Any]) -> None:

@@ -110,6 +110,7 @@ def load(
     size = wanted.pop("input_size", None)
     _refuse_two_sizes(size, given)
     model, args = _at_size(source, _args(source.said, given), size, seed)
+    _check_patches(model, name, by_hand=bool(size) or "img_size" in given)
     fitted = Fitted()
     if source.file is not None:
         described = source.said is not None
@@ -180,6 +181,27 @@ def _built_size(model: Any) -> tuple[int, int] | None:
     return size and (size[0], size[1])
 
 
+def _check_patches(model: Any, name: str, by_hand: bool) -> None:
+    """RequestError for images without a whole patch. A size chosen by hand that leaves a rest
+    beyond the last whole patch, which the model does not see, is said.
+    """
+    size, embed = _built_size(model), getattr(model, "patch_embed", None)
+    if size is None or embed is None:
+        return
+    across = embed.patch_size if isinstance(embed.patch_size, tuple) else (embed.patch_size,) * 2
+    if not all(embed.grid_size):
+        raise RequestError(
+            f"backbone {name!r}: images of {_text(size)} pixels have no whole patch of "
+            f"{_text(across)}: give a larger img_size"
+        )
+    if by_hand and any(n % p for n, p in zip(size, across, strict=True)):
+        whole = tuple(n - n % p for n, p in zip(size, across, strict=True))
+        log.warning(
+            "backbone %r: images of %s pixels are no whole patches of %s, and what lies beyond "
+            "%s is not seen", name, _text(size), _text(across), _text(whole),
+        )  # fmt: skip
+
+
 def _build(source: Source, args: dict[str, Any], seed: int) -> nn.Module:
     torch.manual_seed(seed)
     name, said, own = source.model, source.said, OURS.get(source.model)
@@ -198,7 +220,7 @@ def _build(source: Source, args: dict[str, Any], seed: int) -> nn.Module:
                 **args,
             )
         return timm.create_model(name, pretrained=False, **args)
-    except (TypeError, AssertionError, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # arguments that timm does not look at fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"backbone {name!r} with {args}: {reason}") from None
 

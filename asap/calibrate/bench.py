@@ -11,6 +11,7 @@ from asap.calibrate.budget import Budget
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
+from asap.measure.objects import best_classes
 from asap.methods import Dense, Method
 
 log = logging.getLogger("asap")
@@ -70,6 +71,7 @@ class Bench:
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
+    What is right is scored as in the evaluation: of the classes that the data set compares.
     `costs`: more images, on which MACs are met. `unread`: positions of the images left out.
     """
 
@@ -85,7 +87,7 @@ class Bench:
         costs: "Bench | None" = None,
     ) -> None:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.scored = device, dtype, data.scored
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
         self.images, self.ids, labels, unread = _read(samples, len(order))
@@ -179,7 +181,8 @@ class Bench:
             torch.cuda.empty_cache()
             self.batch_size = (part.stop - part.start + 1) // 2
             return self._run(model, part.start, part.stop)
-        finite, classes = logits.isfinite().all(1).cpu(), logits.argmax(1).cpu()
+        logits = logits.cpu()
+        finite, classes = logits.isfinite().all(1), best_classes(logits, self.scored)[0][:, 0]
         right = classes == self.labels[part] if self.labels is not None else classes < 0
         correct = (finite & right).numpy()  # an answer that is not finite is wrong
         return (trace.macs_backbone + trace.macs_method).numpy(), correct

@@ -41,7 +41,7 @@ def _environment(table: Table) -> str:
     lines = [
         "\\begin{table}[tbp]",
         "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
-        f"\\caption{{{escape('. '.join([table.title, *table.caption]))}}}",
+        f"\\caption{{{escape(_sentences(table))}}}",
         f"\\begin{{tabular}}{{{''.join('l' if c.left else 'r' for c in table.columns)}}}",
         "\\toprule",
         *_group_lines(groups),
@@ -54,6 +54,12 @@ def _environment(table: Table) -> str:
     lines += ["\\bottomrule", "\\end{tabular}"]
     lines += [f"\\par\\smallskip\\raggedright\\scriptsize {escape(text)}" for text in below]
     return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def _sentences(table: Table) -> str:
+    """Title and caption with one full stop between them."""
+    parts = [table.title, *table.caption]
+    return " ".join([*(f"{part.rstrip('.')}." for part in parts[:-1]), parts[-1]])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -45,6 +45,7 @@ class RowRef:
     accuracy: str | None
     throughput: str | None
     left_out: str | None = None  # a baseline's on the images that calibration took
+    own_weights: bool = False  # its backbone is that of its own checkpoint
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def manifest_of(
         RowRef(
             r.label, r.paper_method, r.ours, r.note, r.reason,
             *(None if x is None else x["key"] for x in (r.accuracy, r.throughput, r.left_out)),
+            own_weights=r.own_weights,
         )
         for r in results
     )  # fmt: skip
@@ -109,6 +111,8 @@ def _row(content: Mapping) -> RowRef:
     for name in ("label", "accuracy", "throughput", "left_out"):
         if not isinstance(value := getattr(row, name), str | None):
             raise TypeError(f"{name} of a row is {value!r}")
+    if not isinstance(row.own_weights, bool):
+        raise TypeError(f"own_weights of a row is {row.own_weights!r}")
     return row
 
 
@@ -133,4 +137,5 @@ def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
         reason, row.note,
         config=None if accuracy is None else store.cell(accuracy["key"]).config(),
         left_out=store.cell(row.left_out or "").accuracy() if row.left_out in current else None,
+        own_weights=row.own_weights,
     )  # fmt: skip

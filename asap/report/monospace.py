@@ -6,15 +6,23 @@ from collections.abc import Sequence
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal: wide signs (of Chinese, Japanese, Korean) take two."""
-    return len(text) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    """Columns of a terminal: wide signs (of Chinese, Japanese, Korean) take two, and those that
+    stand on the sign before them (accents, joiners) none.
+    """
+    return sum(_width(sign) for sign in text)
+
+
+def _width(sign: str) -> int:
+    if unicodedata.category(sign) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """The text in lines of at most `width` columns, all but the first behind `indent`. Breaks are
     between words; a word that is wider than a line is cut.
     """
-    if width_of(text) == len(text):
+    if all(_width(sign) == 1 for sign in text):
         lines = textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
         return lines or [""]
     lines = [""]

@@ -29,7 +29,8 @@ class CellResult:
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
     have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
     record says so; config: the settings of its run, as in the config.yaml beside its record;
-    left_out: a baseline's record on the images that calibration took out of the evaluation.
+    left_out: a baseline's record on the images that calibration took out of the evaluation;
+    own_weights: its backbone is that of its own checkpoint, not that of the other rows.
     """
 
     label: str
@@ -43,6 +44,7 @@ class CellResult:
     on: str | None = None
     config: Mapping[str, Any] | None = None
     left_out: AccuracyRecord | None = None
+    own_weights: bool = False
 
     @property
     def records(self) -> list[Mapping[str, Any]]:

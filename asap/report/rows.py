@@ -46,11 +46,39 @@ def make_row(
         row.note("An extension of ours; the paper has no such method.", "method")
     if cell.note:
         row.note(cell.note, "method")
+    if cell.own_weights and cell.accuracy is not None:
+        row.note(_own_weights(cell.accuracy, dense), "method")
     _add_accuracy(row, cell)
     _add_comparison(row, cell, dense, without)
     _add_speed(row, cell, has_speed)
     _add_paper(row, cell, backbone, paper_table)
     return row
+
+
+def _own_weights(record: Mapping[str, Any], dense: CellResult | None) -> str:
+    """The footnote of a row with a checkpoint of its own: whose weights, and which pictures if they
+    are others than the baseline's.
+    """
+    file = (record.get("weights") or {}).get("file")
+    said = (
+        f"Its backbone's weights are those of its own checkpoint{f' {file}' if file else ''}, not "
+    )
+    said += "the baseline's"
+    own = record["identity"].get("preprocessing")
+    base = None if dense is None or dense.accuracy is None else dense.accuracy["identity"]
+    if own is not None and base is not None and own != base.get("preprocessing"):
+        said += f"; so is its preprocessing: {prepared(own)}"
+    return f"{said}."
+
+
+def prepared(preprocessing: Mapping[str, Any]) -> str:
+    """A preprocessing of a record's identity in words."""
+    _, height, width = preprocessing["input_size"]
+    mean, std = (" ".join(f"{v:.4g}" for v in preprocessing[name]) for name in ("mean", "std"))
+    return (
+        f"{height} x {width} pixels, crop {preprocessing['crop_pct']:.4g} "
+        f"({preprocessing['crop_mode']}), {preprocessing['interpolation']}, mean {mean}, std {std}"
+    )
 
 
 def _add_accuracy(row: Row, cell: CellResult) -> None:

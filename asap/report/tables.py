@@ -18,7 +18,7 @@ from asap.report.gate import gates
 from asap.report.premise import premise_remark
 from asap.report.render import Table
 from asap.report.result import CellResult, unreadable
-from asap.report.rows import make_row
+from asap.report.rows import make_row, prepared
 from asap.runs.record import CLOCKS
 
 __all__ = ["build_table", "parts", "premise_remark"]
@@ -90,14 +90,16 @@ def _refuse_mixtures(results: Sequence[CellResult]) -> None:
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
     _refuse_mixed("clock of throughput", "clock", speeds)
+    # A row with a checkpoint of its own says in a footnote what its backbone is.
+    shared = [record for cell in results if not cell.own_weights for record in cell.records]
     loaded: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
+    for record in shared:
         if "backbone" in record["identity"]:
             loaded.setdefault(record["backbone"], []).append(record["identity"]["backbone"])
     for name, weights in loaded.items():
         _refuse_mixed(f"set of weights of {name}", "weights", weights)
-    for name in dict.fromkeys(record["backbone"] for record in records):
-        found = [r["identity"] for r in records if r["backbone"] == name]
+    for name in dict.fromkeys(record["backbone"] for record in shared):
+        found = [r["identity"] for r in shared if r["backbone"] == name]
         found = [identity for identity in found if "preprocessing" in identity]
         _refuse_mixed(f"preprocessing for {name}", "preprocessing", found)
 
@@ -228,7 +230,7 @@ def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> 
             )
     left_out = dict.fromkeys(said(r["files_left_out"]) for r in records if r.get("files_left_out"))
     lines += [f"Left out of the images: {text}." for text in left_out]
-    measured = [cell.measured for cell in results if cell.accuracy is not None]
+    measured = [c.measured for c in results if c.accuracy is not None and not c.own_weights]
     lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))
     settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)
     return (*lines, *settings)
@@ -236,14 +238,10 @@ def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> 
 
 def _pictures(record: Mapping[str, Any]) -> str:
     """A preprocessing that is not the architecture's own."""
-    said = record["identity"]["preprocessing"]
-    _, height, width = said["input_size"]
-    mean, std = (" ".join(f"{v:.4g}" for v in said[name]) for name in ("mean", "std"))
     return (
         f"Preprocessing for {paper.paper_model(record['backbone']) or record['backbone']}, not its "
-        f"architecture's own but from {record['preprocessing_from']}: {height} x {width} pixels, "
-        f"crop {said['crop_pct']:.4g} ({said['crop_mode']}), {said['interpolation']}, "
-        f"mean {mean}, std {std}."
+        f"architecture's own but from {record['preprocessing_from']}: "
+        f"{prepared(record['identity']['preprocessing'])}."
     )
 
 

@@ -14,14 +14,17 @@ from asap.methods.find import build
 from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
 from asap.report.result import CellResult
 from asap.scenes.panels import named, on_device, pixels_of, readable
-from asap.session import Session
+from asap.session import Session, describe
 
 
 def draw_compared(
     session: Session, results: Sequence[CellResult], positions: Sequence[int], path: Path
 ) -> list[Path]:
-    """The rows at the first ASAP row's MACs on each image; none written if there are no two."""
-    models = [(row.label, model_of(session, row)) for row in at_equal_macs(results)]
+    """The rows at the first ASAP row's MACs on each image; none written if there are no two. A row
+    with weights of its own is left out: the session has those of the others.
+    """
+    rows = [row for row in at_equal_macs(results) if not row.own_weights]
+    models = [(row.label, model_of(session, row)) for row in (rows if len(rows) > 1 else [])]
     samples = readable(session, positions)
     if not models or not samples:
         return []
@@ -29,7 +32,12 @@ def draw_compared(
 
 
 def model_of(session: Session, row: CellResult) -> ReducedViT:
-    """The model that made a row, rebuilt from its record."""
+    """The model that made a row: with the session's method, else rebuilt from its record, which has
+    the digest of a method's file in the place of its path.
+    """
+    own = next((m for m in session.methods if describe(m) == row.method), None)
+    if own is not None:
+        return ReducedViT(session.backbone, own)
     options = {k: _number(v) for k, v in row.method["options"].items()}
     return ReducedViT(session.backbone, build(row.method["name"], options))
 

@@ -13,8 +13,10 @@ from asap.session import Session
 
 
 def examples_of(session: Session, row: CellResult, count: int) -> list[Example]:
-    """`count` evenly spaced images under a recorded row; none for the dense baseline."""
-    if row.is_dense or count == 0:
+    """`count` evenly spaced images under a recorded row; none for the dense baseline, nor for
+    a row with weights of its own, which the session has not.
+    """
+    if row.is_dense or row.own_weights or count == 0:
         return []
     model = model_of(session, row)
     samples = readable(session, evenly(session, count))
