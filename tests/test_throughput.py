@@ -327,14 +327,16 @@ def test_a_lock_that_cannot_be_made_is_a_clear_refusal(tmp_path):
 
 
 def test_memory_that_is_freed_is_not_taken_anew_in_every_call():
-    """Pages are counted, not time: 12,288 of them are 48 MiB."""
+    """Pages are counted, not time: 12,288 of them are 48 MiB, which every call would take anew. Now
+    and then a small block lies in the way, and another place is found.
+    """
     if not keep_memory("cpu"):
         pytest.skip("this C library has no such setting")
     pages = []
-    for _ in range(8):
+    for _ in range(24):
         torch.ones(12 * 2**20)
         pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-    assert pages[-1] - pages[3] < 400
+    assert sum(taken > 6_000 for taken in np.diff(pages)) < 12
     assert not keep_memory("cuda")
 
 
