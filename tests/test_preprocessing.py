@@ -479,7 +479,9 @@ def test_the_gate_is_for_the_weights_own_preprocessing():
     changed = gate_config(preprocess={"crop_pct": 1.0})
     gate = baseline_gate("DeiT-Base", gate_record(40_990), changed)
     assert gate.state == "not applicable" and "backbone.preprocess" in gate.reason
-    assert baseline_gate("X", gate_record(40_990), gate_config(preprocess={})).state == "passed"
+    for own in ({}, {"mean": None, "crop_pct": None}):  # null: as the weights say
+        verdict = baseline_gate("X", gate_record(40_990), gate_config(preprocess=own))
+        assert verdict.state == "passed"
 
 
 # ---- on the command line

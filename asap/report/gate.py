@@ -113,7 +113,7 @@ def _not_applicable(
         reasons.append("this backbone has no reference")
     if backbone.get("model_args"):
         reasons.append("the reference is for the model without changes (model_args)")
-    if backbone.get("preprocess"):
+    if any(value is not None for value in (backbone.get("preprocess") or {}).values()):
         reasons.append("the reference is for the weights' own preprocessing (backbone.preprocess)")
     return reasons + _other_images(record, data)
 
