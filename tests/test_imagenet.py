@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,25 @@ def test_a_wrong_folder_names_the_four_layouts_and_the_variable(tmp_path):
             assert part in str(error.value)
 
 
+@pytest.mark.parametrize("how", ["cut", "cut in a header", "header", "joined"])
+def test_an_archive_that_does_not_end_as_it_should_is_refused(how, tmp_path):
+    """`tarfile` gives its first images without a word: half of the set would be evaluated."""
+    place = FAKE.devkit(FAKE.tar(tmp_path)) / "ILSVRC2012_img_val.tar"
+    content = bytearray(place.read_bytes())
+    with tarfile.open(place) as archive:
+        header = archive.getmembers()[len(FAKE.files) // 2].offset
+    if how.startswith("cut"):
+        del content[header + (100 if how == "cut in a header" else 0) :]
+    elif how == "header":
+        content[header + 150] ^= 1
+    else:
+        content += bytes(content)
+    place.write_bytes(content)
+    with pytest.raises(RequestError, match=r"cannot be used after \d+ images \(it") as error:
+        ImageNet(tmp_path, TO_32)
+    assert "give the complete, uncompressed" in str(error.value)
+
+
 def test_a_damaged_devkit_is_named(tmp_path):
     FEW.flat(tmp_path)
     FEW.devkit(tmp_path)
@@ -556,6 +576,22 @@ def test_wrong_boxes_are_one_clear_line(content, message, tmp_path):
         Boxes.read(str(tmp_path / "boxes.csv"))
     with pytest.raises(RequestError, match="is not there"):
         Boxes.read(str(tmp_path / "nowhere"))
+
+
+def test_damaged_archives_of_boxes_are_one_clear_line(tmp_path):
+    (tmp_path / "xml").mkdir()
+    for number in numbers_of("rgb"):
+        annotation(tmp_path / "xml", number, (50, 40), (3, 5, 30, 33))
+    place = tmp_path / "boxes.tgz"
+    with tarfile.open(place, "w:gz") as archive:
+        archive.add(tmp_path / "xml", "val")
+    content = place.read_bytes()
+    assert Boxes.read(str(place)).known(FAKE.path(numbers_of("rgb")[0]))
+    middle = len(content) // 2
+    for wrong in (content[:middle], content[:middle] + bytes(20) + content[middle + 20 :]):
+        place.write_bytes(wrong)
+        with pytest.raises(RequestError, match="cannot be read"):
+            Boxes.read(str(place))
 
 
 def test_boxes_through_an_unknown_step_are_refused():

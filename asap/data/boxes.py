@@ -11,6 +11,7 @@ import csv
 import struct
 import tarfile
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,6 +30,9 @@ from asap.errors import RequestError
 
 Box = tuple[int, int, int, int]
 _ORIENTATION = 274  # EXIF tag; 1 is upright
+_DAMAGED = (
+    OSError, EOFError, ValueError, LookupError, SyntaxError, tarfile.TarError, zlib.error
+)  # fmt: skip
 _HINT = (
     "give the folder Annotations/CLS-LOC/val of XML files, its archive "
     "ILSVRC2012_bbox_val_v3.tgz, or LOC_val_solution.csv"
@@ -58,7 +62,7 @@ class Boxes:
         try:
             entries = _from_csv(place) if place.suffix == ".csv" else _from_xml(place)
             found = dict(entries)
-        except (OSError, ValueError, LookupError, SyntaxError, tarfile.TarError) as error:
+        except _DAMAGED as error:
             said = " ".join(str(error).split())
             raise RequestError(f"data.boxes={path!r} cannot be read ({said}): {_HINT}") from error
         if not found:

@@ -6,6 +6,7 @@ above 1,000 are inner nodes of the hierarchy and are no classes.
 """
 
 import tarfile
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -46,7 +47,9 @@ def devkit_labels(kit: Path) -> dict[int, str]:
         return {i: wnid_of[number] for i, number in enumerate(numbers, start=1)}
     except RequestError:
         raise
-    except (OSError, EOFError, tarfile.TarError, ValueError, TypeError, KeyError) as error:
+    except (
+        OSError, EOFError, tarfile.TarError, zlib.error, ValueError, TypeError, KeyError
+    ) as error:  # fmt: skip
         said = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(f"the devkit {kit} cannot be used ({said}): {_REMEDY}") from error
 

@@ -118,6 +118,7 @@ class _Headers:
                     vars(tar)["members"] = []  # it would keep 50,000 headers
                     if (image := self._sorted(member)) is not None:
                         yield image
+            _refuse_more(self.archive, tar.offset)
         except (tarfile.TarError, EOFError, OSError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             count = len(self._images)
@@ -163,6 +164,23 @@ class _Headers:
                 self._images[target] = number
                 self.left_out.counts[ending_of(target) or NO_ENDING] -= 1
             yield number, place._replace(wnid=_wnid(name))
+
+
+def _refuse_more(archive: Path, end: int) -> None:
+    """OSError unless there is nothing but the mark of the end from where headers end.
+
+    `tarfile` takes a damaged header for the end, and a file that was cut between two members for a
+    whole one.
+    """
+    with archive.open("rb") as file:
+        file.seek(end)
+        rest = file.read(tarfile.BLOCKSIZE)
+        if len(rest) < tarfile.BLOCKSIZE:
+            raise OSError("it was cut off")
+        while rest:
+            if rest.strip(b"\0"):
+                raise OSError(f"its header at byte {end:,} is damaged, or another archive follows")
+            rest = file.read(1 << 20)
 
 
 def _wnid(name: str) -> str | None:
