@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from errno import EDQUOT, ENOSPC, EPIPE
 from functools import partial
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 
 from asap import ranks
 from asap.composed import command_line, given, not_begun, read
-from asap.console import let_go, one_line, set_up_logging
+from asap.console import let_go, one_line, send_nowhere, set_up_logging
 from asap.errors import RequestError
 from asap.interrupts import Terminated, begun, exit_code, terminable
 from asap.multirun import BOARD, Board, Job
@@ -67,7 +68,10 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt as error:
         log.error("interrupted")
         code = exit_code(error)
-    except BrokenPipeError:  # all that `| head` leaves unread is help and lists
+    except OSError as error:  # all that `| head` leaves unread is help and lists
+        if error.errno not in (EPIPE, ENOSPC, EDQUOT) or error.filename is not None:
+            raise
+        send_nowhere(sys.stdout, error)
         code = 0
     let_go(sys.stdout)
     sys.exit(code)
@@ -112,6 +116,9 @@ def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int
             raise
         early = [f"the launcher: {type(error).__name__}: {one_line(error)}"]
     jobs = _all_jobs(jobs)
+    if not jobs and BOARD.folder is not None:
+        log.error("error: this multirun has no job: a glob(...) on the command line finds nothing")
+        return 2
     failed = [line for job in jobs for line in job.failed] + _unended(jobs) + early
     try:
         if ranks.rank() == 0 and BOARD.folder is not None:

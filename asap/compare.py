@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from asap.command import exit_with
-from asap.console import Parser, set_up_logging
+from asap.console import Parser, as_flags, set_up_logging
 from asap.errors import RequestError
 from asap.measure.pictures import to_bytes
 from asap.overview import label_of
@@ -40,7 +40,7 @@ log = logging.getLogger("asap")
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare, or list what can be compared; the exit code."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_args(as_flags(arguments, "results"))
     set_up_logging()
     try:
         cells = _cells(given.results)

@@ -21,7 +21,7 @@ from asap import ranks
 from asap.console import one_line
 from asap.errors import RequestError
 from asap.methods.find import find, names
-from asap.runs.arguments import arranged, quoted, typed
+from asap.runs.arguments import arranged, quoted, sweeps, typed
 from asap.runs.configs import read_method, refuse_unused_points
 from asap.runs.read import read_spec
 from asap.runs.spec import MethodSpec, RunSpec
@@ -31,6 +31,7 @@ def command_line(given: Sequence[str], about: str) -> list[str]:
     """The words of a command line as Hydra takes them, see `arranged`; `about`: for --help."""
     words = arranged(given, texts())
     if not {"-h", "--help"}.isdisjoint(words):
+        words = [word for word in words if not sweeps(word)]  # help is of one job
         words.append(f"hydra.help.header={quoted(about.strip().replace('$', '$$'))}")
     return words
 
@@ -78,13 +79,12 @@ def not_composed(reason: str) -> str:
     if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
         extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
         return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
-    if there := re.search(r"Could not find '(.+)/(.+?)' Available options in '.+?': (.+)", reason):
+    if there := re.search(r"Could not find '(.+)/(.*?)' Available options in '.+?': (.+)", reason):
         group, name, choices = there.groups()
         near = difflib.get_close_matches(name, choices.split(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"there is no '{group}/{name}': {hint}use one of {choices.replace(' ', ', ')}"
-    if reason.endswith("missing EQUAL at '<EOF>'"):
-        return f"{reason}: give key=value"
+        what = f"there is no '{group}/{name}'" if name else f"{group}= is empty"
+        return f"{what}: {hint}use one of {choices.replace(' ', ', ')}"
     unknown = re.match(r"Could not override '([^']+)'", reason)
     if unknown is None:
         return f"the config does not compose: {reason}"

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -39,11 +39,14 @@ def set_up_logging(rank: int = 0) -> None:
 
 
 class _Messages(logging.StreamHandler):
-    """To a reader who may leave (`| head`) while the work goes on."""
+    """To a reader who may leave (`| head`), or a file on a disk that may be full, while the work
+    goes on.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            let_go(self.stream)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            send_nowhere(self.stream, error)
         else:
             super().handleError(record)
 
@@ -55,13 +58,36 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; {self.prog} --help says what there is\n")
 
 
+def as_flags(given: Sequence[str] | None, *names: str) -> list[str]:
+    """The words, by default the command line's, with name=value as --name=value: other commands
+    take it so.
+    """
+    words = sys.argv[1:] if given is None else given
+    return [
+        f"--{word}" if word.startswith(tuple(f"{n}=" for n in names)) else word for word in words
+    ]
+
+
 def let_go(stream: Any) -> None:
-    """Send what is still written to a stream nowhere if its reader has gone."""
+    """Send what is still written to a stream nowhere if nothing takes it any more; None is the
+    stream of a process that was started without one (`>&-`).
+    """
+    if stream is None:
+        return
     try:
         stream.flush()
-    except BrokenPipeError:
-        with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+    except OSError as error:
+        send_nowhere(stream, error)
+
+
+def send_nowhere(stream: Any, error: OSError) -> None:
+    """Whatever is written to the stream from now on. One line says so, unless a reader has gone."""
+    if not isinstance(error, BrokenPipeError):
+        name = str(getattr(stream, "name", "output")).strip("<>")
+        with suppress(OSError):  # to the descriptor: the stream may be standard error itself
+            os.write(2, f"{name} takes no more ({error.strerror}): the work goes on\n".encode())
+    with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def one_line(error: BaseException) -> str:

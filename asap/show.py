@@ -6,7 +6,8 @@
 
 image is the picture; backbone, backbone.weights and method with its options say what sees it.
 Prints the prediction, the stop block, the sink, tokens and multiply-accumulates, and writes the
-panels to results/figures/show-<picture>.{png,svg}. Exit codes: 0 done; 2 the request is wrong.
+panels to results/figures/show-<picture>.{png,svg}, in a multirun show-<picture>-<job>.{png,svg}.
+Exit codes: 0 done; 2 the request is wrong.
 """
 
 import logging
@@ -55,7 +56,8 @@ def work(spec: RunSpec, job: Job) -> None:
     method = next((m for m in session.methods if not isinstance(m, Dense)), None)
     if method is not None:
         label = spec.rows[session.methods.index(method)].label
-        path = spec.results / "figures" / f"show-{stem_of(picture.stem) or 'picture'}"
+        part = f"-{job.number}" if job.several else ""  # each job of a multirun has its own files
+        path = spec.results / "figures" / f"show-{stem_of(picture.stem) or 'picture'}{part}"
         with guarded(path.parent):
             files = _draw(session, method, label, sample, path)
         log.info("files:")

@@ -1,5 +1,6 @@
 """What people type: flags anywhere, paths with any signs, and lines that lead somewhere."""
 
+import errno
 import importlib
 import logging
 import os
@@ -101,6 +102,20 @@ def test_texts_that_look_like_something_else_stay_texts() -> None:
     assert arranged(["limit=3", "rows=[{a: b}]"], texts()) == ["limit=3", "rows=[{a: b}]"]
 
 
+@pytest.mark.parametrize("flag", ["--info", "-i"])
+def test_a_flag_whose_value_is_left_out_takes_no_other_word(flag: str) -> None:
+    for typed_in in (["a=1", flag], [flag, "a=1"], ["a=1", flag, "b=2"]):
+        words = [word for word in typed_in if word != flag]
+        assert arranged(typed_in, texts()) == ["--info=all", *words]
+    assert arranged(["a=1", flag, "config"], texts()) == [flag, "config", "a=1"]
+
+
+def test_help_beside_several_values_is_help() -> None:
+    given_words = ["-m", "--config-dir=d", "method=tome,ats", "limit=3", "title=a,b", "--help"]
+    words = command_line(given_words, "about")
+    assert words[:-1] == ["-m", "--config-dir=d", "--help", "limit=3"]
+
+
 def test_a_comma_in_a_multirun_is_several_values() -> None:
     assert arranged(["data.path=/a,/b", "-m"], texts()) == ["-m", "data.path=/a,/b"]
     with pytest.raises(RequestError) as refused:
@@ -140,6 +155,9 @@ def test_flags_may_stand_anywhere(flags: list[list[str]], words: int, draw) -> N
         (["--multrun"], ["--multrun", "did you mean --multirun?"]),
         (["a=1", "--foo", "b=2"], ["--foo", "--help"]),
         (["--cfg", "foo"], ["--cfg", "'foo'", "job"]),
+        (["photo (1).jpg"], ["'photo (1).jpg'", "key=value"]),
+        (["limit=3", "="], ["'='", "key=value"]),
+        (["-m", "method=asap,"], ["method=asap,", "leave the comma out"]),
         (["--config-dir"], ["--config-dir", "expected one argument"]),
         (["data.path=/x/\udcff"], [r"\udcff", "rename"]),
     ],
@@ -157,6 +175,8 @@ def test_a_wrong_flag_is_one_line(given: list[str], parts: list[str]) -> None:
     [
         ("In 'config': Could not find 'method/asp' Available options in 'method': asap ats tome",
          ["'method/asp'", "did you mean 'asap'?", "asap, ats, tome"]),
+        ("In 'config': Could not find 'method/' Available options in 'method': asap ats tome",
+         ["method= is empty: use one of asap, ats, tome"]),
         ("Could not override 'metod'. Key 'metod' is not in struct", ["did you mean 'method'?"]),
     ],
 )  # fmt: skip
@@ -228,9 +248,14 @@ def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_watch_not
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(KeyboardInterrupt(), 130), (interrupts.Terminated(), 143), (BrokenPipeError(), 0)],
-)
-def test_a_command_ends_without_a_traceback(error: BaseException, code: int) -> None:
+    [
+        (KeyboardInterrupt(), 130), (interrupts.Terminated(), 143),
+        (BrokenPipeError(errno.EPIPE, "gone"), 0), (OSError(errno.ENOSPC, "full"), 0),
+    ],
+)  # fmt: skip
+def test_a_command_ends_without_a_traceback(error: BaseException, code: int, monkeypatch) -> None:
+    monkeypatch.setattr("asap.command.send_nowhere", lambda stream, error: None)
+
     def act() -> int:
         raise error
 
@@ -248,6 +273,17 @@ def test_a_reader_that_has_gone_costs_no_message_and_no_work(capfd) -> None:
             handler.handle(logging.makeLogRecord({"msg": f"line {number}"}))
         console.let_go(stream)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_costs_one_line_and_no_work(capfd) -> None:
+    with Path("/dev/full").open("w") as stream:
+        handler = console._Messages(stream)
+        for number in range(3):
+            handler.handle(logging.makeLogRecord({"msg": f"line {number}"}))
+        console.let_go(stream)
+    console.let_go(None)  # of a process that was started without a standard output
+    said, problem = capfd.readouterr()
+    assert said == "" and len(problem.splitlines()) == 1 and "No space left" in problem
 
 
 @pytest.mark.parametrize("given", [["--foo"], ["--results", ""], ["--images", "x"]])

@@ -195,6 +195,7 @@ def test_rows_of_a_table_are_compared_by_name(results, said, tmp_path):
     for table in ("Drops (1)", "drops", "drops--1"):
         assert main([table, "dense", "random", "--images=0", "--results", str(results)]) == 0
     assert said().count("second: Random drop (digits_vit)") == 3
+    assert main([f"results={results}", "drops", "dense", "random", "--images=0"]) == 0
     assert main(["drops", "--results", str(results)]) == 0
     assert f"{key['dense']}  top-1" in said()
     assert main(["Demo", "dense", "random", "--results", str(results)]) == 2

@@ -116,6 +116,11 @@ def test_every_seed_and_every_set_of_weights_has_its_own_baseline(start, tmp_pat
         assert record["identity"]["seed"] == seed
 
 
+def test_a_multirun_without_a_job_is_refused(start, capsys):
+    assert start("method=glob(zz*)") == 2
+    assert "this multirun has no job" in capsys.readouterr().err
+
+
 def test_a_launcher_that_is_not_installed_says_what_to_install():
     said = "In 'hydra/config': Could not find 'hydra/launcher/submitit_slurm' Available: basic"
     assert "pip install 'asap-vit[slurm]'" in composed.not_composed(said)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tables import DEIT, DENSE, POOL, accuracy, cell, throughput
 
+from asap.measure.ratios import why_refused
 from asap.report.columns import BESIDE
 from asap.report.monospace import fitted, width_of, wrapped
 from asap.report.paper import paper_table
@@ -73,6 +74,19 @@ def test_only_what_is_printed_has_footnotes():
     assert "McNemar" not in text and "eager" not in text and "object" not in text
     assert "no object masks" not in text
     assert "no object masks" in parts(build_table([DENSE, POOL]))[-1].to_markdown()
+
+
+def test_a_ratio_that_is_not_printed_has_no_footnote():
+    """Both ratios are refused, and only one of them is on the terminal."""
+    wide = {"median": 1.0, "q1": 0.9, "q3": 1.1, "lo": 0.8, "hi": 1.2}
+    reasons = [why_refused(wide, 20, name) for name in ("fused", "eager")]
+    both = throughput(None, None, refused="; ".join(map(str, reasons)))
+    fused = throughput(None, 1.2, refused=reasons[0])
+    cells = [cell(n, POOL.accuracy, [1] * 10, speed=s) for n, s in (("A", both), ("B", fused))]
+    text = text_of([DENSE, *cells])
+    assert text.count("No ratio:") == 1 and "eager" not in text
+    whole = parts(build_table([DENSE, *cells]))[-1].to_markdown()
+    assert whole.count("No ratio: ratio to fused") == whole.count("No ratio: ratio to eager") == 1
 
 
 def test_the_papers_numbers_are_beside_ours_where_there_is_room():

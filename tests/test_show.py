@@ -74,3 +74,11 @@ def test_imagenet_s_classes_have_their_first_name(tmp_path, photo):
 def test_what_is_no_picture_is_refused(tmp_path, image, message):
     with pytest.raises(RequestError, match=message):
         work(spec_of(tmp_path, image, "tome"), Job())
+
+
+def test_every_job_of_a_multirun_has_files_of_its_own(tmp_path, photo):
+    for number, method in enumerate(("tome", "random_drop")):
+        options = {"r": 2} if method == "tome" else {"keep": 0.5, "block": 1}
+        work(spec_of(tmp_path, photo, method, **options), Job(number, several=True))
+    names = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    assert names == {"show-my-photo--1-0.png", "show-my-photo--1-1.png"}

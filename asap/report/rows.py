@@ -168,9 +168,8 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
         row.values["throughput_pct"] = 100 * (record["ratio_eager"]["median"] - 1)
     missing = [key for key in _RATIO_KEYS if row.values.get(key) is None]
     missing = [key for key in missing if not (cell.is_dense and key == "throughput_pct")]
-    if missing:
-        refused = _SPREAD.sub(r"over \1 of its median", record["refused"] or "not in the record")
-        row.note(_because("No ratio", refused), *missing)
+    for key in missing:
+        row.note(_because("No ratio", _refusal(key, record["refused"])), key)
 
 
 def _add_paper(row: Row, cell: CellResult, backbone: str, table: str) -> None:
@@ -238,6 +237,14 @@ def _no_speed(cell: CellResult) -> str:
     if cell.reason and not cell.records:
         return _no_accuracy(cell)
     return _because("No throughput record", cell.reason or "it was not measured")
+
+
+def _refusal(key: str, refused: str | None) -> str:
+    """Why this ratio was refused, without how far it was off and what is said of another ratio."""
+    reasons = _SPREAD.sub(r"over \1 of its median", refused or "not in the record").split("; ")
+    other = "eager" if key == "ratio_fused" else "fused"
+    own = [reason for reason in reasons if not reason.startswith(f"ratio to {other} dense")]
+    return "; ".join(own or reasons)
 
 
 def _because(what: str, reason: str) -> str:

@@ -9,11 +9,13 @@ import os
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,6 +55,14 @@ def quoted(value: str, quote: Quote = Quote.single) -> str:
     return QuotedString(plain, quote).with_quotes()
 
 
+def sweeps(word: str) -> bool:
+    """Whether a word of `arranged` has several values."""
+    try:
+        return _parser().parse_override(word).is_sweep_override()
+    except HydraException:  # a flag
+        return False
+
+
 def _safe(value: str) -> bool:
     """Whether a shell leaves it alone between double quotes, in Hydra's single ones."""
     return re.search(r"""["'$`\\!]""", value) is None
@@ -68,6 +78,7 @@ def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
         raise SystemExit(0)
     parser = get_args_parser()
     parser.error = _refuse
+    given = _with_value(given, parser)
     words = parser.parse_intermixed_args(given).overrides
     left, flags = Counter(words), []
     for word in given:
@@ -76,6 +87,17 @@ def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
         elif word != "--":
             flags.append(word)
     return flags, words
+
+
+def _with_value(given: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """The words with a value for --info, which may be left out: the next word must not become it,
+    here and for Hydra.
+    """
+    possible = parser._option_string_actions["--info"].choices or ()
+    return [
+        "--info=all" if word in ("-i", "--info") and after not in possible else word
+        for word, after in zip_longest(given, given[1:])
+    ]
 
 
 def _refuse(message: str) -> NoReturn:
@@ -89,10 +111,14 @@ def _refuse(message: str) -> NoReturn:
 
 def _readable(word: str, texts: Collection[str], several: bool) -> str:
     key, equal, value = word.partition("=")
-    if not equal:
+    if not equal and word.startswith("~"):
         return word
+    if not equal or not key.lstrip("+~"):
+        raise RequestError(f"{word!r} is not of the form key=value; --help lists all keys")
     found = _read(value)
     if key.lstrip("+") not in texts:
+        if several and found is None and _read(value.strip(",")) is not None:
+            raise RequestError(f"{word} has a comma and no value beside it: leave the comma out")
         if found is None and not value.startswith(("[", "{")) and _read(key, key=True):
             raise RequestError(f"{word} cannot be read: if it is a text, type {typed(key, value)}")
         return word
