@@ -3,6 +3,8 @@
 import itertools
 import logging
 import math
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -408,6 +410,14 @@ def test_tome_is_calibrated_from_the_command_line(cli, tmp_path: Path):
     rows = (tmp_path / "calibration" / f"{name}.csv").read_text("utf-8").splitlines()
     assert rows[0] == "key,options,macs_pct,top1,images"
     assert len(rows) == 1 + found["settings_tried"]
+
+
+def test_the_examples_of_the_help_reach_their_budgets(cli):
+    lines = re.findall(r"python -m asap.calibrate (.+)", asap.calibrate.__main__.__doc__ or "")
+    calls = [shlex.split(line) for line in lines if "deit_base" not in line]
+    assert len(calls) == 2
+    for call in calls:
+        assert cli("calibrate", *call)[::2] == (0, "")
 
 
 def test_what_was_found_is_not_searched_again_and_what_was_cut_short_continues(

@@ -2,7 +2,7 @@
 
     python -m asap.calibrate method=asap calibrate.macs_pct=-35.23
     python -m asap.calibrate backbone=deit_base method=tome data=imagenet calibrate.macs_pct=-35.23
-    python -m asap.calibrate method=tome calibrate.macs_pct=-25 'calibrate.grid={r: [4, 6, 8]}'
+    python -m asap.calibrate method=tome calibrate.macs_pct=-25 'calibrate.grid={r: [2, 4, 6]}'
 
 calibrate.macs_pct is the budget: MACs of backbone and method against dense, in %. It is met on
 calibrate.images images of calibrate.path, a folder of training images, or of the data set's own.

@@ -66,7 +66,9 @@ def write_tables(results: Path, refused: list[str]) -> list[Path]:
     store = Store(results / "runs")
     groups = grouped(store, current_keys(store))
     if not groups:
-        raise RequestError(f"{results}/runs holds no current record: run an experiment first")
+        raise RequestError(
+            f"{results}/runs holds no current record of accuracy: run an experiment first"
+        )
     paths = []
     for group in sorted(groups):
         try:
