@@ -1,5 +1,6 @@
 """What every test runs under: no network, silent dashboards, repeatable draws, few threads."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,15 @@ hypothesis.settings.load_profile("asap")
 
 def pytest_unconfigure() -> None:
     _scratch.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_in_a_fresh_process() -> None:
+    """Commands set the log up for a terminal: what a test sees must not depend on those before."""
+    log = logging.getLogger("asap")
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 @pytest.fixture
