@@ -157,6 +157,12 @@ def test_a_config_of_another_library_says_nothing(config, tmp_path, caplog):
         ({"pretrained_cfg": {"interpolation": "cubic"}}, ["'cubic'", "bicubic"]),
         ({"pretrained_cfg": {"padding": 4}}, ["unknown field 'padding'"]),
         ({"pretrained_cfg": {"input_size": "big"}}, ["image size"]),
+        ({"pretrained_cfg": {"input_size": [64]}}, ["is no image size"]),
+        ({"model_args": {"img_size": [64]}}, ["is no image size"]),
+        ({"model_args": {"img_size": []}}, ["is no image size"]),
+        ({"model_args": {"img_size": {}}}, ["is no image size"]),
+        ({"pretrained_cfg": {"crop_pct": 10**400}}, ["crop_pct=1000", "at most 1"]),
+        ({"pretrained_cfg": {"mean": 10**400}}, ["mean=[1000", "three numbers"]),
         ({"model_args": [1]}, ["not as timm writes it"]),
         ({"model_args": {"checkpoint_path": "/x"}}, ["checkpoint_path", "backbone.weights"]),
         ({"architecture": 3}, ["config.json"]),
@@ -385,6 +391,9 @@ def test_pixels_beyond_the_last_whole_patch_are_said(way, caplog):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        ({"img_size": []}, r"model_args.img_size=\[\] is not possible"),
+        ({"img_size": [64]}, r"model_args.img_size=\[64\] is not possible"),
+        ({"img_size": "64"}, "model_args.img_size='64' is not possible"),
         ({"img_size": 8}, "images of 8 pixels have no whole patch of 16"),
         ({"img_size": [64, 15]}, r"images of \[64,15\] pixels have no whole patch"),
         ({"patch_size": 0}, r"'patch_size': 0\}: "),

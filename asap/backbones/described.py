@@ -112,6 +112,9 @@ def _refuse_unknown(known: Mapping[str, Any]) -> None:
 def _refuse_no_size(known: Mapping[str, Any], model_args: Mapping[str, Any]) -> None:
     sizes = {"input_size": known.get("input_size"), "img_size": model_args.get("img_size")}
     for name, size in sizes.items():
-        numbers = [size] if isinstance(size, int) else size
-        if numbers is not None and not all(type(n) is int and n > 0 for n in numbers):
+        if size is None or (name == "img_size" and type(size) is int and size > 0):
+            continue
+        numbers = size if isinstance(size, list | tuple) else []
+        dimensions = 3 if name == "input_size" else 2
+        if len(numbers) != dimensions or not all(type(n) is int and n > 0 for n in numbers):
             raise ValueError(f"{name}={size!r} is no image size")

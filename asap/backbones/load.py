@@ -14,7 +14,7 @@ from torch import nn
 from asap.backbones.described import Described
 from asap.backbones.families import OURS
 from asap.backbones.fit import Fitted, load_weights
-from asap.backbones.preprocess import apart_from, overrides
+from asap.backbones.preprocess import apart_from, overrides, size_of
 from asap.backbones.source import (
     BUNDLED,
     BUNDLED_FOLDER,
@@ -103,6 +103,8 @@ def load(
     """`load_backbone`, and where it is from."""
     wanted, given = overrides(preprocess), dict(model_args or {})
     _refuse_no_model_args(given, "backbone.model_args")
+    if given.get("img_size") is not None:
+        size_of(given["img_size"], "backbone.model_args.img_size")
     if ema and weights == "random":
         raise RequestError("backbone.ema=true is of a file, and backbone.weights=random reads none")
     # Before the model is built: a missing file must not cost a large model.

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def overrides(preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
             )
     found = {k: v for k, v in given.items() if k != "img_size"}
     if "img_size" in given:
-        found["input_size"] = (3, *_size(given["img_size"]))
+        found["input_size"] = (3, *size_of(given["img_size"], "backbone.preprocess.img_size"))
     _check(found, lambda name: f"backbone.preprocess.{name}={given[name]!r}")
     return {k: _exact(v) if k in ("mean", "std", "crop_pct") else v for k, v in found.items()}
 
@@ -92,15 +93,17 @@ def _three(least: float) -> Callable[[Any], bool]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Finite; Python's whole numbers may be larger than any float, and JSON's too."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and -sys.float_info.max <= value <= sys.float_info.max
 
 
-def _size(value: Any) -> tuple[int, int]:
+def size_of(value: Any, option: str) -> tuple[int, int]:
+    """Height and width that a number of pixels or a pair means. RequestError for anything else."""
     pair = value if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise RequestError(
-            f"backbone.preprocess.img_size={value!r} is not possible: give pixels, such as 224, or "
-            "[height, width]"
+            f"{option}={value!r} is not possible: give pixels, such as 224, or [height, width]"
         )
     return pair[0], pair[1]
 
