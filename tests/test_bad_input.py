@@ -126,7 +126,7 @@ def test_the_default_runs(cli):
         ("data.imagse=3", ["'data.imagse'", "did you mean 'data.images'"]),
         ("method.taus=3", ["'method.taus'", "did you mean 'method.tau'"]),
         ("+method.taus=3", ["'asap'", "'taus'", "did you mean 'tau'"]),
-        ("key", ["'key'", "EQUAL"]),
+        ("key", ["'key'", "form key=value"]),
         ("baseline=maybe", ["baseline='maybe'", "true or false"]),
         ("method=asapp", ["method/asapp", "asap_pruning"]),
         ("backbone=deit_bas", ["backbone/deit_bas", "deit_base"]),

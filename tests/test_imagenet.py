@@ -588,7 +588,9 @@ def test_damaged_archives_of_boxes_are_one_clear_line(tmp_path):
     content = place.read_bytes()
     assert Boxes.read(str(place)).known(FAKE.path(numbers_of("rgb")[0]))
     middle = len(content) // 2
-    for wrong in (content[:middle], content[:middle] + bytes(20) + content[middle + 20 :]):
+    checksum = content[:-8] + bytes(4) + content[-4:]  # of gzip, behind all that tar reads
+    hole = content[:middle] + bytes(20) + content[middle + 20 :]
+    for wrong in (content[:middle], hole, checksum):
         place.write_bytes(wrong)
         with pytest.raises(RequestError, match="cannot be read"):
             Boxes.read(str(place))

@@ -26,6 +26,7 @@ from torch import Tensor
 from asap.data.base import PatchGrid, Transform
 from asap.data.geometry import map_of
 from asap.data.names import number_of
+from asap.data.packed import contents
 from asap.errors import RequestError
 
 Box = tuple[int, int, int, int]
@@ -149,11 +150,7 @@ def _xml_files(place: Path) -> Iterator[tuple[str, bytes]]:
         for file in place.rglob("ILSVRC2012_val_*.xml"):
             yield file.name, file.read_bytes()
         return
-    with tarfile.open(place) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.name.endswith(".xml") else None
-            if content:
-                yield Path(member.name).name, content.read()
+    yield from contents(place, lambda name: name.endswith(".xml"))
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

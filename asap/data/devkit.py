@@ -14,6 +14,7 @@ from typing import Any
 
 from scipy.io import loadmat
 
+from asap.data.packed import contents
 from asap.errors import RequestError
 
 ARCHIVES = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tgz")
@@ -58,13 +59,7 @@ def _contents(kit: Path) -> tuple[bytes, bytes]:
     """`meta.mat` and the ground truth, from the folder or from the archive."""
     if kit.is_dir():
         return (kit / "data" / META).read_bytes(), (kit / "data" / TRUTH).read_bytes()
-    found: dict[str, bytes] = {}
-    with tarfile.open(kit) as archive:
-        for member in archive:
-            name = Path(member.name).name
-            if member.isfile() and name in (META, TRUTH):
-                content = archive.extractfile(member)
-                found[name] = content.read() if content else b""
+    found = dict(contents(kit, lambda name: name in (META, TRUTH)))
     if lacking := [name for name in (META, TRUTH) if name not in found]:
         raise RequestError(f"the devkit {kit} has no {lacking[0]}: {_REMEDY}")
     return found[META], found[TRUTH]
