@@ -8,6 +8,7 @@ from typing import cast
 
 from asap.overview import circled, write_page_of
 from asap.report import tensorboard, wandb
+from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
 from asap.report.manifest import Picture, manifest_of, write_manifest
@@ -57,7 +58,7 @@ def write_outputs(
     session: Session, results: list[CellResult], title: str | None = None
 ) -> Outputs | None:
     """Write a run's table and figures under results/tables and results/figures, and its page,
-    results/report.html.
+    results/report.html. What is there already, made from the same records, stays.
 
     None if no row has a record: there is nothing to show.
     """
@@ -71,6 +72,11 @@ def write_outputs(
     table = build_table(results, remarks, spec.paper_table)
     tables, figures = spec.results / "tables", spec.results / "figures"
     stem = stem_of(title)
+    shown = printed(table, title, console_width())
+    mark = tables / f"{stem}.drawn.json"
+    made_from = sources(results, title, remarks, spec.measure.panels, spec.paper_table, circled())
+    if earlier := drawn(mark, made_from):
+        return Outputs(shown, earlier[1:])
     pieces = parts(table)
     markdown = f"# {title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
     files = [
@@ -85,10 +91,12 @@ def write_outputs(
         pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
     files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
     manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
-    write_manifest(manifest, tables / f"{stem}.rows.json")
+    rows = tables / f"{stem}.rows.json"
+    write_manifest(manifest, rows)
     section = _section(title, results, remarks, pictures, figures, spec.paper_table)
     files.append(write_page_of(section, spec.results))
-    return Outputs(printed(table, title, console_width()), tuple(files))
+    note_drawn(mark, made_from, [rows, *files])
+    return Outputs(shown, tuple(files))
 
 
 def _section(

@@ -1,0 +1,63 @@
+"""What was drawn from which records: nothing is drawn again from the same ones by the same code.
+
+    <results>/tables/<title>.drawn.json    what it was drawn from, and the digest of every file
+
+Drawing the demo's pictures takes longer than all else of a run whose records are there already.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from asap.report.result import CellResult
+from asap.runs.disk import read_bytes, write_file
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_READ = (".py", ".css", ".js", ".j2")
+_LIBRARIES = ("matplotlib", "pillow", "torch", "timm", "jinja2")
+
+
+def sources(results: Sequence[CellResult], *more: Any) -> str:
+    """SHA-256 of all that a run's files are made from: records, names, `more`, and the code."""
+    names = [f.name for f in fields(CellResult) if f.name != "predictions"]  # its record names them
+    rows = [[getattr(cell, name) for name in names] for cell in results]
+    said = json.dumps([rows, *more, _code()], sort_keys=True, default=str)
+    return sha256(said.encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    said = sha256(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
+    for file in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in _READ):
+        said.update(file.read_bytes())
+    return said.hexdigest()
+
+
+def drawn(mark: Path, made_from: str) -> tuple[Path, ...] | None:
+    """The files of an earlier run from the same sources, if each of them is as it was written."""
+    content = read_bytes(mark)
+    try:
+        said = json.loads(content or b"{}")
+        if said["from"] != made_from:
+            return None
+        files = {Path(name): digest for name, digest in said["files"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    found = all(digest and digest == _digest(file) for file, digest in files.items())
+    return tuple(files) if files and found else None
+
+
+def note_drawn(mark: Path, made_from: str, files: Sequence[Path]) -> None:
+    """Remember what a run has drawn."""
+    said = {"from": made_from, "files": {str(file): _digest(file) for file in files}}
+    write_file(mark, json.dumps(said, indent=1) + "\n")
+
+
+def _digest(file: Path) -> str | None:
+    content = read_bytes(file)
+    return None if content is None else sha256(content).hexdigest()
