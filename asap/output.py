@@ -73,7 +73,7 @@ def write_outputs(
     tables, figures = spec.results / "tables", spec.results / "figures"
     stem = stem_of(title)
     shown = printed(table, title, console_width())
-    mark = tables / f"{stem}.drawn.json"
+    mark = spec.results / "digests" / f"{stem}.drawn.json"
     made_from = sources(results, title, remarks, spec.measure.panels, spec.paper_table, circled())
     if earlier := drawn(mark, made_from):
         return Outputs(shown, earlier[1:])

@@ -1,6 +1,6 @@
 """What was drawn from which records: nothing is drawn again from the same ones by the same code.
 
-    <results>/tables/<title>.drawn.json    what it was drawn from, and the digest of every file
+    <results>/digests/<title>.drawn.json    what it was drawn from, and the digest of every file
 
 Drawing the demo's pictures takes longer than all else of a run whose records are there already.
 """
