@@ -1,11 +1,11 @@
 """Training-free token reduction for Vision Transformers: methods, engine, measurement."""
 
-import asap.interrupts  # first: Ctrl-C may come while the others are imported
+import asap.cli.signals  # first: Ctrl-C may come while the others are imported
 
 # isort: split
 import asap._compat  # noqa: F401  (first: timm imports torchvision)
 from asap import methods
-from asap.backbones.load import load_backbone
+from asap.backbones.weights.load import load_backbone
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 

@@ -22,12 +22,12 @@ import asap
 from asap.backbones.preprocess import preprocessing_of
 from asap.core.agreement import rank_agreement
 from asap.data.base import DataSet
-from asap.data.digit_scenes import DigitScenes
-from asap.data.folder import ImageFolder
+from asap.data.digits.scenes import DigitScenes
+from asap.data.images.folder import ImageFolder
 from asap.engine.explain import walk_at_stop
 from asap.errors import RequestError
 from asap.methods import Asap
-from asap.runs.paths import path_argument
+from asap.spec.paths import path_argument
 
 
 def arguments() -> argparse.Namespace:

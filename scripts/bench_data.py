@@ -33,11 +33,11 @@ from rich.console import Console
 
 import asap
 from asap.backbones.preprocess import preprocessing_of
-from asap.data.crop_cache import cached
-from asap.data.folder import ImageFolder
+from asap.data.crops.cache import cached
+from asap.data.images.folder import ImageFolder
+from asap.experiment.pipeline import run
 from asap.methods import build
-from asap.runner import run
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "bench" / "cpu" / "data.txt"
 QUARTILES = (50, 25, 75)

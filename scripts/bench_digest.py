@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from asap.data import content
-from asap.data.content_index import Index
-from asap.data.folder import ImageFolder
+from asap.data.images import content
+from asap.data.images.content_index import Index
+from asap.data.images.folder import ImageFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "bench" / "cpu" / "digest.txt"

@@ -29,11 +29,11 @@ from rich.console import Console
 import asap
 from asap.backbones.preprocess import preprocessing_of
 from asap.core.macs import backbone_macs
-from asap.data.digit_scenes import DigitScenes
+from asap.data.digits.scenes import DigitScenes
+from asap.engine.trace import Trace
 from asap.methods import Asap, Method
-from asap.runs.record import environment
-from asap.sweep import SharedTrunk
-from asap.tokens import Trace
+from asap.records.schema import environment
+from asap.shared_prefix import SharedTrunk
 
 ROOT = Path(__file__).resolve().parents[1]
 TAUS, CLUSTERS = (2.0, 2.5, 3.0, 3.5, 4.0), (2, 3, 4, 6, 8)

@@ -27,14 +27,14 @@ from tqdm import tqdm
 
 import asap
 from asap.data.base import DataSet
-from asap.data.digit_scenes import DigitScenes
-from asap.data.folder import ImageFolder
+from asap.data.digits.scenes import DigitScenes
+from asap.data.images.folder import ImageFolder
 from asap.errors import RequestError
-from asap.measure.pictures import load_pictures
 from asap.measure.throughput import Session, ThroughputPlan, measure_throughput
+from asap.measure.timed_images import load_pictures
 from asap.methods import Method, build
-from asap.runs.paths import path_argument
-from asap.runs.record import CLOCKS, environment
+from asap.records.schema import CLOCKS, environment
+from asap.spec.paths import path_argument
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_METHODS = ("dense", "asap", "tome r=4")

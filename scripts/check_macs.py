@@ -20,10 +20,10 @@ from torch import nn
 from tqdm import tqdm
 
 import asap
-from asap.backbones.load import load_backbone
-from asap.data.digit_scenes import DigitScenes
+from asap.backbones.weights.load import load_backbone
+from asap.data.digits.scenes import DigitScenes
 from asap.engine.executor import ReducedViT
-from asap.measure.macs import Conventions, conventions, fvcore_count, torch_count
+from asap.measure.macs_check import Conventions, conventions, fvcore_count, torch_count
 from asap.methods import Asap, Dense, Method, ToMe
 
 # Backbone -> GMACs as published, with the source's convention.

@@ -18,16 +18,16 @@ from rich.console import Console
 from tqdm import tqdm
 
 from asap.data.base import files_left_out
-from asap.data.devkit import ARCHIVES, find_devkit
-from asap.data.imagenet import absent_files
-from asap.data.images import UnreadableImage, open_rgb
-from asap.data.layouts import Layout, open_layout, recognise
-from asap.data.left_out import said
-from asap.data.names import N_IMAGES, synsets
-from asap.data.original import differences
-from asap.data.source import Source
+from asap.data.imagenet.devkit import ARCHIVES, find_devkit
+from asap.data.imagenet.layouts import Layout, open_layout, recognise
+from asap.data.imagenet.names import N_IMAGES, synsets
+from asap.data.imagenet.original import differences
+from asap.data.imagenet.validation import absent_files
+from asap.data.images.decoding import UnreadableImage, open_rgb
+from asap.data.images.source import Source
 from asap.errors import RequestError
-from asap.runs.paths import path_argument
+from asap.records.files_left_out import said
+from asap.spec.paths import path_argument
 
 LAYOUT_NAMES = {
     "folders": "class folders <wnid>/*.JPEG",

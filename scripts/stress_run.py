@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
-from asap.runs.predictions import decode_predictions
-from asap.runs.store import Store
+from asap.records.predictions import decode_predictions
+from asap.records.store import Store
 
 ROWS = "rows=[{method: dense}, {method: random_drop}, {method: tome, with: {r: 3}}, "
 ROWS += "{method: asap, with: {tau: 2.0}}]"

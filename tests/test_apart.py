@@ -8,17 +8,17 @@ import torch
 from peers import checkpoint, predictors
 
 import asap
-from asap.apart import insert_rows, without_apart
 from asap.errors import RequestError
-from asap.output import write_outputs
-from asap.overview import write_page
+from asap.experiment.pipeline import run
+from asap.experiment.separate_rows import insert_rows, without_apart
+from asap.publish.all_records import write_page
+from asap.publish.pictures.examples import examples_of
+from asap.publish.run_outputs import write_outputs
 from asap.report.figures.treated import at_equal_macs
 from asap.report.result import CellResult
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import RunSpec
-from asap.scenes.examples import examples_of
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import RunSpec
 
 NEEDS = "a checkpoint of the authors"
 

@@ -20,13 +20,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from asap import compare, console, interrupts
-from asap.command import exit_with
-from asap.composed import command_line, not_composed, texts
+from asap.cli import compare, console
+from asap.cli import report as report
+from asap.cli import signals as interrupts
+from asap.cli.arguments import arranged, typed
+from asap.cli.command import exit_with
+from asap.cli.compose import command_line, not_composed, texts
 from asap.errors import RequestError
-from asap.report import __main__ as report
-from asap.runs.arguments import arranged, typed
-from asap.runs.configs import config_dir
+from asap.spec.configs import config_dir
 
 PATHS = (
     "data.path", "data.labels", "data.boxes", "data.cache", "results", "image", "calibrate.path",
@@ -194,8 +195,8 @@ def documented() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", documented(), ids=" ".join)
 def test_the_commands_of_the_readme_can_be_read(command: list[str]) -> None:
-    from asap.compare import _parser
-    from asap.dashboards import _values
+    from asap.cli.compare import _parser
+    from asap.cli.dashboards import _values
 
     module, *words = command
     if module == "asap.compare":
@@ -254,7 +255,7 @@ def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_watch_not
     ],
 )  # fmt: skip
 def test_a_command_ends_without_a_traceback(error: BaseException, code: int, monkeypatch) -> None:
-    monkeypatch.setattr("asap.command.send_nowhere", lambda stream, error: None)
+    monkeypatch.setattr("asap.cli.command.send_nowhere", lambda stream, error: None)
 
     def act() -> int:
         raise error

@@ -25,13 +25,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 import asap
-from asap.backbones.families import trunk_of
-from asap.backbones.load import file_digest, weights_digest
+from asap.backbones.accepted import trunk_of
 from asap.backbones.lvvit import RELEASE, LVViT
 from asap.backbones.preprocess import preprocessing_of
+from asap.backbones.weights.load import file_digest, weights_digest
 from asap.core.macs import backbone_macs
 from asap.measure.baselines import dense_baselines
-from asap.measure.macs import fvcore_count, torch_count
+from asap.measure.macs_check import fvcore_count, torch_count
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
 from asap.methods.base import Decision, Site, keep_only
 

@@ -22,8 +22,8 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import asap.run
-from asap.backbones.load import BUNDLED_FOLDER
+import asap.cli.run
+from asap.backbones.weights.load import BUNDLED_FOLDER
 
 FOUR_SCENES = ("data.images=4", "method.tau=2.0")
 OTHER_BACKBONE = ("backbone.sha256=null", "backbone.weights=random")
@@ -85,7 +85,7 @@ def cli(monkeypatch, capsys, tmp_path) -> Iterator[Cli]:
         monkeypatch.setattr(sys, "argv", ["asap.run", *arguments, *given])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
-            asap.run.main()
+            asap.cli.run.main()
         out, err = capsys.readouterr()
         return Result(int(stop.value.code or 0), out, err, results)
 

@@ -17,19 +17,19 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-import asap.calibrate.__main__
-import asap.run
-from asap.backbones.families import trunk_of
+import asap.cli.calibrate
+import asap.cli.run
+from asap.backbones.accepted import trunk_of
 from asap.calibrate.budget import Budget, Found, Point
 from asap.calibrate.choice import search
 from asap.calibrate.images import calibration_spec, cost_spec
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
-from asap.methods.knobs import Knob, doubling
 from asap.methods.schedule import tokens_removed
-from asap.runs.configs import read_method
-from asap.runs.spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.methods.search_space import Knob, doubling
+from asap.spec.configs import read_method
+from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 Cost = Callable[..., float]
 TAU = Knob("tau", (2.0, 3.0, 4.0), between="real")
@@ -372,7 +372,7 @@ def cli(monkeypatch, capsys, tmp_path) -> Iterator[Callable[..., tuple[int, str,
     """`cli("calibrate", *arguments)` is that command in this process: exit code, output, errors."""
     log = logging.getLogger("asap")
     before = (list(log.handlers), log.propagate, log.level)
-    mains = {"run": asap.run.main, "calibrate": asap.calibrate.__main__.main}
+    mains = {"run": asap.cli.run.main, "calibrate": asap.cli.calibrate.main}
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
@@ -413,7 +413,7 @@ def test_tome_is_calibrated_from_the_command_line(cli, tmp_path: Path):
 
 
 def test_the_examples_of_the_help_reach_their_budgets(cli):
-    lines = re.findall(r"python -m asap.calibrate (.+)", asap.calibrate.__main__.__doc__ or "")
+    lines = re.findall(r"python -m asap.calibrate (.+)", asap.cli.calibrate.__doc__ or "")
     calls = [shlex.split(line) for line in lines if "deit_base" not in line]
     assert len(calls) == 2
     for call in calls:
@@ -531,5 +531,5 @@ def test_every_row_of_matched_macs_but_dense_declares_knobs():
     path = Path(__file__).parents[1] / "configs" / "experiment" / "matched_macs.yaml"
     for row in yaml.safe_load(path.read_text("utf-8"))["rows"]:
         config = read_method(row["method"])
-        kind = asap.methods.find(config["name"])
+        kind = asap.methods.registry(config["name"])
         assert kind().knobs(anatomy) or not kind().reduces

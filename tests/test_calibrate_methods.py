@@ -14,19 +14,19 @@ from draws import models
 from peers import predictor_file
 
 import asap
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
+from asap.calibrate.at_budget import at_budget
 from asap.calibrate.bench import Bench, Race
 from asap.calibrate.budget import Budget, Found, Point
 from asap.calibrate.choice import search
-from asap.calibrate.forecast import AsapForecast, Probe, probe_for
-from asap.calibrate.rows import at_budget
+from asap.core.anatomy import Anatomy
 from asap.data.base import Sample
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
-from asap.methods.knobs import Knob
-from asap.report.budget import note_misses
+from asap.methods.search_space import Knob
+from asap.report.budget_misses import note_misses
 from asap.report.result import CellResult
-from asap.runs.spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
-from asap.tokens import Anatomy
+from asap.shared_prefix.forecast import AsapForecast, Probe, probe_for
+from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 BENCH = Path(__file__).parents[1] / "results" / "bench" / "cpu" / "matched_macs"
 QUIET = Asap(anchor="quiet", distance="self_aligned")

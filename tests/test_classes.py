@@ -16,15 +16,15 @@ from timm.data import create_transform
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from asap.calibrate.images import calibration_spec
-from asap.data.classes_file import read_classes
-from asap.data.digits import CLASSES, scene
-from asap.data.folder import ImageFolder
-from asap.data.names import synsets
+from asap.data.digits.images import CLASSES, scene
+from asap.data.imagenet.names import synsets
+from asap.data.images.classes_file import read_classes
+from asap.data.images.folder import ImageFolder
 from asap.data.open import open_data
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
 from asap.measure.objects import best_classes
-from asap.runner import run
-from asap.runs.spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 TO_32 = create_transform(32)
 NUMBERED = [f"class{i}" for i in range(1, 13)]

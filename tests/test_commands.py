@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asap.data.imagenet import synsets
+from asap.data.imagenet.validation import synsets
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8",

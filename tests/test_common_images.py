@@ -16,8 +16,8 @@ from test_gate import config
 from test_gate import record as gate_record
 from test_nonfinite import INF, NAN, predicted
 
-from asap.compare import summary
-from asap.output import line_of
+from asap.cli.compare import summary
+from asap.publish.run_outputs import line_of
 from asap.report.disagreement import compare
 from asap.report.gate import baseline_gate
 from asap.report.html_table import html_table

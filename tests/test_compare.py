@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from asap.compare import main
+from asap.cli.compare import main
 from asap.errors import RequestError
 from asap.report.disagreement import compare
 from asap.report.manifest import Manifest, RowRef, write_manifest
@@ -75,10 +75,10 @@ def test_a_record_with_an_image_twice_is_named_with_the_remedy():
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Two real records on twelve scenes."""
-    from asap.methods.find import names
-    from asap.runner import run
-    from asap.runs.configs import read_method
-    from asap.runs.read import read_spec
+    from asap.experiment.pipeline import run
+    from asap.methods.registry import names
+    from asap.spec.configs import read_method
+    from asap.spec.read import read_spec
 
     assert "dense" in names()
     folder = tmp_path_factory.mktemp("compare")
@@ -95,7 +95,7 @@ def results(tmp_path_factory):
 @pytest.fixture
 def said(monkeypatch, caplog):
     """What the command logs, line by line, whatever an earlier test did with the log's handlers."""
-    monkeypatch.setattr("asap.compare.set_up_logging", lambda: None)
+    monkeypatch.setattr("asap.cli.compare.set_up_logging", lambda: None)
     monkeypatch.setattr(logging.getLogger("asap"), "propagate", True)
     caplog.set_level(logging.INFO, logger="asap")
     return lambda: "\n".join(record.getMessage() for record in caplog.records)

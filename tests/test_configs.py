@@ -8,12 +8,12 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from asap.backbones.load import BUNDLED, BUNDLED_FOLDER, file_digest
+from asap.backbones.weights.load import BUNDLED, BUNDLED_FOLDER, file_digest
 from asap.methods import build, find
-from asap.methods.find import names
-from asap.runs.configs import choices, config_dir, read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import MethodSpec, RunSpec
+from asap.methods.registry import names
+from asap.spec.configs import choices, config_dir, read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 ABOUT = {f.name for f in fields(MethodSpec)} - {"options"}
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from PIL import Image
 from timm.data import create_transform
 
-from asap.data import content, content_index
 from asap.data.base import take
-from asap.data.content import NOTHING, SETTLED, Stored, hashes_of
-from asap.data.content_index import PER_PATH, Index
-from asap.data.folder import ImageFolder
-from asap.data.imagenet import ImageNet
+from asap.data.imagenet.validation import ImageNet
+from asap.data.images import content, content_index
+from asap.data.images.content import NOTHING, SETTLED, Stored, hashes_of
+from asap.data.images.content_index import PER_PATH, Index
+from asap.data.images.folder import ImageFolder
 from asap.data.open import open_data
 from tests.fake_imagenet import FakeImageNet
 

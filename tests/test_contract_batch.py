@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import asap
 from asap.core.rows import rowwise
+from asap.engine.trace import Trace
 from asap.methods import (
     ATS,
     PPT,
@@ -25,7 +26,6 @@ from asap.methods import (
     ToMe,
     ZeroTPrune,
 )
-from asap.tokens import Trace
 
 IMAGES = 32
 IDS = [1000 + 7 * i for i in range(IMAGES)]

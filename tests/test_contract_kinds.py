@@ -24,8 +24,8 @@ from test_contract_identity import difference, switched_off
 from torch import Tensor
 
 import asap
+from asap.engine.trace import Trace
 from asap.methods import ATS, PPT, EViT, Method
-from asap.tokens import Trace
 
 COUNT = 5
 KINDS = {

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import asap
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.core import rows as core_rows
 from asap.core.macs import backbone_macs
 from asap.methods import (

@@ -20,18 +20,19 @@ from samples import same
 from timm.data import create_transform
 from torchvision import transforms
 
-from asap.data import crop_build, crop_cache
 from asap.data.base import loader
-from asap.data.crop_cache import CachedCrops, identity_of
-from asap.data.crop_file import Crops, Entry, index_of, manifest_of
-from asap.data.imagenet import ImageNet
+from asap.data.crops import build as crop_build
+from asap.data.crops import cache as crop_cache
+from asap.data.crops.cache import CachedCrops, identity_of
+from asap.data.crops.file import Crops, Entry, index_of, manifest_of
+from asap.data.crops.transform_split import split
+from asap.data.imagenet.validation import ImageNet
 from asap.data.open import open_data
-from asap.data.split import split
 from asap.errors import RequestError
-from asap.measure.pictures import load_pictures
-from asap.runner import run
-from asap.runs.keys import key_of
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.experiment.pipeline import run
+from asap.measure.timed_images import load_pictures
+from asap.records.key import key_of
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 from tests.fake_imagenet import DAMAGED, FakeImageNet
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -131,7 +132,7 @@ def test_workers_and_timing_read_the_cache(root, tmp_path):
 
 def test_a_second_opening_decodes_nothing(root, tmp_path, monkeypatch):
     expected = list(opened(root, tmp_path))
-    monkeypatch.setattr("asap.data.pictures.open_rgb", None)
+    monkeypatch.setattr("asap.data.images.image_files.open_rgb", None)
     assert all_same(list(opened(root, tmp_path)), expected)
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from asap import dashboards
+from asap.cli import dashboards
 from asap.methods import Asap
 from asap.report import result
 

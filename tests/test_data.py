@@ -16,18 +16,19 @@ from timm.data import ImageDataset, create_transform
 from timm.data.transforms import ResizeKeepRatio, TrimBorder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from asap.data import digits, imagenet
 from asap.data.base import loader, take
-from asap.data.digit_scenes import DigitScenes
-from asap.data.folder import ImageFolder
-from asap.data.imagenet import ImageNet, synsets
-from asap.data.images import (
+from asap.data.digits import images as digits
+from asap.data.digits.scenes import DigitScenes
+from asap.data.imagenet import validation as imagenet
+from asap.data.imagenet.validation import ImageNet, synsets
+from asap.data.images.decoding import (
     MOST_PIXELS,
     UnreadableImage,
     check_resized,
     mask_to_patches,
     open_rgb,
 )
+from asap.data.images.folder import ImageFolder
 from asap.data.order import natural_key
 from asap.errors import RequestError
 
@@ -240,7 +241,7 @@ STEPS = st.one_of(
 def test_what_is_refused_is_what_would_have_been_made(steps, width, height, limit):
     picture = Image.new("RGB", (width, height))
     made, most, refused = picture, 0, None
-    with mock.patch("asap.data.images.MOST_PIXELS", limit):
+    with mock.patch("asap.data.images.decoding.MOST_PIXELS", limit):
         try:
             check_resized(picture.size, create_transform_of(steps))
         except UnreadableImage as reason:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import asap.output
-from asap.runner import run
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+import asap.publish.run_outputs
+from asap.experiment.pipeline import run
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 ROWS = (MethodSpec("dense", {}, "Dense"), MethodSpec("tome", {"r": 4}, "ToMe"))
 
@@ -22,29 +22,29 @@ def measured(tmp_path_factory):
 
 
 def test_what_is_there_already_stays(measured, monkeypatch):
-    first = asap.output.write_outputs(*measured)
+    first = asap.publish.run_outputs.write_outputs(*measured)
     assert first is not None and all(file.is_file() for file in first.files)
     drawings = []
-    draw = asap.output.draw_pictures
+    draw = asap.publish.run_outputs.draw_pictures
 
     def counted(*arguments):
         drawings.append(arguments)
         return draw(*arguments)
 
-    monkeypatch.setattr(asap.output, "draw_pictures", counted)
-    assert asap.output.write_outputs(*measured) == first and not drawings
+    monkeypatch.setattr(asap.publish.run_outputs, "draw_pictures", counted)
+    assert asap.publish.run_outputs.write_outputs(*measured) == first and not drawings
     manifest = first.files[0].with_suffix(".rows.json")
     for file in (first.files[-1], first.files[4], manifest):
         before = file.read_bytes()
         for spoil in (Path.unlink, lambda path: path.write_bytes(b"another")):
             spoil(file)
-            assert asap.output.write_outputs(*measured) == first
+            assert asap.publish.run_outputs.write_outputs(*measured) == first
             assert file.suffix == ".svg" or file.read_bytes() == before
     assert len(drawings) == 6
     session, results = measured
-    asap.output.write_outputs(session, results[:1])
+    asap.publish.run_outputs.write_outputs(session, results[:1])
     assert len(drawings) == 7  # other rows
     mark = session.spec.results / "digests" / "two-rows.drawn.json"
     mark.write_text("[]")
-    asap.output.write_outputs(session, results[:1])
+    asap.publish.run_outputs.write_outputs(session, results[:1])
     assert len(drawings) == 8

@@ -15,13 +15,13 @@ from timm.models import load_state_dict, save_for_hf
 from torch import Tensor, nn
 
 import asap
-from asap.backbones.load import load
-from asap.checkpoints import FLOATS, read_state
+from asap.backbones.weights.load import load
+from asap.core.checkpoints import FLOATS, read_state
 from asap.errors import RequestError
+from asap.measure.session import Session
 from asap.methods import Dense
-from asap.methods.predictors import read_checkpoint
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
-from asap.session import Session
+from asap.methods.dynamicvit.checkpoint import read_checkpoint
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 3}
@@ -296,7 +296,9 @@ def spec_of(backbone: BackboneSpec, results: Path) -> RunSpec:
 
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_padded_images_are_refused_before_anything_is_read(dynamic, tmp_path, monkeypatch):
-    monkeypatch.setattr("asap.session.open_data", lambda *_, **__: pytest.fail("data was opened"))
+    monkeypatch.setattr(
+        "asap.measure.session.open_data", lambda *_, **__: pytest.fail("data was opened")
+    )
     args = {**ARGS, "img_size": 40, "dynamic_img_pad": True, "dynamic_img_size": dynamic}
     session = Session(spec_of(BackboneSpec(NAME, "random", model_args=args), tmp_path))
     with pytest.raises(RequestError, match="dynamic_img_pad=True is not supported"):
@@ -316,7 +318,9 @@ def test_a_flexible_model_runs_as_timm_runs_it(size):
 
 
 def test_what_does_not_fit_is_refused_before_data_are_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr("asap.session.open_data", lambda *_, **__: pytest.fail("data was opened"))
+    monkeypatch.setattr(
+        "asap.measure.session.open_data", lambda *_, **__: pytest.fail("data was opened")
+    )
     torch.save({k: v.to(torch.int8) for k, v in STATE.items()}, tmp_path / "w.pth")
     backbone = BackboneSpec(NAME, str(tmp_path / "w.pth"), model_args=ARGS)
     with pytest.raises(RequestError, match="int8"):

@@ -9,18 +9,18 @@ from typing import cast
 import pytest
 import yaml
 
-from asap.backbones.load import BUNDLED
+from asap.backbones.weights.load import BUNDLED
+from asap.cli.report import write_tables
 from asap.errors import RequestError
-from asap.output import write_outputs
+from asap.experiment.pipeline import run
+from asap.publish.run_outputs import write_outputs
+from asap.records.schema import AccuracyRecord
 from asap.report import paper
-from asap.report.__main__ import write_tables
 from asap.report.gate import baseline_gate
 from asap.report.result import CellResult
 from asap.report.tables import build_table
-from asap.runner import run
-from asap.runs.configs import config_dir, read_method
-from asap.runs.read import read_spec
-from asap.runs.record import AccuracyRecord
+from asap.spec.configs import config_dir, read_method
+from asap.spec.read import read_spec
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 

@@ -19,19 +19,19 @@ from timm.data import ImageDataset, create_transform
 from timm.data.real_labels import RealLabelsImagenet
 from torchvision.datasets.imagenet import ARCHIVE_META
 
-from asap.data import imagenet
 from asap.data.base import loader
-from asap.data.boxes import Boxes
-from asap.data.geometry import map_of
-from asap.data.imagenet import ImageNet
-from asap.data.layouts import recognise
+from asap.data.imagenet import validation as imagenet
+from asap.data.imagenet.boxes import Boxes
+from asap.data.imagenet.layouts import recognise
+from asap.data.imagenet.validation import ImageNet
+from asap.data.imagenet.variants import ImageNet200, ImageNetReal, ImageNetV2
+from asap.data.images.geometry import map_of
 from asap.data.open import open_data
-from asap.data.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
 from asap.measure.objects import best_classes
 from asap.report.statistics import hits
-from asap.runner import run
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -146,7 +146,7 @@ def test_the_reading_order_is_the_order_on_disk(layout, opened, monkeypatch):
 
 
 def imagenet_parquet():
-    from asap.data import parquet
+    from asap.data.imagenet import parquet
 
     return parquet
 
@@ -228,7 +228,7 @@ def test_strict_refuses_a_part_in_every_layout_and_names_the_first(layout, opene
 
 
 def test_a_few_absent_images_are_told_and_a_chosen_subset_is_not(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("asap.data.imagenet.log.propagate", True)
+    monkeypatch.setattr("asap.data.imagenet.validation.log.propagate", True)
     monkeypatch.setattr(imagenet, "N_IMAGES", max(FEW.files))
     monkeypatch.setattr(imagenet, "_FEW", 1.0)
     ImageNet(FEW.folders(tmp_path), TO_32)

@@ -18,13 +18,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from PIL import Image
 
-import asap.output
+import asap.cli.run
+import asap.experiment.throughput_rows
+import asap.publish.run_outputs
 import asap.report.page
-import asap.run
-import asap.speed
-from asap.data.imagenet import synsets
+from asap.cli.jobs import BOARD
+from asap.data.imagenet.validation import synsets
 from asap.measure.timing import ThroughputPlan
-from asap.multirun import BOARD
 from asap.report.paper import paper_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,8 +98,8 @@ def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callab
     log = logging.getLogger("asap")
     before = (list(log.handlers), log.propagate, log.level)
     plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
-    monkeypatch.setattr(asap.speed, "_plan", lambda session: plan)
-    for module in (asap.output, asap.report.page):  # no figures
+    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
+    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
         monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setenv("LVVIT_S", "random")
 
@@ -111,7 +111,7 @@ def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callab
         monkeypatch.setattr(sys, "argv", ["asap.run", *given])
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
-            asap.run.main()
+            asap.cli.run.main()
         return int(stop.value.code or 0), *capsys.readouterr()
 
     yield call

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
-from asap.data.folder import ImageFolder, class_of
-from asap.data.formats import holds_picture
-from asap.data.imagenet import ImageNet
-from asap.data.images import UnreadableImage, open_rgb
-from asap.data.left_out import HIDDEN, SECOND, said, summed
-from asap.data.listing import key_of, list_pictures
+from asap.data.imagenet.validation import ImageNet
+from asap.data.images.decoding import UnreadableImage, open_rgb
+from asap.data.images.folder import ImageFolder, class_of
+from asap.data.images.formats import holds_picture
+from asap.data.images.left_out import HIDDEN, SECOND, summed
+from asap.data.images.listing import key_of, list_pictures
 from asap.data.open import open_data
 from asap.errors import RequestError
+from asap.records.files_left_out import said
 
 TO_32 = create_transform(32)
 RUBBISH = (

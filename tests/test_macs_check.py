@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import asap
-from asap.backbones.load import load_backbone
+from asap.backbones.weights.load import load_backbone
 from asap.core import rows
 from asap.engine.executor import ReducedViT
-from asap.measure.macs import conventions, fvcore_count, torch_count
+from asap.measure.macs_check import conventions, fvcore_count, torch_count
 from asap.methods import Asap, Dense, RandomDrop, ToMe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

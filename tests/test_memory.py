@@ -16,13 +16,13 @@ from torch import nn
 
 import asap
 from asap.data.base import Sample
+from asap.engine.trace import Trace
+from asap.experiment.pipeline import run
 from asap.measure.accuracy import MOST_ROWS, Evaluation, evaluate
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.predictions import PREDICTION_SCHEMA, decode_predictions, encode_predictions
-from asap.runs.read import read_spec
-from asap.runs.store import Cell
-from asap.tokens import Trace
+from asap.records.predictions import PREDICTION_SCHEMA, decode_predictions, encode_predictions
+from asap.records.store import Cell
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
 
 BLOCKS, PATCHES, PATH_LETTERS = 12, 4, 44
 ALLOWED = 1.5  # times an image's numbers; with an array of numpy for every list it takes 2.6

@@ -10,8 +10,8 @@ from torch import nn
 
 import asap
 from asap.backbones.lvvit import LVViT
+from asap.core.anatomy import Anatomy
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
-from asap.tokens import Anatomy
 
 WIDTH = 24
 SCHEDULED: list[Method] = [

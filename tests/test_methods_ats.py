@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import asap
 from asap.core.token_sampling import sampled
-from asap.engine.narrow import smoothed
-from asap.measure.macs import torch_count
+from asap.engine.query_pruning import smoothed
+from asap.measure.macs_check import torch_count
 from asap.methods import ATS, Dense
 from asap.methods.base import Decision, Method, Site
 

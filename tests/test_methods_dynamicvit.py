@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import asap
-from asap.backbones.load import load_backbone
+from asap.backbones.weights.load import load_backbone
 from asap.errors import RequestError
+from asap.measure.session import describe
 from asap.methods import DynamicViT, build
-from asap.session import describe
 
 FLOAT = torch.float32
 DRAWS = 8  # per model

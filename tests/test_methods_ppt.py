@@ -10,7 +10,7 @@ from peers import CLASS_KEYS, compare, deit, model, picture, refuses
 from reference.ppt_ref import Result, reference_ppt
 
 import asap
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.methods import PPT, build
 
 FLOAT = torch.float32

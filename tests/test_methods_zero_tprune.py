@@ -15,9 +15,9 @@ from test_methods_ats import picture, sharp_deit
 from torch import Tensor
 
 import asap
+from asap.core.anatomy import Anatomy
 from asap.core.pagerank import among, most_similar, over_heads, page_rank, start_scores
 from asap.methods import ZeroTPrune
-from asap.tokens import Anatomy
 
 KEYS = sorted(models())
 DEIT = Anatomy("deit", 12, 1, 196, True)

@@ -17,21 +17,23 @@ from hydra.types import RunMode
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import asap.jobs
-import asap.output
+import asap.cli.multirun_tables
+import asap.publish.run_outputs
 import asap.report.page
-from asap import command, composed, multirun
+from asap.cli import command
+from asap.cli import compose as composed
+from asap.cli import jobs as multirun
+from asap.cli.jobs import Board, Job
+from asap.cli.multirun_tables import free_title, show_jobs
+from asap.cli.run import main
 from asap.errors import RequestError
-from asap.jobs import free_title, show_jobs
 from asap.methods import ToMe
-from asap.multirun import Board, Job
+from asap.records.disk import stem_of
+from asap.records.schema import AccuracyRecord
 from asap.report.result import CellResult
-from asap.run import main
-from asap.runs.configs import read_method
-from asap.runs.disk import stem_of
-from asap.runs.read import read_spec, spec_from
-from asap.runs.record import AccuracyRecord
-from asap.runs.spec import RunSpec
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec, spec_from
+from asap.spec.run_spec import RunSpec
 
 Start = Callable[..., int]
 
@@ -41,7 +43,7 @@ def start(monkeypatch, tmp_path) -> Iterator[Start]:
     """`start(...)` gives the exit code of `python -m asap.run -m ...`, run in this process."""
     log = logging.getLogger("asap")
     before = log.handlers[:], log.propagate, log.level
-    for module in (asap.output, asap.report.page):  # no figures
+    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
         monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setattr(multirun.BOARD, "folder", None)
 
@@ -68,7 +70,7 @@ def left(results: Path) -> list[Path]:
 
 
 def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeypatch, capsys):
-    real = asap.run.run
+    real = asap.cli.run.run
 
     def faulty(spec, lender=None):
         if spec.rows[-1].options.get("r") == 3:
@@ -195,7 +197,7 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
     start, tmp_path, monkeypatch
 ):
     """Jobs that wait for one another are done when hydra has taken it away again."""
-    real, seen = asap.run.run, []
+    real, seen = asap.cli.run.run, []
 
     def looking(spec, lender=None):
         seen.append(os.environ.get("OF_A_JOB"))
@@ -210,13 +212,13 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
 def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_path):
     """Two of four jobs were calibrated on a slice that is left out of their evaluation."""
     written = []
-    monkeypatch.setattr(asap.jobs, "Session", lambda spec: spec)
-    monkeypatch.setattr(asap.jobs, "show", lambda table: None)
+    monkeypatch.setattr(asap.cli.multirun_tables, "Session", lambda spec: spec)
+    monkeypatch.setattr(asap.cli.multirun_tables, "show", lambda table: None)
 
     def write(session, results, title):
         written.append((title, session.data.part, [result.label for result in results]))
 
-    monkeypatch.setattr(asap.jobs, "write_outputs", write)
+    monkeypatch.setattr(asap.cli.multirun_tables, "write_outputs", write)
     spec = replace(SPEC, table="All", results=tmp_path)
     rest = replace(spec, data=replace(spec.data, part="rest"))
     record = {"key": "k", "method": {"name": "dense"}}

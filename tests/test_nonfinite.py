@@ -20,25 +20,25 @@ from test_contract_batch import (
 from test_sweep import Pictures, variants
 
 import asap
-from asap.backbones.load import BUNDLED_FOLDER
+from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.calibrate.bench import Bench
 from asap.core.pca import radius_in_plane
 from asap.data.base import Sample
 from asap.engine.explain import explain
+from asap.engine.trace import Trace
+from asap.experiment.pipeline import run
 from asap.measure.accuracy import NOTHING, about, rows_of
 from asap.methods import Asap, Dense
-from asap.output import write_outputs
+from asap.publish.pictures.panels import NOT_FINITE, named
+from asap.publish.run_outputs import write_outputs
+from asap.records.predictions import decode_predictions, encode_predictions
 from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
 from asap.report.result import CellResult
 from asap.report.statistics import summarise
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.predictions import decode_predictions, encode_predictions
-from asap.runs.read import read_spec
-from asap.scenes.panels import NOT_FINITE, named
-from asap.sweep import SharedTrunk
-from asap.tokens import Trace
+from asap.shared_prefix import SharedTrunk
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
 
 NAN, INF = float("nan"), float("inf")
 SPOILT, WHOLE = (1, 4, 5), [0, 2, 3, 6, 7]  # of eight images

@@ -14,15 +14,15 @@ from PIL import Image
 from test_gate import config, record
 from timm.data import create_transform
 
-from asap.data.imagenet import ImageNet, title_of
-from asap.data.images import Header
+from asap.data.imagenet.original import ARCHIVE_BYTES, SAMPLE, differences, of_headers, sample
+from asap.data.imagenet.validation import ImageNet, title_of
+from asap.data.imagenet.variants import CORRUPTIONS, ImageNetC, ImageNetReal
+from asap.data.images.decoding import Header
 from asap.data.open import open_data
-from asap.data.original import ARCHIVE_BYTES, SAMPLE, differences, of_headers, sample
-from asap.data.variants import CORRUPTIONS, ImageNetC, ImageNetReal
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
 from asap.report.gate import baseline_gate
-from asap.runner import run
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 from tests.fake_imagenet import WNIDS, FakeImageNet
 
 TO_32 = create_transform(32)

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 from made import ASAP, frame, record
 
+from asap.cli.report import main
 from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
 from asap.methods import Asap
-from asap.methods.find import find
-from asap.overview import current_keys, grouped, label_of, write_page
-from asap.report.__main__ import main
+from asap.methods.registry import find
+from asap.publish.all_records import current_keys, grouped, label_of, write_page
+from asap.records.store import Store
 from asap.report.manifest import Manifest, RowRef, write_manifest
-from asap.runs.store import Store
 
 IDENTITY = {
     "engine": ENGINE_VERSION,
@@ -131,7 +131,7 @@ def test_labels_name_what_is_not_the_default():
 
 def test_a_page_shows_runs_first_and_groups_with_something_new(tmp_path, monkeypatch):
     shelf = Shelf(row("1"), row("2", tau=2.0))
-    monkeypatch.setattr("asap.overview.Store", lambda root: shelf)
+    monkeypatch.setattr("asap.publish.all_records.Store", lambda root: shelf)
 
     def run(*keys):
         rows = tuple(RowRef(f"Row {k}", None, False, None, None, k, None) for k in keys)
@@ -162,7 +162,7 @@ def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
         *bad, *good, cell("bad4", "dense", "twice"), frames={"bad1": frame(id=[7, 7])}
     )  # fmt: skip
     (tmp_path / "runs").mkdir()
-    for module in ("asap.overview", "asap.report.__main__"):
+    for module in ("asap.publish.all_records", "asap.cli.report"):
         monkeypatch.setattr(f"{module}.Store", lambda root: shelf)
     assert main([str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -196,7 +196,7 @@ def test_damaged_predictions_cost_their_own_group_alone(tmp_path, monkeypatch, c
     good = [cell("good1", "dense", "good"), cell("good2", "asap", "good")]
     shelf = Damaged(cell("bad9", "dense", "torn"), *bad, *good)
     (tmp_path / "runs").mkdir()
-    for module in ("asap.overview", "asap.report.__main__"):
+    for module in ("asap.publish.all_records", "asap.cli.report"):
         monkeypatch.setattr(f"{module}.Store", lambda root: shelf)
     assert main([str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asap.data.content import NOTHING
-from asap.data.images import UnreadableImage
-from asap.data.parquet import ParquetSource
+from asap.data.imagenet.parquet import ParquetSource
+from asap.data.images.content import NOTHING
+from asap.data.images.decoding import UnreadableImage
 from asap.errors import RequestError
 
 PICTURES = [b"\xff\xd8one", b"\xff\xd8two", None, b"\xff\xd8dog", b"\xff\xd8cat"]
@@ -184,13 +184,13 @@ def test_files_without_a_row_are_one_line(tmp_path) -> None:
 def test_an_absent_image_is_no_reason_to_hash_a_file_again(tmp_path, monkeypatch) -> None:
     file = write(tmp_path / "file.parquet", *(encode(*p) for p in zip(
         (PICTURES, NAMES, LABELS), (BINARY[0], TEXT[0], NUMBER[0]), strict=True)))  # fmt: skip
-    monkeypatch.setattr("asap.data.content.SETTLED", 0)
+    monkeypatch.setattr("asap.data.images.content.SETTLED", 0)
     source, index = ParquetSource([file]), tmp_path / "index"
     found = source.hashes(range(5), index)
     by_hand = [NOTHING if p is None else sha256(p).digest() for p in PICTURES]
     of_name = dict(zip(NAMES, by_hand, strict=True))
     assert found == [of_name[path.rpartition("/")[2]] for path in source.paths]
-    monkeypatch.setattr("asap.data.parquet._group", None)  # nothing is read
+    monkeypatch.setattr("asap.data.imagenet.parquet._group", None)  # nothing is read
     assert source.hashes(range(5), index) == found
 
 
@@ -208,7 +208,7 @@ def test_beside_damage_the_other_images_of_a_file_still_count(tmp_path, monkeypa
         spoilt[start : start + 8] = b"\xff" * 8
         file.write_bytes(spoilt)
         source = ParquetSource([file])
-        monkeypatch.setattr("asap.data.content.SETTLED", 0)
+        monkeypatch.setattr("asap.data.images.content.SETTLED", 0)
         found.append(dict(zip(source.paths, source.hashes(range(5), tmp_path / "i"), strict=True)))
     first, second = found
     differing = [path.rpartition("/")[2] for path in first if first[path] != second[path]]

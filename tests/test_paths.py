@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.data import create_transform
 
-import asap.compare
-import asap.report.__main__
+import asap.cli.compare
+import asap.cli.report
 from asap import load_backbone
-from asap.command import _refuse_no_results
-from asap.data.folder import ImageFolder
+from asap.cli.command import _refuse_no_results
+from asap.data.images.folder import ImageFolder
 from asap.data.open import open_data
 from asap.errors import RequestError
-from asap.runs.configs import read_method
-from asap.runs.paths import PathText, given_path
-from asap.runs.read import read_spec
-from asap.runs.spec import MethodSpec, RunSpec
+from asap.spec.configs import read_method
+from asap.spec.paths import PathText, given_path
+from asap.spec.read import read_spec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 TO_32 = create_transform(32)
 PLAIN = {
@@ -125,7 +125,7 @@ def test_an_empty_results_folder_is_refused_before_hydra_makes_one(argument):
 
 @pytest.mark.parametrize(
     ("main", "arguments"),
-    [(asap.compare.main, ["--results", ""]), (asap.report.__main__.main, ["results="])],
+    [(asap.cli.compare.main, ["--results", ""]), (asap.cli.report.main, ["results="])],
 )
 def test_the_other_commands_refuse_it(main, arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -26,20 +26,20 @@ from torch import Tensor, nn
 import asap
 from asap.backbones.digits_vit import ARCHITECTURE as DIGITS
 from asap.backbones.digits_vit import PREPROCESSING as DIGITS_PICTURES
-from asap.backbones.load import BUNDLED_FOLDER, load
 from asap.backbones.preprocess import CROP_MODES, INTERPOLATIONS, preprocessing_of
+from asap.backbones.weights.load import BUNDLED_FOLDER, load
+from asap.cli.show import class_names
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
+from asap.measure.session import Session
+from asap.records.key import key_of
 from asap.report.gate import baseline_gate
 from asap.report.provenance import facts
 from asap.report.result import CellResult
 from asap.report.tables import build_table
-from asap.runner import run
-from asap.runs.configs import config_dir, read_method
-from asap.runs.keys import key_of
-from asap.runs.read import read_spec
-from asap.runs.spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
-from asap.session import Session
-from asap.show import class_names
+from asap.spec.configs import config_dir, read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"embed_dim": 32, "depth": 2, "num_heads": 2}

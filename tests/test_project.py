@@ -17,40 +17,28 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
-# Rooms of the house and the floor they are on (docs/architecture.md). A file imports only from
-# floors below its own, or from its own room. `asap/__init__.py` shows the public API: the roof.
-ROOF = 9
-FLOORS = {
-    **dict.fromkeys(("run", "report.__main__", "calibrate.__main__", "show"), 7),
-    **dict.fromkeys(("compare", "dashboards"), 7),
-    "jobs": 6.5,
-    **dict.fromkeys(("runner", "output", "calibrate", "apart"), 6),
-    **dict.fromkeys(("speed", "scenes", "command", "overview", "shared"), 5),
-    **dict.fromkeys(("measure", "session", "failure", "multirun", "sweep", "video", "composed"), 4),
-    "engine": 3,
-    **dict.fromkeys(("methods", "report", "backbones"), 2),
-    **dict.fromkeys(("core", "data", "runs", "checkpoints", "ranks"), 1),
-    **dict.fromkeys(("runs.disk", "runs.keys", "runs.paths"), 0.5),  # need errors only
-    **dict.fromkeys(("_compat", "console", "errors", "interrupts", "submitted", "tokens"), 0),
-}
+# Rooms of the house, the folders and loose files of the package, by floor, the lowest first. A file
+# imports only from its own room and from floors below. `asap/__init__.py`, the public API, is the
+# roof; `__main__.py` of a room is an entry as run.py is.
+FLOORS = (
+    ("errors",),
+    ("core", "spec", "records"),
+    ("backbones", "data", "methods", "report"),
+    ("engine", "tasks"),
+    ("measure", "shared_prefix"),
+    ("calibrate", "publish"),
+    ("experiment",),
+    ("cli",),
+    ("run", "show", "compare", "dashboards"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS, 1) for room in rooms}
 SOURCES = sorted((ROOT / "asap").rglob("*.py"))
-
-
-def module_of(path: Path) -> str:
-    """The dotted name below asap of a file, "" for asap/__init__.py."""
-    parts = path.relative_to(ROOT / "asap").with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+LONGEST, MOST_ARROWS, MOST_FLOORS, MOST_ROOMS = 300, 90, 9, 20
 
 
 def room_of(module: str) -> str:
-    """The longest entry of FLOORS that the module is or lies in; KeyError if there is none."""
-    parts = module.split(".")
-    for length in range(len(parts), 0, -1):
-        if (name := ".".join(parts[:length])) in FLOORS:
-            return name
-    if module == "":
-        return ""
-    raise KeyError(f"asap.{module} is in no room: add it to FLOORS in tests/test_project.py")
+    """The folder or loose file of the package that a dotted name below asap is in."""
+    return module.split(".")[0]
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -67,20 +55,48 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 f"{source}.{alias.name}" if source == "asap" else source for alias in node.names
             ]
         for name in dict.fromkeys(names):
-            if name.split(".")[0] == "asap":
-                yield node.lineno, name.removeprefix("asap").removeprefix(".")
+            if name.split(".")[0] == "asap" and name not in ("asap", "asap._compat"):
+                yield node.lineno, name.removeprefix("asap.")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_file_imports_only_from_floors_below_or_its_own_room(path):
-    room = room_of(module_of(path))
-    floor = FLOORS.get(room, ROOF)
-    for line, target in imports(path):
-        other = room_of(target)
-        below = FLOORS.get(other, ROOF) < floor
-        assert below or other == room, (
-            f"{path.relative_to(ROOT)}:{line} (floor {floor}) imports asap.{target}"
-        )
+def arrows() -> dict[tuple[str, str], list[str]]:
+    """(room, room that it imports from) -> where it does."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in SOURCES:
+        room = room_of(".".join(path.relative_to(ROOT / "asap").with_suffix("").parts))
+        if room in ("__init__", "_compat") or path.name == "__main__.py":
+            continue
+        for line, target in imports(path):
+            if room_of(target) != room:
+                where = f"{path.relative_to(ROOT)}:{line}"
+                found.setdefault((room, room_of(target)), []).append(where)
+    return found
+
+
+def test_imports_go_down_the_floors_only():
+    """So there is no circle of rooms either."""
+    rooms = {room_of(path.relative_to(ROOT / "asap").with_suffix("").parts[0]) for path in SOURCES}
+    assert rooms - {"__init__", "_compat"} <= FLOOR.keys(), "a new room: add it to FLOORS"
+    up = {pair: at for pair, at in arrows().items() if FLOOR[pair[1]] >= FLOOR[pair[0]]}
+    assert not up, f"these import from their own floor or from above: {up}"
+
+
+def test_the_house_is_small_enough_to_live_in():
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    long = {p.relative_to(ROOT).as_posix(): n for p, n in lengths.items() if n > LONGEST}
+    assert not long, f"longer than {LONGEST} lines: {long}"
+    assert len(FLOORS) <= MOST_FLOORS and len(FLOOR) <= MOST_ROOMS
+    counted = [pair for pair in arrows() if pair[1] != "errors"]
+    assert len(counted) <= MOST_ARROWS, f"{len(counted)} arrows between rooms: {sorted(counted)}"
+
+
+def test_the_documented_floors_are_the_enforced_ones():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = re.findall(r"^(\d+)  ((?:[a-z_]+(?:\.py|/) *)+)", text, re.MULTILINE)
+    documented = {
+        int(floor): set(re.findall(r"([a-z_]+)(?:\.py|/)", rooms)) for floor, rooms in table
+    }
+    assert documented == {floor: set(rooms) for floor, rooms in enumerate(FLOORS, 1)}
 
 
 def requirements() -> list[Requirement]:

@@ -16,7 +16,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 import asap
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.backbones.lvvit import LVViT
 from asap.core.macs import BackboneCost, backbone_macs
 from asap.core.predictor import predictor_macs

@@ -19,19 +19,19 @@ import torch
 from outcomes import outcome
 from PIL import Image
 
-import asap.output
-from asap import ranks, speed
-from asap.data import content
+import asap.publish.run_outputs
+from asap.data.images import content
 from asap.errors import RequestError
-from asap.measure import accuracy
+from asap.experiment import throughput_rows as speed
+from asap.experiment.pipeline import run
+from asap.measure import accuracy, ranks
+from asap.measure.session import open_session, pick_device
 from asap.measure.timing import ThroughputPlan
-from asap.output import write_outputs
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import DataSpec, MeasureSpec, RunSpec
-from asap.runs.store import Cell
-from asap.session import open_session, pick_device
+from asap.publish.run_outputs import write_outputs
+from asap.records.store import Cell
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import DataSpec, MeasureSpec, RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
@@ -93,7 +93,7 @@ def whole(results: Path) -> None:
 def no_figures() -> Iterator[None]:
     """Figures take longer than the runs here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asap.output, "charts", lambda results, default: ([], {}))
+        patch.setattr(asap.publish.run_outputs, "charts", lambda results, default: ([], {}))
         yield
 
 

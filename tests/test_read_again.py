@@ -9,20 +9,21 @@ from outcomes import outcome
 from PIL import Image, ImageFilter
 from timm.data import create_transform
 
-import asap.runner
+import asap.experiment.pipeline
 from asap.calibrate import calibrate
 from asap.calibrate.bench import Bench
-from asap.data import digits, pictures
-from asap.data.crop_file import Crops
-from asap.data.images import UnreadableImage
+from asap.data.crops.file import Crops
+from asap.data.digits import images as digits
+from asap.data.images import image_files as pictures
+from asap.data.images.decoding import UnreadableImage
 from asap.data.open import open_data
+from asap.experiment.pipeline import run
 from asap.measure.accuracy import evaluate
-from asap.methods.find import build, code_of, find
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import MethodSpec, RunSpec
-from asap.session import Session
+from asap.measure.session import Session
+from asap.methods.registry import build, code_of, find
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
 DENSE, TOME = {"method": "dense"}, {"method": "tome", "with": {"r": 4}}
@@ -135,7 +136,7 @@ def test_a_failure_that_passes_costs_one_image_and_leaves_nothing(
         evaluated.extend(lacking)
         return real(model, data, cell, how, advance)
 
-    monkeypatch.setattr(asap.runner, "evaluate", counting)
+    monkeypatch.setattr(asap.experiment.pipeline, "evaluate", counting)
     unreadable("00007")
     found = run(spec)[1]
     assert {(r.accuracy["n"], r.accuracy["n_failed"]) for r in found} == {(11, 1)}
@@ -156,7 +157,7 @@ def test_an_unfinished_run_reads_again_what_failed(unreadable, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(asap.runner, "_record", killed)
+        patch.setattr(asap.experiment.pipeline, "_record", killed)
         run(spec)
     assert len(list(spec.results.rglob("shard-*"))) == 2
     unreadable()

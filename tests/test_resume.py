@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import asap.runner
-import asap.session
+import asap.experiment.pipeline
+import asap.measure.session
 from asap.data.open import open_data
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
 from asap.measure import accuracy
 from asap.measure.accuracy import evaluate
-from asap.output import write_outputs
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import DataSpec, MethodSpec, RunSpec
+from asap.publish.run_outputs import write_outputs
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -63,7 +63,7 @@ def evaluated(monkeypatch) -> list[MethodSpec]:
         rows.append(model.method)
         return evaluate(model, *rest)
 
-    monkeypatch.setattr(asap.runner, "evaluate", counting)
+    monkeypatch.setattr(asap.experiment.pipeline, "evaluate", counting)
     return rows
 
 
@@ -117,7 +117,7 @@ def test_a_row_that_failed_is_tried_again(monkeypatch, tmp_path):
         raise RuntimeError("the power went out")
 
     with monkeypatch.context() as patch:
-        patch.setattr(asap.runner, "evaluate", fail)
+        patch.setattr(asap.experiment.pipeline, "evaluate", fail)
         _, (result,) = run(spec_of(tmp_path, DENSE))
     assert result.accuracy is None and "the power went out" in result.reason
     assert len(list(tmp_path.glob("runs/*/error.json"))) == 1
@@ -184,7 +184,7 @@ def test_a_single_file_that_vanishes_is_counted(monkeypatch, tmp_path):
         (root / "3" / "1.png").unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(asap.session, "open_data", losing)
+    monkeypatch.setattr(asap.measure.session, "open_data", losing)
     _, (result,) = run(replace(spec_of(tmp_path, DENSE), data=data))
     assert (result.accuracy["n"], result.accuracy["n_failed"]) == (19, 1)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from asap.cli.jobs import Job
+from asap.cli.show import class_names, work
 from asap.errors import RequestError
-from asap.multirun import Job
-from asap.runs.configs import read_method
-from asap.runs.read import read_spec
-from asap.runs.spec import RunSpec
-from asap.show import class_names, work
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import RunSpec
 
 TINY = {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32, "patch_size": 8}
 
@@ -61,7 +61,7 @@ def test_a_picture_is_shown(tmp_path, photo, said, method, options, left):
 
 
 def test_imagenet_s_classes_have_their_first_name(tmp_path, photo):
-    from asap.session import Session
+    from asap.measure.session import Session
 
     names = class_names(Session(spec_of(tmp_path, photo, "tome")))
     assert (len(names), names[0], names[999]) == (1000, "tench", "toilet tissue")

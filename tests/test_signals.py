@@ -24,11 +24,13 @@ from hydra.core.global_hydra import GlobalHydra
 from outcomes import outcome
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-import asap.output
+import asap.publish.run_outputs
 import asap.report.page
-from asap import multirun, ranks, submitted
-from asap.interrupts import Terminated, exit_code, terminable
-from asap.run import main
+from asap.cli import jobs as multirun
+from asap.cli import submitit_local as submitted
+from asap.cli.run import main
+from asap.cli.signals import Terminated, exit_code, terminable
+from asap.measure import ranks
 
 fork = multiprocessing.get_context("fork")
 IMAGES = 64
@@ -39,7 +41,7 @@ ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (asap.output, asap.report.page):
+        for module in (asap.publish.run_outputs, asap.report.page):
             patch.setattr(module, "charts", lambda results, circled: ([], {}))
         patch.setattr(multirun.BOARD, "folder", None)
         yield

@@ -13,8 +13,8 @@ import wandb_file
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asap.report import tensorboard, wandb
-from asap.report.examples import Example
+from asap.publish.mirrors import tensorboard, wandb
+from asap.report.example_table import Example
 from asap.report.figures import Panel, scene_panels
 from asap.report.figures.labels import place_labels
 from asap.report.result import CellResult, curves, scalars

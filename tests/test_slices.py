@@ -5,18 +5,18 @@ from typing import cast
 
 import pytest
 
-from asap.apart import with_left_out
 from asap.calibrate.budget import Budget, Point
 from asap.calibrate.choice import most_accurate, search_blind
 from asap.calibrate.images import blind, evaluation_spec
 from asap.calibrate.points import Calibrated, by_hand, untuned, with_points
 from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
-from asap.methods.knobs import Knob
+from asap.experiment.separate_rows import with_left_out
+from asap.methods.search_space import Knob
+from asap.records.schema import AccuracyRecord
 from asap.report.manifest import manifest_of
 from asap.report.result import CellResult
-from asap.runs.record import AccuracyRecord
-from asap.runs.spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 
 class Names:

@@ -21,12 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asap.errors import RequestError
-from asap.runs import disk
-from asap.runs import record as schemas
-from asap.runs.keys import key_of
-from asap.runs.predictions import PREDICTION_SCHEMA, encode_predictions, matrix
-from asap.runs.record import SCHEMA_VERSION, environment
-from asap.runs.store import Cell, Store
+from asap.records import disk
+from asap.records import record as schemas
+from asap.records.key import key_of
+from asap.records.predictions import PREDICTION_SCHEMA, encode_predictions, matrix
+from asap.records.schema import SCHEMA_VERSION, environment
+from asap.records.store import Cell, Store
 
 IDENTITY = {"method": {"name": "asap", "options": {"tau": 3.0}}, "backbone": "tiny"}
 KEY = key_of(IDENTITY)

@@ -16,18 +16,18 @@ from torch import nn
 import asap
 from asap.data.base import Sample
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
+from asap.experiment.shared_pass import likeness, share_multirun
 from asap.measure.accuracy import Evaluation, evaluate
-from asap.measure.together import evaluate_together, intervals
+from asap.measure.joint_evaluation import evaluate_together, intervals
 from asap.methods import Asap, Dense, Method, ToMe
-from asap.runner import run
-from asap.runs.configs import read_method
-from asap.runs.grid import expand
-from asap.runs.predictions import encode_predictions
-from asap.runs.read import read_spec
-from asap.runs.spec import RunSpec
-from asap.runs.store import Cell
-from asap.shared import likeness, share_multirun
-from asap.sweep import SharedTrunk
+from asap.records.predictions import encode_predictions
+from asap.records.store import Cell
+from asap.shared_prefix import SharedTrunk
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.row_sweep import expand
+from asap.spec.run_spec import RunSpec
 
 IMAGES = 7
 IDS = [1000 + 7 * i for i in range(IMAGES)]

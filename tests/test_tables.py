@@ -10,11 +10,11 @@ import pytest
 
 from asap.errors import RequestError
 from asap.measure.ratios import why_refused
+from asap.records.schema import Ratio
 from asap.report import footnotes, paper
 from asap.report.premise import premise_remark
 from asap.report.result import CellResult
 from asap.report.tables import build_table, parts
-from asap.runs.record import Ratio
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 

@@ -16,10 +16,11 @@ from filelock import FileLock
 from timm.data import create_transform
 from torch import nn
 
-from asap import speed
-from asap.backbones.load import load_backbone
-from asap.data.digit_scenes import DigitScenes
+from asap.backbones.weights.load import load_backbone
+from asap.data.digits.scenes import DigitScenes
 from asap.errors import RequestError
+from asap.experiment import throughput_rows as speed
+from asap.experiment.pipeline import run
 from asap.measure import device as device_module
 from asap.measure import throughput as throughput_module
 from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
@@ -32,17 +33,16 @@ from asap.measure.device import (
     measuring_alone,
     stopwatch,
 )
-from asap.measure.pictures import Pictures, load_pictures, normaliser
 from asap.measure.ratios import half_width, paired_ratio, summarise, why_refused
+from asap.measure.session import Session
 from asap.measure.throughput import measure_throughput
+from asap.measure.timed_images import Pictures, load_pictures, normaliser
 from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
+from asap.records.key import key_of
+from asap.records.schema import ThroughputRecord
 from asap.report.result import CellResult
-from asap.runner import run
-from asap.runs.keys import key_of
-from asap.runs.record import ThroughputRecord
-from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
-from asap.session import Session
+from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 import asap
 from asap.backbones.heads import CLASSIFIER, without_classes
-from asap.backbones.load import BUNDLED, load
+from asap.backbones.weights.load import BUNDLED, load
 from asap.errors import RequestError
+from asap.measure.session import Session
 from asap.methods import Dense
-from asap.runs.spec import BackboneSpec, DataSpec, MeasureSpec, MethodSpec, RunSpec
-from asap.session import Session
+from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, MethodSpec, RunSpec
 
 NAME = "deit_tiny_patch16_224.fb_in1k"
 REPOSITORY = "timm/deit_tiny_patch16_224.fb_in1k"

@@ -18,10 +18,10 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asap.backbones.trunk import Trunk, accept, block_costs, weights_of
+from asap.backbones.adapter import Trunk, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
+from asap.core.packed import Ragged
 from asap.core.rows import imagewise, rowwise
-from asap.tokens import Ragged
 
 RELEASE = (
     "https://github.com/zihangJiang/TokenLabeling/releases/download/1.0/"

@@ -8,10 +8,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from asap.backbones.trunk import Trunk, accept, block_costs, weights_of
+from asap.backbones.adapter import Trunk, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
+from asap.core.packed import Ragged
 from asap.core.rows import rowwise
-from asap.tokens import Ragged
 
 EMBEDDINGS = (PatchEmbed,)
 POOLS = ("token", "avg")

@@ -12,7 +12,7 @@ from typing import Any
 
 from asap.calibrate.budget import Budget, Forecast, Found, Measure, Options, Point, describe
 from asap.calibrate.grid import lines, points_of
-from asap.methods.knobs import Knob
+from asap.methods.search_space import Knob
 
 CLOSEST = 3  # settings on each side that are measured again to name the nearest
 NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast

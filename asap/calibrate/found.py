@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asap.calibrate.budget import Found, Point, describe
-from asap.calibrate.forecast import probe_for
 from asap.calibrate.points import in_words, join
 from asap.calibrate.room import Room
 from asap.calibrate.search import several
 from asap.engine import ENGINE_VERSION
 from asap.methods import Method
-from asap.methods.knobs import Knob
-from asap.runs.record import environment
-from asap.runs.spec import MethodSpec
+from asap.methods.search_space import Knob
+from asap.records.schema import environment
+from asap.shared_prefix.forecast import probe_for
+from asap.spec.run_spec import MethodSpec
 
 log = logging.getLogger("asap")
 BLIND = "no labels: the setting nearest to the budget, at it or below; other knobs at their values"

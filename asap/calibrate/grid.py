@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise, product
 
 from asap.calibrate.budget import Budget, Point, Try
-from asap.methods.knobs import Knob
+from asap.methods.search_space import Knob
 
 HALVINGS = 12  # at most, between two neighbours of a grid
 

@@ -6,11 +6,11 @@ Without training images, a slice of the validation images without its labels, fo
 from dataclasses import replace
 from pathlib import Path
 
-from asap.data.layouts import recognise
-from asap.data.listing import class_folders
-from asap.data.names import synsets
+from asap.data.imagenet.layouts import recognise
+from asap.data.imagenet.names import synsets
+from asap.data.images.listing import class_folders
 from asap.errors import RequestError
-from asap.runs.spec import DataSpec, RunSpec
+from asap.spec.run_spec import DataSpec, RunSpec
 
 
 def calibration_spec(spec: RunSpec) -> RunSpec:

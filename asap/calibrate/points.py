@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asap.runs.spec import MethodSpec
+from asap.spec.run_spec import MethodSpec
 
 
 @dataclass(frozen=True)

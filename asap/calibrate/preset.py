@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from asap.calibrate.budget import Point
-from asap.runs.disk import guarded, read_bytes, write_file
+from asap.records.disk import guarded, read_bytes, write_file
 
 HEADER = ("key", "options", "macs_pct", "top1", "images")
 

@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.calibrate.bench import Bench
 from asap.calibrate.budget import Budget
 from asap.calibrate.images import blind, calibration_spec, cost_spec
 from asap.data.base import DataSet
 from asap.errors import RequestError
+from asap.measure.session import DTYPES, Session
 from asap.methods import Method
-from asap.methods.knobs import Knob
-from asap.runs.spec import MethodSpec, RunSpec
-from asap.session import DTYPES, Session
+from asap.methods.search_space import Knob
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 log = logging.getLogger("asap")
 CALIBRATION_VERSION = 3  # raised by hand when the same request finds another setting

@@ -5,18 +5,18 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.calibrate.bench import Race
 from asap.calibrate.budget import Forecast, Found
 from asap.calibrate.choice import most_accurate, search, search_blind
-from asap.calibrate.forecast import AsapForecast, probe_for
 from asap.calibrate.preset import Files
 from asap.calibrate.room import Room
 from asap.calibrate.settings import Settings
 from asap.errors import RequestError
 from asap.methods import Method
-from asap.methods.knobs import Knob
-from asap.runs.spec import MethodSpec
+from asap.methods.search_space import Knob
+from asap.shared_prefix.forecast import AsapForecast, probe_for
+from asap.spec.run_spec import MethodSpec
 
 STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
 

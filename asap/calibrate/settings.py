@@ -11,7 +11,7 @@ from asap.calibrate.preset import Files
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import build
-from asap.runs.spec import MethodSpec
+from asap.spec.run_spec import MethodSpec
 
 
 class Settings:

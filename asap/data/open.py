@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import cast
 
 from asap.data.base import DataSet, PatchGrid, Transform, take
-from asap.data.classes_file import read_classes
-from asap.data.crop_cache import cached
-from asap.data.digit_scenes import DigitScenes
-from asap.data.folder import ImageFolder
-from asap.data.imagenet import ImageNet, ImageNetTraining
-from asap.data.left_out import said
-from asap.data.pictures import Pictures
-from asap.data.variants import (
+from asap.data.crops.cache import cached
+from asap.data.digits.scenes import DigitScenes
+from asap.data.imagenet.validation import ImageNet, ImageNetTraining
+from asap.data.imagenet.variants import (
     ImageNet200,
     ImageNetC,
     ImageNetReal,
     ImageNetSketch,
     ImageNetV2,
 )
+from asap.data.images.classes_file import read_classes
+from asap.data.images.folder import ImageFolder
+from asap.data.images.image_files import Pictures
 from asap.errors import RequestError
-from asap.runs.paths import given_path
+from asap.records.files_left_out import said
+from asap.spec.paths import given_path
 
 log = logging.getLogger("asap")
 SCORED = ("all", "subset")

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from asap.core.packed import SHORT, Ragged, Run
 from asap.methods.base import Need
-from asap.tokens import SHORT, Ragged, Run
 
 SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # attention scores held at once
 FUSED_FROM = 32  # tokens: below, the fused CPU kernel's bits depend on the thread it runs on

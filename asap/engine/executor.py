@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from asap.backbones.families import trunk_of
+from asap.backbones.accepted import trunk_of
 from asap.core.macs import backbone_macs
+from asap.core.packed import Ragged, Run, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
-from asap.engine.narrow import head_maps, kept_products, slabs
+from asap.engine.query_pruning import head_maps, kept_products, slabs
 from asap.engine.steps import (
     Pass,
     add_attended,
@@ -22,8 +23,8 @@ from asap.engine.steps import (
     note,
     site_of,
 )
+from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method
-from asap.tokens import Ragged, Run, Trace, pack
 
 
 class ReducedViT(nn.Module):

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from asap.core.order import best_class
 from asap.engine.executor import ReducedViT
+from asap.engine.trace import Trace
 from asap.methods.asap import Asap
+from asap.methods.asap.clusters import cluster
+from asap.methods.asap.walk import make_walk
 from asap.methods.base import Decision, Site
-from asap.methods.clusters import cluster
-from asap.methods.walk import make_walk
-from asap.tokens import Trace
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.packed import Ragged, Run
+from asap.engine.trace import Trace
 from asap.methods.base import Decision
-from asap.tokens import Ragged, Run, Trace
 
 
 @dataclass(frozen=True)

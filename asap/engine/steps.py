@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from asap.backbones.trunk import Trunk
+from asap.backbones.adapter import Trunk
+from asap.core.packed import Ragged, Run
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
 from asap.engine.regroup import plan, regroup
+from asap.engine.trace import Trace
 from asap.methods.base import Decision, Need, Site
-from asap.tokens import Ragged, Run, Trace
 
 
 @dataclass

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from asap import ranks
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
+from asap.engine.trace import Trace
+from asap.measure import ranks
 from asap.measure.objects import best_classes, object_recall, object_share, sink_on_object
-from asap.runs.store import Cell
-from asap.tokens import Trace
+from asap.records.store import Cell
 
 NAN = float("nan")
 Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last, rows

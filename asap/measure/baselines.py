@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from timm.layers.attention import Attention
 from torch import nn
 
-from asap.measure.pictures import Pictures, Prepare
+from asap.measure.timed_images import Pictures, Prepare
 
 FUSED, EAGER = "fused dense", "eager dense"
 

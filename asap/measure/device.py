@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
-from asap.runs.record import TimedBy
+from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from asap.measure.timing import Timings
-from asap.runs.record import Quartiles, Ratio, TimedBy
+from asap.records.schema import Quartiles, Ratio, TimedBy
 
 WIDEST = 0.05  # half of a ratio's interval over its median: above, no ratio is given
 CLOCK_DRIFT = 0.03  # a round with an SM clock this far off the candidate's median is dropped

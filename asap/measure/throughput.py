@@ -25,11 +25,11 @@ from asap.measure.device import (
     measuring_alone,
     stopwatch,
 )
-from asap.measure.pictures import Pictures, Prepare, normaliser
 from asap.measure.ratios import Summary, summarise
+from asap.measure.timed_images import Pictures, Prepare, normaliser
 from asap.measure.timing import ThroughputPlan, Timings, interleave
 from asap.methods.base import Method
-from asap.runs.record import TimedBy
+from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
 

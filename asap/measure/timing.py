@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from asap.errors import RequestError
 from asap.measure.device import Elapsed, Stopwatch
-from asap.runs.record import TimedBy
+from asap.records.schema import TimedBy
 
 FASTEST = 1e-6  # seconds a call: bounds the calls made before a look at the clock
 Gauge = Callable[[], dict[str, float]]  # the device's condition now

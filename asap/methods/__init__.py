@@ -6,9 +6,9 @@ from asap.methods.base import Anatomy, Decision, Method, Site
 from asap.methods.dense import Dense
 from asap.methods.dynamicvit import DynamicViT
 from asap.methods.evit import EViT
-from asap.methods.find import build, find
 from asap.methods.ppt import PPT
 from asap.methods.random_drop import RandomDrop
+from asap.methods.registry import build, find
 from asap.methods.tome import ToMe
 from asap.methods.zero_tprune import ZeroTPrune
 

@@ -11,8 +11,8 @@ import torch
 
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
-from asap.methods.knobs import Knob
 from asap.methods.schedule import require_class_token, stage_blocks
+from asap.methods.search_space import Knob
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from asap.methods.knobs import Knob
-from asap.tokens import Anatomy
+from asap.core.anatomy import Anatomy
+from asap.methods.search_space import Knob
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
 Need = Literal["attention", "attention_heads", "keys", "values"]

@@ -10,7 +10,6 @@ import torch
 
 from asap.core.ranking import class_attention, ranked_target
 from asap.methods.base import Anatomy, Decision, Method, Need, Site
-from asap.methods.knobs import Knob
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -20,6 +19,7 @@ from asap.methods.schedule import (
     require_stages,
     stage_blocks,
 )
+from asap.methods.search_space import Knob
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target, value_scores
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
-from asap.methods.knobs import DIGITS, Knob, doubling
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -20,6 +19,7 @@ from asap.methods.schedule import (
     require_stages,
     stage_blocks,
 )
+from asap.methods.search_space import DIGITS, Knob, doubling
 
 PUBLISHED = (50, 7e-5, 196)  # r and threshold for DeiT-S, and the patches it has
 FACTORS = (0.5, 1.0, 2.0)  # of the published threshold, for calibration

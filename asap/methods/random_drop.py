@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
-from asap.methods.knobs import Knob
+from asap.methods.search_space import Knob
 
 
 @dataclass(frozen=True)

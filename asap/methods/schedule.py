@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from asap.core.anatomy import Anatomy
 from asap.methods.base import require
-from asap.tokens import Anatomy
 
 
 def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from typing import ClassVar
 from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
-from asap.methods.knobs import Knob, doubling
 from asap.methods.schedule import is_schedule, tokens_removed
+from asap.methods.search_space import Knob, doubling
 
 USUAL = (8, 12, 196)  # our default r, and the blocks and patches it is for
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asap.core.pagerank import among, best, most_similar, over_heads, page_rank, start_scores
 from asap.methods.base import Anatomy, Decision, Method, Need, Site, choice, keep_only, require
-from asap.methods.knobs import DIGITS, Knob
+from asap.methods.search_space import DIGITS, Knob
 
 LAYERS, DEPTH = (1, 3, 6, 9, 11), 12  # our schedule, and the depth it was written for
 SIMILAR, PATCHES = 10, 196  # removed by similarity, and the patches it was written for

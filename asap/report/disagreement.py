@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from asap.records.predictions import matrix
 from asap.report.result import CellResult, pairable
 from asap.report.statistics import (
     PairedDifference,
@@ -14,7 +15,6 @@ from asap.report.statistics import (
     matched,
     paired_difference,
 )
-from asap.runs.predictions import matrix
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from asap.records.disk import read_bytes, write_file
 from asap.report.result import CellResult
-from asap.runs.disk import read_bytes, write_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _READ = (".py", ".css", ".js", ".j2")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from asap.records.disk import read_bytes, write_file
+from asap.records.store import Store
 from asap.report.result import CellResult
-from asap.runs.disk import read_bytes, write_file
-from asap.runs.store import Store
 
 log = logging.getLogger(__name__)
 _VERSION = 1

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from asap.errors import RequestError
+from asap.records.disk import stem_of
 from asap.report.manifest import Manifest, RowRef, read_manifests
-from asap.runs.disk import stem_of
 
 T = TypeVar("T")
 _LISTED = 40

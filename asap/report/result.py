@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from asap.errors import RequestError
+from asap.records.predictions import matrix
+from asap.records.schema import AccuracyRecord, ThroughputRecord
 from asap.report.statistics import evaluated
-from asap.runs.predictions import matrix
-from asap.runs.record import AccuracyRecord, ThroughputRecord
-from asap.runs.spec import MethodSpec, RunSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 _SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
 _SCALARS += ("gmacs_sd", "gmacs_no_attention", "final_tokens_mean", "missed_share")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from asap.data.left_out import said
+from asap.records.files_left_out import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from asap.errors import RequestError
-from asap.runs.predictions import lists, matrix
+from asap.records.predictions import lists, matrix
 
 LEVEL = 0.95
 _COMPARED = ["id", "label", "other_labels", "cluster", "top5", "error"]

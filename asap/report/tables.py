@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from asap.data.left_out import said
 from asap.errors import RequestError
+from asap.records.files_left_out import said
+from asap.records.schema import CLOCKS
 from asap.report import columns as layout
 from asap.report import footnotes, paper
 from asap.report.columns import ROW
@@ -19,7 +20,6 @@ from asap.report.premise import premise_remark
 from asap.report.render import Table
 from asap.report.result import CellResult, unreadable
 from asap.report.rows import make_row, prepared
-from asap.runs.record import CLOCKS
 
 __all__ = ["build_table", "parts", "premise_remark"]
 

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from asap.records.predictions import matrix
 from asap.report.figures.style import canvas, look, styled
 from asap.report.result import CellResult
 from asap.report.statistics import evaluated
-from asap.runs.predictions import matrix
 
 _WIDTH = 24  # letters in a line of a method's name
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from asap.records.predictions import matrix
 from asap.report.figures.style import FAINT, RED, canvas, look, styled
 from asap.report.result import CellResult
 from asap.report.statistics import evaluated
-from asap.runs.predictions import matrix
 
 _LOW, _HIGH = 10, 90  # percentiles of the band
 

@@ -1,0 +1,37 @@
+"""The families of backbones that are known, and the backbones of our own. Add a family here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from asap.backbones import digits_vit, lvvit
+from asap.backbones.adapter import Trunk, accept
+from asap.backbones.vit import ViTTrunk
+
+
+@dataclass(frozen=True)
+class Own:
+    """A backbone that timm has not: how it is built, which pictures it takes, and where its weights
+    come from.
+    """
+
+    build: Callable[..., nn.Module]
+    preprocessing: Mapping[str, Any]
+    bundled: str | None = None  # sha256 of its file in this package
+    released: str | None = None  # address of its authors' file
+
+
+TRUNKS: tuple[type[Trunk], ...] = (ViTTrunk, lvvit.LVViTTrunk)
+OURS: dict[str, Own] = {
+    "digits_vit": Own(digits_vit.digits_vit, digits_vit.PREPROCESSING, bundled=digits_vit.SHA256),
+    "lvvit_s": Own(lvvit.lvvit_s, lvvit.PREPROCESSING, released=lvvit.RELEASE),
+}
+
+
+def trunk_of(backbone: nn.Module) -> Trunk:
+    """A backbone's parts. Raises ValueError, naming the type, for one that is not supported."""
+    accept("backbone", backbone, tuple(model for trunk in TRUNKS for model in trunk.models))
+    (family,) = (trunk for trunk in TRUNKS if type(backbone) in trunk.models)
+    return family(backbone)

@@ -1,0 +1,268 @@
+"""Build a backbone by its timm name (or one of ours) and load its weights, safely and strictly."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.models import PretrainedCfg, get_pretrained_cfg
+from torch import nn
+
+from asap.backbones.accepted import OURS
+from asap.backbones.preprocess import apart_from, overrides, size_of
+from asap.backbones.weights.described import Described
+from asap.backbones.weights.fit import Fitted, load_weights
+from asap.backbones.weights.source import (
+    BUNDLED,
+    BUNDLED_FOLDER,
+    Source,
+    WeightsFile,
+    find_source,
+)
+from asap.core.checkpoints import file_digest
+from asap.errors import RequestError
+
+__all__ = [
+    "BUNDLED", "BUNDLED_FOLDER", "Loaded", "file_digest", "load", "load_backbone", "load_weights",
+    "weights_digest",
+]  # fmt: skip
+
+log = logging.getLogger("asap")
+
+# Arguments of timm's that are no part of a model, and what says the same here.
+_NO_MODEL_ARGS = {
+    **dict.fromkeys(("pretrained", "checkpoint_path", "cache_dir"), "backbone.weights"),
+    **dict.fromkeys(("pretrained_cfg", "pretrained_cfg_overlay"), "backbone.preprocess"),
+    "pretrained_model_args": "backbone.weights", "device": "device", "dtype": "precision",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A backbone, and where it is from.
+
+    file: of its weights, None for random ones. fitted: what was taken from it. args: with which the
+    model was built, those of the config.json beside the weights too. preprocessing_from: what says
+    its preprocessing, None where that is its architecture's own.
+    """
+
+    model: nn.Module
+    file: WeightsFile | None
+    fitted: Fitted
+    args: Mapping[str, Any]
+    preprocessing_from: str | None
+
+
+def load_backbone(
+    name: str,
+    weights: str = "hub",
+    sha256: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    preprocess: Mapping[str, Any] | None = None,
+    ema: bool | None = None,
+) -> nn.Module:
+    """A backbone in evaluation mode, float32, on the CPU.
+
+    name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), "digits_vit",
+    "lvvit_s", or as timm has it "local-dir:/folder" or "hf-hub:owner/name[@revision]": a folder or
+    repository with weights and timm's config.json.
+    weights: "hub" (from the hub's cache, else downloaded; without a network that fails within
+    seconds; of a local-dir: or hf-hub: name: those there), "bundled" (ours, in this package),
+    "random" (initialised from `seed`), or the path of a .safetensors, .pth, .pt, .bin or .pth.tar
+    file or of a folder with one, such as a snapshot of a hub repository. A file is the only source
+    of "lvvit_s" (`lvvit.RELEASE` is its authors' address). Files are loaded without executing code,
+    strictly, and with `sha256` only if they have that digest, those of the hub too.
+    A config.json of timm's in the folder of the weights is obeyed as timm obeys it: arguments of
+    the model, classes, preprocessing.
+    model_args: arguments of the model, before those of the config.json.
+    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of the weights' own
+    (see `preprocess.overrides`); with img_size the model is built for that size, and nothing is
+    resampled.
+    ema: of a checkpoint that has both, take the averaged weights (True) or the others (False).
+    None: as timm does, the averaged ones beside a config.json (its local-dir:), the others of a
+    file alone (its validate.py --checkpoint). A warning says which were taken.
+    Its `pretrained_cfg` says all that was chosen: `timm.data.resolve_model_data_config(model)`.
+    Raises RequestError for an unknown name and for weights that are missing or do not fit.
+    """
+    return load(name, weights, sha256, model_args, seed, preprocess, ema).model
+
+
+def load(
+    name: str,
+    weights: str = "hub",
+    sha256: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    preprocess: Mapping[str, Any] | None = None,
+    ema: bool | None = None,
+) -> Loaded:
+    """`load_backbone`, and where it is from."""
+    wanted, given = overrides(preprocess), dict(model_args or {})
+    _refuse_no_model_args(given, "backbone.model_args")
+    if given.get("img_size") is not None:
+        size_of(given["img_size"], "backbone.model_args.img_size")
+    if ema and weights == "random":
+        raise RequestError("backbone.ema=true is of a file, and backbone.weights=random reads none")
+    # Before the model is built: a missing file must not cost a large model.
+    source = find_source(name, weights, sha256)
+    size = wanted.pop("input_size", None)
+    _refuse_two_sizes(size, given)
+    model, args = _at_size(source, _args(source.said, given), size, seed)
+    _check_patches(model, name, by_hand=bool(size) or "img_size" in given)
+    fitted = Fitted()
+    if source.file is not None:
+        described = source.said is not None
+        fitted = load_weights(model, source.file.path, ema, source.image_size, described)
+    _refuse_nan(model, name)
+    reasons = dict.fromkeys(wanted, "backbone.preprocess")
+    if size or "img_size" in given:
+        reasons["input_size"] = "backbone.preprocess" if size else "backbone.model_args"
+    else:
+        _refuse_other_size(model, source.said)
+    own = _prepared(model, source, wanted, reasons)
+    return Loaded(model.eval().requires_grad_(False), source.file, fitted, args, own)
+
+
+def _prepared(
+    model: Any, source: Source, wanted: Mapping[str, Any], reasons: Mapping[str, str]
+) -> str | None:
+    """Write the preprocessing into the model; what says it, where it is not its architecture's."""
+    if (size := _built_size(model)) is None:
+        return None
+    model.pretrained_cfg = {**model.pretrained_cfg, **wanted, "input_size": (3, *size)}
+    model.default_cfg = model.pretrained_cfg
+    return apart_from(_own_cfg(source), model, reasons, "config.json beside the weights")
+
+
+def _refuse_no_model_args(args: Mapping[str, Any], place: str) -> None:
+    for name in args.keys() & _NO_MODEL_ARGS.keys():
+        raise RequestError(f"{place}.{name} is no argument of a model: use {_NO_MODEL_ARGS[name]}")
+
+
+def _args(said: Described | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the model: those that are given go before those of the config.json."""
+    if said is None or said.architecture in OURS:
+        return dict(given)
+    _refuse_no_model_args(said.model_args, f"{said.path}: model_args")
+    for name in given.keys() & said.model_args.keys():
+        ours, theirs = given[name], said.model_args[name]
+        if ours != theirs and not (name == "img_size" and [ours, ours] == theirs):
+            log.warning(
+                "backbone.model_args.%s=%s is taken, %s says %s", name, ours, said.path, theirs
+            )
+    return {**said.model_args, **given}
+
+
+def _refuse_two_sizes(size: tuple[int, int, int] | None, given: Mapping[str, Any]) -> None:
+    built = given.get("img_size")
+    if size and built not in (None, size[1:], list(size[1:])) and (built, built) != size[1:]:
+        raise RequestError(
+            f"backbone.preprocess.img_size={_text(size[1:])} and backbone.model_args.img_size="
+            f"{built} are two sizes: leave one of them out"
+        )
+
+
+def _at_size(
+    source: Source, args: dict[str, Any], wanted: tuple[int, int, int] | None, seed: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, built for images of the wanted size, and its arguments."""
+    model = _build(source, args, seed)
+    if wanted is not None and _built_size(model) != wanted[1:]:
+        args = {**args, "img_size": wanted[1] if wanted[1] == wanted[2] else wanted[1:]}
+        model = _build(source, args, seed)
+    return model, args
+
+
+def _built_size(model: Any) -> tuple[int, int] | None:
+    """Height and width of the images it was built for, None for a model without patches."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return size and (size[0], size[1])
+
+
+def _check_patches(model: Any, name: str, by_hand: bool) -> None:
+    """RequestError for images without a whole patch. A size chosen by hand that leaves a rest
+    beyond the last whole patch, which the model does not see, is said.
+    """
+    size, embed = _built_size(model), getattr(model, "patch_embed", None)
+    if size is None or embed is None:
+        return
+    across = embed.patch_size if isinstance(embed.patch_size, tuple) else (embed.patch_size,) * 2
+    if not all(embed.grid_size):
+        raise RequestError(
+            f"backbone {name!r}: images of {_text(size)} pixels have no whole patch of "
+            f"{_text(across)}: give a larger img_size"
+        )
+    if by_hand and any(n % p for n, p in zip(size, across, strict=True)):
+        whole = tuple(n - n % p for n, p in zip(size, across, strict=True))
+        log.warning(
+            "backbone %r: images of %s pixels are no whole patches of %s, and what lies beyond "
+            "%s is not seen", name, _text(size), _text(across), _text(whole),
+        )  # fmt: skip
+
+
+def _build(source: Source, args: dict[str, Any], seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    name, said, own = source.model, source.said, OURS.get(source.model)
+    try:
+        if own:
+            model: Any = own.build(**args)
+            if said is not None:
+                own_cfg = PretrainedCfg(**said.pretrained_cfg).to_dict(remove_source=True)
+                model.pretrained_cfg = {**own_cfg, "architecture": name}
+            return model
+        if said is not None:
+            return timm.create_model(
+                said.architecture,
+                pretrained=False,
+                pretrained_cfg=dict(said.pretrained_cfg),
+                **args,
+            )
+        return timm.create_model(name, pretrained=False, **args)
+    except Exception as error:  # arguments that timm does not look at fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RequestError(f"backbone {name!r} with {args}: {reason}") from None
+
+
+def _refuse_other_size(model: nn.Module, said: Described | None) -> None:
+    """RequestError where timm would resample the positions for images of another size than the
+    model's, which happens to models of flexible size (dynamic_img_size).
+    """
+    built = _built_size(model)
+    if said is None or built is None or built == said.advised_size:
+        return
+    raise RequestError(
+        f"{said.path} is of a model for images of {_text(built)} pixels and wants "
+        f"{_text(said.advised_size)}, for which its positions would have to be resampled: set "
+        f"backbone.preprocess.img_size={_text(built)}, or give weights for that size"
+    )
+
+
+def _text(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
+
+
+def _own_cfg(source: Source) -> Mapping[str, Any]:
+    """The pretrained_cfg that the architecture has without anything beside it."""
+    if own := OURS.get(source.model):
+        return own.preprocessing
+    known = get_pretrained_cfg(source.model)
+    return known.to_dict() if known else {}
+
+
+def _refuse_nan(model: nn.Module, name: str) -> None:
+    for key, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise RequestError(f"weights of {name!r} hold NaN or infinity in {key}")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 over a model's tensors and their names: what was loaded, wherever it came from."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,237 @@
+"""Which file a backbone's weights come from, and what is said of them: bundled, the hub or its
+cache, a file or a folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from timm.models import get_pretrained_cfg, parse_model_name, split_model_name_tag
+
+from asap.backbones.accepted import OURS
+from asap.backbones.weights.described import Described, described
+from asap.backbones.weights.hub import CONFIG, FILES, hub_file
+from asap.core.checkpoints import file_digest
+from asap.errors import RequestError
+from asap.spec.paths import given_path
+
+BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
+BUNDLED_FOLDER = Path(__file__).parent
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
+# Of several files in a folder timm takes the first of these.
+PREFERRED = (*FILES, "pytorch_model.pth", "model.pth")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights on this machine; `origin` says for people where it came from."""
+
+    path: Path
+    origin: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to build and what to fill it with: a name of timm's or ours, the file (None: random
+    weights), timm's config.json about them, and the image size that the weights were made for, if
+    either says it.
+    """
+
+    model: str
+    file: WeightsFile | None
+    said: Described | None = None
+    image_size: tuple[int, int] | None = None
+
+    @property
+    def architecture(self) -> str:
+        return split_model_name_tag(self.model)[0]
+
+
+def find_source(name: str, weights: str, sha256: str | None = None) -> Source:
+    """What `name` and `weights` stand for, see `load_backbone`.
+
+    The config.json in the folder of the weights counts, else that of a folder or repository that is
+    the name; timm's own weights from the hub are as timm's registry says. Whatever its origin, a
+    file must have the digest `sha256` if one is given, and a bundled file always the one that is
+    written in this package. Raises RequestError, also for a config.json of another architecture.
+    """
+    kind, place = _parsed(name)
+    if kind is None:
+        _refuse_unknown(name)
+    path, origin = _place(name, kind, place, weights)
+    named = None if kind is None else _described_name(name, kind, place, path, weights)
+    beside = described(path.parent) if path and origin in ("file", "local-dir") else None
+    said = beside or named
+    model = name if named is None else named.architecture
+    source = Source(model, None, said, _image_size(model, said, origin))
+    _refuse_other_architecture(name, source)
+    if path is None:
+        _refuse_digest(name, sha256)
+        return source
+    return Source(model, _digested(name, path, origin, sha256), said, source.image_size)
+
+
+def _parsed(name: str) -> tuple[str | None, str]:
+    """The kind of place that a name begins with (None, local-dir or hf-hub), and the rest."""
+    try:
+        return parse_model_name(name)
+    except ValueError as error:
+        raise RequestError(f"{unknown(name)}: {' '.join(str(error).split())}") from None
+
+
+def _refuse_unknown(name: str) -> None:
+    """RequestError for a name, or a tag, that neither timm nor we have."""
+    if name in OURS:
+        return
+    try:
+        known = timm.is_model(name.split(".")[0])
+        get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that timm has not
+        known = False
+    if not known:
+        raise RequestError(unknown(name))
+
+
+def _described_name(name: str, kind: str, place: str, path: Path | None, weights: str) -> Described:
+    """What the folder or the repository that is the name says. RequestError if it says nothing."""
+    if kind == "local-dir":
+        folder = path.parent if path and weights == "hub" else _snapshot(_folder(name, place))
+    else:
+        repository = place.partition("@")[0]
+        if path and weights == "hub":  # of the same commit as the weights
+            place = f"{repository}@{path.parent.name}"
+        folder = hub_file(name, place, (CONFIG,)).parent
+    said = described(folder)
+    if said is None:
+        raise RequestError(
+            f"backbone name={name!r}: {folder} has no {CONFIG} of timm's, which says what model it "
+            "is: give backbone.name=<timm name> and backbone.weights=<this folder>"
+        )
+    if said.architecture not in OURS and not timm.is_model(said.architecture):
+        raise RequestError(f"{said.path}: {unknown(said.architecture)}")
+    return said
+
+
+def _folder(name: str, place: str) -> Path:
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        raise RequestError(f"backbone name={name!r}: {folder} is no folder: give one that there is")
+    return folder
+
+
+def _image_size(model: str, said: Described | None, origin: str) -> tuple[int, int] | None:
+    if said is not None:
+        return said.image_size
+    if not origin.startswith("hub"):
+        return None
+    known = get_pretrained_cfg(model)
+    return known and known.input_size[-2:]
+
+
+def _refuse_other_architecture(name: str, source: Source) -> None:
+    said = source.said
+    if said is not None and said.architecture != source.architecture:
+        raise RequestError(
+            f"backbone.name={name} is {source.architecture}, and {said.path} says that the weights "
+            f"beside it are of {said.architecture}: set backbone.name={said.architecture}, or give "
+            "the weights of this backbone"
+        )
+
+
+def _digested(name: str, path: Path, origin: str, sha256: str | None) -> WeightsFile:
+    """The file with its digest. RequestError if it is not there, or has another digest."""
+    if not path.is_file():
+        raise RequestError(f"weights file {path} does not exist: check backbone.weights")
+    found = file_digest(path)
+    wanted = sha256 or (BUNDLED[name] if origin == "bundled" else None)
+    if wanted is not None and found != wanted.lower():
+        raise RequestError(
+            f"weights file {path} has sha256 {found}, not {wanted}: it is damaged or another file "
+            "(backbone.sha256=null takes any)"
+        )
+    return WeightsFile(path, origin, found)
+
+
+def _refuse_digest(name: str, sha256: str | None) -> None:
+    """Random weights have no file. The digest of a bundled file stands in its backbone's config, so
+    nobody asked for that one.
+    """
+    if sha256 is not None and sha256.lower() != BUNDLED.get(name):
+        raise RequestError(
+            f"backbone.sha256={sha256} is the digest of a file, and backbone.weights=random reads "
+            "none: leave one of them out (backbone.sha256=null)"
+        )
+
+
+def _place(name: str, kind: str | None, place: str, weights: str) -> tuple[Path | None, str]:
+    """Path of the weights, None for random ones, and origin."""
+    if weights == "random":
+        return None, "random"
+    if weights == "bundled" or (weights == "hub" and name in OURS):
+        return _bundled(name), "bundled"
+    if weights == "hub" and kind == "local-dir":
+        return _in_folder(_folder(name, place)), "local-dir"
+    if weights == "hub":
+        repository = place if kind == "hf-hub" else _repository(name)
+        return hub_file(name, repository), f"hub, {repository}"
+    path = Path(given_path("backbone.weights", weights))
+    return (_in_folder(path) if path.is_dir() else path), "file"
+
+
+def _bundled(name: str) -> Path:
+    if name in BUNDLED:
+        return BUNDLED_FOLDER / f"{name}.safetensors"
+    if name in OURS:
+        raise RequestError(
+            f"weights of {name!r} are neither on the hub nor in this package: download "
+            f"{OURS[name].released} and give backbone.weights=/path/to/file, or "
+            f"{name.upper()}=/path/to/file in the environment where other backbones run too"
+        )
+    raise RequestError(
+        f"weights='bundled' is not possible for {name!r}: only {', '.join(BUNDLED)} comes with "
+        "this package; use backbone.weights=hub and backbone.sha256=null, or a file"
+    )
+
+
+def _repository(name: str) -> str:
+    """The repository of a timm model's weights."""
+    known = get_pretrained_cfg(name)
+    if known is None:  # a name that timm has given up
+        raise RequestError(unknown(name))
+    if known.hf_hub_id:
+        return known.hf_hub_id
+    elsewhere = f": download {known.url}" if known.url else ""
+    raise RequestError(
+        f"weights of {name!r} are not on the hub{elsewhere}: give backbone.weights=/path/to/file"
+    )
+
+
+def unknown(name: str) -> str:
+    """What to say of a name that is no backbone's."""
+    near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    ours = ", ".join(OURS)
+    return f"backbone name={name!r} is neither a timm model nor one of ours ({ours}){hint}"
+
+
+def _in_folder(folder: Path) -> Path:
+    """The weights in a snapshot of a hub repository, or the only such file of any folder."""
+    folder = _snapshot(folder)
+    for name in PREFERRED:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(p for p in folder.glob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} weights files ({', '.join(p.name for p in found[:3])})"
+    raise RequestError(
+        f"folder {folder} holds {what if found else 'no weights file'}: give the file itself as "
+        "backbone.weights"
+    )
+
+
+def _snapshot(folder: Path) -> Path:
+    """The folder, or the snapshot in one that is a repository as it lies in a hub cache."""
+    head = folder / "refs" / "main"
+    return folder / "snapshots" / head.read_text("utf-8").strip() if head.is_file() else folder

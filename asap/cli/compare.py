@@ -1,0 +1,206 @@
+"""python -m asap.compare: two records, paired image by image.
+
+    python -m asap.compare demo "ToMe" "ASAP (pool.)"    two rows of a table
+    python -m asap.compare 1f882d13 48f8c71b             two records by their keys
+    python -m asap.compare demo                          the rows of a table with their keys
+    python -m asap.compare                               all records
+
+A table is called by its title or file name, a row by its label; the beginning of a title, label or
+key is enough where it is the only one. Prints the difference with its interval and McNemar's p, and
+shows the images on which the two disagree most. Exit codes: 0 done; 2 the request is wrong.
+"""
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from asap.cli.console import Parser, as_flags, set_up_logging
+from asap.cli.recorded_spec import saved_spec
+from asap.errors import RequestError
+from asap.measure.session import Session
+from asap.measure.timed_images import to_bytes
+from asap.publish.all_records import label_of
+from asap.publish.pictures.panels import NOT_FINITE, named
+from asap.records.disk import guarded
+from asap.records.schema import AccuracyRecord
+from asap.records.store import Cell, Store
+from asap.report.disagreement import Comparison, compare
+from asap.report.named import row_named, table_named
+from asap.report.nonfinite import nonfinite
+from asap.report.pairs import Pair, pair_sheet
+from asap.report.result import CellResult
+from asap.spec.paths import path_argument
+
+log = logging.getLogger("asap")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, or list what can be compared; the exit code."""
+    given = _parser().parse_args(as_flags(arguments, "results"))
+    set_up_logging()
+    try:
+        cells = _cells(given.results)
+        if len(given.names) < 2:
+            _list(cells, given.results, given.names)
+            return 0
+        first, second = _two(cells, given.results, given.names)
+        found = compare(first, second)
+        log.info("%s", summary(found))
+        _show_images(found, _find(cells, str(first.key)), given.images, given.results)
+    except RequestError as error:
+        log.error("error: %s", error)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m asap.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", help="two keys, or a table and two of its rows")
+    parser.add_argument(
+        "--results", type=path_argument, default=Path("results"), help="default: results"
+    )
+    parser.add_argument("--images", type=_count, default=8, help="how many to show; default: 8")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not possible: give 0 or more")
+    return int(text)
+
+
+def _cells(results: Path) -> list[Cell]:
+    if not (results / "runs").is_dir():
+        raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
+    return [cell for cell in Store(results / "runs").cells() if cell.accuracy()]
+
+
+def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
+    """All records, or those of one table."""
+    if not cells:
+        raise RequestError("there is no accuracy record yet: run an experiment first")
+    if names and any(cell.key.startswith(names[0]) for cell in cells):
+        raise RequestError(f"{names[0]!r} alone cannot be compared: give the key of another record")
+    called = {cell.key: label_of(_record(cell)) for cell in cells}
+    if names:
+        rows = table_named(results, names[0]).rows
+        called = {row.accuracy: row.label for row in rows if row.accuracy in called}
+    for cell in cells:
+        if cell.key in called:
+            record = _record(cell)
+            about = f"{called[cell.key]}, {record['backbone']}, {record['data']}"
+            log.info("%s  top-1 %6.2f %%  %s", cell.key, record["top1"], about)
+    log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
+
+
+def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[CellResult, CellResult]:
+    """Two records by their keys, or by their rows in a table."""
+    if len(names) > 3:
+        raise RequestError(f"{len(names)} names are given: give two keys, or a table and two rows")
+    if len(names) == 3:
+        table = table_named(results, names[0])
+        rows = [row_named(table, name) for name in names[1:]]
+        found = [_result(_find(cells, str(row.accuracy)), row.label) for row in rows]
+    else:
+        found = [_result(_find(cells, name)) for name in names]
+    if found[0].key == found[1].key:
+        first, second = names[-2:]
+        raise RequestError(f"{first!r} and {second!r} are one record: give two different ones")
+    return found[0], found[1]
+
+
+def _find(cells: list[Cell], start: str) -> Cell:
+    """The one record whose key begins so."""
+    found = [cell for cell in cells if cell.key.startswith(start)]
+    if len(found) != 1:
+        what = "no record" if not found else f"{len(found)} records"
+        raise RequestError(
+            f"{what} with a key that begins with {start!r}: python -m asap.compare lists all; or "
+            "give a table and the labels of two of its rows"
+        )
+    return found[0]
+
+
+def _record(cell: Cell) -> AccuracyRecord:
+    record = cell.accuracy()
+    assert record is not None
+    return record
+
+
+def _result(cell: Cell, label: str | None = None) -> CellResult:
+    record = _record(cell)
+    return CellResult(label or label_of(record), None, False, record, cell.predictions, None)
+
+
+def summary(found: Comparison) -> str:
+    """The comparison in words."""
+    paired, (low, high) = found.paired, found.paired.interval
+    lines = [_line("first ", found.first), _line("second", found.second)]
+    lines += [
+        f"second - first: {paired.difference:+.2f} points, 95 % interval "
+        f"[{low:+.2f}, {high:+.2f}], n = {paired.n:,}",
+        f"only the first is right on {paired.b:,} images, only the second on {paired.c:,}: "
+        f"McNemar's exact p = {paired.p:.3g}",
+        f"different predictions on {len(found.images):,} images",
+    ]
+    return "\n".join(lines)
+
+
+def _line(place: str, result: CellResult) -> str:
+    record = result.measured
+    gmacs = record["gmacs_backbone"] + record["gmacs_method"]
+    return (
+        f"{place}: {result.label} ({record['backbone']}), top-1 {record['top1']:.2f} %, "
+        f"{gmacs:.4g} GMACs, n = {record['n']:,}, {record['n_failed']:,} unreadable, "
+        f"{nonfinite(record):,} not finite, record {record['key']}"
+    )
+
+
+def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> None:
+    """The surest disagreements in lines and, where the data is still there, as pictures."""
+    shown = found.images.head(count)
+    for row in shown.to_dict("records"):
+        first, second = (NOT_FINITE if row[n] < 0 else row[n] for n in ("first", "second"))
+        log.info("  %s: label %s, first %s, second %s", row["path"], row["label"], first, second)
+    if shown.empty:
+        return
+    stem = f"compare-{found.first.key}-{found.second.key}"
+    try:
+        files = _draw(found, shown, cell, results, results / "figures" / stem)
+    except RequestError as error:
+        log.warning("no pictures: %s", error)
+        return
+    log.info("files:")
+    for path in files:
+        log.info("  %s", path)
+
+
+def _class(predicted: int) -> int | None:
+    return None if predicted < 0 else predicted
+
+
+def _draw(
+    found: Comparison, shown: pd.DataFrame, cell: Cell, results: Path, path: Path
+) -> list[Path]:
+    """RequestError where the record's data or backbone is not to be had."""
+    session = Session(replace(saved_spec(cell), results=results))
+    data, pre = session.data, session.preprocessing.identity
+    if data.digest != found.first.measured["identity"]["data"]["content"]:
+        raise RequestError("the data is no longer what the record was made from")
+    pairs = []
+    for row in shown.to_dict("records"):
+        image = data[row["index"]].image
+        if image is None:
+            continue
+        pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
+        said = (named(_class(row[name]), data.classes) for name in ("label", "first", "second"))
+        pairs.append(Pair(pixels, *said))
+    with guarded(path.parent):
+        return pair_sheet(pairs, (found.first.label, found.second.label), path)

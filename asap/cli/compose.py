@@ -1,0 +1,141 @@
+"""From a command line to what hydra composes, from that to a spec, and one line for what does not
+compose.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from asap.cli.arguments import arranged, quoted, sweeps, typed
+from asap.errors import RequestError, one_line
+from asap.measure import ranks
+from asap.methods.registry import find, names
+from asap.spec.configs import read_method, refuse_unused_points
+from asap.spec.read import read_spec
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+
+def command_line(given: Sequence[str], about: str) -> list[str]:
+    """The words of a command line as Hydra takes them, see `arranged`; `about`: for --help."""
+    words = arranged(given, texts())
+    if not {"-h", "--help"}.isdisjoint(words):
+        words = [word for word in words if not sweeps(word)]  # help is of one job
+        words.append(f"hydra.help.header={quoted(about.strip().replace('$', '$$'))}")
+    return words
+
+
+def read(config: DictConfig) -> RunSpec:
+    """The spec of this job; RequestError for what it cannot be."""
+    refuse_unused_points(config, given(HydraConfig.get()))
+    spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
+    check_launcher(spec, HydraConfig.get())
+    return spec
+
+
+def given(config: Any) -> list[str]:
+    """The overrides of this job as they were typed: what looks like a reference is none here."""
+    task = OmegaConf.to_container(config.overrides.task, resolve=False)
+    return [str(one) for one in task or ()]
+
+
+def check_launcher(spec: RunSpec, config: Any) -> None:
+    """RequestError where other processes would be beside what is timed, or out of step."""
+    name = config.runtime.choices.get("hydra/launcher", "basic")
+    if config.mode != RunMode.MULTIRUN or name == "basic":
+        return
+    if ranks.started_by_torchrun():
+        raise RequestError(f"hydra/launcher={name} does not go with torchrun: use one of them")
+    beside = name == "submitit_local" or (name == "joblib" and config.launcher.n_jobs != 1)
+    if beside and spec.measure.throughput:
+        raise RequestError(
+            f"hydra/launcher={name} runs jobs beside the one that is timed: leave it out, or set "
+            "measure.throughput=false"
+        )
+
+
+def not_begun(error: Exception) -> str:
+    """Why no job began."""
+    if isinstance(error, RequestError):
+        return str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ValueError)):
+        return not_composed(one_line(error))
+    return f"no job could be started: {type(error).__name__}: {one_line(error)}"
+
+
+def not_composed(reason: str) -> str:
+    """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
+    if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
+        extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
+        return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
+    if there := re.search(r"Could not find '(.+)/(.*?)' Available options in '.+?': (.+)", reason):
+        group, name, choices = there.groups()
+        near = difflib.get_close_matches(name, choices.split(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        what = f"there is no '{group}/{name}'" if name else f"{group}= is empty"
+        return f"{what}: {hint}use one of {choices.replace(' ', ', ')}"
+    unknown = re.match(r"Could not override '([^']+)'", reason)
+    if unknown is None:
+        return f"the config does not compose: {reason}"
+    keys = [key for key, _ in _keys()]
+    near = difflib.get_close_matches(unknown[1], [*keys, "method", "experiment"], 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    if unknown[1] in keys:
+        hint = "the chosen method or group does not have it; "
+    return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
+
+
+def texts() -> set[str]:
+    """The keys of options that hold a text or a path and nothing else."""
+    other = {key for key, kind in _keys() if not _alternatives(kind) <= {str, Path, NoneType}}
+    return {key for key, _ in _keys()} - other
+
+
+def _alternatives(kind: Any) -> set[Any]:
+    """The types that a declared one allows; of an annotated type, the type."""
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return set().union(*map(_alternatives, get_args(kind)))
+    return {get_args(kind)[0] if get_origin(kind) is Annotated else kind}
+
+
+def _keys() -> list[tuple[str, Any]]:
+    """Everything that can be set, as on the command line, with its type; some more than once."""
+    kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
+    kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
+    inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
+    return [*inside, *((f.name, f.type) for f in fields(RunSpec))]
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise RequestError(f"{error.full_key} is missing: give {error.full_key}=...") from None
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{one_line(error)}{_to_the_letter(config, error.full_key)}") from None
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items() if k != "hydra"}
+
+
+def _to_the_letter(config: DictConfig, key: Any) -> str:
+    """How to type a text whose reference leads nowhere, if it is meant as it stands."""
+    value: Any = OmegaConf.to_container(config, resolve=False)
+    for part in str(key or "").split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return f"; to the letter: {typed(str(key), value)}" if isinstance(value, str) else ""
+
+
+def _own_folders() -> list[Path]:
+    """Folders given with --config-dir: their configs come before the project's."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [Path(s.path) for s in sources if s.schema == "file" and s.provider == "command-line"]

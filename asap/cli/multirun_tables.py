@@ -1,0 +1,104 @@
+"""The tables of a multirun: which of its rows share one, and what they are called there."""
+
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from asap.cli.jobs import Job
+from asap.measure.session import Session
+from asap.publish.run_outputs import show, write_outputs
+from asap.records.disk import stem_of
+from asap.report.result import CellResult
+from asap.spec.run_spec import RunSpec
+
+QUOTES = "'\""
+SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
+
+
+def show_jobs(jobs: list[Job]) -> None:
+    """The tables of a multirun, one for each group of rows that can be compared."""
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        if job.spec is not None:
+            groups.setdefault(_group(job, job.spec, jobs), []).append(job)
+    tables = [(together, *_one_table(together)) for together in groups.values()]
+    tables = [table for table in tables if any(result.records for result in table[2])]
+    names = [spec.table or f"{spec.title} (multirun)" for _, spec, _ in tables]
+    files = [stem_of(name) for name in names]
+    shown: set[str] = set()
+    for name, (together, spec, results) in zip(names, tables, strict=True):
+        alone = files.count(stem_of(name)) == 1
+        title = name if alone else f"{name}{_what_differs(together, jobs)}"
+        # Other images of the same data have a table of their own.
+        show(write_outputs(Session(spec), results, free_title(title, shown)))
+
+
+def free_title(title: str, shown: set[str]) -> str:
+    """The title, with a number where its files would be those of one of `shown`, to which it is
+    added.
+    """
+    numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
+    free = next(one for one in numbered if stem_of(one) not in shown)
+    shown.add(stem_of(free))
+    return free
+
+
+def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
+    """What the rows of one table share. A shared table holds several backbones, each once."""
+    common = (spec.precision, str(spec.seed), spec.device)
+    if not spec.table:
+        return (spec.title, str(spec.backbone), str(spec.data), str(spec.limit), *common)
+    sharing = [j for j in jobs if j.spec is not None and j.spec.table == spec.table]
+    named = (j.spec.backbone for j in sharing if j.spec is not None)
+    alike = dict.fromkeys(str(b) for b in named if b.name == spec.backbone.name)
+    which = str(list(alike).index(str(spec.backbone)))
+    return (spec.table, _part(job, sharing), which, *common)
+
+
+def _what_differs(together: list[Job], jobs: list[Job]) -> str:
+    """The options of a table's jobs that other jobs do not have, unless its labels show them."""
+    given = [o for o in together[0].overrides if not o.startswith(SET_APART)]
+    here = [o for o in given if all(o in job.overrides for job in together)]
+    apart = [o for o in here if not all(o in job.overrides for job in jobs)]
+    pairs = (option.partition("=") for option in apart)
+    return "".join(f", {name}={Path(value.strip(QUOTES)).name}" for name, _, value in pairs)
+
+
+def _part(job: Job, jobs: list[Job]) -> str:
+    """Of the images: a calibration may leave some out for one block of a table and not for another.
+    A block that was refused goes with the first that was not.
+    """
+    shown = [job, *jobs] if not job.refused else [*jobs, job]
+    first = next((one for one in shown if one.spec is not None and not one.refused), job)
+    return "" if first.spec is None else first.spec.data.part
+
+
+def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[CellResult]]:
+    """The rows of jobs that share a table, and the spec of one that was not refused, if any."""
+    specs = [job.spec for job in jobs if job.spec is not None and not job.refused]
+    spec = specs[0] if specs else jobs[0].spec
+    assert spec is not None
+    if spec.table:
+        return spec, [result for job in jobs for result in job.results]
+    kept: list[CellResult] = []
+    for job in jobs:
+        _add(kept, set_apart(job, job.results))
+    return spec, kept
+
+
+def set_apart(job: Job, results: list[CellResult]) -> list[CellResult]:
+    """A job's results with the options in their labels that were given to it."""
+    given = [o.removeprefix("method.") for o in job.overrides if o.startswith(SET_APART)]
+    suffix = f" {', '.join(given)}" if given else ""
+    return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]
+
+
+def _add(kept: list[CellResult], results: list[CellResult]) -> None:
+    """Keep each record once, and each row without one that says why."""
+    for result in results:
+        if result.records:
+            new = all(result.key != other.key for other in kept)
+        else:
+            new = result.reason and all(result.label != other.label for other in kept)
+        if new:
+            kept.append(result)

@@ -1,0 +1,19 @@
+"""The layout of a backbone's tokens."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The layout of a backbone's tokens: what a method may know of it."""
+
+    name: str
+    depth: int  # blocks
+    prefix: int  # tokens before the patches: class, distillation, register tokens
+    patches: int
+    class_token: bool
+    width: int = 0  # channels of a token; 0 = not stated
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.patches

@@ -1,0 +1,157 @@
+"""Making crops: by all cores, in the order in which pictures are read fastest, to be continued.
+
+A chunk of crops is written at its places, flushed to the disk, and then noted in the journal; what
+the journal names is not made again.
+"""
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from asap.data.base import plainly
+from asap.data.crops.file import Entry
+from asap.data.crops.transform_split import Split
+from asap.data.imagenet.boxes import upright
+from asap.data.images.decoding import UnreadableImage
+from asap.data.images.image_files import Pictures
+from asap.errors import RequestError
+from asap.records.disk import guarded, write_through
+
+CHUNK = 128  # crops; a kill costs this many for each core
+ANOTHER = "folder with data.cache=/path"
+Noted = list[tuple[int, Entry]]  # rows of the cache and what is in them
+
+
+class Build:
+    """Crops of some positions of a data set, half-made in a folder. One process at a time.
+
+    `positions`: where in the data set the rows of the cache are.
+    """
+
+    def __init__(self, folder: Path, data: Pictures, parts: Split, positions: Sequence[int]):
+        self.file, self.journal = folder / "crops.u8", folder / "journal.jsonl"
+        self.data, self.parts, self.positions = data, parts, positions
+        self.bytes = len(positions) * parts.size
+
+    @property
+    def bytes_left(self) -> int:
+        """What the disk has yet to give."""
+        try:
+            return max(0, self.bytes - 512 * getattr(self.file.stat(), "st_blocks", 0))
+        except FileNotFoundError:
+            return self.bytes
+
+    def run(self, workers: int, advance: Callable[[int], object]) -> list[Entry]:
+        """Make what is missing; the entries of all rows. `advance` is told of crops done.
+
+        workers: processes, 0 for this one. RequestError on a disk that is full or denies, and on
+        pictures that have vanished; what is done stays.
+        """
+        with guarded(self.file, ANOTHER):
+            done = self._continue()
+        advance(len(done))
+        with guarded(self.journal, ANOTHER), self.journal.open("ab") as journal:
+            for noted in self._made(self._todo(done), workers):
+                journal.write(json.dumps(noted).encode() + b"\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+                done.update(noted)
+                advance(len(noted))
+        return [done[row] for row in range(len(self.positions))]
+
+    def note(self, done: Noted) -> None:
+        """Write a journal of what is done."""
+        write_through(self.journal, json.dumps(done).encode() + b"\n")
+
+    def _continue(self) -> dict[int, Entry]:
+        """What is done; the file for all crops is made if it is not there."""
+        if self.file.exists() and self.file.stat().st_size == self.bytes:
+            return self._noted()
+        self.journal.unlink(missing_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("wb") as file:
+            file.truncate(self.bytes)
+        return {}
+
+    def _noted(self) -> dict[int, Entry]:
+        """What the journal names. A torn end is cut off."""
+        done: dict[int, Entry] = {}
+        if not self.journal.exists():
+            return done
+        with self.journal.open("r+b") as journal:
+            whole = 0
+            for line in journal:
+                try:
+                    done |= {row: Entry(*entry) for row, entry in json.loads(line)}
+                except (ValueError, TypeError):
+                    break
+                whole += len(line)
+            journal.truncate(whole)
+        return done
+
+    def _todo(self, done: dict[int, Entry]) -> list[list[tuple[int, int]]]:
+        """Chunks of (row, position), in reading order."""
+        row_of = {position: row for row, position in enumerate(self.positions)}
+        order = ((row_of[p], p) for p in self.data.reading_order if p in row_of)
+        todo = [(row, position) for row, position in order if row not in done]
+        return [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+
+    def _made(self, todo: list[list[tuple[int, int]]], workers: int) -> Iterator[Noted]:
+        workers = min(workers, len(todo)) if len(todo) > 1 else 0
+        fork = workers > 0 and sys.platform == "linux"
+        chunks = DataLoader(
+            cast(Dataset, _Chunks(self.file, self.data, self.parts, todo)),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork" if fork else None,
+        )
+        with plainly():
+            try:
+                yield from chunks
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise RequestError(
+                    "a process that makes the crop cache was killed, maybe for lack of memory: run "
+                    "the same command again, which continues"
+                ) from error
+
+
+def _as_it_is(noted: Noted) -> Noted:
+    return noted
+
+
+class _Chunks:
+    """Chunk k made, for the workers of a DataLoader; they write, and send back entries only."""
+
+    def __init__(self, file: Path, data: Pictures, parts: Split, todo: list[list[tuple[int, int]]]):
+        self.file, self.data, self.parts, self.todo = file, data, parts, todo
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    def __getitem__(self, k: int) -> Noted:
+        with guarded(self.file, ANOTHER), self.file.open("r+b") as file:
+            noted = [(row, self._make(file, row, i)) for row, i in self.todo[k]]
+            file.flush()
+            os.fsync(file.fileno())
+        return noted
+
+    def _make(self, file: BinaryIO, row: int, i: int) -> Entry:
+        """Decode and write one crop."""
+        try:
+            picture = self.data.open(i)
+        except UnreadableImage as reason:
+            return Entry(0, 0, 0, False, str(reason))
+        crop = self.parts.crop(picture)
+        content = crop.tobytes()
+        file.seek(row * self.parts.size)
+        file.write(content)
+        return Entry(zlib.crc32(content), *picture.size, upright(picture), None)

@@ -1,0 +1,286 @@
+"""The crop cache: pictures decoded, resized and cropped once, and read as bytes ever after.
+
+    <data.cache>/<key>/            complete crops, see crop_file.py
+    <data.cache>/<key>.building/   half-made; the same command continues
+    <data.cache>/<key>.damaged/    set aside; may be deleted
+    <data.cache>/<key>.lock
+
+The key covers the files and their order, resize, crop and interpolation, and the versions of the
+libraries that decode and resize. It does not cover how the bytes are normalised, so backbones whose
+weights differ in that alone share crops. A sample is the same, bit for bit, with and without.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+from PIL import features
+from tqdm import tqdm
+
+from asap.data.base import DataSet, Sample, Subset, take
+from asap.data.crops.build import ANOTHER, Build
+from asap.data.crops.file import FORMAT, Crops, Damaged, any_of, index_of, manifest_of
+from asap.data.crops.transform_split import Split, split
+from asap.data.images.image_files import Pictures
+from asap.errors import RequestError
+from asap.records.disk import guarded, sync_folder, write_bytes, write_through
+from asap.records.key import key_of
+
+log = logging.getLogger("asap")
+
+
+def cached(data: Pictures, folder: Path, limit: int | None) -> DataSet:
+    """At most `limit` images of a data set, from its crop cache, which is made if need be.
+
+    With a limit only those crops are made, unless all are there. Raises RequestError on a transform
+    that cannot be taken apart, a disk that is full or denies, pictures that have vanished.
+    """
+    parts = split(data.transform)
+    part = take(cast(DataSet, data), limit)
+    some = part.positions if isinstance(part, Subset) else None
+    if some is None:
+        crops = CropCache(folder, data, parts, None).made()
+        return _as_data_set(CachedCrops(data, parts, crops))
+    # If there can be crops of all; else pictures would be hashed that nobody evaluates.
+    whole = CropCache(folder, data, parts, None) if any_of(folder, len(data)) else None
+    if whole is not None and (crops := whole.found()) is not None:
+        return take(_as_data_set(CachedCrops(data, parts, crops)), limit)
+    crops = CropCache(folder, data, parts, some).made()
+    return take(_as_data_set(CachedCrops(data, parts, crops, some)), limit)
+
+
+def _as_data_set(crops: "CachedCrops") -> DataSet:
+    return cast(DataSet, crops)
+
+
+class CachedCrops:
+    """A data set whose crops come from its cache. `some`: the positions that have one, None: all.
+
+    All else is the data set's own, digests included: records are the same with and without cache.
+    """
+
+    def __init__(
+        self, whole: Pictures, parts: Split, crops: Crops, some: Sequence[int] | None = None
+    ):
+        self.whole, self.parts, self.crops = whole, parts, crops
+        self._row_of = None if some is None else {p: row for row, p in enumerate(some)}
+        self._told = False
+
+    source = property(lambda self: self.whole.source)
+    name = property(lambda self: self.whole.name)
+    classes = property(lambda self: self.whole.classes)
+    n_classes = property(lambda self: self.whole.n_classes)
+    digest = property(lambda self: self.whole.digest)
+    label_digest = property(lambda self: self.whole.label_digest)
+    scored = property(lambda self: self.whole.scored)
+    has_masks = property(lambda self: self.whole.has_masks)
+    clustered = property(lambda self: self.whole.clustered)
+    description = property(lambda self: self.whole.description)
+    files_left_out = property(lambda self: self.whole.files_left_out)
+    differs = property(lambda self: self.whole.differs)
+
+    def digest_of(self, positions: Sequence[int]) -> str:
+        return self.whole.digest_of(positions)
+
+    @property
+    def reading_order(self) -> range:
+        return range(len(self))
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, i: int) -> Sample:
+        row = range(len(self))[i] if self._row_of is None else self._row_of.get(i)
+        if row is None:
+            return self.whole[i]
+        entry = self.crops.entry(row)
+        if entry.error is not None:
+            return self._again(i, entry.error)
+        try:
+            crop = self.crops.read(row)
+        except Damaged as reason:
+            self._tell(reason)
+            return self.whole[i]
+        mask = self.whole.mask(i, (entry.width, entry.height), entry.upright)
+        return self.whole.sample(i, self.parts.image(crop), mask)
+
+    def _again(self, i: int, noted: str) -> Sample:
+        """A picture that could not be read when the cache was made: maybe it can be now."""
+        try:
+            return self.whole[i]
+        except Exception as error:  # of a disk that is away; all other pictures need it not
+            log.debug("picture %d of the crop cache", i, exc_info=error)
+            return self.whole.sample(i, error=noted)
+
+    def _tell(self, reason: Damaged) -> None:
+        """Say once, and leave for the next run, that the cache has to be made anew."""
+        if not self._told:
+            self._told = True
+            log.warning(
+                "crop cache %s: %s: its picture is decoded again, and the next run makes the cache "
+                "anew", self.crops.path.parent, reason,
+            )  # fmt: skip
+            with suppress(OSError):  # others may own the cache
+                self.crops.mark()
+
+
+class CropCache:
+    """Where the crops of a data set, or of some of its positions, are or will be."""
+
+    def __init__(self, folder: Path, data: Pictures, parts: Split, positions: Sequence[int] | None):
+        self.folder, self.data, self.parts = folder, data, parts
+        self.identity = identity_of(data, parts, positions)
+        self.positions = range(len(data)) if positions is None else positions
+        self.place = folder / key_of(self.identity)
+
+    def found(self) -> Crops | None:
+        """The crops if they are there; damaged ones are set aside, lacking ones made."""
+        with guarded(self.place, ANOTHER):
+            if not self.place.exists():
+                return None
+            with suppress(Damaged, FileNotFoundError):
+                return self._completed(self._open())  # without the lock: it may be read-only
+            with self._lock():
+                return self._sound()
+
+    def made(self) -> Crops:
+        """The crops, made if they are not there."""
+        if (found := self.found()) is not None:
+            return found
+        with guarded(self.place, ANOTHER), self._lock():
+            if (found := self._sound()) is not None:
+                return found
+            self._make()
+            return self._open()
+
+    def _completed(self, crops: Crops) -> Crops:
+        """The crops; pictures that could not be read before are tried again."""
+        if not any(self._readable(row) for row in crops.failed):
+            return crops
+        try:
+            with self._lock():
+                if (crops := self._open()).failed:  # another process may have been here
+                    self._reopen(crops)
+                    self._make()
+        except OSError as error:
+            log.info(
+                "crop cache %s cannot be completed (%s): some pictures are decoded every time",
+                self.place, error.strerror,
+            )  # fmt: skip
+            return crops
+        return self._open()
+
+    def _readable(self, row: int) -> bool:
+        try:
+            self.data.open(self.positions[row])
+        except Exception:  # what was noted stands, whatever the reason is now
+            return False
+        return True
+
+    def _reopen(self, crops: Crops) -> None:
+        """Make complete crops half-made ones, which lack those with an error."""
+        half = self.place.with_name(f"{self.place.name}.building")
+        Build(self.place, self.data, self.parts, self.positions).note(
+            [(row, entry) for row, entry in enumerate(crops.entries()) if entry.error is None]
+        )
+        shutil.rmtree(half, ignore_errors=True)
+        self.place.replace(half)
+
+    def _open(self) -> Crops:
+        return Crops(self.place, self.identity, self.parts.shape, len(self.positions))
+
+    def _sound(self) -> Crops | None:
+        """The crops if they are there; damaged ones are set aside."""
+        try:
+            return self._open()
+        except (Damaged, FileNotFoundError) as reason:
+            if self.place.exists():
+                said = reason if isinstance(reason, Damaged) else "the manifest is not there"
+                aside = self.place.with_name(f"{self.place.name}.damaged")
+                log.warning(
+                    "crop cache %s is damaged (%s): set aside as %s, which may be deleted",
+                    self.place, said, aside.name,
+                )  # fmt: skip
+                shutil.rmtree(aside, ignore_errors=True)
+                self.place.replace(aside)
+            return None
+
+    def _make(self) -> None:
+        """Make what is missing, then give the folder its final name."""
+        half = self.place.with_name(f"{self.place.name}.building")
+        build = Build(half, self.data, self.parts, self.positions)
+        self._check_space(build.bytes_left)
+        n, (h, w, _) = len(self.positions), self.parts.shape
+        size = _size(build.bytes)
+        log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
+        with tqdm(total=n, desc="crop cache", unit="img", disable=None, smoothing=0.1) as bar:
+            index = index_of(build.run(_cores(), bar.update))
+        write_through(half / "index.parquet", index)
+        write_bytes(half / "manifest.json", manifest_of(self.identity, self.parts.shape, n, index))
+        half.replace(self.place)
+        sync_folder(self.folder)
+        (self.place / build.journal.name).unlink()
+
+    def _check_space(self, needed: int) -> None:
+        """RequestError before hours of work that the disk cannot take."""
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise RequestError(
+                f"the crop cache needs {_size(needed)} in {self.folder}, where {_size(free)} are "
+                f"free: free space, choose another {ANOTHER}, or decode every time with "
+                "data.cache=null"
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the place against other processes; waits, saying so, while one of them makes it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.place.with_name(f"{self.place.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("crop cache %s: another process is making it: waiting", self.place)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def identity_of(data: Pictures, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:
+    """What crops depend on. `positions`: None for all of the data set."""
+    return {
+        "format": FORMAT,
+        "files": data.digest if positions is None else data.digest_of(positions),
+        "positions": positions and sha256(str(list(positions)).encode()).hexdigest(),
+        "pixels": parts.identity,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The libraries that decode, resize and crop."""
+    return {
+        "pillow": version("pillow"),
+        "libjpeg": features.version("jpg"),
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
+        "torchvision": version("torchvision"),
+        "timm": version("timm"),
+    }
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _size(count: int) -> str:
+    """Bytes in decimal units."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -1,0 +1,91 @@
+"""The embedded default as a data set: scenes of handwritten digits, with object masks."""
+
+from functools import cache
+from hashlib import sha256
+
+import numpy as np
+from PIL import Image
+
+from asap.data.base import PatchGrid, Sample, Transform
+from asap.data.digits import images as digits
+from asap.data.images.decoding import mask_to_patches
+from asap.errors import RequestError
+
+
+class DigitScenes:
+    """The first `n` scenes of a split. Scenes of one source digit share a cluster.
+
+    Raises `RequestError` on an unknown split, a negative seed and `n` below 1.
+    """
+
+    name = "digits"
+    classes = digits.CLASSES
+    n_classes = len(digits.CLASSES)
+    clustered = True
+    scored = None
+
+    def __init__(
+        self,
+        split: str,
+        n: int,
+        seed: int,
+        transform: Transform,
+        patch_grid: PatchGrid | None = None,
+        title: str | None = None,
+    ):
+        _check(split, n, seed)
+        self.split, self.n, self.seed = split, n, seed
+        self.transform = transform
+        self.patch_grid = patch_grid
+        self.has_masks = patch_grid is not None
+        about = f"digit scenes, {split} digits, {n:,} images, seed {seed}"
+        self.description = about if title is None else f"{title}: {about}"
+
+    @property
+    def digest(self) -> str:
+        return _digests(self.split, self.n, self.seed)[0]
+
+    @property
+    def label_digest(self) -> str:
+        return _digests(self.split, self.n, self.seed)[1]
+
+    @property
+    def reading_order(self) -> range:
+        return range(self.n)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> Sample:
+        if not 0 <= i < self.n:
+            raise IndexError(f"scene {i} of {self.n}")
+        scene = digits.scene(self.split, self.seed, i)
+        mask = None
+        if self.patch_grid is not None:
+            mask = mask_to_patches(scene.mask, self.transform, self.patch_grid)
+        image = self.transform(Image.fromarray(scene.image))
+        return Sample(i, i, f"{self.split}/{i:06d}", scene.label, scene.digit, image, mask)
+
+
+def _check(split: str, n: int, seed: int) -> None:
+    if split not in digits.SPLITS:
+        raise RequestError(f"split={split} is unknown: use one of {', '.join(digits.SPLITS)}")
+    if n < 1:
+        raise RequestError(f"n={n} scenes are none: give at least 1")
+    if seed < 0:
+        raise RequestError(f"seed={seed} is negative: give 0 or more")
+
+
+@cache
+def _digests(split: str, n: int, seed: int) -> tuple[str, str]:
+    """SHA-256 of the rendered pixels with their labels, and of the labels.
+
+    Of the pixels, because another version of the renderer's libraries may round differently.
+    """
+    pixels, labels = sha256(), sha256()
+    for i in range(n):
+        scene = digits.scene(split, seed, i)
+        label = np.int64(scene.label).tobytes()
+        pixels.update(scene.image.tobytes() + label)
+        labels.update(label)
+    return pixels.hexdigest(), labels.hexdigest()

@@ -1,0 +1,1 @@
+"""ImageNet and its variants, in all layouts in which they are published."""

@@ -1,0 +1,110 @@
+"""Validation images that are stored without class folders, put in the order of those that are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from asap.data.imagenet.devkit import devkit_labels, find_devkit
+from asap.data.imagenet.labels_file import find_labels_file, read_labels_file
+from asap.data.imagenet.names import N_IMAGES, class_index, file_name, number_of
+from asap.data.order import in_order
+from asap.errors import RequestError
+
+Place = TypeVar("Place")
+_REMEDY = (
+    "put ILSVRC2012_devkit_t12.tar.gz or a labels file with lines such as "
+    "'ILSVRC2012_val_00000001.JPEG n01751748' beside the images, or give it as data.labels"
+)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """WordNet ids by file number. `where`: for messages, what they were read from.
+
+    whole: these are the labels of the whole set, as they come with any part of it; others list the
+    images that must be there.
+    """
+
+    wnids: Mapping[int, str] = field(default_factory=dict)
+    where: str = "the devkit and labels file, which are not there"
+    whole: bool = True
+
+    @classmethod
+    def read(cls, path: Path) -> "Labels":
+        """From a devkit, unpacked or packed, or a labels file."""
+        if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
+            return cls(devkit_labels(path), path.name)
+        wnids = read_labels_file(path)
+        return cls(wnids, path.name, whole=len(wnids) >= N_IMAGES)
+
+    @property
+    def listed(self) -> Iterable[int]:
+        """Images that must be there."""
+        return () if self.whole else self.wnids
+
+
+@dataclass(frozen=True)
+class Arranged(Generic[Place]):
+    """Images in canonical order. A place is None where an image is listed and not there."""
+
+    paths: Sequence[str]
+    labels: Sequence[int]
+    places: Sequence[Place | None]
+
+
+def find_labels(folders: list[Path], given: str | None) -> Labels:
+    """What is given; else the devkit, else a labels file, in the first of `folders` with one."""
+    if given is None:
+        found = find_devkit(folders) or find_labels_file(folders)
+        return Labels() if found is None else Labels.read(found)
+    if not Path(given).exists():
+        raise RequestError(f"data.labels={given!r} is not there: {_REMEDY}")
+    return Labels.read(Path(given))
+
+
+def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str]) -> Arranged[Place]:
+    """Canonical paths, classes and places of images known by their file numbers.
+
+    `own`: WordNet ids that the stored names carry themselves; they come before `labels`. Raises
+    RequestError on an image without a label and on ids that are none of the 1,000 classes.
+    """
+    wnids = {**labels.wnids, **own}
+    if unlabelled := sorted(places.keys() - wnids.keys()):
+        raise RequestError(
+            f"{len(unlabelled):,} of {len(places):,} images have no label in {labels.where}, the "
+            f"first is {file_name(unlabelled[0])}: {_REMEDY}"
+        )
+    numbers = sorted(places.keys() | set(labels.listed))
+    if unknown := [number for number in numbers if wnids[number] not in class_index()]:
+        raise RequestError(
+            f"{labels.where} gives {file_name(unknown[0])} the class {wnids[unknown[0]]!r}, which "
+            f"is none of the 1,000 classes: {_REMEDY}"
+        )
+    paths = [f"{wnids[number]}/{file_name(number)}" for number in numbers]
+    order = in_order(paths)
+    return Arranged(
+        [paths[i] for i in order],
+        [class_index()[wnids[numbers[i]]] for i in order],
+        [places.get(numbers[i]) for i in order],
+    )
+
+
+def by_number(found: Iterable[tuple[int, Place]], where: Path) -> dict[int, Place]:
+    """The places by file number. RequestError if an image is there twice, or is none of the set."""
+    places: dict[int, Place] = {}
+    for number, place in found:
+        if not 1 <= number <= N_IMAGES:
+            raise RequestError(
+                f"{where} holds {file_name(number)}, and the validation images are numbered from "
+                f"1 to {N_IMAGES:,}: take it away"
+            )
+        if number in places:
+            raise RequestError(f"{where} holds {file_name(number)} twice: leave one of them")
+        places[number] = place
+    return places
+
+
+def refuse_twice(paths: Iterable[str], where: Path) -> None:
+    """RequestError as `by_number` has it. Files with names of their own have no number to check."""
+    by_number(((n, path) for path in paths if (n := number_of(path)) is not None), where)

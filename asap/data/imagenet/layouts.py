@@ -1,0 +1,138 @@
+"""The four layouts in which people have ImageNet's validation set, told apart by what is there.
+
+    folders   <root>/val/<wnid>/*.JPEG, or the val folder itself
+    flat      ILSVRC2012_val_*.JPEG in one folder, with the devkit or a labels file
+    tar       ILSVRC2012_img_val.tar, with the devkit or a labels file beside it
+    parquet   a Hugging Face imagenet-1k snapshot: data/validation-*.parquet
+
+All give the same canonical paths in the same order, so the same ids, digests and records. Where
+several are there, the first of this list is read.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asap.data.imagenet.arrange import find_labels, refuse_twice
+from asap.data.imagenet.flat import flat_files, flat_source
+from asap.data.imagenet.names import canonical, number_of, synsets
+from asap.data.imagenet.parquet import ParquetSource
+from asap.data.imagenet.tar import TarSource
+from asap.data.images.folder import folder_source
+from asap.data.images.listing import list_pictures
+from asap.data.images.source import FileSource, Source
+from asap.data.order import in_order
+from asap.errors import RequestError
+
+LAYOUTS = (
+    "set IMAGENET (or data.path) to one of: a folder with val/<wnid>/*.JPEG; a folder of "
+    "ILSVRC2012_val_*.JPEG with the devkit or a labels file; ILSVRC2012_img_val.tar with the same; "
+    "a Hugging Face imagenet-1k snapshot with data/validation-*.parquet"
+)
+ARCHIVE = "ILSVRC2012_img_val.tar"
+# Where images may lie below the given folder: the last two as Kaggle's archive unpacks.
+_INSIDE = (
+    "val",
+    "",
+    "validation",
+    "ILSVRC2012_img_val",
+    "Data/CLS-LOC/val",
+    "ILSVRC/Data/CLS-LOC/val",
+)
+_SHARDS = ("", "data", "snapshots/*/data")  # the last: the folder of a hub cache
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the set is stored: `kind` is folders, flat, tar or parquet; `place` is what is read."""
+
+    kind: str
+    place: Path
+    files: tuple[Path, ...] = ()  # of a snapshot
+
+
+def recognise(root: str | Path | None) -> Layout:
+    """The layout at `root`. RequestError that names all four if there is none."""
+    if root is None or not str(root):
+        raise RequestError(f"no folder is given for ImageNet: {LAYOUTS}")
+    root = Path(root)
+    if root.is_file() and root.suffix == ".tar":
+        return Layout("tar", root)
+    if root.is_file() and root.suffix == ".parquet":
+        return Layout("parquet", root.parent, (root,))
+    if not root.is_dir():
+        raise RequestError(f"{root} is not a folder: {LAYOUTS}")
+    return next(_layouts(root))
+
+
+def _layouts(root: Path) -> Iterator[Layout]:
+    """The layouts found below `root`, in the order of preference; then what the error is about."""
+    folders = [root / inside for inside in _INSIDE if (root / inside).is_dir()]
+    yield from (Layout("folders", folder) for folder in folders if _has_classes(folder))
+    yield from (Layout("flat", folder) for folder in folders if flat_files(folder))
+    archives = [folder / ARCHIVE for folder in folders]
+    yield from (Layout("tar", archive) for archive in archives if archive.is_file())
+    for pattern in _SHARDS:
+        if files := _once(root.glob(f"{pattern}/validation-*.parquet".lstrip("/"))):
+            yield Layout("parquet", files[0].parent, files)
+    yield Layout("folders", folders[0])
+
+
+def _once(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Files in order of their names, each once: two snapshots in a hub's cache share theirs."""
+    return tuple(sorted({file.resolve(): file for file in sorted(files, reverse=True)}.values()))
+
+
+def _has_classes(folder: Path) -> bool:
+    """Is there a sub-folder that is called like a WordNet id."""
+    with os.scandir(folder) as entries:
+        return any(re.fullmatch(r"n\d{8}", entry.name) and entry.is_dir() for entry in entries)
+
+
+def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
+    """The images of a layout. `labels`: a devkit or labels file; null: looked for beside them."""
+    near = [layout.place if layout.kind == "flat" else layout.place.parent]
+    near = [*near, *near[0].parents[:1], root if root.is_dir() else root.parent]
+    if layout.kind == "flat":
+        return flat_source(layout.place, find_labels(near, labels))
+    if layout.kind == "tar":
+        return TarSource(layout.place, find_labels(near, labels))
+    if labels is not None:
+        raise RequestError(
+            f"data.labels={labels!r} is not needed: {layout.place} has its labels: leave it null"
+        )
+    if layout.kind == "parquet":
+        return ParquetSource(layout.files)
+    return _folders(layout.place)
+
+
+def _folders(folder: Path) -> FileSource:
+    """Class folders, with official file names where the files are validation images."""
+    _refuse_unsorted(folder)
+    source, _ = folder_source(folder, synsets(), LAYOUTS)
+    paths = [canonical(path) for path in source.paths]
+    refuse_twice(paths, folder)
+    # Of official names alone, the order is what it was: sorting 50,000 again takes time.
+    order = range(len(paths)) if paths == source.paths else in_order(paths)
+    return FileSource(
+        folder,
+        [source.files[i] for i in order],
+        [paths[i] for i in order],
+        [source.labels[i] for i in order],
+        source.files_left_out,
+    )
+
+
+def _refuse_unsorted(folder: Path) -> None:
+    """A half-sorted set must not be scored as a part of the whole. Copies of what is sorted may lie
+    there: nothing of the set is lost.
+    """
+    beside = flat_files(folder)
+    sorted_in = {number_of(file) for file in list_pictures(folder).files} if beside else set()
+    if lost := sorted(name for name in beside if number_of(name) not in sorted_in):
+        raise RequestError(
+            f"{len(lost):,} validation images, such as {lost[0]}, lie in {folder} beside the class "
+            "folders and in none of them: sort them into their class folders, or move them away"
+        )

@@ -1,0 +1,141 @@
+"""ImageNet-1k: the validation set in any of its four layouts, and training images.
+
+Pictures in its layout that are not the published ones (original.py) are read and not called so.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from asap.data.base import PatchGrid, Transform
+from asap.data.imagenet.boxes import Boxes
+from asap.data.imagenet.layouts import LAYOUTS, open_layout, recognise
+from asap.data.imagenet.names import N_IMAGES, file_name, number_of, synsets
+from asap.data.imagenet.original import differences
+from asap.data.images.folder import class_of, folder_source
+from asap.data.images.image_files import Pictures
+from asap.data.images.source import Source
+from asap.errors import RequestError
+
+log = logging.getLogger("asap")
+IMAGES_PER_CLASS = 50
+_FEW = 0.01  # of the whole: fewer absent images than this are an accident and not a chosen subset
+
+
+class ImageNet(Pictures):
+    """The validation set or a part of it, with timm's class order; the description says which part.
+
+    labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part,
+    listed files that are not there, and pictures that are not the published ones. Raises
+    `RequestError` naming the variable IMAGENET and the layouts it may point to.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        transform: Transform,
+        patch_grid: PatchGrid | None = None,
+        *,
+        labels: str | None = None,
+        boxes: str | None = None,
+        strict: bool = False,
+    ):
+        source, differs = validation_source(root, labels, strict)
+        super().__init__(
+            source, transform, patch_grid, name="imagenet", classes=synsets(),
+            about=title_of(len(source.labels), differs), differs=differs,
+            boxes=None if boxes is None else Boxes.read(boxes),
+        )  # fmt: skip
+
+
+class ImageNetTraining(Pictures):
+    """Training images, for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
+
+    Raises `RequestError` where the validation images are instead.
+    """
+
+    def __init__(self, root: str | Path | None, transform: Transform):
+        hint = "expected train/<wnid>/*.JPEG"
+        if root is None or not str(root):
+            raise RequestError(f"no folder is given for ImageNet's training images: {hint}")
+        folder = Path(root)
+        folder = folder / "train" if (folder / "train").is_dir() else folder
+        source, classes = folder_source(folder, synsets(), hint)
+        about = f"ImageNet-1k training, {len(source.labels):,} images"
+        super().__init__(source, transform, None, name="imagenet", classes=classes, about=about)
+        if found := next((path for path in source.paths if "ILSVRC2012_val_" in path), None):
+            raise RequestError(f"{folder}/{found} is a validation image: give training images")
+
+
+def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:
+    """What so many images in the layout of the validation set are, if they differ from it so.
+    labels: which, where they are not its own.
+    """
+    part = f" of {N_IMAGES:,}" if count < N_IMAGES else ""
+    if differs:
+        all_labels = f"{labels}, " if labels else ""
+        return (
+            f"{all_labels}{count:,}{part} images in the layout of ImageNet-1k validation "
+            f"({'; '.join(differs)})"
+        )
+    return ", ".join(filter(None, ["ImageNet-1k validation", labels, f"{count:,}{part} images"]))
+
+
+def validation_source(
+    root: str | Path | None, labels: str | None, strict: bool
+) -> tuple[Source, tuple[str, ...]]:
+    """The validation images at `root`, counted, and what shows that they are not the published
+    ones. RequestError as `ImageNet` says.
+    """
+    layout = recognise(root)
+    source = open_layout(layout, Path(str(root)), labels)
+    _check_counts(source, layout.place)
+    differs = differences(source)
+    if differs:
+        said = f"{layout.place}: {'; '.join(differs)}"
+        if strict:
+            raise RequestError(f"data.strict=true: {said}: give ImageNet's own, or set it false")
+        log.warning(
+            "%s. They are not called ImageNet-1k validation, and the baseline gate does not apply. "
+            "ImageNet-C, -Sketch and -V2 are data=imagenet_c, imagenet_sketch and imagenet_v2; "
+            "data.title=<text> names any other set", said,
+        )  # fmt: skip
+    count, first = absent_files(source)
+    if strict:
+        gone = [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
+        if count + len(gone):
+            said = _said(count + len(gone), [*gone[:3], *first][:3], layout.place)
+            raise RequestError(f"data.strict=true: {said}: complete it or set it false")
+    elif 0 < count < _FEW * N_IMAGES:
+        log.warning("%s", _said(count, first, layout.place))
+    return source, differs
+
+
+def absent_files(source: Source) -> tuple[int, list[str]]:
+    """How many validation images the source does not have; the first names, if its names tell."""
+    numbers = {number_of(path) for path in source.paths}
+    if None in numbers:  # files with names of their own
+        return max(0, N_IMAGES - len(source.paths)), []
+    absent = [i for i in range(1, N_IMAGES + 1) if i not in numbers]
+    return len(absent), [file_name(i) for i in absent[:3]]
+
+
+def _said(count: int, first: Sequence[str], place: Path) -> str:
+    """How many are absent, and which are the first."""
+    names = f" ({', '.join(first)}{', ...' if count > len(first) else ''})" if first else ""
+    return f"{count:,} of {N_IMAGES:,} validation images are not in {place}{names}"
+
+
+def _check_counts(source: Source, place: Path) -> None:
+    """Training images and other data sets must not be reported as the validation set."""
+    wnid, count = Counter(class_of(path) for path in source.paths).most_common(1)[0]
+    if count <= IMAGES_PER_CLASS:
+        return
+    said = f"{place}/{wnid} holds {count:,} images and a validation class has {IMAGES_PER_CLASS}"
+    if all(path.rsplit("/", 1)[-1].startswith("sketch_") for path in source.paths):
+        raise RequestError(f"{said}: ImageNet-Sketch is data=imagenet_sketch data.path={place}")
+    raise RequestError(
+        f"{said}: evaluate some of ImageNet's classes with images of their own, such as "
+        f"Imagenette, with data=folder data.path={place}; or {LAYOUTS}"
+    )

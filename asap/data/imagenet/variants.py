@@ -1,0 +1,284 @@
+"""Test sets beside ImageNet's own: ImageNetV2, ImageNet-A, -R, -C, -Sketch, and the ReaL labels.
+
+- ImageNetV2 (Recht et al. 2019): folders 0..999 are class positions, as timm counts them.
+- ImageNet-A and -R (Hendrycks et al. 2021): 200 of the 1,000 classes. The logits of these 200 are
+  compared and the others left out, as the authors and timm do; predictions keep timm's numbers.
+- ImageNet-C (Hendrycks and Dietterich 2019): the validation images, 224 x 224, with one of 15
+  corruptions, or of 4 more for validation, at one of 5 severities; the authors' script
+  make_imagenet_c.py writes <corruption>/<severity>/<wnid>/<file>.
+- ImageNet-Sketch (Wang et al. 2019): 50 or 51 sketches of each class, 50,889 files (its README
+  says 50,000; EasyRobust's documentation, for one, counts 50,889).
+- ReaL (Beyer et al. 2020): new labels of the validation images, none, one or several each. Images
+  without one are left out; a prediction is right if it is one of them.
+"""
+
+import json
+import os
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asap.data.base import PatchGrid, Transform
+from asap.data.imagenet.boxes import Boxes
+from asap.data.imagenet.names import N_IMAGES, class_index, number_of, synsets
+from asap.data.imagenet.original import sample
+from asap.data.imagenet.validation import title_of, validation_source
+from asap.data.images.folder import class_of, folder_source
+from asap.data.images.image_files import Pictures
+from asap.data.images.listing import class_folders
+from asap.data.images.source import FileSource, Picked
+from asap.errors import RequestError
+
+CORRUPTIONS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+}
+SEVERITIES = range(1, 6)
+_C_TOPS = ("", "imagenet-c", "ImageNet-C")
+_C_SIZE = (224, 224)
+_N_SKETCHES = 50_889
+_SKETCH = ("", "images", "sketch", "imagenet-sketch", "imagenet-sketch/sketch")
+_V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency")
+
+
+class ImageNetV2(Pictures):
+    """<root>/<0..999>/*.jpeg, or the folder that has this one. RequestError on anything else."""
+
+    def __init__(
+        self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
+    ):
+        hint = "give data.path=/data/imagenetv2-matched-frequency-format-val, with folders 0 to 999"
+        folder = _below(root, _V2, "ImageNetV2", hint)
+        source, _ = folder_source(folder, [str(i) for i in range(len(synsets()))], hint)
+        _check_count(source, 10_000, "ImageNetV2", folder, strict)
+        about = f"ImageNetV2, {_part(len(source.labels), 10_000)} of {folder.resolve().name}"
+        super().__init__(
+            source, transform, grid, name="imagenet_v2", classes=synsets(), about=about
+        )
+
+
+class ImageNet200(Pictures):
+    """ImageNet-A (`kind` "a") or -R ("r"): <root>/<wnid>/*, `scored` over the subset of their 200
+    classes, as their authors do, or over all 1,000.
+
+    Raises `RequestError` if the folders are not exactly the 200 of the set.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        root: str | None,
+        transform: Transform,
+        grid: PatchGrid | None,
+        strict: bool,
+        scored: str = "subset",
+    ):
+        name, total = {"a": ("ImageNet-A", 7_500), "r": ("ImageNet-R", 30_000)}[kind]
+        hint = f"give data.path=/data/imagenet-{kind}, with the 200 folders <wnid> of {name}"
+        folder = _below(root, ("", f"imagenet-{kind}"), name, hint)
+        wnids = _shipped(f"imagenet_{kind}_synsets.txt").decode().split()
+        source, _ = folder_source(folder, wnids, hint)
+        if lacking := sorted(set(wnids) - set(class_folders(folder))):
+            raise RequestError(
+                f"{folder} lacks {len(lacking)} of the 200 classes of {name}, such as "
+                f"{lacking[0]}: {hint}"
+            )
+        labels = [class_index()[class_of(path)] for path in source.paths]
+        source = FileSource(folder, source.files, source.paths, labels, source.files_left_out)
+        _check_count(source, total, name, folder, strict)
+        super().__init__(
+            source, transform, grid, name=f"imagenet_{kind}", classes=synsets(),
+            about=f"{name}, {_part(len(labels), total)}, scored over "
+            f"{'its 200' if scored == 'subset' else 'all 1,000'} classes",
+            scored=tuple(sorted(class_index()[wnid] for wnid in wnids))
+            if scored == "subset" else None,
+        )  # fmt: skip
+
+
+class ImageNetReal(Pictures):
+    """The validation set, in any layout, with ReaL labels: from timm, or a `real.json` as `labels`.
+
+    Raises `RequestError` as `ImageNet` does, and on a wrong labels file.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        transform: Transform,
+        grid: PatchGrid | None,
+        *,
+        labels: str | None = None,
+        boxes: str | None = None,
+        strict: bool = False,
+    ):
+        (whole, differs), real = validation_source(root, None, strict), _real_labels(labels)
+        numbers = [number_of(path) for path in whole.paths]
+        if None in numbers:
+            raise RequestError(
+                f"{whole.paths[numbers.index(None)]} is not called ILSVRC2012_val_<number>.JPEG: "
+                "ReaL labels go by these numbers"
+            )
+        sets = [tuple(real[number - 1]) for number in numbers if number is not None]
+        positions = [i for i, labels_of in enumerate(sets) if labels_of]
+        if not positions:
+            raise RequestError(
+                f"none of the {len(sets):,} images has a ReaL label: use data=imagenet"
+            )
+        source = Picked(whole, positions)
+        source.labels = [sets[i][0] for i in positions]
+        super().__init__(
+            source, transform, grid, name="imagenet_real", classes=synsets(),
+            about=f"{title_of(len(sets), differs, 'ReaL labels')}, "
+            f"{len(positions):,} of them with a label", differs=differs,
+            other_labels=[sets[i][1:] for i in positions],
+            boxes=None if boxes is None else Boxes.read(boxes),
+        )  # fmt: skip
+
+
+class ImageNetC(Pictures):
+    """<root>/<corruption>/<severity>/<wnid>/*, also below the folders in which it is packed
+    (noise, blur, weather, digital, extra); or `root` is the folder of one severity.
+
+    corruption, severity: which; None: what the folder `root` itself is called. Raises RequestError
+    if they are not known, not there, or not those of the folder.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        corruption: str | None,
+        severity: int | None,
+        transform: Transform,
+        grid: PatchGrid | None,
+        strict: bool,
+    ):
+        hint = (
+            "give data.path=/data/imagenet-c data.corruption=fog data.severity=3, with "
+            "/data/imagenet-c/fog/3/<wnid>/*.JPEG"
+        )
+        if root is None or not root:
+            raise RequestError(f"no folder is given for ImageNet-C: {hint}")
+        folder, corruption, severity = _corrupted(Path(root), corruption, severity, hint)
+        source, _ = folder_source(folder, synsets(), hint)
+        _check_count(source, N_IMAGES, "ImageNet-C", folder, strict)
+        sizes = {one.size for one in sample(source)}
+        other = "" if sizes <= {_C_SIZE} else ", not 224 x 224 as ImageNet-C's are"
+        super().__init__(
+            source, transform, grid, name="imagenet_c", classes=synsets(),
+            about=f"ImageNet-C, {corruption}, severity {severity}, "
+            f"{_part(len(source.labels), N_IMAGES)}{other}",
+        )  # fmt: skip
+
+
+class ImageNetSketch(Pictures):
+    """<root>/<wnid>/*, or the folder that has this one. RequestError on anything else."""
+
+    def __init__(
+        self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
+    ):
+        hint = "give data.path=/data/imagenet-sketch, with the 1,000 folders <wnid> of sketches"
+        folder = _below(root, _SKETCH, "ImageNet-Sketch", hint)
+        source, _ = folder_source(folder, synsets(), hint)
+        _check_count(source, _N_SKETCHES, "ImageNet-Sketch", folder, strict)
+        if found := next((path for path in source.paths if number_of(path) is not None), None):
+            raise RequestError(f"{folder}/{found} is a validation image and no sketch: {hint}")
+        about = f"ImageNet-Sketch, {_part(len(source.labels), _N_SKETCHES)}"
+        super().__init__(
+            source, transform, grid, name="imagenet_sketch", classes=synsets(), about=about
+        )
+
+
+def _corrupted(
+    root: Path, corruption: str | None, severity: int | None, hint: str
+) -> tuple[Path, str, int]:
+    """The folder of one corruption at one severity, and which it is."""
+    known = [name for names in CORRUPTIONS.values() for name in names]
+    if corruption is not None and corruption not in known:
+        raise RequestError(
+            f"data.corruption={corruption!r} is none of ImageNet-C: use one of {', '.join(known)}"
+        )
+    if severity is not None and severity not in SEVERITIES:
+        raise RequestError(f"data.severity={severity} is not possible: give 1 to 5")
+    if not root.is_dir():
+        raise RequestError(f"{root} is not a folder: {hint}")
+    place = Path(os.path.abspath(root))  # as it is called, also where it is a link  # noqa: PTH100
+    is_one = bool(set(class_folders(root)) & set(synsets()))
+    own = place.parent.name if is_one else place.name
+    corruption = _agreed("corruption", corruption, own if own in known else None, root)
+    at = int(place.name) if is_one and place.name in map(str, SEVERITIES) else None
+    severity = _agreed("severity", severity, at, root)
+    if corruption is None:
+        raise RequestError(f"data.corruption is missing: give one of {', '.join(known)}")
+    if severity is None:
+        raise RequestError("data.severity is missing: give 1 to 5")
+    if is_one:
+        return root, corruption, severity
+    packed = next(group for group, names in CORRUPTIONS.items() if corruption in names)
+    inside = [root] if own == corruption else []
+    inside += [root / top / way / corruption for top in _C_TOPS for way in ("", packed)]
+    for folder in inside:
+        if (folder / str(severity)).is_dir():
+            return folder / str(severity), corruption, severity
+    raise RequestError(f"{root} has no folder {corruption}/{severity}: {hint}")
+
+
+def _agreed(option: str, given: Any, found: Any, root: Path) -> Any:
+    """What is given, or what the folder is called; RequestError if they are not the same."""
+    if given is not None and found is not None and given != found:
+        raise RequestError(
+            f"data.{option}={given} is not that of {root}, which is {found}: leave one of them out"
+        )
+    return found if given is None else given
+
+
+def _real_labels(path: str | None) -> list[list[int]]:
+    """For each of the 50,000 validation images its list of classes."""
+    try:
+        content = _shipped("imagenet_real_labels.json") if path is None else Path(path).read_bytes()
+        found: Any = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"data.labels={path!r} cannot be read ({error}): give real.json"
+        ) from None
+    if not isinstance(found, list) or len(found) != N_IMAGES or not all(map(_are_classes, found)):
+        raise RequestError(
+            f"data.labels={path!r} does not hold {N_IMAGES:,} lists of classes: give real.json"
+        )
+    return found
+
+
+def _shipped(name: str) -> bytes:
+    """A file of labels that comes with timm."""
+    return pkgutil.get_data("timm.data", f"_info/{name}") or b""
+
+
+def _are_classes(labels: Any) -> bool:
+    """Whether it is a list of classes. Of JSON's values, true and 1.0 are equal to a class too."""
+    if not isinstance(labels, list):
+        return False
+    return all(type(label) is int and 0 <= label < len(synsets()) for label in labels)
+
+
+def _below(root: str | None, inside: Sequence[str], name: str, hint: str) -> Path:
+    """The first of the folders `inside` that is there with class folders; else the root."""
+    if root is None or not root:
+        raise RequestError(f"no folder is given for {name}: {hint}")
+    places = [Path(root) / folder for folder in reversed(inside)]
+    return next((place for place in places if place.is_dir()), Path(root))
+
+
+def _part(count: int, total: int) -> str:
+    return f"{count:,} images" if count == total else f"{count:,} of {total:,} images"
+
+
+def _check_count(source: FileSource, total: int, name: str, folder: Path, strict: bool) -> None:
+    """With `strict`, RequestError unless all images are there."""
+    if strict and len(source.labels) != total:
+        raise RequestError(
+            f"data.strict=true: {folder} holds {len(source.labels):,} of the {total:,} images of "
+            f"{name}: complete it or set it false"
+        )

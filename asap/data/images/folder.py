@@ -1,0 +1,171 @@
+"""Any folder of labelled pictures: one sub-folder per class."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from asap.data.base import PatchGrid, Transform
+from asap.data.images.classes import ClassMap, by_list, by_name
+from asap.data.images.image_files import Pictures
+from asap.data.images.left_out import HIDDEN, SECOND, LeftOut, summed
+from asap.data.images.listing import class_folders, list_pictures
+from asap.data.images.source import FileSource
+from asap.errors import RequestError
+from asap.records.files_left_out import said
+from asap.spec.paths import given_path
+
+_HINT = "expected one sub-folder for each class of the model, with pictures in it"
+
+
+class ImageFolder(Pictures):
+    """`<root>/<class>/**/<picture>`, in natural order of the relative paths.
+
+    The sub-folder names in `order` are the classes, sorted as by torchvision. `classes` gives the
+    model's classes in order instead; not all need be there. Folders that are none of them are
+    refused, or left out as a `subset`. Which files are left out, and why, says
+    `asap/data/listing.py`.
+
+    outputs: how many the model has, if known: folders called by WordNet ids are a part of the
+    classes of a model with ImageNet's 1,000. scored: all classes are compared, or the subset of
+    those with pictures.
+
+    Raises `RequestError` on a missing or empty folder and on one that fits no class.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        transform: Transform,
+        patch_grid: PatchGrid | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        subset: bool = False,
+        order: str = "sorted",
+        outputs: int | None = None,
+        scored: str = "all",
+        name: str = "folder",
+    ):
+        self.root = Path(given_path("data.path", str(root)))
+        folders = _folders(self.root, None if subset else classes, _HINT)
+        if classes is None:
+            known = by_name(folders, order, outputs, self.root)
+        else:
+            known = by_list(folders, classes, outputs, self.root)
+        source = _source(self.root, known.label_of, _HINT, bool(known.left_out))
+        if classes is None:
+            _refuse_empty(self.root, known.label_of, source)
+        present = tuple(sorted(set(source.labels)))
+        if scored == "subset" and len(present) < 2:
+            raise RequestError(
+                f"data.scored=subset leaves {len(present)} class with pictures in {self.root}: "
+                "give two classes or more, or data.scored=all"
+            )
+        some = scored == "subset" and len(present) < len(known.names)
+        super().__init__(
+            source, transform, patch_grid, name=name,
+            classes=[printable(one) for one in known.names],
+            about=_about(self.root, source, known, order, some),
+            scored=present if some else None,
+        )  # fmt: skip
+
+
+def _about(root: Path, source: FileSource, known: ClassMap, order: str, some: bool) -> str:
+    """The folder in words: how many pictures of how many classes, and what is scored."""
+    total, present = len(known.names), len(set(source.labels))
+    classes = f"{total:,} classes" if present == total else f"{present:,} of the {total:,} classes"
+    if known.imagenet:
+        classes = f"{present:,} classes of ImageNet-1k"
+    parts = [
+        f"image folder {printable(root.resolve().name)}",
+        f"{len(source.labels):,} images of {classes}",
+    ]
+    if left_out := len(known.left_out):
+        parts.append(f"{left_out:,} other {'folder' if left_out == 1 else 'folders'} left out")
+    if list(known.names) != sorted(known.names):
+        parts.append(f"classes in {'natural order' if order == 'natural' else 'a given order'}")
+    if some or present < total:
+        parts.append(f"scored over {f'these {present:,} alone' if some else f'all {total:,}'}")
+    return ", ".join(parts)
+
+
+def folder_source(
+    root: Path, classes: Sequence[str], hint: str
+) -> tuple[FileSource, tuple[str, ...]]:
+    """The files of a folder with one sub-folder per class, and the classes.
+
+    Raises `RequestError`, which ends with `hint`, as `ImageFolder` does.
+    """
+    _folders(root, classes, hint)  # before all files are listed, which may take minutes
+    label_of = {name: label for label, name in enumerate(classes)}
+    return _source(root, label_of, hint), tuple(classes)
+
+
+def _source(root: Path, label_of: Mapping[str, int], hint: str, some: bool = False) -> FileSource:
+    """The files of the class folders, which all have a label, or of `some` that have."""
+    found = list_pictures(root, label_of.keys() if some else None)
+    files = found.files
+    found.left_out.tell_second_names(root)
+    _refuse_emptied(root, label_of, files, found.left_out)
+    if not files:
+        raise RequestError(f"{root} holds no image: {hint}")
+    labels = [label_of[class_of(file)] for file in files]
+    paths = [printable(file) for file in files]
+    return FileSource(root, files, paths, labels, found.left_out.summary)
+
+
+def _refuse_empty(root: Path, label_of: Mapping[str, int], source: FileSource) -> None:
+    """Where folder names are the classes, whether an empty one counts is a guess that shifts
+    labels.
+    """
+    filled = {class_of(file) for file in source.files if file is not None}
+    if empty := [name for name in label_of if name not in filled]:
+        raise RequestError(
+            f"{root} has the folder {empty[0]!r} without an image: "
+            "remove it or give the list of classes with data.classes"
+        )
+
+
+def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
+    """The class folders, all of them among `classes` if these are given."""
+    if not root.is_dir():
+        raise RequestError(f"{root} is not a folder: {hint}")
+    if not (folders := class_folders(root)):
+        raise RequestError(f"{root} holds no image: {hint}")
+    known = set(folders if classes is None else classes)
+    if unknown := [name for name in folders if name not in known]:
+        raise RequestError(
+            f"{root} has the folder {unknown[0]!r}, which is none of the "
+            f"{len(known):,} classes: {hint}"
+        )
+    return folders
+
+
+def _refuse_emptied(root: Path, folders: Iterable[str], files: list[str], left: LeftOut) -> None:
+    """RequestError on a class folder with files none of which is a picture to be evaluated."""
+    filled = {class_of(file) for file in files}
+    for name in folders:
+        lost = {kind: n for kind, n in left.of_class[name].items() if kind != HIDDEN}
+        if name in filled or not lost:
+            continue
+        if set(lost) == {SECOND}:
+            second, first = next(p for p in left.twice if class_of(p[0]) == name)
+            raise RequestError(
+                f"{root} has the folder {name!r} without an image of its own: {second} is a second "
+                f"name of {first}, and a picture counts once: remove one of the two names"
+            )
+        raise RequestError(
+            f"{root} has the folder {name!r} without an image that can be read, and with "
+            f"{said(summed(lost))}: convert these to JPEG or PNG, or remove the folder"
+        )
+
+
+def class_of(file: str) -> str:
+    """The class folder of a relative path."""
+    return file.split("/", 1)[0]
+
+
+def printable(file: str) -> str:
+    """A file name as valid Unicode, whatever bytes the file system holds."""
+    if file.isascii():  # nearly all: then one string is kept for the file and its name
+        return file
+    return os.fsencode(file).decode("utf-8", "backslashreplace")

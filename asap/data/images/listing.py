@@ -1,0 +1,299 @@
+"""Exactly the pictures that are there, each once: what a folder holds, and what is left out of it.
+
+Real names come before links: a link to a folder or file that is reached by another name is a second
+name for it, and a folder is visited once however many links lead to it or back above it.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from asap.data.images.formats import NO_ENDING, ending_of, holds_picture, meant_as_picture
+from asap.data.images.left_out import (
+    CLOSED,
+    HIDDEN,
+    LOOSE,
+    NOWHERE,
+    ODD,
+    LeftOut,
+    files_in,
+    is_rubbish,
+)
+from asap.data.order import natural_key
+from asap.errors import RequestError
+
+Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or folder
+
+
+@dataclass(frozen=True)
+class Listing:
+    """files: relative paths with "/", in natural order."""
+
+    files: list[str]
+    left_out: LeftOut
+
+
+def list_pictures(root: Path, only: Collection[str] | None = None) -> Listing:
+    """The pictures in the sub-folders of `root`, at any depth. only: class folders that are looked
+    at, None for all.
+
+    Raises RequestError on a folder that may not be read and on a class folder that is a link to
+    nothing.
+    """
+    return _Walk(root, only=only).run()
+
+
+def list_folder(folder: Path, wanted: Callable[[str], bool]) -> Listing:
+    """The pictures in a folder itself, of the files whose names are wanted; RequestError as above."""
+    return _Walk(folder, flat=True).run_flat(wanted)
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the sub-folders of `root` in natural order, without those of file systems and tools
+    and without second names of others and of `root`. RequestError as above.
+    """
+    return _Walk(root).classes()
+
+
+class _Walk:
+    """One pass over a folder: first without links, then through those that lead to new folders."""
+
+    def __init__(self, root: Path, flat: bool = False, only: Collection[str] | None = None):
+        self.root, self.flat, self.only = str(root), flat, only
+        self.left = LeftOut()
+        self.others: dict[str, str] = {}  # class folders that are not looked at, by real path
+        self.folders: dict[Key, str] = {}  # visited, or claimed by a link
+        self.links: list[str] = []  # not yet followed
+        self.file_links: list[tuple[str, os.stat_result]] = []
+        self.found: list[str] = []  # pictures
+        self.first: dict[Key, str] = {}  # name of every picture
+
+    def classes(self) -> list[str]:
+        self._claim("", os.stat(self.root))  # noqa: PTH116
+        inside = [entry for entry in _entries(self.root) if not _is_rubbish(entry)]
+        links = [e.name for e in inside if e.is_symlink() and os.path.isdir(e.path)]  # noqa: PTH112
+        names = [
+            e.name for e in inside
+            if not e.is_symlink() and e.is_dir() and self._claim(e.name, e.stat())
+        ]  # fmt: skip
+        links.sort(key=self._precedence)
+        names += [n for n in links if self._leads_on(n, os.stat(self._at(n)))]  # noqa: PTH116
+        return sorted(names, key=natural_key)
+
+    def run(self) -> Listing:
+        self._claim("", os.stat(self.root))  # noqa: PTH116
+        self._visit("")
+        in_order = len(self.found)
+        while self.links:
+            self._follow()
+        self._take_links()
+        if len(self.found) > in_order:
+            self.found.sort(key=natural_key)
+        return Listing(self.found, self.left)
+
+    def run_flat(self, wanted: Callable[[str], bool]) -> Listing:
+        real: list[tuple[str, os.DirEntry[str]]] = []
+        for entry in _entries(self.root):
+            if _is_rubbish(entry):
+                self.left.add(entry.name, HIDDEN, int(not entry.is_dir(follow_symlinks=False)))
+            elif not wanted(entry.name):
+                continue  # labels, archives and class folders may lie beside the pictures
+            elif entry.is_symlink():
+                self._sort_out_link(entry.name, [])
+            elif not entry.is_dir():
+                real.append((entry.name, entry))
+        self._take(real)
+        self._take_links()
+        return Listing(sorted(self.found, key=natural_key), self.left)
+
+    def _visit(self, inside: str) -> None:
+        """Go through the real files and folders at a relative path; links are kept for later."""
+        real: list[tuple[str, os.DirEntry[str]]] = []
+        todo = [inside]
+        while todo:
+            inside = todo.pop()
+            for entry in _entries(self._at(inside)):
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                if _is_rubbish(entry):
+                    self.left.add(path, HIDDEN, files_in(entry))
+                elif not inside and self._is_other_class(entry):
+                    self.others[os.path.realpath(entry.path)] = path
+                elif entry.is_symlink():
+                    self.links.append(path)
+                elif entry.is_dir():
+                    if self._claim(path, entry.stat()):
+                        todo.append(path)
+                elif inside:
+                    real.append((path, entry))
+                elif meant_as_picture(entry.name):
+                    self.left.add(path, LOOSE)
+        self._take(real)
+
+    def _is_other_class(self, entry: os.DirEntry[str]) -> bool:
+        return self.only is not None and entry.name not in self.only and entry.is_dir()
+
+    def _claim(self, path: str, found: os.stat_result) -> bool:
+        """Whether a folder is to be visited by this name; else it is a second name."""
+        key = key_of(self._at(path), found, folder=True)
+        if (first := self.folders.setdefault(key, path)) == path:
+            return True
+        self.left.add_second(path, first or ".")
+        return False
+
+    def _follow(self) -> None:
+        """Visit what links lead to. All are claimed before any is visited, so that a link to a
+        folder and another to a folder inside it both keep what they name.
+        """
+        links, self.links = sorted(self.links, key=self._precedence), []
+        folders: list[str] = []
+        for path in links:
+            self._sort_out_link(path, folders)
+        for path in folders:
+            self._visit(path)
+
+    def _precedence(self, path: str) -> tuple[bool, int, int, tuple[list[int | str], str]]:
+        """Class folders first; then links to what is real before links to links."""
+        depth = path.count("/")
+        return depth > 0, self._hops(path), depth, natural_key(path)
+
+    def _sort_out_link(self, path: str, folders: list[str]) -> None:
+        loose = "/" not in path and not self.flat
+        if other := self._in_other_class(path):
+            self.left.add_second(path, other)
+            return
+        try:
+            found = os.stat(self._at(path))  # noqa: PTH116
+        except OSError:
+            found = None
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            if not self.flat and self._leads_on(path, found):
+                folders.append(path)
+        elif loose and meant_as_picture(path):
+            self.left.add(path, LOOSE)
+        elif found is None:
+            self._take_dangling(path)
+        elif not loose:
+            self.file_links.append((path, found))
+
+    def _in_other_class(self, path: str) -> str | None:
+        """The class folder that a link leads into, if it is not looked at."""
+        if not self.others:
+            return None
+        target = Path(os.path.realpath(self._at(path)))
+        found = (self.others.get(str(place)) for place in (target, *target.parents))
+        return next((name for name in found if name is not None), None)
+
+    def _leads_on(self, path: str, found: os.stat_result) -> bool:
+        """Whether a link leads to a folder that has no other name here."""
+        if key_of(self._at(path), found, folder=True) not in self.folders and (
+            above := self._back_above(path)
+        ):
+            self.left.add_second(path, above)
+            return False
+        return self._claim(path, found)
+
+    def _take_dangling(self, path: str) -> None:
+        """A picture that cannot be read, if it is called like one."""
+        if meant_as_picture(path):
+            self.found.append(path)
+        elif "/" not in path and ending_of(path) == "":
+            target = os.readlink(self._at(path))  # noqa: PTH115
+            raise RequestError(
+                f"{self._at(path)} is a link to {target}, which is not there: bring it back, or "
+                "remove the link if it is no class"
+            )
+        elif "/" in path:
+            self.left.add(path, NOWHERE)
+
+    def _back_above(self, path: str) -> str | None:
+        """The folder that a link leads to, if it holds the data set or the link itself."""
+        target = Path(os.path.realpath(self._at(path)))
+        here = Path(os.path.realpath(self._at(path.rpartition("/")[0])))
+        root = Path(os.path.realpath(self.root))
+        return str(target) if any(f.is_relative_to(target) for f in (here, root)) else None
+
+    def _take(self, real: list[tuple[str, os.DirEntry[str]]]) -> None:
+        """The pictures among real files; of hard links the first name."""
+        for path, entry in sorted(real, key=lambda pair: natural_key(pair[0])):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                found = None
+            self._take_one(path, found)
+
+    def _take_links(self) -> None:
+        """The pictures among links to files that have no other name here."""
+        order = {path: (self._hops(path), natural_key(path)) for path, _ in self.file_links}
+        for path, found in sorted(self.file_links, key=lambda link: order[link[0]]):
+            self._take_one(path, found)
+
+    def _take_one(self, path: str, found: os.stat_result | None) -> None:
+        """A picture, a second name of one, or nothing of both."""
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            self.left.add(path, ODD)
+            return
+        key = path if found is None else key_of(self._at(path), found)
+        if first := self.first.get(key):
+            self.left.add_second(path, first)
+        elif kind := self._no_picture(path):
+            self.left.add(path, kind)
+        else:
+            self.first[key] = path
+            self.found.append(path)
+
+    def _no_picture(self, path: str) -> str | None:
+        """As what a file is left out; None for a picture."""
+        if meant_as_picture(path):
+            return None
+        try:
+            return None if holds_picture(self._at(path)) else _printable(ending_of(path))
+        except OSError:
+            return CLOSED
+
+    def _hops(self, path: str) -> int:
+        """How many links stand between a name and what is real."""
+        at, count = self._at(path), 0
+        while os.path.islink(at) and count < 40:  # noqa: PTH114  (as Linux, which gives up then)
+            at = os.path.join(os.path.dirname(at), os.readlink(at))  # noqa: PTH115, PTH118, PTH120
+            count += 1
+        return count
+
+    def _at(self, path: str) -> str:
+        return os.path.join(self.root, path) if path else self.root  # noqa: PTH118
+
+
+def key_of(path: str, found: os.stat_result, folder: bool = False) -> Key:
+    """What two names of one file or folder have in common, and no two files.
+
+    Size and time stand beside the inode: some network file systems give two files one number.
+    """
+    if found.st_ino == 0:  # a file system without any
+        return os.path.realpath(path)
+    if folder:
+        return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name. RequestError: unread, it would silently count as empty."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        refuse(error)
+
+
+def _is_rubbish(entry: os.DirEntry[str]) -> bool:
+    return is_rubbish(entry.name, folder=entry.is_dir(follow_symlinks=False))
+
+
+def _printable(ending: str) -> str:
+    return os.fsencode(ending).decode("utf-8", "backslashreplace") if ending else NO_ENDING
+
+
+def refuse(error: OSError) -> NoReturn:
+    """A folder that may not be read, in one line."""
+    raise RequestError(f"{error.filename} cannot be read ({error.strerror}): make it readable")

@@ -1,0 +1,137 @@
+"""Rows that differ only in what a shared trunk can tell apart, evaluated in one pass.
+
+It leaves shards of predictions in every cell and nothing else: the runner then finds nothing
+missing and writes the records. A row that fails here is left to the runner, where it fails alone.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from asap.errors import RequestError
+from asap.measure import ranks
+from asap.measure.accuracy import Evaluation
+from asap.measure.joint_evaluation import evaluate_together
+from asap.measure.progress import progress
+from asap.measure.session import DTYPES, Session, Shared
+from asap.methods import Method, build
+from asap.records.key import key_of
+from asap.records.store import Cell
+from asap.shared_prefix import SharedTrunk, shareable
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+log = logging.getLogger("asap")
+MOST_CELLS = 256  # in one pass: each holds an open lock, and the rows since the last shard
+
+
+def share(session: Session) -> None:
+    """Evaluate what the rows can share, where at least two of them reduce tokens.
+
+    Raises RequestError as the runner does. Anything else that goes wrong costs the sharing only.
+    """
+    wanted = session.spec.shared_trunk and session.spec.measure.accuracy
+    if not wanted or ranks.size() > 1:  # several processes share out the images of one row instead
+        return
+    rows = [m for m in dict.fromkeys(session.methods) if shareable(m) and _fits(session, m)]
+    if sum(method.reduces for method in rows) < 2:
+        return
+    lacking = {key_of(session.identity(m)): m for m in rows}
+    lacking = {k: m for k, m in lacking.items() if session.store.cell(k).accuracy() is None}
+    keys = sorted(lacking)  # every process locks in the same order
+    for start in range(0, len(keys), MOST_CELLS):
+        part = {key: lacking[key] for key in keys[start : start + MOST_CELLS]}
+        if sum(method.reduces for method in part.values()) >= 2:
+            _together(session, part)
+
+
+def share_multirun(specs: Sequence[RunSpec]) -> dict[str, Session]:
+    """Evaluate together what the jobs of a multirun can share; by `likeness`, the sessions whose
+    backbone and data the jobs can use. A job that is refused is left to tell so itself.
+    """
+    if ranks.size() > 1:
+        return {}
+    groups: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.shared_trunk and _is_settled(spec):
+            groups.setdefault(likeness(spec), []).append(spec)
+    lenders = {}
+    for name, group in groups.items():
+        rows = [row for spec in group for row in spec.rows if _builds(row)]
+        try:
+            session = Session(replace(group[0], rows=()))
+            fitting = [row for row in rows if _fits(session, build(row.name, row.options))]
+            session.spec = replace(group[0], rows=tuple(fitting))
+            session.methods = [build(row.name, row.options) for row in fitting]
+            share(session)
+        except RequestError as error:
+            log.debug("not shared: %s", error)
+        else:
+            lenders[name] = session
+    return lenders
+
+
+def _is_settled(spec: RunSpec) -> bool:
+    """Whether all options and images are known beforehand: nothing is calibrated or put in."""
+    open_rows = (r.budget is not None or r.open_grid or r.point_of or r.needs for r in spec.rows)
+    return spec.calibrate.macs_pct is None and not any(open_rows)
+
+
+def likeness(spec: RunSpec) -> str:
+    """Equal for specs that evaluate the same images with the same backbone in the same way."""
+    same = RunSpec("", spec.backbone, spec.data, ())
+    return repr(replace(spec, **{f: getattr(same, f) for f in ("title", "rows", "log", "remarks")}))
+
+
+def _builds(row: MethodSpec) -> bool:
+    try:
+        return shareable(build(row.name, row.options))
+    except RequestError:
+        return False
+
+
+def _fits(session: Session, method: Method) -> bool:
+    """Whether the runner will accept this method on this backbone."""
+    try:
+        SharedTrunk(session.backbone, [method])
+    except ValueError:
+        return False
+    return True
+
+
+def _together(session: Session, part: dict[str, Method]) -> None:
+    with ExitStack() as locks:
+        cells = [session.store.cell(key) for key in part]
+        for cell in cells:
+            locks.enter_context(cell.lock())
+            cell.drop_failed()
+        todo = [cell for cell in cells if cell.accuracy() is None]  # another process may be done
+        try:
+            _evaluate(session, todo, [part[cell.key] for cell in todo])
+        except RequestError:
+            raise
+        except Exception as error:  # the rows can still be evaluated one by one
+            log.debug("shared trunk", exc_info=error)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            log.warning("the shared trunk failed (%s): one row after the other instead", reason)
+
+
+def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> None:
+    spec, data = session.spec, session.data
+    dtype = DTYPES[spec.precision]
+    how = Evaluation(
+        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
+    )
+    started = time.monotonic()
+
+    def model(members: list[int]) -> SharedTrunk:
+        return SharedTrunk(session.backbone, [methods[i] for i in members])
+
+    label = f"{len(cells)} cells, one trunk"
+    with progress(label, len(data) * len(cells)) as bar:
+        failed = evaluate_together(model, data, cells, how, bar.update)
+    share_of = (time.monotonic() - started) / max(len(cells), 1)
+    session.shared |= {cell.key: Shared(share_of, how.halved) for cell in cells}
+    if failed:
+        log.debug("left out of the shared trunk: %d cells", len(failed))

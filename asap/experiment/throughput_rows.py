@@ -1,0 +1,169 @@
+"""Throughput records of a run's rows: those missing are timed together, with both baselines."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from asap.errors import RequestError
+from asap.measure.device import clock_of, device_name
+from asap.measure.session import Session, config_of
+from asap.measure.throughput import measure_throughput, refuse_company
+from asap.measure.timed_images import load_pictures
+from asap.measure.timing import ThroughputPlan
+from asap.methods import Method
+from asap.records.key import key_of
+from asap.records.schema import SCHEMA_VERSION, ThroughputRecord, environment
+from asap.records.store import Cell
+from asap.report.result import CellResult
+from asap.spec.run_spec import RunSpec
+
+log = logging.getLogger("asap")
+
+
+def measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
+    """The results with their throughput records; what is recorded already is not timed again."""
+    with _threads(session.spec.measure.threads):
+        return _measure_speed(session, list(results))
+
+
+def refuse_timing(spec: RunSpec) -> None:
+    """RequestError for what could not be timed, before anything is evaluated: in a process that is
+    not its launcher's first, or with more threads than this machine has processors.
+    """
+    if not spec.measure.throughput:
+        return
+    refuse_company()
+    threads, processors = spec.measure.threads or 1, os.cpu_count() or 1
+    if threads > processors:
+        raise RequestError(
+            f"measure.threads={threads} is not possible on {processors} processors: give "
+            f"{processors} or fewer, or leave it null"
+        )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many CPU threads inside; None: as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
+    plan = _plan(session)
+    cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
+    # A row that has failed already would cost the others their timing: all are timed together.
+    runs = [i for i, result in enumerate(results) if result.reason is None]
+    missing = [i for i in runs if cells[i].throughput() is None]
+    try:
+        if missing:
+            _time_and_record(session, missing, cells, plan)
+    except RequestError:
+        raise
+    except Exception as error:  # the accuracy records stand; the table says what is missing
+        reason = f"throughput failed: {type(error).__name__}: {error}".splitlines()[0]
+        for i in missing:
+            cells[i].fail(error)
+            results[i] = replace(results[i], reason=reason)
+        log.error("%s (details: %s/error.json)", reason, cells[missing[0]].path)
+    return [
+        replace(result, throughput=_called(cell.throughput(), session, result.label))
+        for result, cell in zip(results, cells, strict=True)
+    ]
+
+
+def _time_and_record(
+    session: Session, missing: list[int], cells: list[Cell], plan: ThroughputPlan
+) -> None:
+    records = _time(session, [session.methods[i] for i in missing], plan)
+    for i, record in zip(missing, records, strict=True):
+        row = session.spec.rows[i]
+        with cells[i].lock():
+            entry = {"key": cells[i].key, "label": row.label, **record}
+            cells[i].finish_throughput(config_of(session.spec, row), ThroughputRecord(**entry))
+
+
+def _called(
+    record: ThroughputRecord | None, session: Session, label: str
+) -> ThroughputRecord | None:
+    """The record with the row and its data as this run calls them."""
+    if record is None:
+        return None
+    return {**record, "label": label, "data": session.data.description}
+
+
+def _plan(session: Session) -> ThroughputPlan:
+    m = session.spec.measure
+    warmup = 2.0 if m.short else 10.0
+    return ThroughputPlan(m.rounds, m.seconds, short=m.short, warmup_seconds=warmup)
+
+
+def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
+    """What changes a speed: all that changes a result, and everything about the machine."""
+    m = session.spec.measure
+    return {
+        **session.identity(method),
+        "batch_size": _batch_size(session),
+        "images": m.throughput_images,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds_per_round,
+        "short": plan.short,
+        "device_name": device_name(session.device),
+        "threads": torch.get_num_threads(),
+        "clock": clock_of(session.device, torch.get_num_threads()),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "driver": _driver(session.device),
+    }
+
+
+def _driver(device: torch.device) -> int | None:
+    """The CUDA driver's version number, None where there is none to ask."""
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return int(ask()) if device.type == "cuda" and ask else None
+
+
+def _batch_size(session: Session) -> int:
+    m = session.spec.measure
+    wanted = m.throughput_batch_size or session.spec.batch_size
+    return min(wanted, m.throughput_images, len(session.data))
+
+
+def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list[dict[str, Any]]:
+    """One interleaved measurement of several methods; their records without key and label."""
+    spec, pre = session.spec, session.preprocessing.identity
+    mean, std = pre["mean"], pre["std"]
+    count = min(spec.measure.throughput_images, len(session.data))
+    pictures = load_pictures(session.data, count, mean, std, session.device, spec.seed)
+    named = {str(i): method for i, method in enumerate(methods)}
+    steps = plan.steps(len(named) + 2)
+    with tqdm(total=steps, desc=f"{'throughput':<24}", unit="lap", disable=None) as bar:
+        timed = measure_throughput(
+            session.backbone, named, pictures, _batch_size(session), mean, std, plan,
+            spec.seed, bar.update,
+        )  # fmt: skip
+        if bar.disable:
+            log.info("throughput: %d methods, %d laps", len(named), steps)
+    return [
+        {
+            "schema_version": SCHEMA_VERSION,
+            "identity": _identity(session, method, plan),
+            "backbone": spec.backbone.shown,
+            "data": session.data.description,
+            **timed.fields(name),
+            "precision": spec.precision,
+            "environment": {**environment(), **timed.circumstances(name)},
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        for name, method in named.items()
+    ]

@@ -1,0 +1,17 @@
+"""The progress of long work, on a terminal or in a log."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+@contextmanager
+def progress(label: str, total: int, hidden: bool = False) -> Iterator[tqdm]:
+    """A progress bar on a terminal, one line where there is none; `hidden`: no bar."""
+    off = True if hidden else None  # None: where there is no terminal
+    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=off, smoothing=0.1) as bar:
+        yield bar
+    if bar.disable:
+        logging.getLogger("asap").info("%s: %d images", label, total)

@@ -1,0 +1,287 @@
+"""What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
+from asap.backbones.preprocess import Preprocessing, preprocessing_of
+from asap.backbones.weights.load import Loaded, load, weights_digest
+from asap.data.base import DataSet, files_left_out
+from asap.data.open import open_data
+from asap.data.slices import part_of
+from asap.engine import ENGINE_VERSION
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure import ranks
+from asap.methods import Method, build
+from asap.methods.registry import code_of, name_of
+from asap.records.disk import write_bytes
+from asap.records.key import key_of
+from asap.records.schema import SCHEMA_VERSION, MethodRecord, WeightsRecord
+from asap.records.store import Store
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+INDEX = Path("digests") / "index"  # below the results: remembers the hashes of picture files
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a cell's images cost in a pass with other cells: its part of the time, halvings."""
+
+    seconds: float
+    halved: int
+
+
+NOTHING_SHARED = Shared(0.0, 0)
+
+
+@dataclass
+class Session:
+    """What the rows of a run share. Everything is made when it is first needed, once.
+
+    lender: a session whose backbone and data this one takes; their specs must agree on both.
+    """
+
+    spec: RunSpec
+    lender: "Session | None" = None
+    shared: dict[str, Shared] = field(default_factory=dict)  # by key
+    _tried: dict[int, bool] = field(default_factory=dict, init=False)  # see `readable`
+    store: Store = field(init=False)
+    device: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.device = pick_device(self.spec.device)
+        self.methods = [build(row.name, row.options) for row in self.spec.rows]
+        self.store = Store(self.spec.results / "runs")
+        if self.lender is not None:
+            self.shared = self.lender.shared
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The backbone in the run's precision, on its device."""
+        loaded = self._loaded
+        if self.lender is not None:
+            return self.lender.backbone
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        return loaded.model.to(self.device, DTYPES[self.spec.precision])
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        b = self.spec.backbone
+        if self.lender is not None:
+            loaded = self.lender._loaded
+        else:
+            loaded = load(
+                b.name, b.weights, b.sha256, b.model_args, self.spec.seed, b.preprocess, b.ema
+            )
+        for row, method in zip(self.spec.rows, self.methods, strict=True):
+            try:
+                ReducedViT(loaded.model, method)
+            except ValueError as error:
+                raise RequestError(f"{row.label} on backbone {b.name!r}: {error}") from None
+        # Now, because the run's precision may change the weights of this very model.
+        lender = self.lender
+        self._digest = weights_digest(loaded.model) if lender is None else lender.weights_digest
+        return loaded
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights as they were loaded."""
+        _ = self._loaded
+        return self._digest
+
+    @property
+    def weights_record(self) -> WeightsRecord | None:
+        """The file that the weights are from, as it goes into records."""
+        file, fitted = self._loaded.file, self._loaded.fitted
+        if file is None:
+            return None
+        record = WeightsRecord(origin=file.origin, file=file.path.name, sha256=file.sha256)
+        if fitted.entry is not None:
+            record["entry"] = fitted.entry
+        if fitted.others:
+            record["others"] = list(fitted.others)
+        if fitted.assumed is not None:
+            record["assumed"] = fitted.assumed
+        return record
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        return preprocessing_of(self._loaded.model)
+
+    @property
+    def preprocessing_from(self) -> str | None:
+        """What says the preprocessing, None where it is the architecture's own."""
+        return self._loaded.preprocessing_from
+
+    @cached_property
+    def data(self) -> DataSet:
+        if self.lender is not None:
+            return self.lender.data
+        return self.data_of(self.spec)
+
+    @property
+    def about_data(self) -> dict[str, Any]:
+        """The data set in words, as records have it. No key depends on them."""
+        differs = list(getattr(self.data, "differs", ()))
+        about = {"data": self.data.description, "data_differs": differs}
+        about["files_left_out"] = dict(files_left_out(self.data))  # as they lie there now
+        return about | {"data_title": self.spec.data.title}
+
+    def data_of(self, spec: RunSpec) -> DataSet:
+        """The images of a spec, as this session's backbone takes them."""
+        p = self.preprocessing
+        d = asdict(spec.data)
+        if d["cache"] == "auto":
+            d["cache"] = spec.results / "cache"
+        name, part = d.pop("name"), d.pop("part")
+        limit = spec.limit if part == "all" else None
+        outputs = n_outputs(self._loaded.model)
+        index = spec.results / INDEX
+        data = open_data(
+            name, p.transform, p.patch_grid, **d, outputs=outputs, limit=limit, index=index
+        )
+        data = data if part == "all" else part_of(data, part, spec.limit)
+        self._refuse_other_classes(data)
+        return data
+
+    def readable(self, positions: Iterable[int]) -> list[int]:
+        """Those of the images at `positions` that can be read; each is tried once a session."""
+        if self.lender is not None:
+            return self.lender.readable(positions)
+        chosen = list(positions)
+        for i in chosen:
+            if i not in self._tried:
+                self._tried[i] = self.data[i].image is not None
+        return [i for i in chosen if self._tried[i]]
+
+    def _refuse_other_classes(self, data: DataSet) -> None:
+        """RequestError unless the backbone's outputs are the classes of the labels."""
+        name, model = self.spec.backbone.name, self._loaded.model
+        if features := without_classes(model):
+            if self.spec.measure.accuracy:  # speed needs no label
+                raise RequestError(
+                    f"backbone {name!r} has no class head for the labels of data={data.name}: "
+                    f"{features}. Use weights with one (backbone=timm backbone.name={CLASSIFIER}), "
+                    "or measure=throughput"
+                )
+            return
+        outputs = n_outputs(model)
+        if outputs is not None and outputs != data.n_classes:
+            listed = " or give the model's classes in order with data.classes=<file>"
+            raise RequestError(
+                f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
+                f"{data.n_classes}: use weights trained for these classes"
+                f"{listed if data.name == 'folder' else ''}"
+            )
+
+    def identity(self, method: Method) -> dict[str, Any]:
+        """Exactly what changes an accuracy number, and nothing else."""
+        b = self.spec.backbone
+        return {
+            "schema": SCHEMA_VERSION,
+            "engine": ENGINE_VERSION,
+            "method": describe(method),
+            "method_version": method.method_version,
+            **({} if (code := code_of(type(method))) is None else {"method_code": code}),
+            "backbone": {
+                "name": b.shown,
+                "args": dict(self._loaded.args),
+                "weights": self.weights_digest,
+            },
+            "data": {"content": self.data.digest, "labels": self.data.label_digest},
+            "preprocessing": self.preprocessing.identity,
+            "precision": self.spec.precision,
+            "device": self.device.type,
+            "seed": self.spec.seed,
+        }
+
+
+def open_session(spec: RunSpec, lender: Session | None = None) -> Session:
+    """The session of a run, on every rank of it.
+
+    Whatever can be wrong on one rank only is found here, before work is shared out: files that are
+    not there, other weights or images, a results folder that the machines do not share.
+    """
+    session = ranks.together(lambda: Session(spec, lender))
+    if ranks.size() > 1:
+        ranks.together(lambda: session.backbone.eval())
+        ranks.leaders_first(lambda: session.data.digest)  # the others find what these remember
+        _refuse_strangers(session)
+    return session
+
+
+def _refuse_strangers(session: Session) -> None:
+    keys = ranks.together(lambda: [key_of(session.identity(method)) for method in session.methods])
+    if any(other != keys for other in ranks.gather(keys)):
+        raise RequestError(
+            "the processes have other weights, images or kinds of device than one another: give "
+            "all machines the same files"
+        )
+    root = session.store.root
+    mark = root / f".met-{ranks.agreed(lambda: uuid.uuid4().hex)}"
+    ranks.first(lambda: write_bytes(mark, b""))
+    seen = ranks.gather(mark.exists())
+    ranks.first(mark.unlink)
+    if not all(seen):
+        raise RequestError(f"{root} is not one folder for all machines: choose a shared one")
+
+
+def describe(method: Method) -> MethodRecord:
+    """A method's module and all of its options, as they go into records."""
+    name = name_of(type(method))
+    options = {
+        k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in method.identity().items()
+    }
+    return {"name": name, "options": options}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    return str(value) if value in (float("inf"), float("-inf")) else value
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there.
+
+    Of the processes that torchrun starts on a machine, each has a GPU of its own.
+    """
+    if ranks.size() > 1 and name.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        return _own_gpu(name)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise RequestError(f"device={name!r} is not possible: use auto, cpu, cuda or cuda:0")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
+    return torch.device(name)
+
+
+def _own_gpu(name: str) -> torch.device:
+    gpus, processes = torch.cuda.device_count(), ranks.local_size()
+    if ":" in name and processes > 1:
+        raise RequestError(f"device={name!r} is one GPU for {processes} processes: use device=auto")
+    if processes > gpus:
+        raise RequestError(f"{processes} processes for {gpus} GPUs: use --nproc-per-node={gpus}")
+    device = torch.device(name) if ":" in name else torch.device("cuda", ranks.local_rank())
+    torch.cuda.set_device(device)
+    return device
+
+
+def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
+    """The settings of one row as plain data: what config.yaml beside its record says."""
+    plain = asdict(spec)
+    del plain["rows"]
+    return {**plain, "results": str(spec.results), "method": asdict(row)}

@@ -1,0 +1,60 @@
+"""Which patch the distances are measured from."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from asap.core.diffusion import patch_rows
+from asap.core.order import first_argmax
+from asap.core.pca import radius_in_plane
+from asap.methods.asap.options import AsapOptions
+from asap.methods.asap.walk import Walk
+from asap.methods.base import Site, generator
+
+
+def find_anchor(
+    options: AsapOptions,
+    site: Site,
+    walk: Walk,
+    matrix: Float[Tensor, "k n n"],
+    here: Int[Tensor, "k"],
+) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+    """The anchor patch of the images at rows `here`, and its lead over the next patch.
+
+    `matrix` is P, or the block's attention without accumulation. The lead of a random one is NaN.
+    """
+    if options.anchor == "random":
+        drawn = [_draw(options.seed, i, site) for i in here.tolist()]
+        return here.new_tensor(drawn), matrix.new_full((len(here),), float("nan"))
+    scores = _scores(options, site, walk, matrix, here)
+    best = scores.topk(2, dim=1).values
+    return first_argmax(scores), (best[:, 0] - best[:, 1]).to(matrix.dtype)
+
+
+def anchor_macs(options: AsapOptions, site: Site) -> int:
+    """MACs per image: the PCA centre takes the products of the patches' rows with each other."""
+    patches = site.length - site.prefix
+    return patches**2 * site.length if options.anchor == "pca" else 0
+
+
+def _draw(seed: int, row: int, site: Site) -> int:
+    source = generator(seed, (site.image_ids or ())[row])
+    return int(torch.randint(site.anatomy.patches, (1,), generator=source))
+
+
+def _scores(
+    options: AsapOptions,
+    site: Site,
+    walk: Walk,
+    matrix: Float[Tensor, "k n n"],
+    here: Int[Tensor, "k"],
+) -> Float[Tensor, "k patches"]:
+    """The anchor is the patch with the largest of these."""
+    images = site.images[here]
+    if options.anchor == "pca":
+        return -radius_in_plane(patch_rows(matrix, site.prefix))
+    if options.anchor == "sink":
+        row = walk.class_row(images) if options.accumulate else matrix[:, 0]
+        return row[:, site.prefix :]
+    mass = walk.mass(images) if options.accumulate else matrix.sum(1)
+    return mass[:, site.prefix :] if options.anchor == "mass" else -mass[:, site.prefix :]

@@ -1,0 +1,216 @@
+"""All current records of a results folder, as the sections of its page: runs, then groups."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from asap.engine import ENGINE_VERSION
+from asap.errors import RequestError
+from asap.methods import Asap
+from asap.methods.registry import build, find, names
+from asap.records.disk import read_bytes, write_file
+from asap.records.key import key_of
+from asap.records.schema import CLOCKS, AccuracyRecord, ThroughputRecord
+from asap.records.store import Store
+from asap.report.manifest import Manifest, read_manifests, results_of
+from asap.report.page import Section, render_page
+from asap.report.premise import premise_remark
+from asap.report.prose import sweep_remarks
+from asap.report.result import CellResult
+
+Groups = dict[tuple[str, ...], list[CellResult]]
+PAGE = "report.html"
+
+
+def write_page(results: Path) -> Path:
+    """Write results/report.html from the records there; RequestError if there is none."""
+    store = Store(results / "runs")
+    keys = current_keys(store)
+    manifests = read_manifests(results)
+    sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
+    rows = [row for manifest in manifests for row in manifest.rows]
+    shown = {key for row in rows for key in (row.accuracy, row.left_out)}
+    for group, cells in sorted(grouped(store, keys).items()):
+        if any(cell.key not in shown for cell in cells):
+            sections.append(_section_of_all(group, cells))
+    if not any(cell.records for section in sections for cell in section.results):
+        raise RequestError(f"{results}/runs holds no current record: run an experiment first")
+    return write_file(results / PAGE, render_page(sections, circled(), "All results"))
+
+
+def write_page_of(section: Section, results: Path) -> Path:
+    """Write results/report.html of one run, from what is at hand: no other record is read."""
+    note = "This page shows the last run. python -m asap.report makes one of all records here."
+    return write_file(results / PAGE, render_page([section], circled(), section.title, note))
+
+
+def circled() -> dict[str, Any]:
+    """The default setting that figures of a sweep mark."""
+    default = Asap()
+    return {name: getattr(default, name) for name in ("tau", "clusters", "alpha")}
+
+
+def current_keys(store: Store) -> list[str]:
+    """The keys of records whose engine and method still are what they were."""
+    found = []
+    for cell in store.cells():
+        record = cell.accuracy() or cell.throughput()
+        if record is not None and is_current(record["identity"]):
+            found.append(cell.key)
+    return found
+
+
+def grouped(store: Store, keys: Sequence[str]) -> Groups:
+    """All accuracy records by what the rows of one table share; each with its predictions, and with
+    the throughput record of the same row on the machine, and by the clock, that timed most of its
+    group, and a baseline with its record on the images that calibration took.
+    """
+    speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
+    found = [record for key in keys if (record := store.cell(key).accuracy()) is not None]
+    names: dict[str, str] = {}  # one for equal images and labels, whatever folder they lay in
+    for record in sorted(found, key=lambda record: record["created"]):
+        names.setdefault(str(record["identity"]["data"]), _data_of(record))
+    groups = [group_of(r, names[str(r["identity"]["data"])]) for r in found]
+    labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for record, group in zip(found, groups, strict=True):
+        labels[group].add(_labels(record))
+    records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
+    for record, group in zip(found, groups, strict=True):
+        apart = (f"labels {_labels(record)}",) if len(labels[group]) > 1 else ()
+        records[(*group, *apart)].append(record)
+    dense = [r for found in records.values() for r in found if r["method"]["name"] == "dense"]
+    slices = [r for r in dense if _part(store, r, "slice") is not None]
+    return {group: _cells(store, found, speeds, slices) for group, found in records.items()}
+
+
+def _cells(
+    store: Store,
+    records: Sequence[AccuracyRecord],
+    speeds: Sequence[ThroughputRecord],
+    slices: Sequence[AccuracyRecord],
+) -> list[CellResult]:
+    timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
+    votes = Counter(_timed_by(s) for found in timed.values() for s in found)
+    most = min(votes, key=lambda name: (-votes[name], name), default=None)
+    cells = []
+    for record in records:
+        found = [s for s in timed[record["key"]] if _timed_by(s) == most]
+        others = sorted({_timed_by(s) for s in timed[record["key"]]} - {most})
+        reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
+        speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
+        predictions = store.cell(record["key"]).predictions
+        ours = is_extension(record["method"])
+        config = store.cell(record["key"]).config()
+        cell = CellResult(label_of(record), None, ours, record, predictions, speed, reason)
+        cells.append(replace(cell, config=config, left_out=_left_out(store, record, slices)))
+    return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
+
+
+def _timed_by(speed: ThroughputRecord) -> str:
+    """The machine and the clock: speeds of two of either do not stand in one table."""
+    clock = speed.get("clock")
+    return speed["device_name"] if clock is None else f"{speed['device_name']} by {CLOCKS[clock]}"
+
+
+def _left_out(
+    store: Store, record: AccuracyRecord, slices: Sequence[AccuracyRecord]
+) -> AccuracyRecord | None:
+    """Of a baseline on the rest of the images, its record on those that calibration took."""
+    rest = _part(store, record, "rest")
+    if rest is None:
+        return None
+    same = {k: v for k, v in record["identity"].items() if k != "data"}
+    for other in slices:
+        about = {k: v for k, v in other["identity"].items() if k != "data"}
+        if about == same and _part(store, other, "slice") == rest:
+            return other
+    return None
+
+
+def _part(store: Store, record: AccuracyRecord, part: str) -> dict[str, Any] | None:
+    """The data of a record's run but for the part, if it was this one, and all of it."""
+    config = store.cell(record["key"]).config() or {}
+    data = config.get("data")
+    if not isinstance(data, Mapping) or data.get("part") != part or config.get("limit") is not None:
+        return None
+    return {name: value for name, value in data.items() if name not in ("part", "title")}
+
+
+def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
+    """Whether a speed was measured of exactly this row: all that names it is in its identity."""
+    timed = speed["identity"]
+    return all(timed.get(name) == value for name, value in record["identity"].items())
+
+
+def _data_of(record: AccuracyRecord) -> str:
+    """The data in words, without the user's own title."""
+    return record["data"].removeprefix(f"{record.get('data_title')}: ")
+
+
+def group_of(record: AccuracyRecord, data: str) -> tuple[str, ...]:
+    """What the rows of one table share, readable, and the digest of the weights. data: in words."""
+    weights = record["identity"]["backbone"]["weights"][:8]
+    content = record["identity"]["data"]["content"][:8]
+    names = [record["backbone"], data, record["precision"], record["device"]]
+    return (*names, f"weights {weights}", f"data {content}", *_own_pictures(record))
+
+
+def _own_pictures(record: AccuracyRecord) -> tuple[str, ...]:
+    """A preprocessing that is not the backbone's usual one, which sets its rows apart."""
+    if not record.get("preprocessing_from"):
+        return ()
+    return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
+
+
+def _labels(record: AccuracyRecord) -> str:
+    return record["identity"]["data"]["labels"][:8]
+
+
+def is_current(identity: Mapping[str, Any]) -> bool:
+    """Whether the engine and the method still are what they were."""
+    if identity["engine"] != ENGINE_VERSION:
+        return False
+    name = identity["method"]["name"]
+    return name not in names() or find(name).method_version == identity["method_version"]
+
+
+def is_extension(method: Mapping[str, Any]) -> bool:
+    """Whether a method of this package has options that no paper has."""
+    if method["name"] not in names():
+        return False
+    try:
+        return build(method["name"], method["options"]).extension
+    except RequestError:  # options of another time, which cannot be asked any more
+        return False
+
+
+def label_of(record: AccuracyRecord) -> str:
+    """The row's label, and the options that differ from the method's defaults, each once."""
+    name, options = record["method"]["name"], record["method"]["options"]
+    defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
+    defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
+    changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
+    said = [f"{k}={v}" for k, v in changed.items()]
+    return ", ".join([record["label"], *(one for one in said if one not in record["label"])])
+
+
+def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:
+    pictures = [(p, read_bytes(results / "figures" / p.name)) for p in manifest.pictures]
+    rows = results_of(manifest, store, keys)
+    return Section(
+        manifest.title, rows, manifest.remarks, pictures, paper_table=manifest.paper_table
+    )
+
+
+def _section_of_all(group: Sequence[str], cells: Sequence[CellResult]) -> Section:
+    """All records that can share a table, of which some are in no run's: with holes, a sweep would
+    say something else.
+    """
+    try:
+        premise = premise_remark(cells)
+        remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+    except RequestError as error:  # it must not cost the other sections
+        return Section(", ".join(group), cells, missing={"Remarks": str(error)})
+    return Section(", ".join(group), cells, remarks)

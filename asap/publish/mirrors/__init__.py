@@ -1,0 +1,1 @@
+"""Mirrors of finished records to dashboards."""

@@ -1,0 +1,208 @@
+"""Mirror a finished cell to Weights & Biases. The records on disk are the truth; this may fail.
+
+Called after the record is on disk. Whatever goes wrong here is one warning, never an exception: a
+dashboard cannot cost a result. Offline needs neither account nor network. What was mirrored is
+remembered (`<directory>/mirrored/<key>`) and not written again; delete that to write it again.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from asap.report.example_table import Example
+from asap.report.result import CellResult, curves, scalars
+
+log = logging.getLogger(__name__)
+Mode = Literal["offline", "online", "disabled"]
+
+_INIT_SECONDS = 30  # how long to wait for a server that does not answer
+_FINISH_SECONDS = 120  # how long an upload may hold up the next cell
+_CLOSED: set["Target"] = set()  # what could not be opened in this process: not waited for again
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs go. directory: of W&B's files; group: what a sweep's runs share."""
+
+    mode: Mode
+    project: str
+    entity: str | None
+    group: str | None
+    directory: Path
+
+
+def log_cell(
+    result: CellResult,
+    config: Mapping[str, Any],
+    target: Target,
+    record: Path | None = None,
+    examples: Callable[[], Sequence[Example]] = tuple,
+) -> bool:
+    """Write one run: id = record key, job type eval, summary scalars, per-block curves, a table of
+    `examples()`, which is called only then, and an artifact that refers to the folder `record`
+    without copying it.
+
+    The files are completed by W&B's own process a moment after this returns. True if it was written
+    now or before, or nothing was asked for (disabled); False, after a warning, if it failed. Where
+    no run can be begun there is one warning, and no further cell is tried in this process.
+    """
+    if target.mode == "disabled":
+        return True
+    if target in _CLOSED:
+        return False
+    try:
+        if not _mirrored(result, config, target):
+            with _no_logging_errors():
+                _log(result, config, target, record, examples)
+            _remember(result, config, target)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        later = "; later rows are not tried: the same command logs them once W&B can be reached"
+        said = "its record is kept" + (later if target in _CLOSED else "")
+        log.warning("W&B: %s was not logged: %s (%s)", result.label, reason, said)
+        return False
+    return True
+
+
+@contextmanager
+def _no_logging_errors() -> Iterator[None]:
+    """W&B's own log files are on the disk that may be full: a traceback for every line of them."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+
+
+def _log(
+    result: CellResult,
+    config: Mapping[str, Any],
+    target: Target,
+    record: Path | None,
+    examples: Callable[[], Sequence[Example]],
+) -> None:
+    if result.key is None:
+        raise ValueError("there is no record")
+    run = _begun(result, config, target)
+    try:
+        _write(run, result)
+        _write_examples(run, examples())
+        _refer(run, result, record)
+    finally:
+        run.finish()
+
+
+def _begun(result: CellResult, config: Mapping[str, Any], target: Target) -> Any:
+    """A run that can be written to. If there is none to be had, the target is closed."""
+    try:
+        import wandb
+
+        if target.mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise ValueError(
+                "no API key: set WANDB_API_KEY or run `wandb login`, or use mode=offline"
+            )
+        target.directory.mkdir(parents=True, exist_ok=True)
+        return wandb.init(
+            id=result.key,
+            resume="allow" if target.mode == "online" else None,
+            name=f"{result.label} {result.backbone}",
+            project=target.project,
+            entity=target.entity,
+            group=target.group,
+            job_type="eval",
+            tags=_tags(result),
+            config=dict(config),
+            dir=target.directory,
+            mode=target.mode,
+            reinit="create_new",
+            settings=_settings(),
+        )
+    except Exception:  # whatever it is: `log_cell` tells it, and nobody waits for it twice
+        _CLOSED.add(target)
+        raise
+
+
+def _marker(result: CellResult, target: Target) -> Path:
+    return target.directory / "mirrored" / str(result.key)
+
+
+def _mirrored(result: CellResult, config: Mapping[str, Any], target: Target) -> bool:
+    """Whether exactly this was written before."""
+    marker = _marker(result, target)
+    return marker.is_file() and marker.read_text("utf-8") == _digest(result, config, target)
+
+
+def _remember(result: CellResult, config: Mapping[str, Any], target: Target) -> None:
+    marker = _marker(result, target)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(_digest(result, config, target), "utf-8")
+
+
+def _digest(result: CellResult, config: Mapping[str, Any], target: Target) -> str:
+    where = [target.mode, target.project, target.entity, target.group]
+    said = [result.label, scalars(result), dict(config), where]
+    return sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _settings() -> Any:
+    """Quiet, and nothing collected about the machine: the record holds what belongs to a result."""
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        disable_git=True,
+        disable_code=True,
+        init_timeout=_INIT_SECONDS,
+        finish_timeout=_FINISH_SECONDS,
+    )
+
+
+def _tags(result: CellResult) -> list[str]:
+    """Backbone, method, precision; W&B takes tags of 1 to 64 characters."""
+    names = [str(result.backbone), str(result.method["name"])]
+    names += [str(record["precision"]) for record in result.records]
+    names += ["extension"] if result.ours else []
+    return [name[:64] for name in dict.fromkeys(names)]
+
+
+def _write(run: Any, result: CellResult) -> None:
+    run.define_metric("block")
+    for name, points in curves(result).items():
+        run.define_metric(f"block/{name}", step_metric="block", summary="none")
+        for block, value in points.items():
+            run.log({"block": block, f"block/{name}": value})
+    run.summary.update(scalars(result))
+
+
+def _write_examples(run: Any, examples: Sequence[Example]) -> None:
+    """The table `examples`: a picture of each map beside the image."""
+    import wandb
+
+    if not examples:
+        return
+    maps = list(dict.fromkeys(name for example in examples for name in example.pictures))
+    table = wandb.Table(columns=[*maps, "label", "prediction", "stop block", "sink", "tokens"])
+    for e in examples:
+        drawn = [wandb.Image(e.pictures[name]) if name in e.pictures else None for name in maps]
+        table.add_data(*drawn, e.label, e.prediction, e.stop_block, e.sink, e.tokens)
+    run.log({"examples": table})
+
+
+def _refer(run: Any, result: CellResult, record: Path | None) -> None:
+    """An artifact that points to the record's folder; nothing is copied."""
+    import wandb
+
+    if record is None:
+        return
+    artifact = wandb.Artifact(f"record-{result.key}", type="record", metadata={"key": result.key})
+    artifact.add_reference(record.resolve().as_uri())
+    run.log_artifact(artifact)

@@ -1,0 +1,75 @@
+"""All pictures of a run: which images, drawn how, and what to see in them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from asap.measure.session import Session
+from asap.methods import Asap
+from asap.publish.pictures.panels import draw_panels, evenly
+from asap.publish.pictures.side_by_side import draw_compared, model_of
+from asap.publish.pictures.walk_pictures import draw_sink_dynamics
+from asap.report.figures.cases import RULE, anchor_cases
+from asap.report.figures.style import variant
+from asap.report.manifest import Picture
+from asap.report.result import CellResult
+
+_WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mean wants some
+
+
+def draw_pictures(
+    session: Session, results: Sequence[CellResult], count: int, folder: Path, stem: str
+) -> list[Picture]:
+    """Panels of `count` evenly spaced images under the first reducing ASAP row, methods side by
+    side, a random anchor's cases and the walk, as far as the run has such rows.
+    """
+    method = next((m for m in session.methods if isinstance(m, Asap) and m.reduces), None)
+    if method is None or count == 0:
+        return []
+    chosen = evenly(session, count)
+    many = evenly(session, _WALKS * count)
+    found = [
+        Picture.of(
+            draw_panels(session, method, chosen, folder / f"{stem}-scenes"),
+            "What ASAP does to an image",
+            "Evenly spaced images, not chosen by how they turn out.",
+        ),
+        Picture.of(
+            draw_compared(session, results, chosen, folder / f"{stem}-side-by-side"),
+            "The same images under every method near the same MACs",
+            "Rows whose mean MACs are within 5 points of the first ASAP row's.",
+        ),
+        Picture.of(
+            draw_sink_dynamics(session, method, many, folder / f"{stem}-walk"),
+            "The walk without a stop",
+            f"P of the first image, and the largest column mass of {len(many)} evenly spaced ones.",
+        ),
+        *_anchor_pictures(session, results, count, folder, stem),
+    ]
+    return [picture for picture in found if picture is not None]
+
+
+def _anchor_pictures(
+    session: Session, results: Sequence[CellResult], count: int, folder: Path, stem: str
+) -> list[Picture | None]:
+    """A random anchor's failures and lucky cases beside the row with the sink."""
+    random = _first(results, "random")
+    sink = _first(results, "asap")
+    if random is None or sink is None:
+        return []
+    assert random.predictions is not None and sink.predictions is not None
+    cases = anchor_cases(random.predictions(), sink.predictions(), count)
+    method = model_of(session, random).method
+    assert isinstance(method, Asap)
+    found = []
+    for name, positions in (("failures", cases.failures), ("lucky", cases.lucky)):
+        path = folder / f"{stem}-random-anchor-{name}"
+        files = draw_panels(session, method, positions, path, "a random anchor")
+        found.append(
+            Picture.of(files, f"Random anchor: {name.replace('lucky', 'lucky cases')}", RULE)
+        )
+    return found
+
+
+def _first(results: Sequence[CellResult], name: str) -> CellResult | None:
+    rows = (row for row in results if row.predictions is not None and not row.ours)
+    return next((row for row in rows if variant(row.method) == name), None)

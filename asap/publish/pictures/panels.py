@@ -1,0 +1,86 @@
+"""Pictures of what ASAP does to a few images of a run's data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from asap.data.base import Sample
+from asap.engine.explain import explain
+from asap.measure.session import Session
+from asap.measure.timed_images import to_bytes
+from asap.methods import Asap
+from asap.report.figures import Panel, scene_panels
+
+NOT_FINITE = "(not finite)"
+
+
+def evenly(session: Session, count: int) -> list[int]:
+    """`count` positions in the data at even distances: not chosen by how they turn out."""
+    n = len(session.data)
+    return list(dict.fromkeys((2 * i + 1) * n // (2 * count) for i in range(count)))
+
+
+def readable(session: Session, positions: Sequence[int]) -> list[Sample]:
+    """The samples there, without those that cannot be read."""
+    samples = [session.data[i] for i in positions]
+    return [sample for sample in samples if sample.image is not None]
+
+
+def draw_panels(
+    session: Session, method: Asap, positions: Sequence[int], path: Path, anchor: str = "the sink"
+) -> list[Path]:
+    """The images at `positions` under `method`; the files written, none without an image."""
+    panels = [panel_of(session, method, sample) for sample in readable(session, positions)]
+    return scene_panels(panels, path, anchor) if panels else []
+
+
+def panel_of(session: Session, method: Asap, sample: Sample) -> Panel:
+    """What the method does to one readable image of the run's data."""
+    classes = session.data.classes
+    return explained(session, method, sample, classes[sample.label], classes)
+
+
+def explained(
+    session: Session, method: Asap, sample: Sample, label: str, classes: Sequence[str]
+) -> Panel:
+    """What the method does to one image; `label`: "" where it has none."""
+    seen = explain(session.backbone, method, on_device(session, sample), sample.id)
+    return Panel(
+        image=pixels_of(session, sample),
+        label=label,
+        prediction=named(seen.prediction, classes),
+        grid=session.preprocessing.patch_grid,
+        sink=int(seen.trace.sink[0]),
+        mass=_array(seen.class_row),
+        distance=_array(seen.distance),
+        cluster=_array(seen.cluster),
+        kept=_array(seen.kept),
+        stop_block=int(seen.trace.stop_block[0]),
+        tokens=int(seen.trace.tokens[0, -1]),
+    )
+
+
+def named(prediction: int | None, classes: Sequence[str]) -> str:
+    """The predicted class as pictures call it; None: the answer is not finite."""
+    return NOT_FINITE if prediction is None else classes[prediction]
+
+
+def on_device(session: Session, sample: Sample) -> Tensor:
+    """The image as the backbone takes it."""
+    assert sample.image is not None
+    weight = next(session.backbone.parameters())
+    return sample.image.to(weight.device, weight.dtype)
+
+
+def pixels_of(session: Session, sample: Sample) -> np.ndarray:
+    """The image as it was before it was normalised, (H, W, 3) uint8."""
+    assert sample.image is not None
+    pre = session.preprocessing.identity
+    return to_bytes(sample.image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
+
+
+def _array(values: Tensor) -> np.ndarray:
+    values = values.cpu()
+    return values.double().numpy() if values.is_floating_point() else values.numpy()

@@ -1,0 +1,70 @@
+"""Several methods on the same images at equal MACs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asap.core.macs import backbone_macs
+from asap.core.order import best_class
+from asap.data.base import Sample
+from asap.engine.executor import ReducedViT
+from asap.measure.session import Session, describe
+from asap.methods.registry import build
+from asap.publish.pictures.panels import named, on_device, pixels_of, readable
+from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
+from asap.report.result import CellResult
+
+
+def draw_compared(
+    session: Session, results: Sequence[CellResult], positions: Sequence[int], path: Path
+) -> list[Path]:
+    """The rows at the first ASAP row's MACs on each image; none written if there are no two. A row
+    with weights of its own is left out: the session has those of the others.
+    """
+    rows = [row for row in at_equal_macs(results) if not row.own_weights]
+    models = [(row.label, model_of(session, row)) for row in (rows if len(rows) > 1 else [])]
+    samples = readable(session, positions)
+    if not models or not samples:
+        return []
+    return draw_side_by_side([_compare(session, models, sample) for sample in samples], path)
+
+
+def model_of(session: Session, row: CellResult) -> ReducedViT:
+    """The model that made a row: with the session's method, else rebuilt from its record, which has
+    the digest of a method's file in the place of its path.
+    """
+    own = next((m for m in session.methods if describe(m) == row.method), None)
+    if own is not None:
+        return ReducedViT(session.backbone, own)
+    options = {k: _number(v) for k, v in row.method["options"].items()}
+    return ReducedViT(session.backbone, build(row.method["name"], options))
+
+
+def _number(value):
+    """JSON has no infinity: records hold it as a text."""
+    return float(value) if value in ("inf", "-inf") else value
+
+
+def _compare(
+    session: Session, models: Sequence[tuple[str, ReducedViT]], sample: Sample
+) -> SideBySide:
+    image, classes = on_device(session, sample), session.data.classes
+    treated = tuple(
+        _treat(model, label, image, sample.id, classes) for label, model in models
+    )  # fmt: skip
+    grid = session.preprocessing.patch_grid
+    return SideBySide(pixels_of(session, sample), classes[sample.label], grid, treated)
+
+
+def _treat(
+    model: ReducedViT, label: str, image: torch.Tensor, image_id: int, classes: Sequence[str]
+) -> Treated:
+    logits, trace = model(image[None], [image_id], return_trace=True)
+    anatomy = model.trunk.anatomy
+    tokens = np.full((1, anatomy.depth + 1), anatomy.prefix + anatomy.patches)
+    dense = int(backbone_macs(model.trunk.cost, tokens, model.method.position)[0])
+    spent = int(trace.macs_backbone[0] + trace.macs_method[0])
+    prediction = named(best_class(logits[0]), classes)
+    return Treated(label, prediction, 100 * (spent / dense - 1), trace.assignment[0].numpy())

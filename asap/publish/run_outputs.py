@@ -1,0 +1,137 @@
+"""What a finished run leaves for people: table, figures, mirrors. All from records."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from asap.measure.session import Session
+from asap.publish.all_records import circled, write_page_of
+from asap.publish.mirrors import tensorboard, wandb
+from asap.publish.pictures import draw_pictures, examples_of
+from asap.records.disk import guarded, read_bytes, stem_of, write_file
+from asap.report.drawn import drawn, note_drawn, sources
+from asap.report.figures import charts, save
+from asap.report.latex import to_latex
+from asap.report.manifest import Picture, manifest_of, write_manifest
+from asap.report.nonfinite import counts
+from asap.report.page import Section
+from asap.report.premise import premise_remark
+from asap.report.printed import console_width, printed
+from asap.report.prose import sweep_remarks
+from asap.report.result import CellResult
+from asap.report.tables import build_table, parts
+from asap.report.timm_csv import to_timm_csv
+
+log = logging.getLogger("asap")
+RANDOM_WEIGHTS = (
+    "The weights are random: this table shows that the chain runs, and nothing about any method."
+)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The table as a terminal shows it, and the files that were written: they have all of it."""
+
+    text: str
+    files: tuple[Path, ...]
+
+
+def mirror(session: Session, results: list[CellResult]) -> None:
+    """Copy finished rows to the dashboards that are asked for; these never cost a result."""
+    for result in results:
+        if result.accuracy is not None:
+            _mirror(session, result)
+
+
+def line_of(result: CellResult) -> str:
+    """A finished row in one line."""
+    if result.accuracy is None:
+        return f"{result.label}: throughput recorded"
+    record = result.accuracy
+    gmacs = record["gmacs_backbone"] + record["gmacs_method"]
+    return f"{result.label}: top-1 {record['top1']:.2f} %, {gmacs:.4g} GMACs, {counts(record)}"
+
+
+def write_outputs(
+    session: Session, results: list[CellResult], title: str | None = None
+) -> Outputs | None:
+    """Write a run's table and figures under results/tables and results/figures, and its page,
+    results/report.html. What is there already, made from the same records, stays.
+
+    None if no row has a record: there is nothing to show.
+    """
+    spec, title = session.spec, title or session.spec.title
+    if not any(result.records for result in results):
+        return None
+    premise = premise_remark(results)
+    remarks = [*spec.remarks, *([premise] if premise else []), *sweep_remarks(results, circled())]
+    if spec.backbone.weights == "random":
+        remarks.insert(0, RANDOM_WEIGHTS)
+    table = build_table(results, remarks, spec.paper_table)
+    tables, figures = spec.results / "tables", spec.results / "figures"
+    stem = stem_of(title)
+    shown = printed(table, title, console_width())
+    mark = spec.results / "digests" / f"{stem}.drawn.json"
+    made_from = sources(results, title, remarks, spec.measure.panels, spec.paper_table, circled())
+    if earlier := drawn(mark, made_from):
+        return Outputs(shown, earlier[1:])
+    pieces = parts(table)
+    markdown = f"# {title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
+    files = [
+        write_file(tables / f"{stem}.md", markdown),
+        write_file(tables / f"{stem}.csv", table.to_csv()),
+        write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)),
+        write_file(tables / f"{stem}.tex", to_latex(pieces)),
+    ]
+    with guarded(figures):
+        for chart in charts(results, circled())[0]:
+            files += save(chart.figure(), figures / f"{stem}-{chart.name}")
+        pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
+    files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
+    manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
+    rows = tables / f"{stem}.rows.json"
+    write_manifest(manifest, rows)
+    section = _section(title, results, remarks, pictures, figures, spec.paper_table)
+    files.append(write_page_of(section, spec.results))
+    note_drawn(mark, made_from, [rows, *files])
+    return Outputs(shown, tuple(files))
+
+
+def _section(
+    title: str,
+    results: list[CellResult],
+    remarks: list[str],
+    pictures: list[Picture],
+    figures: Path,
+    paper_table: str,
+) -> Section:
+    """The run as a section of a page."""
+    drawn = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
+    return Section(title, results, remarks, drawn, paper_table=paper_table)
+
+
+def _mirror(session: Session, result: CellResult) -> None:
+    spec, method = session.spec, result.method
+    config = {"backbone": spec.backbone.shown, "data": spec.data.name, "method": method["name"]}
+    config |= {"precision": spec.precision, **method["options"]}
+    if spec.log.wandb != "disabled":
+        group, mode = spec.log.group or spec.title, cast(wandb.Mode, spec.log.wandb)
+        folder = spec.results / "wandb"
+        target = wandb.Target(mode, spec.log.project, spec.log.entity, group, folder)
+        record = session.store.cell(str(result.key)).path
+        drawn = partial(examples_of, session, result, spec.log.examples)
+        wandb.log_cell(result, config, target, record, drawn)
+    if spec.log.tensorboard:
+        tensorboard.log_cell(result, config, spec.results / "tensorboard")
+
+
+def show(outputs: Outputs | None) -> None:
+    """Print the table and where the files are."""
+    if outputs is None:
+        return
+    log.info("\n%s\n", outputs.text)
+    log.info("files:")
+    for path in outputs.files:
+        log.info("  %s", path)

@@ -1,0 +1,1 @@
+"""What a run is: frozen specs, read from composed configs."""

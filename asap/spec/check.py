@@ -1,0 +1,101 @@
+"""Values that no run can have, each refused in one line."""
+
+import math
+from collections.abc import Sequence
+
+from asap.errors import RequestError
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+WANDB_MODES = ("offline", "online", "disabled")
+SLICES = ("auto", "train", "validation")
+PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
+PARTS = ("all", "slice", "rest")
+
+
+def checked(spec: RunSpec) -> RunSpec:
+    """The spec; RequestError on a value that is not possible."""
+    _one_of("precision", spec.precision, PRECISIONS)
+    _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
+    _one_of("calibrate.slice", spec.calibrate.slice, SLICES)
+    _one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
+    _one_of("paper_table", spec.paper_table, PAPER_TABLES)
+    _one_of("data.part", spec.data.part, PARTS)
+    _check_title(spec.data.title)
+    m = spec.measure
+    for name, value, least in (
+        ("batch_size", spec.batch_size, 1),
+        ("workers", spec.workers, 0),
+        ("limit", spec.limit, 1),
+        ("seed", spec.seed, 0),
+        ("data.images", spec.data.images, 1),
+        ("data.seed", spec.data.seed, 0),
+        ("measure.rounds", m.rounds, 3),
+        ("measure.throughput_images", m.throughput_images, 1),
+        ("measure.throughput_batch_size", m.throughput_batch_size, 1),
+        ("measure.threads", m.threads, 1),
+        ("measure.panels", m.panels, 0),
+        ("log.examples", spec.log.examples, 0),
+        ("calibrate.images", spec.calibrate.images, 1),
+        ("calibrate.cost_images", spec.calibrate.cost_images, 1),
+    ):
+        _at_least(name, value, least)
+    for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
+        if not 0 < seconds < math.inf:
+            raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
+    window = spec.calibrate.window
+    _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
+    _checked_rows(spec.rows)
+    if not 0 <= spec.backbone.tolerance < math.inf:
+        raise RequestError(
+            f"backbone.tolerance={spec.backbone.tolerance} is not possible: give points, 0 or more"
+        )
+    if not 0 < window < 100:
+        raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
+    if not m.accuracy and not m.throughput:
+        raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
+    for name, title in (("title", spec.title), ("table", spec.table)):
+        if title is not None and not any(c.isalnum() for c in title):
+            raise RequestError(f"{name}={title!r} names no file: give it a letter or a digit")
+        if title is not None and not title.isprintable():
+            raise RequestError(f"{name}={title!r} is not possible: give one line of text")
+    return spec
+
+
+def _check_title(title: str | None) -> None:
+    """It stands in a line of text, in files of all kinds."""
+    if title is not None and (not title.strip() or not title.isprintable()):
+        raise RequestError(
+            f"data.title={title!r} is not possible: give a line of text, or null for none"
+        )
+
+
+def _checked_rows(rows: Sequence[MethodSpec]) -> None:
+    labels = [row.label for row in rows]
+    for row in rows:
+        _possible_budget(f"macs_pct of the row {row.label!r}", row.macs_pct)
+        if row.point_of is not None and (
+            row.point_of not in labels or rows[labels.index(row.point_of)].point_of is not None
+        ):
+            raise RequestError(
+                f"point_of={row.point_of!r} of the row {row.label!r} is no row with a point of its "
+                f"own: use one of {', '.join(labels)}"
+            )
+
+
+def _possible_budget(name: str, macs_pct: float | None) -> None:
+    if macs_pct is not None and not -100 < macs_pct < 0:
+        raise RequestError(
+            f"{name}={macs_pct} is not possible: give MACs against dense in %, such as "
+            "-35.23, above -100 and below 0"
+        )
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise RequestError(f"{name}={value!r} is not possible: use one of {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise RequestError(f"{name}={value} is not possible: give {least} or more")

@@ -1,0 +1,133 @@
+"""From a composed config, or the JSON of a spec, to a spec: unknown keys and kinds are refused."""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from asap.errors import RequestError
+from asap.spec.check import checked
+from asap.spec.paths import PathText, given_path
+from asap.spec.row_sweep import expand
+from asap.spec.run_spec import (
+    BackboneSpec,
+    CalibrateSpec,
+    DataSpec,
+    LogSpec,
+    MeasureSpec,
+    MethodSpec,
+    RunSpec,
+)
+
+_KINDS = {
+    int: "an integer", float: "a number", str: "a text", bool: "true or false", Path: "a path",
+    tuple: "a list", Mapping: "a group of settings",
+}  # fmt: skip
+
+
+def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]) -> RunSpec:
+    """The spec of a composed config. `method_config(name)` reads configs/method/<name>.yaml.
+
+    Raises RequestError that names an unknown key, a missing one or an impossible value.
+    """
+    given = dict(config)
+    chosen = _typed(given.pop("method", None) or {}, Mapping[str, Any], "method")
+    wanted = _typed(given.pop("baseline", True), bool, "baseline")
+    baseline = wanted and chosen.get("name") != "dense"
+    alone = [{"method": "dense"}, {}] if baseline else [{}]
+    rows = _typed(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
+    methods = tuple(_row(one, chosen, method_config) for row in rows for one in expand(row))
+    parts = {
+        "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
+        "data": _build(DataSpec, given.pop("data", None), "data"),
+        "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
+        "log": _build(LogSpec, given.pop("log", None), "log"),
+        "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
+    }
+    for name in ("points", "budget", "ppt_thresholds"):  # what an experiment's own lines refer to
+        given.pop(name, None)
+    title = given.pop("title", None) or f"{parts['backbone'].shown} on {parts['data'].called}"
+    spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
+    return checked(spec)
+
+
+def spec_from(plain: Mapping[str, Any]) -> RunSpec:
+    """The spec whose `asdict` went through JSON."""
+    groups = {
+        f.name: _build(f.type, plain[f.name], f.name)
+        for f in fields(RunSpec)
+        if isinstance(f.type, type) and is_dataclass(f.type)
+    }
+    rows = tuple(_build(MethodSpec, row, "rows") for row in plain["rows"])
+    return checked(_build(RunSpec, {**plain, **groups, "rows": rows}, "config"))
+
+
+def _row(
+    row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
+) -> MethodSpec:
+    """A row's method config with its own options on top; without a name, the chosen method."""
+    row = dict(row)
+    base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
+    options = dict(_typed(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
+    point = row.pop("point", None)
+    about = {f.name for f in fields(MethodSpec)} - {"name", "options", "given"}
+    head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
+    unknown = set(row) - about
+    if unknown:
+        allowed = ", ".join(sorted(about | {"method", "with", "sweep"}))
+        raise RequestError(f"rows: unknown key {min(unknown)!r} in a row; a row has {allowed}")
+    if "name" not in head:
+        raise RequestError("method.name is missing: choose a method, such as method=asap")
+    head.setdefault("label", head["name"])
+    if point:
+        row["label"] = f"{row.get('label') or head['label']} {point}"
+    for key, value in (base | options).items():  # no option of a method is an empty text
+        if isinstance(value, str):
+            given_path(f"method.{key}", value)
+    parts = {"options": {**base, **options}, "given": list(options)}
+    return _build(MethodSpec, {**head, **row, **parts}, "rows")
+
+
+def _build(kind: type, given: Any, where: str) -> Any:
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping) and given is not None:
+        raise RequestError(f"{where}={given!r} is not a group of settings")
+    known = {f.name: f for f in fields(kind)}
+    values = {}
+    for key, value in (given or {}).items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise RequestError(f"{where}: unknown key {key!r}{hint} (known: {', '.join(known)})")
+        values[key] = _typed(value, known[key].type, f"{where}.{key}".removeprefix("config."))
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise RequestError(f"{where}.{name} is missing".removeprefix("config."))
+    return kind(**values)
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The value as its field has it: paths from strings, floats from ints; RequestError else."""
+    union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    options = typing.get_args(kind) if union else (kind,)
+    if value is None and type(None) in options:
+        return None
+    plain = options[0]
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if plain in (Path, PathText) and isinstance(value, str):
+        return Path(given_path(where, value)) if plain is Path else given_path(where, value)
+    if plain is PathText:
+        plain = str
+    origin = typing.get_origin(plain)
+    if origin is tuple and isinstance(value, list):
+        inside = typing.get_args(plain)[0]
+        return tuple(_typed(item, inside, f"{where}[{i}]") for i, item in enumerate(value))
+    wanted = origin or plain
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise RequestError(f"{where}={value!r} is not possible: give {_KINDS[wanted]}")
+    return value

@@ -1,0 +1,195 @@
+"""What a run is: frozen dataclasses, made from a composed config by read.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asap.spec.paths import PathText
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone and its weights, see `asap.load_backbone`.
+
+    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of what the weights
+    say of themselves. ema: of a checkpoint with averaged weights too, take those.
+    top1, source: published accuracy in % and where it is published, null: there is no reference;
+    tolerance: how far, in points, a measured one may lie from it; note: for the reader.
+    """
+
+    name: str
+    weights: PathText = "hub"
+    sha256: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    ema: bool | None = None
+    top1: float | None = None
+    source: str | None = None
+    tolerance: float = 0.05
+    note: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its name in records and tables: of a folder the last part, no path."""
+        kind, found, place = self.name.partition(":")
+        kind = kind.lower().replace("_", "-")
+        if not found:
+            return self.name
+        return f"{kind}:{Path(place).expanduser().resolve().name if kind == 'local-dir' else place}"
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One row of a table: a method with its options, how tables call it, and where it gets options
+    from that are not known beforehand.
+
+    paper: the row's name in the paper's tables. ours: an extension the paper does not have.
+    macs_pct: the row's own MACs budget, for a row whose options are not given by hand.
+    grid: option -> values to be tried, of options that are not given; without a budget, the most
+        accurate one on training images. point_of: label of the row whose calibrated or given
+        options this one has too.
+    file, needs: a checkpoint of this row's own, for its method and backbone, and what is missing
+        without it: a row with `needs` and no `file` is not run.
+    given: the options of the row itself, in `with`.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    label: str
+    paper: str | None = None
+    ours: bool = False
+    note: str | None = None
+    macs_pct: float | None = None
+    grid: Mapping[str, Any] | None = None
+    point_of: str | None = None
+    file: PathText | None = None
+    needs: str | None = None
+    given: tuple[str, ...] = ()
+
+    @property
+    def open_grid(self) -> dict[str, Any]:
+        """The part of its grid that `given` leaves open."""
+        return {k: v for k, v in (self.grid or {}).items() if k not in self.given}
+
+    @property
+    def budget(self) -> float | None:
+        """Its own budget, None where its options are given by hand."""
+        return self.macs_pct if self.open_grid or not self.given else None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which images: scenes of digits, ImageNet and its variants, or a folder of class folders.
+
+    labels: devkit, labels file or ReaL's real.json. boxes: ImageNet's localisation boxes. strict:
+    refuse images that are missing or cannot be read. cache: a folder for decoded crops, auto: the
+    folder cache in the results folder, null: none. classes, class_order: which class a folder is,
+    see `asap/data/classes.py`. scored: all | subset: the logits that are compared, null: as the
+    data set's authors do. corruption, severity: of ImageNet-C. title: the user's name of the data.
+    """
+
+    name: str
+    path: PathText | None = None
+    split: str = "evaluation"
+    images: int = 2000  # scenes; files are counted
+    seed: int = 0
+    part: str = "all"  # all | slice | rest: of validation images, see `asap/data/slices.py`
+    labels: PathText | None = None
+    boxes: PathText | None = None
+    strict: bool = False
+    cache: PathText | None = None
+    classes: PathText | None = None
+    class_order: str = "sorted"
+    scored: str | None = None
+    corruption: str | None = None
+    severity: int | None = None
+    title: str | None = None
+
+    @property
+    def called(self) -> str:
+        """A name for the title of a run."""
+        which = (self.corruption, None if self.severity is None else str(self.severity))
+        return " ".join(filter(None, (self.title or self.name, *which)))
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """What is measured. Throughput: rounds of `seconds` for every method and both baselines."""
+
+    accuracy: bool = True
+    throughput: bool = False
+    rounds: int = 20
+    seconds: float = 0.5
+    throughput_images: int = 2048
+    throughput_batch_size: int | None = None  # null: the batch size of the run
+    threads: int | None = None  # of the CPU while timing, null: as torch has it
+    short: bool = False  # a demonstration, labelled so
+    panels: int = 0  # pictures of this many images
+
+
+@dataclass(frozen=True)
+class LogSpec:
+    """Mirrors of finished records; none of them can cost a result."""
+
+    wandb: str = "disabled"
+    project: str = "asap"
+    entity: str | None = None
+    group: str | None = None
+    examples: int = 8  # images in the table of every W&B run
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrateSpec:
+    """A MACs budget that rows are brought to first, and how it is searched.
+
+    macs_pct: MACs of backbone and method against dense, in %, negative; null: no calibration.
+    images: of the calibration slice. cost_images: training images on which MACs are met, without
+        their labels, where they are not met on the slice itself; without training images unused.
+    window: points below the budget that count as meeting it.
+    path: a folder of training images. grid: option -> values, in the place of a method's own.
+    slice: train | validation | auto: training images; or MACs alone, which need no labels, on a
+        fixed slice of the validation images, which is then left out of the evaluation; auto: the
+        slice where ImageNet has no training images.
+    unreachable: leave | nearest: what becomes of a row that cannot meet its budget.
+    """
+
+    macs_pct: float | None = None
+    images: int = 500
+    cost_images: int | None = None
+    window: float = 1.5
+    path: PathText | None = None
+    grid: Mapping[str, Any] | None = None
+    slice: str = "auto"
+    unreachable: str = "leave"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything a run needs. `rows` are its methods, in the order of its table.
+
+    paper_table: the paper's table that this one is set beside, a file of results/paper. table: the
+    runs of a multirun that name the same table share it, one block for each.
+    """
+
+    title: str
+    backbone: BackboneSpec
+    data: DataSpec
+    rows: tuple[MethodSpec, ...]
+    measure: MeasureSpec = MeasureSpec()
+    log: LogSpec = LogSpec()
+    calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
+    results: Path = Path("results")
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 64
+    workers: int = 0
+    limit: int | None = None
+    shard_seconds: float = 10.0
+    shared_trunk: bool = True  # evaluate rows that differ after a common trunk in one pass
+    seed: int = 0
+    remarks: tuple[str, ...] = ()
+    paper_table: str = "image_classification"
+    table: str | None = None
+    image: PathText | None = None  # the picture that asap.show is asked about

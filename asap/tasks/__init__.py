@@ -1,0 +1,1 @@
+"""Tasks: what an example is, how features become answers, how answers are scored."""
