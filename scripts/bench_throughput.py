@@ -30,7 +30,7 @@ from asap.data.base import DataSet
 from asap.data.digits.scenes import DigitScenes
 from asap.data.images.folder import ImageFolder
 from asap.errors import RequestError
-from asap.measure.throughput import Session, ThroughputPlan, measure_throughput
+from asap.measure.throughput import ThroughputPlan, TimedTogether, measure_throughput
 from asap.measure.timed_images import load_pictures
 from asap.methods import Method, build
 from asap.records.schema import CLOCKS, environment
@@ -71,7 +71,7 @@ def ratio_text(ratio: dict[str, float] | None) -> str:
     return f"{ratio['median']:.3f} [{ratio['lo']:.3f}, {ratio['hi']:.3f}]"
 
 
-def table_of(sessions: list[Session]) -> tuple[Table, list[str]]:
+def table_of(sessions: list[TimedTogether]) -> tuple[Table, list[str]]:
     """Speeds and paired ratios with their 95 % intervals, and the reasons for refusals."""
     table = Table(title=f"Images per second, and paired ratios, on {sessions[0].device_name}")
     heads = ("batch", "img/s", "fused dense", "eager dense", "ratio to fused", "ratio to eager")
@@ -96,7 +96,9 @@ def table_of(sessions: list[Session]) -> tuple[Table, list[str]]:
     return table, refused
 
 
-def record_of(sessions: list[Session], given: argparse.Namespace, data: str) -> dict[str, Any]:
+def record_of(
+    sessions: list[TimedTogether], given: argparse.Namespace, data: str
+) -> dict[str, Any]:
     """Everything, as it is written."""
     cells = [
         {"label": name} | session.fields(name) | {"circumstances": session.circumstances(name)}
@@ -127,7 +129,7 @@ def write(record: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def run(given: argparse.Namespace) -> tuple[list[Session], str]:
+def run(given: argparse.Namespace) -> tuple[list[TimedTogether], str]:
     """One session per batch size, and the description of the data."""
     from timm.data import resolve_model_data_config
 

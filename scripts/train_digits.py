@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import asap  # noqa: F401  (before timm: the torchvision guard)
-from asap.data.digits import images as digits
+from asap.data.digits import render as digits
 
 RECIPE = dict(
     steps=7000, batch=64, lr=1e-3, weight_decay=0.05, label_smoothing=0.1, easy_share=0.3, seed=0,

@@ -16,7 +16,7 @@ from timm.data import create_transform
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from asap.calibrate.images import calibration_spec
-from asap.data.digits.images import CLASSES, scene
+from asap.data.digits.render import CLASSES, scene
 from asap.data.imagenet.names import synsets
 from asap.data.images.classes_file import read_classes
 from asap.data.images.folder import ImageFolder

@@ -17,7 +17,7 @@ from timm.data.transforms import ResizeKeepRatio, TrimBorder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from asap.data.base import loader, take
-from asap.data.digits import images as digits
+from asap.data.digits import render as digits
 from asap.data.digits.scenes import DigitScenes
 from asap.data.imagenet import validation as imagenet
 from asap.data.imagenet.validation import ImageNet, synsets
@@ -29,7 +29,7 @@ from asap.data.images.decoding import (
     open_rgb,
 )
 from asap.data.images.folder import ImageFolder
-from asap.data.order import natural_key
+from asap.data.natural_order import natural_key
 from asap.errors import RequestError
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)

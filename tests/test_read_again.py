@@ -13,7 +13,7 @@ import asap.experiment.pipeline
 from asap.calibrate import calibrate
 from asap.calibrate.bench import Bench
 from asap.data.crops.file import Crops
-from asap.data.digits import images as digits
+from asap.data.digits import render as digits
 from asap.data.images import image_files as pictures
 from asap.data.images.decoding import UnreadableImage
 from asap.data.open import open_data
@@ -77,8 +77,8 @@ def unreadable(monkeypatch) -> Callable[..., None]:
 def opened(monkeypatch) -> list[int]:
     """Grows by the position of every picture that is opened."""
     found: list[int] = []
-    real = pictures.Pictures.open
-    monkeypatch.setattr(pictures.Pictures, "open", lambda s, i: found.append(i) or real(s, i))
+    real = pictures.ImageFiles.open
+    monkeypatch.setattr(pictures.ImageFiles, "open", lambda s, i: found.append(i) or real(s, i))
     return found
 
 

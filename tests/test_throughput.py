@@ -36,7 +36,7 @@ from asap.measure.device import (
 from asap.measure.ratios import half_width, paired_ratio, summarise, why_refused
 from asap.measure.session import Session
 from asap.measure.throughput import measure_throughput
-from asap.measure.timed_images import Pictures, load_pictures, normaliser
+from asap.measure.timed_images import TimedImages, load_pictures, normaliser
 from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
 from asap.records.key import key_of
@@ -366,7 +366,7 @@ def scenes() -> DigitScenes:
 
 
 @pytest.fixture(scope="module")
-def pictures(scenes) -> Pictures:
+def pictures(scenes) -> TimedImages:
     return load_pictures(scenes, 10, HALF, HALF, seed=3)
 
 

@@ -21,7 +21,7 @@ from asap.cli.command import command
 from asap.cli.jobs import Job
 from asap.core.order import best_class
 from asap.data.base import Sample
-from asap.data.digits import images as digits
+from asap.data.digits import render as digits
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace

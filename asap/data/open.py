@@ -18,7 +18,7 @@ from asap.data.imagenet.variants import (
 )
 from asap.data.images.classes_file import read_classes
 from asap.data.images.folder import ImageFolder
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
 from asap.records.files_left_out import said
 from asap.spec.paths import given_path
@@ -120,7 +120,7 @@ def open_data(
     return take(cast(DataSet, found), limit)
 
 
-def _pictures(asked: _Asked, transform: Transform, grid: PatchGrid) -> Pictures:
+def _pictures(asked: _Asked, transform: Transform, grid: PatchGrid) -> ImageFiles:
     path, strict = asked.path, asked.strict
     if asked.split == "train":
         return ImageNetTraining(path, transform)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from timm.layers.attention import Attention
 from torch import nn
 
-from asap.measure.timed_images import Pictures, Prepare
+from asap.measure.timed_images import Prepare, TimedImages
 
 FUSED, EAGER = "fused dense", "eager dense"
 
@@ -41,15 +41,15 @@ def _with_attention(backbone: nn.Module, fused: bool) -> nn.Module:
 
 def candidates_of(
     dense: Mapping[str, nn.Module], reduced: Mapping[str, nn.Module], prepare: Prepare
-) -> dict[str, Callable[[Pictures], object]]:
+) -> dict[str, Callable[[TimedImages], object]]:
     """Calls on a batch of bytes; raises ValueError where a method has a baseline's name."""
     if taken := dense.keys() & reduced.keys():
         raise ValueError(f"{taken.pop()!r} is the name of a baseline: call the method otherwise")
 
-    def plain(model: nn.Module) -> Callable[[Pictures], object]:
+    def plain(model: nn.Module) -> Callable[[TimedImages], object]:
         return lambda batch: model(prepare(batch.pixels))
 
-    def named(model: nn.Module) -> Callable[[Pictures], object]:
+    def named(model: nn.Module) -> Callable[[TimedImages], object]:
         return lambda batch: model(prepare(batch.pixels), batch.ids)
 
     return {k: plain(m) for k, m in dense.items()} | {k: named(m) for k, m in reduced.items()}

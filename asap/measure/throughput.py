@@ -26,7 +26,7 @@ from asap.measure.device import (
     stopwatch,
 )
 from asap.measure.ratios import Summary, summarise
-from asap.measure.timed_images import Pictures, Prepare, normaliser
+from asap.measure.timed_images import Prepare, TimedImages, normaliser
 from asap.measure.timing import ThroughputPlan, Timings, interleave
 from asap.methods.base import Method
 from asap.records.schema import TimedBy
@@ -50,7 +50,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Session:
+class TimedTogether:
     """One measurement of several methods. `conditions`: the device's clock, power, temperature."""
 
     speeds: dict[str, Speed]
@@ -106,7 +106,7 @@ class Session:
 def measure_throughput(
     backbone: nn.Module,
     methods: Mapping[str, Method],
-    pictures: Pictures,
+    pictures: TimedImages,
     batch_size: int,
     mean: Sequence[float],
     std: Sequence[float],
@@ -114,7 +114,7 @@ def measure_throughput(
     seed: int = 0,
     progress: Callable[[int], object] = lambda steps: None,
     watch: Stopwatch | None = None,
-) -> Session:
+) -> TimedTogether:
     """Time all methods and both dense baselines together, alone on the device.
 
     By `watch`, or else by `stopwatch` of the device and torch's threads. Of the processes that a
@@ -144,7 +144,7 @@ def measure_throughput(
             name: _speed(timings, name, model, batches, prepare, seed)
             for name, model in models.items()
         }
-    return Session(
+    return TimedTogether(
         speeds, plan, batch_size, halved, str(device), device_name(device),
         str(dtype).removeprefix("torch."), torch.get_num_threads(),
         watch.clock,
@@ -158,8 +158,8 @@ def measure_throughput(
 
 
 def _attempt(
-    candidates: Mapping[str, Callable[[Pictures], object]],
-    batches: list[Pictures],
+    candidates: Mapping[str, Callable[[TimedImages], object]],
+    batches: list[TimedImages],
     plan: ThroughputPlan,
     watch: Stopwatch,
     seed: int,
@@ -181,7 +181,7 @@ def _speed(
     timings: Timings,
     name: str,
     model: ReducedViT,
-    batches: list[Pictures],
+    batches: list[TimedImages],
     prepare: Prepare,
     seed: int,
 ) -> Speed:

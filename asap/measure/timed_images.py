@@ -15,7 +15,7 @@ Prepare = Callable[[Tensor], Tensor]  # UInt8[Tensor, "b 3 h w"] -> normalised F
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TimedImages:
     """Images of a data set on a device, in a shuffled order, and their names for random draws."""
 
     pixels: UInt8[Tensor, "n 3 h w"]
@@ -24,7 +24,7 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batches(self, size: int) -> list["Pictures"]:
+    def batches(self, size: int) -> list["TimedImages"]:
         """All full batches of `size`, no two alike; what is left over is not used.
 
         RequestError if there is none.
@@ -32,7 +32,7 @@ class Pictures:
         if not 1 <= size <= len(self):
             raise RequestError(f"batch_size={size}: give 1 to {len(self)}, the images there are")
         starts = range(0, len(self) - size + 1, size)
-        return [Pictures(self.pixels[i : i + size], self.ids[i : i + size]) for i in starts]
+        return [TimedImages(self.pixels[i : i + size], self.ids[i : i + size]) for i in starts]
 
     @property
     def shape(self) -> torch.Size:
@@ -47,7 +47,7 @@ def load_pictures(
     device: torch.device | str = "cpu",
     seed: int = 0,
     progress: Callable[[int], object] = lambda images: None,
-) -> Pictures:
+) -> TimedImages:
     """`count` images drawn from all of the data set, all there are if it is smaller.
 
     The data set's samples are normalised with `mean` and `std`; that is undone exactly, as they
@@ -68,7 +68,7 @@ def load_pictures(
         raise RequestError(
             f"no image to time out of {len(data)}: none can be read, or count={count}"
         )
-    return Pictures(torch.stack(pixels).to(device), tuple(ids))
+    return TimedImages(torch.stack(pixels).to(device), tuple(ids))
 
 
 def to_bytes(

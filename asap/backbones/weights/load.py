@@ -15,11 +15,11 @@ from asap.backbones.accepted import OURS
 from asap.backbones.preprocess import apart_from, overrides, size_of
 from asap.backbones.weights.described import Described
 from asap.backbones.weights.fit import Fitted, load_weights
-from asap.backbones.weights.source import (
+from asap.backbones.weights.locate import (
     BUNDLED,
     BUNDLED_FOLDER,
-    Source,
     WeightsFile,
+    WeightsSource,
     find_source,
 )
 from asap.core.checkpoints import file_digest
@@ -128,7 +128,7 @@ def load(
 
 
 def _prepared(
-    model: Any, source: Source, wanted: Mapping[str, Any], reasons: Mapping[str, str]
+    model: Any, source: WeightsSource, wanted: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> str | None:
     """Write the preprocessing into the model; what says it, where it is not its architecture's."""
     if (size := _built_size(model)) is None:
@@ -167,7 +167,7 @@ def _refuse_two_sizes(size: tuple[int, int, int] | None, given: Mapping[str, Any
 
 
 def _at_size(
-    source: Source, args: dict[str, Any], wanted: tuple[int, int, int] | None, seed: int
+    source: WeightsSource, args: dict[str, Any], wanted: tuple[int, int, int] | None, seed: int
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model, built for images of the wanted size, and its arguments."""
     model = _build(source, args, seed)
@@ -204,7 +204,7 @@ def _check_patches(model: Any, name: str, by_hand: bool) -> None:
         )  # fmt: skip
 
 
-def _build(source: Source, args: dict[str, Any], seed: int) -> nn.Module:
+def _build(source: WeightsSource, args: dict[str, Any], seed: int) -> nn.Module:
     torch.manual_seed(seed)
     name, said, own = source.model, source.said, OURS.get(source.model)
     try:
@@ -245,7 +245,7 @@ def _text(size: tuple[int, int]) -> str:
     return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
 
 
-def _own_cfg(source: Source) -> Mapping[str, Any]:
+def _own_cfg(source: WeightsSource) -> Mapping[str, Any]:
     """The pretrained_cfg that the architecture has without anything beside it."""
     if own := OURS.get(source.model):
         return own.preprocessing

@@ -19,7 +19,7 @@ from asap.data.crops.file import Entry
 from asap.data.crops.transform_split import Split
 from asap.data.imagenet.boxes import upright
 from asap.data.images.decoding import UnreadableImage
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
 from asap.records.disk import guarded, write_through
 
@@ -34,7 +34,7 @@ class Build:
     `positions`: where in the data set the rows of the cache are.
     """
 
-    def __init__(self, folder: Path, data: Pictures, parts: Split, positions: Sequence[int]):
+    def __init__(self, folder: Path, data: ImageFiles, parts: Split, positions: Sequence[int]):
         self.file, self.journal = folder / "crops.u8", folder / "journal.jsonl"
         self.data, self.parts, self.positions = data, parts, positions
         self.bytes = len(positions) * parts.size
@@ -131,7 +131,9 @@ def _as_it_is(noted: Noted) -> Noted:
 class _Chunks:
     """Chunk k made, for the workers of a DataLoader; they write, and send back entries only."""
 
-    def __init__(self, file: Path, data: Pictures, parts: Split, todo: list[list[tuple[int, int]]]):
+    def __init__(
+        self, file: Path, data: ImageFiles, parts: Split, todo: list[list[tuple[int, int]]]
+    ):
         self.file, self.data, self.parts, self.todo = file, data, parts, todo
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ from asap.data.base import DataSet, Sample, Subset, take
 from asap.data.crops.build import ANOTHER, Build
 from asap.data.crops.file import FORMAT, Crops, Damaged, any_of, index_of, manifest_of
 from asap.data.crops.transform_split import Split, split
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
 from asap.records.disk import guarded, sync_folder, write_bytes, write_through
 from asap.records.key import key_of
@@ -36,7 +36,7 @@ from asap.records.key import key_of
 log = logging.getLogger("asap")
 
 
-def cached(data: Pictures, folder: Path, limit: int | None) -> DataSet:
+def cached(data: ImageFiles, folder: Path, limit: int | None) -> DataSet:
     """At most `limit` images of a data set, from its crop cache, which is made if need be.
 
     With a limit only those crops are made, unless all are there. Raises RequestError on a transform
@@ -67,7 +67,7 @@ class CachedCrops:
     """
 
     def __init__(
-        self, whole: Pictures, parts: Split, crops: Crops, some: Sequence[int] | None = None
+        self, whole: ImageFiles, parts: Split, crops: Crops, some: Sequence[int] | None = None
     ):
         self.whole, self.parts, self.crops = whole, parts, crops
         self._row_of = None if some is None else {p: row for row, p in enumerate(some)}
@@ -134,7 +134,9 @@ class CachedCrops:
 class CropCache:
     """Where the crops of a data set, or of some of its positions, are or will be."""
 
-    def __init__(self, folder: Path, data: Pictures, parts: Split, positions: Sequence[int] | None):
+    def __init__(
+        self, folder: Path, data: ImageFiles, parts: Split, positions: Sequence[int] | None
+    ):
         self.folder, self.data, self.parts = folder, data, parts
         self.identity = identity_of(data, parts, positions)
         self.positions = range(len(data)) if positions is None else positions
@@ -254,7 +256,7 @@ class CropCache:
             lock.release()
 
 
-def identity_of(data: Pictures, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:
+def identity_of(data: ImageFiles, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:
     """What crops depend on. `positions`: None for all of the data set."""
     return {
         "format": FORMAT,

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from asap.data.base import PatchGrid, Sample, Transform
-from asap.data.digits import images as digits
+from asap.data.digits import render as digits
 from asap.data.images.decoding import mask_to_patches
 from asap.errors import RequestError
 

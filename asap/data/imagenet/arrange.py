@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from asap.data.imagenet.devkit import devkit_labels, find_devkit
 from asap.data.imagenet.labels_file import find_labels_file, read_labels_file
 from asap.data.imagenet.names import N_IMAGES, class_index, file_name, number_of
-from asap.data.order import in_order
+from asap.data.natural_order import in_order
 from asap.errors import RequestError
 
 Place = TypeVar("Place")

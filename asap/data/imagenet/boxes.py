@@ -25,8 +25,8 @@ from torch import Tensor
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.imagenet.names import number_of
+from asap.data.images.archives import contents
 from asap.data.images.geometry import map_of
-from asap.data.images.packed import contents
 from asap.errors import RequestError
 
 Box = tuple[int, int, int, int]

@@ -14,7 +14,7 @@ from typing import Any
 
 from scipy.io import loadmat
 
-from asap.data.images.packed import contents
+from asap.data.images.archives import contents
 from asap.errors import RequestError
 
 ARCHIVES = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tgz")

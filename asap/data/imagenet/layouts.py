@@ -23,7 +23,7 @@ from asap.data.imagenet.tar import TarSource
 from asap.data.images.folder import folder_source
 from asap.data.images.listing import list_pictures
 from asap.data.images.source import FileSource, Source
-from asap.data.order import in_order
+from asap.data.natural_order import in_order
 from asap.errors import RequestError
 
 LAYOUTS = (

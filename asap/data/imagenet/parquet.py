@@ -19,7 +19,7 @@ from asap.data.imagenet.arrange import refuse_twice
 from asap.data.imagenet.names import file_name, number_of, synsets, wnid_in
 from asap.data.images.content import HASH_BYTES, NOTHING, Advance, Stored, hashes_of, split
 from asap.data.images.decoding import UnreadableImage
-from asap.data.order import in_order
+from asap.data.natural_order import in_order
 from asap.errors import RequestError
 
 _REMEDY = "give the files data/validation-*.parquet of a Hugging Face imagenet-1k snapshot"
@@ -27,7 +27,7 @@ _ABSENT = b"\xff" * HASH_BYTES  # the hash of a row without an image, which is n
 _SAME = 0.95  # share of class names that must agree: two synsets are called crane, some differ
 
 
-class Row(NamedTuple):
+class ShardRow(NamedTuple):
     """Where an image lies: file, row group, row in the group."""
 
     file: int
@@ -57,7 +57,7 @@ class ParquetSource:
         self.paths = [names[i] for i in order]
         self.labels = [labels[i] for i in order]
         self._places = [places[i] for i in order]
-        self._kept: tuple[int, Row, pa.Array] | None = None  # process, first row, content
+        self._kept: tuple[int, ShardRow, pa.Array] | None = None  # process, first row, content
 
     @property
     def reading_order(self) -> Sequence[int]:
@@ -74,7 +74,7 @@ class ParquetSource:
 
     def hashes(self, positions: Sequence[int], index: Path | None) -> list[bytes]:
         files = [Stored(str(file.absolute()), _hash_images) for file in self.files]
-        rows: dict[Row, bytes] = {}
+        rows: dict[ShardRow, bytes] = {}
         order = sorted(self._places)
         for number, joined in enumerate(hashes_of(files, index)):
             own = [row for row in order if row.file == number]
@@ -109,7 +109,7 @@ class ParquetSource:
     def store(self, i: int) -> Path:
         return self.files[self._places[i].file]
 
-    def _readable(self, group: Row) -> pa.Array:
+    def _readable(self, group: ShardRow) -> pa.Array:
         try:
             return _group(self.files[group.file], group.group)
         except (OSError, pa.ArrowException) as error:
@@ -117,7 +117,7 @@ class ParquetSource:
             file = self.files[group.file]
             raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
 
-    def _content(self, first: Row) -> pa.Array:
+    def _content(self, first: ShardRow) -> pa.Array:
         """The images of a row group; the last one is kept, in each process its own."""
         if self._kept is None or self._kept[:2] != (os.getpid(), first):
             self._kept = None  # before the next is read: never two in memory
@@ -173,7 +173,7 @@ def _hash_images(path: str, advance: Advance) -> bytes:
     return b"".join(found)
 
 
-def _rows(number: int, file: Path) -> Iterator[tuple[str, int, Row]]:
+def _rows(number: int, file: Path) -> Iterator[tuple[str, int, ShardRow]]:
     """(file name, class, place) of every image of a file. RequestError if it is of another kind."""
     try:
         with _opened(file) as opened:
@@ -191,7 +191,7 @@ def _rows(number: int, file: Path) -> Iterator[tuple[str, int, Row]]:
             _check_label(file, row, names[row], labels[row])
             given = number_of(names[row])
             name = names[row] if given is None else file_name(given)
-            yield name, labels[row], Row(number, group, row - start)
+            yield name, labels[row], ShardRow(number, group, row - start)
 
 
 def _starts(metadata: pq.FileMetaData) -> list[int]:

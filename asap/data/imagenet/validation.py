@@ -14,7 +14,7 @@ from asap.data.imagenet.layouts import LAYOUTS, open_layout, recognise
 from asap.data.imagenet.names import N_IMAGES, file_name, number_of, synsets
 from asap.data.imagenet.original import differences
 from asap.data.images.folder import class_of, folder_source
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.data.images.source import Source
 from asap.errors import RequestError
 
@@ -23,7 +23,7 @@ IMAGES_PER_CLASS = 50
 _FEW = 0.01  # of the whole: fewer absent images than this are an accident and not a chosen subset
 
 
-class ImageNet(Pictures):
+class ImageNet(ImageFiles):
     """The validation set or a part of it, with timm's class order; the description says which part.
 
     labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part,
@@ -49,7 +49,7 @@ class ImageNet(Pictures):
         )  # fmt: skip
 
 
-class ImageNetTraining(Pictures):
+class ImageNetTraining(ImageFiles):
     """Training images, for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
 
     Raises `RequestError` where the validation images are instead.

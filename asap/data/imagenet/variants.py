@@ -25,7 +25,7 @@ from asap.data.imagenet.names import N_IMAGES, class_index, number_of, synsets
 from asap.data.imagenet.original import sample
 from asap.data.imagenet.validation import title_of, validation_source
 from asap.data.images.folder import class_of, folder_source
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.data.images.listing import class_folders
 from asap.data.images.source import FileSource, Picked
 from asap.errors import RequestError
@@ -45,7 +45,7 @@ _SKETCH = ("", "images", "sketch", "imagenet-sketch", "imagenet-sketch/sketch")
 _V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency")
 
 
-class ImageNetV2(Pictures):
+class ImageNetV2(ImageFiles):
     """<root>/<0..999>/*.jpeg, or the folder that has this one. RequestError on anything else."""
 
     def __init__(
@@ -61,7 +61,7 @@ class ImageNetV2(Pictures):
         )
 
 
-class ImageNet200(Pictures):
+class ImageNet200(ImageFiles):
     """ImageNet-A (`kind` "a") or -R ("r"): <root>/<wnid>/*, `scored` over the subset of their 200
     classes, as their authors do, or over all 1,000.
 
@@ -99,7 +99,7 @@ class ImageNet200(Pictures):
         )  # fmt: skip
 
 
-class ImageNetReal(Pictures):
+class ImageNetReal(ImageFiles):
     """The validation set, in any layout, with ReaL labels: from timm, or a `real.json` as `labels`.
 
     Raises `RequestError` as `ImageNet` does, and on a wrong labels file.
@@ -139,7 +139,7 @@ class ImageNetReal(Pictures):
         )  # fmt: skip
 
 
-class ImageNetC(Pictures):
+class ImageNetC(ImageFiles):
     """<root>/<corruption>/<severity>/<wnid>/*, also below the folders in which it is packed
     (noise, blur, weather, digital, extra); or `root` is the folder of one severity.
 
@@ -174,7 +174,7 @@ class ImageNetC(Pictures):
         )  # fmt: skip
 
 
-class ImageNetSketch(Pictures):
+class ImageNetSketch(ImageFiles):
     """<root>/<wnid>/*, or the folder that has this one. RequestError on anything else."""
 
     def __init__(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asap.data.imagenet.names import class_index, synsets
-from asap.data.order import natural_key
+from asap.data.natural_order import natural_key
 from asap.errors import RequestError
 
 log = logging.getLogger("asap")

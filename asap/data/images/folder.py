@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.images.classes import ClassMap, by_list, by_name
-from asap.data.images.image_files import Pictures
+from asap.data.images.image_files import ImageFiles
 from asap.data.images.left_out import HIDDEN, SECOND, LeftOut, summed
 from asap.data.images.listing import class_folders, list_pictures
 from asap.data.images.source import FileSource
@@ -17,7 +17,7 @@ from asap.spec.paths import given_path
 _HINT = "expected one sub-folder for each class of the model, with pictures in it"
 
 
-class ImageFolder(Pictures):
+class ImageFolder(ImageFiles):
     """`<root>/<class>/**/<picture>`, in natural order of the relative paths.
 
     The sub-folder names in `order` are the classes, sorted as by torchvision. `classes` gives the

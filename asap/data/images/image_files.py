@@ -17,7 +17,7 @@ from asap.data.images.source import Source, vanished
 from asap.errors import RequestError
 
 
-class Pictures:
+class ImageFiles:
     """Labelled pictures of a source, in its order.
 
     scored: the classes whose logits are compared, None for all. other_labels: for each picture the

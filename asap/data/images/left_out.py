@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asap.data.order import natural_key
+from asap.data.natural_order import natural_key
 from asap.records.files_left_out import said
 
 log = logging.getLogger("asap")

@@ -22,7 +22,7 @@ from asap.data.images.left_out import (
     files_in,
     is_rubbish,
 )
-from asap.data.order import natural_key
+from asap.data.natural_order import natural_key
 from asap.errors import RequestError
 
 Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or folder
@@ -47,7 +47,7 @@ def list_pictures(root: Path, only: Collection[str] | None = None) -> Listing:
 
 
 def list_folder(folder: Path, wanted: Callable[[str], bool]) -> Listing:
-    """The pictures in a folder itself, of the files whose names are wanted; RequestError as above."""
+    """The pictures in a folder itself, of the wanted names; RequestError as above."""
     return _Walk(folder, flat=True).run_flat(wanted)
 
 

@@ -32,7 +32,7 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """What to build and what to fill it with: a name of timm's or ours, the file (None: random
     weights), timm's config.json about them, and the image size that the weights were made for, if
     either says it.
@@ -48,7 +48,7 @@ class Source:
         return split_model_name_tag(self.model)[0]
 
 
-def find_source(name: str, weights: str, sha256: str | None = None) -> Source:
+def find_source(name: str, weights: str, sha256: str | None = None) -> WeightsSource:
     """What `name` and `weights` stand for, see `load_backbone`.
 
     The config.json in the folder of the weights counts, else that of a folder or repository that is
@@ -64,12 +64,12 @@ def find_source(name: str, weights: str, sha256: str | None = None) -> Source:
     beside = described(path.parent) if path and origin in ("file", "local-dir") else None
     said = beside or named
     model = name if named is None else named.architecture
-    source = Source(model, None, said, _image_size(model, said, origin))
+    source = WeightsSource(model, None, said, _image_size(model, said, origin))
     _refuse_other_architecture(name, source)
     if path is None:
         _refuse_digest(name, sha256)
         return source
-    return Source(model, _digested(name, path, origin, sha256), said, source.image_size)
+    return WeightsSource(model, _digested(name, path, origin, sha256), said, source.image_size)
 
 
 def _parsed(name: str) -> tuple[str | None, str]:
@@ -129,7 +129,7 @@ def _image_size(model: str, said: Described | None, origin: str) -> tuple[int, i
     return known and known.input_size[-2:]
 
 
-def _refuse_other_architecture(name: str, source: Source) -> None:
+def _refuse_other_architecture(name: str, source: WeightsSource) -> None:
     said = source.said
     if said is not None and said.architecture != source.architecture:
         raise RequestError(
