@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 NAN = float("nan")
 ASAP = {"alpha": 0.5, "tau": 3.0, "clusters": 4, "anchor": "sink", "accumulate": True, "pool": True}
@@ -70,7 +70,7 @@ def cell(name, top1, gmacs, options=None, label=None, predictions=None, **change
     made = record(name, top1, gmacs, options)
     reads = None if predictions is None else lambda: predictions
     values = {"paper_method": None, "ours": False, "throughput": None} | changes
-    return CellResult(label or name, accuracy=made, predictions=reads, **values)
+    return Result(label or name, accuracy=made, predictions=reads, **values)
 
 
 DENSE = cell("dense", 90.0, 2.0, label="Dense", predictions=frame())

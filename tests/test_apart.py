@@ -15,7 +15,7 @@ from asap.publish.all_records import write_page
 from asap.publish.pictures.examples import examples_of
 from asap.publish.run_outputs import write_outputs
 from asap.report.figures.treated import at_equal_macs
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import RunSpec
@@ -93,7 +93,7 @@ def test_pictures_and_examples_take_the_sessions_method_with_its_file(
     spec = spec_of(file, tmp_path, weights=str(file))
     together = replace(spec.rows[1], file=None, needs=None, options={"weights": str(file)})
     session, results = run(replace(spec, rows=(spec.rows[0], together, spec.rows[2])))
-    rows: list[CellResult] = results
+    rows: list[Result] = results
     assert len(examples_of(session, rows[1], 2)) == 2
     outputs = write_outputs(session, rows)
     assert outputs is not None and any("side-by-side" in str(path) for path in outputs.files)

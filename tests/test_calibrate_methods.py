@@ -24,7 +24,7 @@ from asap.data.base import Sample
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
 from asap.methods.search_space import Knob
 from asap.report.budget_misses import note_misses
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.shared_prefix.forecast import AsapForecast, Probe, probe_for
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
@@ -374,10 +374,10 @@ def test_steps_wider_than_the_window_and_a_method_without_a_knob(tmp_path: Path)
 # ---- what the table says
 
 
-def result(name: str, gmacs: float, note: str | None = None) -> CellResult:
+def result(name: str, gmacs: float, note: str | None = None) -> Result:
     record: Any = {"gmacs_backbone": gmacs - 0.01, "gmacs_method": 0.01, "key": name}
     record |= {"backbone": "b", "method": {"name": name, "options": {}}}
-    return CellResult(name, None, False, record, pd.DataFrame, None, note=note)
+    return Result(name, None, False, record, pd.DataFrame, None, note=note)
 
 
 def test_a_row_that_misses_the_budget_says_so():

@@ -23,7 +23,7 @@ from asap.report.gate import baseline_gate
 from asap.report.html_table import html_table
 from asap.report.latex import to_latex
 from asap.report.prose import sweep_remarks
-from asap.report.result import CellResult, scalars
+from asap.report.result import Result, scalars
 from asap.report.statistics import summarise
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
@@ -31,16 +31,16 @@ from asap.report.timm_csv import to_timm_csv
 KINDS = ("right", "second", "wrong", NAN, "unreadable")
 
 
-def cell(label: str, kinds: Sequence, options: dict | None = None, **changes) -> CellResult:
+def cell(label: str, kinds: Sequence, options: dict | None = None, **changes) -> Result:
     """A row whose record and predictions say these kinds, image by image."""
     frame = predicted([(kind, 0, i) for i, kind in enumerate(kinds)])
     name = "dense" if label == "Dense" else "asap" if options else "tome"
     counted = {**summarise(frame, clustered=False), **changes}
     made = {**made_record(name, 0.0, 1.0, options), **counted, "key": label, "label": label}
-    return CellResult(label, None, False, made, lambda: frame, None)  # type: ignore[arg-type]
+    return Result(label, None, False, made, lambda: frame, None)  # type: ignore[arg-type]
 
 
-def lines(results: list[CellResult]) -> dict[str, dict[str, str]]:
+def lines(results: list[Result]) -> dict[str, dict[str, str]]:
     found = csv.DictReader(io.StringIO(build_table(results).to_csv()))
     return {line["method"]: line for line in found}
 

@@ -12,7 +12,7 @@ from asap.errors import RequestError
 from asap.report.disagreement import compare
 from asap.report.manifest import Manifest, RowRef, write_manifest
 from asap.report.named import row_named
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 
 def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
@@ -27,9 +27,9 @@ def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def result(label: str, predictions: pd.DataFrame) -> CellResult:
+def result(label: str, predictions: pd.DataFrame) -> Result:
     record = {"label": label, "clustered": False}
-    return CellResult(label, None, False, record, lambda: predictions, None)  # type: ignore[arg-type]
+    return Result(label, None, False, record, lambda: predictions, None)  # type: ignore[arg-type]
 
 
 FIRST = frame([[0, 1], [1, 0], [2, 3], [0, 3]], [[5.0, 1], [4.0, 3.5], [9.0, 1], [2.0, 1]])

@@ -17,10 +17,10 @@ from asap.report.figures.style import _LOOKS, look, variant
 from asap.report.figures.sweep import tau_k
 from asap.report.figures.treated import at_equal_macs, draw_side_by_side, merged_view
 from asap.report.figures.walks import crossing, largest_mass, selected_blocks
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
-LOST = CellResult("Lost", None, False, None, None, None, "out of memory")
+LOST = Result("Lost", None, False, None, None, None, "out of memory")
 
 
 def asap(top1, gmacs, label=None, **options):

@@ -17,7 +17,7 @@ from asap.publish.run_outputs import write_outputs
 from asap.records.schema import AccuracyRecord
 from asap.report import paper
 from asap.report.gate import baseline_gate
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table
 from asap.spec.configs import config_dir, read_method
 from asap.spec.read import read_spec
@@ -104,7 +104,7 @@ def test_all_reasons_are_given():
     assert "\n" not in line
 
 
-def cell(name: str, correct: int, backbone: str = DEIT, settings: dict | None = None) -> CellResult:
+def cell(name: str, correct: int, backbone: str = DEIT, settings: dict | None = None) -> Result:
     top1 = correct / 500
     entry = {
         **record(correct), "key": name, "identity": {}, "backbone": backbone, "data": "val",
@@ -114,7 +114,7 @@ def cell(name: str, correct: int, backbone: str = DEIT, settings: dict | None = 
         "missed_share": None, "object_recall": None, "sink_on_object": None, "object_share": None,
     }  # fmt: skip
     written = cast(AccuracyRecord, entry)
-    return CellResult(name, None, False, written, None, None, config=settings or config())
+    return Result(name, None, False, written, None, None, config=settings or config())
 
 
 def test_a_table_carries_the_verdict_on_each_of_its_backbones():

@@ -30,7 +30,7 @@ from asap.errors import RequestError
 from asap.methods import ToMe
 from asap.records.disk import stem_of
 from asap.records.schema import AccuracyRecord
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec, spec_from
 from asap.spec.run_spec import RunSpec
@@ -224,7 +224,7 @@ def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_pat
     record = {"key": "k", "method": {"name": "dense"}}
 
     def job(number: int, spec: RunSpec, **more: object) -> Job:
-        result = CellResult(f"row {number}", None, False, cast(AccuracyRecord, record), None, None)
+        result = Result(f"row {number}", None, False, cast(AccuracyRecord, record), None, None)
         return Job(number, several=True, spec=spec, results=[result], **more)  # type: ignore[arg-type]
 
     show_jobs([job(0, rest), job(1, spec), job(2, rest), job(3, spec, refused=True)])

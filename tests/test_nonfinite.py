@@ -34,7 +34,7 @@ from asap.publish.run_outputs import write_outputs
 from asap.records.predictions import decode_predictions, encode_predictions
 from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.statistics import summarise
 from asap.shared_prefix import SharedTrunk
 from asap.spec.configs import read_method
@@ -191,9 +191,9 @@ def test_all_answers_not_finite_is_a_result() -> None:
 # ---- who reads predictions
 
 
-def row(label: str, drawn: list[tuple]) -> CellResult:
+def row(label: str, drawn: list[tuple]) -> Result:
     record = {"key": label, "clustered": False}
-    return CellResult(label, None, False, record, lambda: predicted(drawn), None)  # type: ignore[arg-type]
+    return Result(label, None, False, record, lambda: predicted(drawn), None)  # type: ignore[arg-type]
 
 
 def test_two_records_compared_have_no_class_where_there_is_none() -> None:

@@ -25,7 +25,7 @@ from asap.report.manifest import (
 )
 from asap.report.page import Section, render_page
 from asap.report.provenance import facts
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table, parts
 
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
@@ -33,7 +33,7 @@ EVIL = '<script>alert("1")</script>'
 WRONG = [[1, 0], [0, 1]]
 POOL = cell("asap", 50.0, 1.6, ASAP, "Pooling", frame(top5=WRONG, stop_block=[1, 2]))
 TOME = cell("tome", 100.0, 1.5, {"r": 4}, EVIL, frame(), note="r is <b>ours</b>")
-LOST = CellResult("Lost", None, False, None, None, None, "out of memory & time")
+LOST = Result("Lost", None, False, None, None, None, "out of memory & time")
 
 
 def png():

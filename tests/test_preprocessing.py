@@ -35,7 +35,7 @@ from asap.measure.session import Session
 from asap.records.key import key_of
 from asap.report.gate import baseline_gate
 from asap.report.provenance import facts
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table
 from asap.spec.configs import config_dir, read_method
 from asap.spec.read import read_spec
@@ -450,7 +450,7 @@ def test_a_saved_model_gets_its_accuracy_and_the_table_says_how(tmp_path):
     assert "backbone.preprocess" in tables[2][1]
     said = {fact.name: fact.values for fact in facts([tables[2][0]])}
     assert "backbone.preprocess" in str(said["preprocessing from"])
-    saved_cell: CellResult = tables[1][0]
+    saved_cell: Result = tables[1][0]
     assert saved_cell.backbone == "local-dir:mine"  # no path in what others get to see
     assert str(tmp_path) not in json.dumps(saved_cell.measured)
 

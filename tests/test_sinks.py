@@ -17,7 +17,7 @@ from asap.publish.mirrors import tensorboard, wandb
 from asap.report.example_table import Example
 from asap.report.figures import Panel, scene_panels
 from asap.report.figures.labels import place_labels
-from asap.report.result import CellResult, curves, scalars
+from asap.report.result import Result, curves, scalars
 
 NAN = float("nan")
 
@@ -54,7 +54,7 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
         "ratio_fused": {"median": 1.25},
         "ratio_eager": None,
     }
-    return CellResult(label, None, ours, accuracy, lambda: frame, speed)
+    return Result(label, None, ours, accuracy, lambda: frame, speed)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_scalars_and_curves_by_hand():
 
 def test_curves_of_a_method_without_mass():
     frame = pd.DataFrame({"mass": [[NAN, NAN], [NAN, NAN]], "error": [None, None]})
-    result = CellResult("ToMe", None, False, None, lambda: frame, None)
+    result = Result("ToMe", None, False, None, lambda: frame, None)
     assert curves(result) == {"mass": {}}
     assert scalars(result) == {}
 
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_for_wandb_only_is_one_line(quiet_wandb, caplog, cap
 
 
 def test_nothing_recorded_warns(quiet_wandb, caplog, tmp_path):
-    empty = CellResult("Lost", None, False, None, None, None)
+    empty = Result("Lost", None, False, None, None, None)
     assert not log(empty, "offline", quiet_wandb)
     expect_one_warning(caplog, "there is no record")
     caplog.clear()

@@ -15,7 +15,7 @@ from asap.experiment.separate_rows import with_left_out
 from asap.methods.search_space import Knob
 from asap.records.schema import AccuracyRecord
 from asap.report.manifest import manifest_of
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 
@@ -86,9 +86,9 @@ def test_training_images_come_first_and_labels_are_not_seen_without(tmp_path):
         blind(spec_of(root, slice="validation", path="/x"))
 
 
-def result_of(label: str, name: str, n: int) -> CellResult:
+def result_of(label: str, name: str, n: int) -> Result:
     record = cast(AccuracyRecord, {"key": f"{label}-{n}", "method": {"name": name}, "n": n})
-    return CellResult(label, None, False, record, None, None)
+    return Result(label, None, False, record, None, None)
 
 
 def test_the_baseline_alone_is_run_on_what_calibration_took():
@@ -99,7 +99,7 @@ def test_the_baseline_alone_is_run_on_what_calibration_took():
     ready = evaluation_spec(published)
     results, asked = [result_of("ASAP", "asap", 49), result_of("Dense", "dense", 49)], []
 
-    def measure(spec: RunSpec) -> list[CellResult]:
+    def measure(spec: RunSpec) -> list[Result]:
         asked.append(spec)
         return [result_of("Dense", "dense", 1)]
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from asap.errors import RequestError
 from asap.records import disk
-from asap.records import record as schemas
+from asap.records import schema as schemas
 from asap.records.key import key_of
 from asap.records.predictions import PREDICTION_SCHEMA, encode_predictions, matrix
 from asap.records.schema import SCHEMA_VERSION, environment

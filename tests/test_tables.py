@@ -13,7 +13,7 @@ from asap.measure.ratios import why_refused
 from asap.records.schema import Ratio
 from asap.report import footnotes, paper
 from asap.report.premise import premise_remark
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table, parts
 
 DEIT = "deit_base_patch16_224.fb_in1k"
@@ -97,7 +97,7 @@ def cell(label, record, right=None, speed=None, **changes):
         "predictions": None if right is None else lambda: predictions(right),
         "throughput": speed,
     }
-    return CellResult(**(values | changes))
+    return Result(**(values | changes))
 
 
 DENSE = cell("Dense", accuracy("dense", 90.0, 2.0, 0.0), [1, 1, 1, 1, 1, 1, 1, 1, 1, 0])
@@ -430,7 +430,7 @@ def sinks(label, share, name="asap", on_object=None, **options):
     reads = None
     if on_object is not None:
         reads = partial(predictions, [1] * len(on_object), sink_on_object=on_object)
-    return CellResult(label, None, False, record, reads, None)
+    return Result(label, None, False, record, reads, None)
 
 
 def test_masks_show_sinks_and_recall():

@@ -41,7 +41,7 @@ from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
 from asap.records.key import key_of
 from asap.records.schema import ThroughputRecord
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -517,7 +517,7 @@ def test_threads_are_those_asked_for_while_timing(threads, set_threads, monkeypa
     set_threads(2)
     seen = []
 
-    def look(session: Session, results: list[CellResult]) -> list[CellResult]:
+    def look(session: Session, results: list[Result]) -> list[Result]:
         seen.append(torch.get_num_threads())
         return results
 

@@ -31,7 +31,7 @@ from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
 from asap.report.nonfinite import nonfinite
 from asap.report.pairs import Pair, pair_sheet
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.paths import path_argument
 
 log = logging.getLogger("asap")
@@ -100,7 +100,7 @@ def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
     log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
 
 
-def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[CellResult, CellResult]:
+def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[Result, Result]:
     """Two records by their keys, or by their rows in a table."""
     if len(names) > 3:
         raise RequestError(f"{len(names)} names are given: give two keys, or a table and two rows")
@@ -134,9 +134,9 @@ def _record(cell: Cell) -> AccuracyRecord:
     return record
 
 
-def _result(cell: Cell, label: str | None = None) -> CellResult:
+def _result(cell: Cell, label: str | None = None) -> Result:
     record = _record(cell)
-    return CellResult(label or label_of(record), None, False, record, cell.predictions, None)
+    return Result(label or label_of(record), None, False, record, cell.predictions, None)
 
 
 def summary(found: Comparison) -> str:
@@ -153,7 +153,7 @@ def summary(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _line(place: str, result: CellResult) -> str:
+def _line(place: str, result: Result) -> str:
     record = result.measured
     gmacs = record["gmacs_backbone"] + record["gmacs_method"]
     return (

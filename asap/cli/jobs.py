@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 
 from asap.records.disk import read_bytes, write_bytes
 from asap.records.store import Cell
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.read import spec_from
 from asap.spec.run_spec import RunSpec
 
@@ -36,7 +36,7 @@ class Job:
     refused: bool = False
     failed: list[str] = field(default_factory=list)  # rows, or the request that was refused
     spec: RunSpec | None = None
-    results: list[CellResult] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
 
 
 @dataclass
@@ -79,9 +79,9 @@ def _encode(job: Job) -> bytes:
     return json.dumps(plain, default=str).encode()  # paths become texts
 
 
-def _names(result: CellResult) -> dict[str, Any]:
+def _names(result: Result) -> dict[str, Any]:
     """A result with the keys of its records in their place."""
-    said = {f.name: getattr(result, f.name) for f in fields(CellResult) if f.name not in _RECORDS}
+    said = {f.name: getattr(result, f.name) for f in fields(Result) if f.name not in _RECORDS}
     keys = {name: _key(getattr(result, name)) for name in ("accuracy", "throughput")}
     return {**said, **keys}
 
@@ -97,7 +97,7 @@ def _decode(content: bytes) -> Job:
     return Job(**{**plain, "spec": spec, "results": results})
 
 
-def _found(spec: RunSpec, named: dict[str, Any]) -> CellResult:
+def _found(spec: RunSpec, named: dict[str, Any]) -> Result:
     """A result with its records as they are on the disk."""
     runs, found = spec.results / "runs", dict.fromkeys(_RECORDS)
     if named["accuracy"] is not None:
@@ -107,7 +107,7 @@ def _found(spec: RunSpec, named: dict[str, Any]) -> CellResult:
     if named["throughput"] is not None:
         timed = Cell(runs, named["throughput"]).throughput()
         found["throughput"] = _labelled(timed, named["label"])
-    return CellResult(**{**named, **found})
+    return Result(**{**named, **found})
 
 
 def _labelled(record: Mapping[str, Any] | None, label: str) -> Any:

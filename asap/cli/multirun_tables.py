@@ -8,7 +8,7 @@ from asap.cli.jobs import Job
 from asap.measure.session import Session
 from asap.publish.run_outputs import show, write_outputs
 from asap.records.disk import stem_of
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
 
 QUOTES = "'\""
@@ -73,27 +73,27 @@ def _part(job: Job, jobs: list[Job]) -> str:
     return "" if first.spec is None else first.spec.data.part
 
 
-def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[CellResult]]:
+def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[Result]]:
     """The rows of jobs that share a table, and the spec of one that was not refused, if any."""
     specs = [job.spec for job in jobs if job.spec is not None and not job.refused]
     spec = specs[0] if specs else jobs[0].spec
     assert spec is not None
     if spec.table:
         return spec, [result for job in jobs for result in job.results]
-    kept: list[CellResult] = []
+    kept: list[Result] = []
     for job in jobs:
         _add(kept, set_apart(job, job.results))
     return spec, kept
 
 
-def set_apart(job: Job, results: list[CellResult]) -> list[CellResult]:
+def set_apart(job: Job, results: list[Result]) -> list[Result]:
     """A job's results with the options in their labels that were given to it."""
     given = [o.removeprefix("method.") for o in job.overrides if o.startswith(SET_APART)]
     suffix = f" {', '.join(given)}" if given else ""
     return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]
 
 
-def _add(kept: list[CellResult], results: list[CellResult]) -> None:
+def _add(kept: list[Result], results: list[Result]) -> None:
     """Keep each record once, and each row without one that says why."""
     for result in results:
         if result.records:

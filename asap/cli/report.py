@@ -18,7 +18,7 @@ from asap.records.disk import shortened, write_file
 from asap.records.store import Store
 from asap.report.latex import to_latex
 from asap.report.premise import premise_remark
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
 from asap.spec.paths import path_argument
@@ -77,7 +77,7 @@ def write_tables(results: Path, refused: list[str]) -> list[Path]:
     return paths
 
 
-def _write(results: Path, group: tuple[str, ...], cells: list[CellResult]) -> list[Path]:
+def _write(results: Path, group: tuple[str, ...], cells: list[Result]) -> list[Path]:
     remark = premise_remark(cells)
     table = build_table(cells, [remark] if remark else [])
     stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)

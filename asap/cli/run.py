@@ -26,7 +26,7 @@ from asap.measure import ranks
 from asap.measure.session import Session
 from asap.publish.run_outputs import line_of, mirror, show, write_outputs
 from asap.report.budget_misses import note_misses
-from asap.report.result import CellResult, unmeasured
+from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
@@ -82,11 +82,11 @@ def _measure(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> Session
     return session
 
 
-def _results(spec: RunSpec) -> list[CellResult]:
+def _results(spec: RunSpec) -> list[Result]:
     return run(spec)[1]
 
 
-def _with_misses(spec: RunSpec, results: list[CellResult]) -> list[CellResult]:
+def _with_misses(spec: RunSpec, results: list[Result]) -> list[Result]:
     """The results, saying which of them miss their budget on these images."""
     dense = [result for result in results if result.is_dense][:1]
     shown = []

@@ -38,14 +38,14 @@ from asap.records.key import key_of
 from asap.records.predictions import matrix
 from asap.records.schema import SCHEMA_VERSION, AccuracyRecord, environment
 from asap.records.store import Cell
-from asap.report.result import CellResult, unmeasured
+from asap.report.result import Result, unmeasured
 from asap.report.statistics import evaluated, summarise
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 log = logging.getLogger("asap")
 
 
-def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[CellResult]]:
+def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Result]]:
     """Measure every row of a spec that has no record yet; the results of all rows, in order.
 
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
@@ -67,7 +67,7 @@ def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Cel
     return session, results
 
 
-def _attempt(session: Session, row: MethodSpec, method: Method, result: CellResult) -> CellResult:
+def _attempt(session: Session, row: MethodSpec, method: Method, result: Result) -> Result:
     """The row with its accuracy record, or with the reason why it has none."""
     cell = session.store.cell(key_of(session.identity(method)))
     try:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from asap.errors import RequestError
-from asap.report.result import CellResult, unmeasured
+from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import MethodSpec, RunSpec
 
-Measure = Callable[[RunSpec], list[CellResult]]
+Measure = Callable[[RunSpec], list[Result]]
 
 
 def without_apart(spec: RunSpec) -> RunSpec:
@@ -29,9 +29,9 @@ def insert_rows(
     spec: RunSpec,
     ready: RunSpec,
     missing: Mapping[int, str],
-    results: list[CellResult],
+    results: list[Result],
     measure: Measure,
-) -> list[CellResult]:
+) -> list[Result]:
     """The results of all rows of `spec`, in its order.
 
     `results`: of the rows of `ready`, which are those of `without_apart(spec)` but for the
@@ -49,7 +49,7 @@ def insert_rows(
     return shown
 
 
-def _apart(spec: RunSpec, row: MethodSpec, measure: Measure) -> CellResult:
+def _apart(spec: RunSpec, row: MethodSpec, measure: Measure) -> Result:
     """The row with its checkpoint for method and backbone. RequestError if the file is bad."""
     if row.file is None:
         return unmeasured(spec, row, f"it needs {row.needs}")
@@ -61,7 +61,7 @@ def _apart(spec: RunSpec, row: MethodSpec, measure: Measure) -> CellResult:
     return replace(result, own_weights=True)
 
 
-def with_left_out(ready: RunSpec, results: list[CellResult], measure: Measure) -> list[CellResult]:
+def with_left_out(ready: RunSpec, results: list[Result], measure: Measure) -> list[Result]:
     """The results, the baseline with its record on the images that calibration left out, without
     which nobody could say whether it is the published one. No setting depends on it.
     """

@@ -21,13 +21,13 @@ from asap.methods import Method
 from asap.records.key import key_of
 from asap.records.schema import SCHEMA_VERSION, ThroughputRecord, environment
 from asap.records.store import Cell
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
 
 
-def measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
+def measure_speed(session: Session, results: list[Result]) -> list[Result]:
     """The results with their throughput records; what is recorded already is not timed again."""
     with _threads(session.spec.measure.threads):
         return _measure_speed(session, list(results))
@@ -59,7 +59,7 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _measure_speed(session: Session, results: list[CellResult]) -> list[CellResult]:
+def _measure_speed(session: Session, results: list[Result]) -> list[Result]:
     plan = _plan(session)
     cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
     # A row that has failed already would cost the others their timing: all are timed together.

@@ -18,9 +18,9 @@ from asap.report.manifest import Manifest, read_manifests, results_of
 from asap.report.page import Section, render_page
 from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
-from asap.report.result import CellResult
+from asap.report.result import Result
 
-Groups = dict[tuple[str, ...], list[CellResult]]
+Groups = dict[tuple[str, ...], list[Result]]
 PAGE = "report.html"
 
 
@@ -90,7 +90,7 @@ def _cells(
     records: Sequence[AccuracyRecord],
     speeds: Sequence[ThroughputRecord],
     slices: Sequence[AccuracyRecord],
-) -> list[CellResult]:
+) -> list[Result]:
     timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
     votes = Counter(_timed_by(s) for found in timed.values() for s in found)
     most = min(votes, key=lambda name: (-votes[name], name), default=None)
@@ -103,7 +103,7 @@ def _cells(
         predictions = store.cell(record["key"]).predictions
         ours = is_extension(record["method"])
         config = store.cell(record["key"]).config()
-        cell = CellResult(label_of(record), None, ours, record, predictions, speed, reason)
+        cell = Result(label_of(record), None, ours, record, predictions, speed, reason)
         cells.append(replace(cell, config=config, left_out=_left_out(store, record, slices)))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
 
@@ -204,7 +204,7 @@ def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[
     )
 
 
-def _section_of_all(group: Sequence[str], cells: Sequence[CellResult]) -> Section:
+def _section_of_all(group: Sequence[str], cells: Sequence[Result]) -> Section:
     """All records that can share a table, of which some are in no run's: with holes, a sweep would
     say something else.
     """

@@ -20,7 +20,7 @@ from asap.report.page import Section
 from asap.report.premise import premise_remark
 from asap.report.printed import console_width, printed
 from asap.report.prose import sweep_remarks
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table, parts
 from asap.report.timm_csv import to_timm_csv
 
@@ -38,14 +38,14 @@ class Outputs:
     files: tuple[Path, ...]
 
 
-def mirror(session: Session, results: list[CellResult]) -> None:
+def mirror(session: Session, results: list[Result]) -> None:
     """Copy finished rows to the dashboards that are asked for; these never cost a result."""
     for result in results:
         if result.accuracy is not None:
             _mirror(session, result)
 
 
-def line_of(result: CellResult) -> str:
+def line_of(result: Result) -> str:
     """A finished row in one line."""
     if result.accuracy is None:
         return f"{result.label}: throughput recorded"
@@ -55,7 +55,7 @@ def line_of(result: CellResult) -> str:
 
 
 def write_outputs(
-    session: Session, results: list[CellResult], title: str | None = None
+    session: Session, results: list[Result], title: str | None = None
 ) -> Outputs | None:
     """Write a run's table and figures under results/tables and results/figures, and its page,
     results/report.html. What is there already, made from the same records, stays.
@@ -101,7 +101,7 @@ def write_outputs(
 
 def _section(
     title: str,
-    results: list[CellResult],
+    results: list[Result],
     remarks: list[str],
     pictures: list[Picture],
     figures: Path,
@@ -112,7 +112,7 @@ def _section(
     return Section(title, results, remarks, drawn, paper_table=paper_table)
 
 
-def _mirror(session: Session, result: CellResult) -> None:
+def _mirror(session: Session, result: Result) -> None:
     spec, method = session.spec, result.method
     config = {"backbone": spec.backbone.shown, "data": spec.data.name, "method": method["name"]}
     config |= {"precision": spec.precision, **method["options"]}

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 TOLERANCE = 1.5  # points between a row's cost and the budget before the table says so
 
 
-def note_misses(results: Sequence[CellResult], macs_pct: float) -> list[CellResult]:
+def note_misses(results: Sequence[Result], macs_pct: float) -> list[Result]:
     """The results with a footnote on every row whose MACs miss the budget by more than TOLERANCE.
 
     `macs_pct`: MACs of backbone and method against the first dense row, in %. A setting is chosen
@@ -18,7 +18,7 @@ def note_misses(results: Sequence[CellResult], macs_pct: float) -> list[CellResu
     return [_noted(result, dense, macs_pct) for result in results]
 
 
-def _noted(result: CellResult, dense: CellResult | None, macs_pct: float) -> CellResult:
+def _noted(result: Result, dense: Result | None, macs_pct: float) -> Result:
     if dense is None or result.accuracy is None or result.is_dense:
         return result
     missed = 100 * (_gmacs(result) / _gmacs(dense) - 1) - macs_pct
@@ -31,5 +31,5 @@ def _noted(result: CellResult, dense: CellResult | None, macs_pct: float) -> Cel
     return replace(result, note=f"{result.note} {said}" if result.note else said)
 
 
-def _gmacs(result: CellResult) -> float:
+def _gmacs(result: Result) -> float:
     return result.measured["gmacs_backbone"] + result.measured["gmacs_method"]

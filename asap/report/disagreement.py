@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from asap.records.predictions import matrix
-from asap.report.result import CellResult, pairable
+from asap.report.result import Result, pairable
 from asap.report.statistics import (
     PairedDifference,
     finite,
@@ -24,13 +24,13 @@ class Comparison:
     first_right, second_right and sureness.
     """
 
-    first: CellResult
-    second: CellResult
+    first: Result
+    second: Result
     paired: PairedDifference
     images: pd.DataFrame
 
 
-def compare(first: CellResult, second: CellResult) -> Comparison:
+def compare(first: Result, second: Result) -> Comparison:
     """Compare two accuracy results image by image.
 
     Raises RequestError if they are not over the same images with the same labels, ValueError if one

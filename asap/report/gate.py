@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from asap.report import paper
 from asap.report.nonfinite import nonfinite, too_many
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 N_IMAGES = 50_000
 
@@ -47,7 +47,7 @@ class Gate:
         return f"Baseline gate, {self.model}: {self.state} ({self.reason}){so}."
 
 
-def gates(dense: Mapping[str, CellResult], backbones: Iterable[str]) -> dict[str, Gate]:
+def gates(dense: Mapping[str, Result], backbones: Iterable[str]) -> dict[str, Gate]:
     """The verdict on each backbone of a table, `dense` being their baselines."""
     found = {}
     for backbone in dict.fromkeys(backbones):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from asap.records.disk import read_bytes, write_file
 from asap.records.store import Store
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 log = logging.getLogger(__name__)
 _VERSION = 1
@@ -62,7 +62,7 @@ class Manifest:
 def manifest_of(
     title: str,
     remarks: Sequence[str],
-    results: Sequence[CellResult],
+    results: Sequence[Result],
     pictures: Sequence[Picture] = (),
     paper_table: str = _PAPER_TABLE,
 ) -> Manifest:
@@ -116,12 +116,12 @@ def _row(content: Mapping) -> RowRef:
     return row
 
 
-def results_of(manifest: Manifest, store: Store, current: Sequence[str]) -> list[CellResult]:
+def results_of(manifest: Manifest, store: Store, current: Sequence[str]) -> list[Result]:
     """The rows with their records; a key that is not among the `current` ones says so."""
     return [_result(row, store, current) for row in manifest.rows]
 
 
-def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
+def _result(row: RowRef, store: Store, current: Sequence[str]) -> Result:
     keys = [key for key in (row.accuracy, row.throughput, row.left_out) if key is not None]
     lost = [key for key in keys if key not in current]
     reason = f"record {lost[0]} is gone or of another version of the code" if lost else row.reason
@@ -129,7 +129,7 @@ def _result(row: RowRef, store: Store, current: Sequence[str]) -> CellResult:
     accuracy = store.cell(key).accuracy() if key is not None and key in current else None
     there = speed_key is not None and speed_key in current
     speed = store.cell(speed_key or "").throughput() if there else None
-    return CellResult(
+    return Result(
         row.label, row.paper, row.ours,
         None if accuracy is None else {**accuracy, "label": row.label},
         None if accuracy is None else store.cell(accuracy["key"]).predictions,

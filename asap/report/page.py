@@ -19,7 +19,7 @@ from asap.report.inline import inline_svg, picture_uri
 from asap.report.manifest import Picture
 from asap.report.paper import paper_model
 from asap.report.provenance import Fact, facts
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.tables import build_table, parts
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -34,7 +34,7 @@ class Section:
     """
 
     title: str
-    results: Sequence[CellResult]
+    results: Sequence[Result]
     remarks: Sequence[str] = ()
     pictures: Sequence[tuple[Picture, bytes | None]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
 
 
 def _charts(
-    results: Sequence[CellResult], default: Mapping[str, Any]
+    results: Sequence[Result], default: Mapping[str, Any]
 ) -> tuple[Sequence[Chart], dict[str, str]]:
     """The charts and the gaps; a damaged record must not cost the other sections."""
     try:
@@ -139,7 +139,7 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
     )
 
 
-def _failed(results: Sequence[CellResult]) -> dict[str, str]:
+def _failed(results: Sequence[Result]) -> dict[str, str]:
     """Rows without some record, and why: all reasons that rows of one name have."""
     found: dict[str, str] = {}
     for cell in results:
@@ -149,7 +149,7 @@ def _failed(results: Sequence[CellResult]) -> dict[str, str]:
     return found
 
 
-def _unpublished(results: Sequence[CellResult]) -> dict[str, str]:
+def _unpublished(results: Sequence[Result]) -> dict[str, str]:
     names = dict.fromkeys(str(cell.backbone) for cell in results if cell.backbone)
     unknown = [name for name in names if paper_model(name) is None]
     if not unknown:

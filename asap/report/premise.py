@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.statistics import evaluated, share_interval
 
 _VERDICTS = {
@@ -12,7 +12,7 @@ _VERDICTS = {
 }
 
 
-def premise_remark(results: Sequence[CellResult]) -> str | None:
+def premise_remark(results: Sequence[Result]) -> str | None:
     """In words, where the sinks lie and whether that agrees with the paper's premise.
 
     None if no record has both object masks and sinks. Other anchors than a sink are left out.
@@ -32,14 +32,14 @@ def premise_remark(results: Sequence[CellResult]) -> str | None:
     )
 
 
-def _has_chosen_sink(cell: CellResult) -> bool:
+def _has_chosen_sink(cell: Result) -> bool:
     record = cell.accuracy
     if record is None or record["sink_on_object"] is None or record["object_share"] is None:
         return False
     return cell.method.get("options", {}).get("anchor", "sink") in ("sink", "mass")
 
 
-def _share(cell: CellResult, cells: Sequence[CellResult]) -> str:
+def _share(cell: Result, cells: Sequence[Result]) -> str:
     """The share in words, once for all results that have the very same."""
     share = cell.measured["sink_on_object"]
     names = [other.label for other in cells if other.measured["sink_on_object"] == share]
@@ -50,13 +50,13 @@ def _share(cell: CellResult, cells: Sequence[CellResult]) -> str:
     return f"{', '.join(names)} {100 * share:.1f} %{spread}"
 
 
-def _verdict(cell: CellResult) -> str:
+def _verdict(cell: Result) -> str:
     share, chance = cell.measured["sink_on_object"], cell.measured["object_share"]
     low, high = _sink_interval(cell) or (share, share)
     return "more" if low > chance else "less" if high < chance else "same"
 
 
-def _sink_interval(cell: CellResult) -> tuple[float, float] | None:
+def _sink_interval(cell: Result) -> tuple[float, float] | None:
     if cell.predictions is None:
         return None
     frame = evaluated(cell.predictions())

@@ -11,7 +11,7 @@ import pandas as pd
 
 from asap.report.figures.sweep import tau_k
 from asap.report.paper import paper_model, paper_table
-from asap.report.result import CellResult, pairable, unreadable
+from asap.report.result import Result, pairable, unreadable
 from asap.report.statistics import paired_difference
 
 POINTS = 1.0  # of accuracy below the best that count as good
@@ -125,7 +125,7 @@ def _steps(
     return (rising, falling, surely), cheaper
 
 
-def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> list[str]:
+def sweep_remarks(results: Sequence[Result], default: Mapping[str, Any]) -> list[str]:
     """One paragraph for each tau x K family among the results, as lines below a table."""
     frames = {cell.key: cell for cell in results if cell.predictions is not None}
     unread = unreadable(results)
@@ -145,7 +145,7 @@ def sweep_remarks(results: Sequence[CellResult], default: Mapping[str, Any]) -> 
     ]
 
 
-def _images(cell: CellResult) -> int:
+def _images(cell: Result) -> int:
     return cell.measured["n"] + cell.measured["n_failed"]
 
 

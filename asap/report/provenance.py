@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Fact:
     values: tuple[str, ...]
 
 
-def facts(results: Sequence[CellResult]) -> list[Fact]:
+def facts(results: Sequence[Result]) -> list[Fact]:
     """The facts of all records of some results, in the order to read them; no unknown ones."""
     records = [record for cell in results for record in cell.records]
     names = ("backbone", "data", "precision", "device", "device_name")

@@ -22,7 +22,7 @@ SCALAR_NAMES = (*_SCALARS, "gmacs", "top1_lo", "top1_hi", "images_per_s", *_RATI
 
 
 @dataclass(frozen=True)
-class CellResult:
+class Result:
     """One row: its records as read from disk, and why a part of it is missing.
 
     predictions: reads them, as `Cell.predictions` does: a table of many rows holds none of them;
@@ -83,7 +83,7 @@ class CellResult:
         return self.method.get("name") == "dense"
 
 
-def pairable(cell: CellResult) -> pd.DataFrame:
+def pairable(cell: Result) -> pd.DataFrame:
     """Its predictions, to be matched with others by id; ValueError without any. RequestError, which
     says whose they are, if an image is there twice.
     """
@@ -98,7 +98,7 @@ def pairable(cell: CellResult) -> pd.DataFrame:
     return found
 
 
-def unreadable(results: Iterable[CellResult]) -> dict[int, str]:
+def unreadable(results: Iterable[Result]) -> dict[int, str]:
     """Path by id of every image that some row could not read: it is in no comparison of the rows,
     so that all are over the same images.
     """
@@ -113,13 +113,13 @@ def unreadable(results: Iterable[CellResult]) -> dict[int, str]:
 
 def unmeasured(
     spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
-) -> CellResult:
+) -> Result:
     """A row without any record yet, or with the reason why it gets none."""
     ours, on = row.ours or ours, spec.backbone.shown
-    return CellResult(row.label, row.paper, ours, None, None, None, reason, row.note, on)
+    return Result(row.label, row.paper, ours, None, None, None, reason, row.note, on)
 
 
-def scalars(cell: CellResult) -> dict[str, int | float]:
+def scalars(cell: Result) -> dict[str, int | float]:
     """Every single number of the records, by name: what a dashboard shows as a run's summary."""
     found: dict[str, int | float] = {}
     if cell.accuracy is not None:
@@ -135,7 +135,7 @@ def scalars(cell: CellResult) -> dict[str, int | float]:
     return found
 
 
-def curves(cell: CellResult) -> dict[str, dict[int, float]]:
+def curves(cell: Result) -> dict[str, dict[int, float]]:
     """Per-block means over the images, {name: {block: value}}: tokens that entered block 1, 2, ...
     and (as block L+1) left the last, and the largest column mass after each block over the images
     that had not stopped.

@@ -9,7 +9,7 @@ from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note
 from asap.report.render import Row
-from asap.report.result import CellResult, pairable
+from asap.report.result import Result, pairable
 from asap.report.statistics import paired_difference
 
 _COPIED = ("data", "precision", "device", "n", "n_failed", "top1", "top5", "gmacs_backbone")
@@ -26,9 +26,9 @@ _SPREAD = re.compile(r"[\d.]+ % of its median, over ([\d.]+ %)")
 
 
 def make_row(
-    cell: CellResult,
+    cell: Result,
     backbone: str,
-    dense: CellResult | None,
+    dense: Result | None,
     has_speed: bool,
     paper_table: str = "image_classification",
     without: Collection[int] = (),
@@ -55,7 +55,7 @@ def make_row(
     return row
 
 
-def _own_weights(record: Mapping[str, Any], dense: CellResult | None) -> str:
+def _own_weights(record: Mapping[str, Any], dense: Result | None) -> str:
     """The footnote of a row with a checkpoint of its own: whose weights, and which pictures if they
     are others than the baseline's.
     """
@@ -81,7 +81,7 @@ def prepared(preprocessing: Mapping[str, Any]) -> str:
     )
 
 
-def _add_accuracy(row: Row, cell: CellResult) -> None:
+def _add_accuracy(row: Row, cell: Result) -> None:
     record = cell.accuracy
     if record is None:
         row.note(_no_accuracy(cell), *_ACCURACY_KEYS)
@@ -100,9 +100,7 @@ def _add_accuracy(row: Row, cell: CellResult) -> None:
         row.values[f"{name}_pct"] = _percent(record[name])
 
 
-def _add_comparison(
-    row: Row, cell: CellResult, dense: CellResult | None, without: Collection[int]
-) -> None:
+def _add_comparison(row: Row, cell: Result, dense: Result | None, without: Collection[int]) -> None:
     """Everything relative to the dense baseline of the backbone."""
     if dense is None or dense.accuracy is None:
         reason = dense.reason if dense is not None else None
@@ -121,7 +119,7 @@ def _add_comparison(
     _add_paired(row, cell, dense, without)
 
 
-def _add_paired(row: Row, cell: CellResult, dense: CellResult, without: Collection[int]) -> None:
+def _add_paired(row: Row, cell: Result, dense: Result, without: Collection[int]) -> None:
     if cell.predictions is None or dense.predictions is None:
         row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
@@ -142,7 +140,7 @@ def _add_paired(row: Row, cell: CellResult, dense: CellResult, without: Collecti
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}
 
 
-def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
+def _add_speed(row: Row, cell: Result, has_speed: bool) -> None:
     record = cell.throughput
     if record is None:
         if not (cell.is_dense and has_speed):  # else every row holds its own dense baselines
@@ -172,7 +170,7 @@ def _add_speed(row: Row, cell: CellResult, has_speed: bool) -> None:
         row.note(_because("No ratio", _refusal(key, record["refused"])), key)
 
 
-def _add_paper(row: Row, cell: CellResult, backbone: str, table: str) -> None:
+def _add_paper(row: Row, cell: Result, backbone: str, table: str) -> None:
     """The paper's numbers beside ours, and the differences."""
     if not paper.in_table(table, backbone) or (not cell.is_dense and cell.paper_method is None):
         return
@@ -196,7 +194,7 @@ def _add_paper(row: Row, cell: CellResult, backbone: str, table: str) -> None:
     _add_paper_notes(row, cell, model, table)
 
 
-def _add_difference(row: Row, cell: CellResult, b: Beside) -> None:
+def _add_difference(row: Row, cell: Result, b: Beside) -> None:
     """Ours minus the paper's; of speeds only on the paper's device, in its likely precision."""
     if row.values.get(b.ours) is None:
         return
@@ -215,7 +213,7 @@ def _is_the_papers(record: Mapping[str, Any]) -> bool:
     return "RTX 4090" in record["device_name"] and record["precision"] in ("fp32", "float32")
 
 
-def _add_paper_notes(row: Row, cell: CellResult, model: str, table: str) -> None:
+def _add_paper_notes(row: Row, cell: Result, model: str, table: str) -> None:
     name = cell.paper_method
     own = paper.paper_row(model, name) if table == "image_classification" else None
     if own is not None and own.method != name:
@@ -227,13 +225,13 @@ def _add_paper_notes(row: Row, cell: CellResult, model: str, table: str) -> None
             row.note(note.text, key_of[note.column])
 
 
-def _no_accuracy(cell: CellResult) -> str:
+def _no_accuracy(cell: Result) -> str:
     if cell.reason and not cell.records:
         return _because("No record", cell.reason)
     return _because("No accuracy record", cell.reason or "this cell was not run")
 
 
-def _no_speed(cell: CellResult) -> str:
+def _no_speed(cell: Result) -> str:
     if cell.reason and not cell.records:
         return _no_accuracy(cell)
     return _because("No throughput record", cell.reason or "it was not measured")

@@ -18,7 +18,7 @@ from asap.report.columns import ROW
 from asap.report.gate import gates
 from asap.report.premise import premise_remark
 from asap.report.render import Table
-from asap.report.result import CellResult, unreadable
+from asap.report.result import Result, unreadable
 from asap.report.rows import make_row, prepared
 
 __all__ = ["build_table", "parts", "premise_remark"]
@@ -28,7 +28,7 @@ _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 
 def build_table(
-    results: Sequence[CellResult],
+    results: Sequence[Result],
     remarks: Sequence[str] = (),
     paper_table: str = "image_classification",
 ) -> Table:
@@ -81,7 +81,7 @@ def parts(table: Table) -> tuple[Table, ...]:
     return replace(first, remarks=()), *middle, replace(last, caption=())
 
 
-def _refuse_mixtures(results: Sequence[CellResult]) -> None:
+def _refuse_mixtures(results: Sequence[Result]) -> None:
     records = [record for cell in results for record in cell.records]
     if not records:
         raise RequestError("no finished record to make a table of: run an experiment first")
@@ -132,7 +132,7 @@ def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> 
         )
 
 
-def _backbones(results: Sequence[CellResult]) -> list[str]:
+def _backbones(results: Sequence[Result]) -> list[str]:
     """Each row's backbone; a cell without any record takes that of the row above (or the first
     known).
     """
@@ -144,22 +144,22 @@ def _backbones(results: Sequence[CellResult]) -> list[str]:
     return found
 
 
-def _baselines(results: Sequence[CellResult], backbones: Sequence[str]) -> dict[str, CellResult]:
+def _baselines(results: Sequence[Result], backbones: Sequence[str]) -> dict[str, Result]:
     """The first dense result of each backbone."""
-    found: dict[str, CellResult] = {}
+    found: dict[str, Result] = {}
     for cell, backbone in zip(results, backbones, strict=True):
         if cell.is_dense:
             found.setdefault(backbone, cell)
     return found
 
 
-def _has_speed(results: Sequence[CellResult], backbones: Sequence[str], backbone: str) -> bool:
+def _has_speed(results: Sequence[Result], backbones: Sequence[str], backbone: str) -> bool:
     pairs = zip(results, backbones, strict=True)
     return any(cell.throughput is not None and name == backbone for cell, name in pairs)
 
 
 def _column_notes(
-    results: Sequence[CellResult],
+    results: Sequence[Result],
     backbones: Sequence[str],
     paper_table: str,
     unread: Mapping[int, str],
@@ -215,7 +215,7 @@ def _left_out(unread: Mapping[int, str]) -> str:
     )
 
 
-def _caption(results: Sequence[CellResult], dense: Mapping[str, CellResult]) -> tuple[str, ...]:
+def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[str, ...]:
     records = [record for cell in results for record in cell.records]
     devices = " and ".join(dict.fromkeys(c.accuracy["device"] for c in results if c.accuracy))
     lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]

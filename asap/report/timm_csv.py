@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asap.report.nonfinite import nonfinite
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 COLUMNS = (
     *("model", "top1", "top1_err", "top5", "top5_err", "param_count"),
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-def to_timm_csv(results: Sequence[CellResult]) -> str:
+def to_timm_csv(results: Sequence[Result]) -> str:
     """One line for each result with an accuracy record; a cell that nobody measured is empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
@@ -31,7 +31,7 @@ def to_timm_csv(results: Sequence[CellResult]) -> str:
     return out.getvalue()
 
 
-def _line(result: CellResult) -> dict[str, Any]:
+def _line(result: Result) -> dict[str, Any]:
     """In %, millions of parameters, GMACs of backbone and method, milliseconds for a batch."""
     record = result.measured
     images = record["identity"].get("preprocessing", {})

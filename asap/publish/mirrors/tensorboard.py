@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asap.report.result import CellResult, curves, scalars
+from asap.report.result import Result, curves, scalars
 
 log = logging.getLogger(__name__)
 
 
-def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> bool:
+def log_cell(result: Result, config: Mapping[str, Any], directory: Path) -> bool:
     """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
 
     Written again, it replaces what was there. True if it was written; False, after a warning.
@@ -28,7 +28,7 @@ def log_cell(result: CellResult, config: Mapping[str, Any], directory: Path) -> 
     return True
 
 
-def _log(result: CellResult, config: Mapping[str, Any], directory: Path) -> None:
+def _log(result: Result, config: Mapping[str, Any], directory: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     if result.key is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asap.report.example_table import Example
-from asap.report.result import CellResult, curves, scalars
+from asap.report.result import Result, curves, scalars
 
 log = logging.getLogger(__name__)
 Mode = Literal["offline", "online", "disabled"]
@@ -37,7 +37,7 @@ class Target:
 
 
 def log_cell(
-    result: CellResult,
+    result: Result,
     config: Mapping[str, Any],
     target: Target,
     record: Path | None = None,
@@ -80,7 +80,7 @@ def _no_logging_errors() -> Iterator[None]:
 
 
 def _log(
-    result: CellResult,
+    result: Result,
     config: Mapping[str, Any],
     target: Target,
     record: Path | None,
@@ -97,7 +97,7 @@ def _log(
         run.finish()
 
 
-def _begun(result: CellResult, config: Mapping[str, Any], target: Target) -> Any:
+def _begun(result: Result, config: Mapping[str, Any], target: Target) -> Any:
     """A run that can be written to. If there is none to be had, the target is closed."""
     try:
         import wandb
@@ -127,23 +127,23 @@ def _begun(result: CellResult, config: Mapping[str, Any], target: Target) -> Any
         raise
 
 
-def _marker(result: CellResult, target: Target) -> Path:
+def _marker(result: Result, target: Target) -> Path:
     return target.directory / "mirrored" / str(result.key)
 
 
-def _mirrored(result: CellResult, config: Mapping[str, Any], target: Target) -> bool:
+def _mirrored(result: Result, config: Mapping[str, Any], target: Target) -> bool:
     """Whether exactly this was written before."""
     marker = _marker(result, target)
     return marker.is_file() and marker.read_text("utf-8") == _digest(result, config, target)
 
 
-def _remember(result: CellResult, config: Mapping[str, Any], target: Target) -> None:
+def _remember(result: Result, config: Mapping[str, Any], target: Target) -> None:
     marker = _marker(result, target)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(_digest(result, config, target), "utf-8")
 
 
-def _digest(result: CellResult, config: Mapping[str, Any], target: Target) -> str:
+def _digest(result: Result, config: Mapping[str, Any], target: Target) -> str:
     where = [target.mode, target.project, target.entity, target.group]
     said = [result.label, scalars(result), dict(config), where]
     return sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
@@ -166,7 +166,7 @@ def _settings() -> Any:
     )
 
 
-def _tags(result: CellResult) -> list[str]:
+def _tags(result: Result) -> list[str]:
     """Backbone, method, precision; W&B takes tags of 1 to 64 characters."""
     names = [str(result.backbone), str(result.method["name"])]
     names += [str(record["precision"]) for record in result.records]
@@ -174,7 +174,7 @@ def _tags(result: CellResult) -> list[str]:
     return [name[:64] for name in dict.fromkeys(names)]
 
 
-def _write(run: Any, result: CellResult) -> None:
+def _write(run: Any, result: Result) -> None:
     run.define_metric("block")
     for name, points in curves(result).items():
         run.define_metric(f"block/{name}", step_metric="block", summary="none")
@@ -197,7 +197,7 @@ def _write_examples(run: Any, examples: Sequence[Example]) -> None:
     run.log({"examples": table})
 
 
-def _refer(run: Any, result: CellResult, record: Path | None) -> None:
+def _refer(run: Any, result: Result, record: Path | None) -> None:
     """An artifact that points to the record's folder; nothing is copied."""
     import wandb
 

@@ -11,13 +11,13 @@ from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.report.figures.cases import RULE, anchor_cases
 from asap.report.figures.style import variant
 from asap.report.manifest import Picture
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 _WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mean wants some
 
 
 def draw_pictures(
-    session: Session, results: Sequence[CellResult], count: int, folder: Path, stem: str
+    session: Session, results: Sequence[Result], count: int, folder: Path, stem: str
 ) -> list[Picture]:
     """Panels of `count` evenly spaced images under the first reducing ASAP row, methods side by
     side, a random anchor's cases and the walk, as far as the run has such rows.
@@ -49,7 +49,7 @@ def draw_pictures(
 
 
 def _anchor_pictures(
-    session: Session, results: Sequence[CellResult], count: int, folder: Path, stem: str
+    session: Session, results: Sequence[Result], count: int, folder: Path, stem: str
 ) -> list[Picture | None]:
     """A random anchor's failures and lucky cases beside the row with the sink."""
     random = _first(results, "random")
@@ -70,6 +70,6 @@ def _anchor_pictures(
     return found
 
 
-def _first(results: Sequence[CellResult], name: str) -> CellResult | None:
+def _first(results: Sequence[Result], name: str) -> Result | None:
     rows = (row for row in results if row.predictions is not None and not row.ours)
     return next((row for row in rows if variant(row.method) == name), None)

@@ -9,10 +9,10 @@ from asap.publish.pictures.panels import evenly, named, on_device, panel_of, pix
 from asap.publish.pictures.side_by_side import model_of
 from asap.report.example_table import Example, example_of
 from asap.report.figures.treated import merged_view
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 
-def examples_of(session: Session, row: CellResult, count: int) -> list[Example]:
+def examples_of(session: Session, row: Result, count: int) -> list[Example]:
     """`count` evenly spaced images under a recorded row; none for the dense baseline, nor for
     a row with weights of its own, which the session has not.
     """

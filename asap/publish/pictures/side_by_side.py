@@ -14,11 +14,11 @@ from asap.measure.session import Session, describe
 from asap.methods.registry import build
 from asap.publish.pictures.panels import named, on_device, pixels_of, readable
 from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 
 def draw_compared(
-    session: Session, results: Sequence[CellResult], positions: Sequence[int], path: Path
+    session: Session, results: Sequence[Result], positions: Sequence[int], path: Path
 ) -> list[Path]:
     """The rows at the first ASAP row's MACs on each image; none written if there are no two. A row
     with weights of its own is left out: the session has those of the others.
@@ -31,7 +31,7 @@ def draw_compared(
     return draw_side_by_side([_compare(session, models, sample) for sample in samples], path)
 
 
-def model_of(session: Session, row: CellResult) -> ReducedViT:
+def model_of(session: Session, row: Result) -> ReducedViT:
     """The model that made a row: with the session's method, else rebuilt from its record, which has
     the digest of a method's file in the place of its path.
     """

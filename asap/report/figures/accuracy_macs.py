@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from asap.report.figures.labels import place_labels
 from asap.report.figures.style import FAINT, INK, canvas, look, styled
 from asap.report.paper import paper_model
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 _CROWD = 12  # with more rows that look alike, as in a sweep, only the front and dense are named
 _FEW = 6  # with more rows, names beside the points would not find room
@@ -19,7 +19,7 @@ _WIDTH = 30  # letters in a line of the legend
 _LOOK = ["colour", "marker", "filled"]
 
 
-def accuracy_macs(results: Sequence[CellResult]) -> pd.DataFrame:
+def accuracy_macs(results: Sequence[Result]) -> pd.DataFrame:
     """One row a result with an accuracy record: label, GMACs per image (backbone and method),
     top-1 with its 95 % interval in %, whether no other of its model is at least as accurate at no
     more MACs (`front`), key, and the look.
@@ -36,7 +36,7 @@ def accuracy_macs(results: Sequence[CellResult]) -> pd.DataFrame:
     return frame
 
 
-def _row(cell: CellResult) -> dict:
+def _row(cell: Result) -> dict:
     record, drawn = cell.measured, look(cell)
     low, high = record["top1_interval"]
     return {

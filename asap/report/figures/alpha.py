@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from asap.report.figures.families import Options, families, frame_of, name_families
 from asap.report.figures.style import FAINT, INK, RED, canvas, styled
 from asap.report.paper import paper_model, paper_table
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 
-def alpha(results: Sequence[CellResult], default: Options) -> list[pd.DataFrame]:
+def alpha(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
     """One frame for each family with at least two alpha: as `tau_k` with alpha; `paper_top1` where
     the paper has the same alpha on this backbone. Sorted by alpha.
     """

@@ -17,7 +17,7 @@ from asap.report.figures.histograms import (
 )
 from asap.report.figures.mass import column_mass, draw_column_mass
 from asap.report.figures.sweep import draw_tau_k, tau_k
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 Draw = Callable[[pd.DataFrame], Figure]
 
@@ -37,7 +37,7 @@ class Chart:
 
 
 def charts(
-    results: Sequence[CellResult], default: Mapping[str, Any]
+    results: Sequence[Result], default: Mapping[str, Any]
 ) -> tuple[list[Chart], dict[str, str]]:
     """The charts there is data for, in the order to show them; and {title: reason} of the others.
 
@@ -63,7 +63,7 @@ _NEEDS = {
 }
 
 
-def _told_apart(results: Sequence[CellResult]) -> list[CellResult]:
+def _told_apart(results: Sequence[Result]) -> list[Result]:
     """Each record once; those of one label have the beginning of their keys beside it."""
     keys: dict[str, set[str | None]] = {}
     for cell in results:
@@ -81,7 +81,7 @@ def _has(there: Sequence[Chart], title: str) -> bool:
     return any(chart.title.startswith(title) for chart in there)
 
 
-def _cost(results: Sequence[CellResult]) -> list[Chart]:
+def _cost(results: Sequence[Result]) -> list[Chart]:
     if sum(cell.accuracy is not None for cell in results) < 2:
         return []
     caption = (
@@ -92,7 +92,7 @@ def _cost(results: Sequence[CellResult]) -> list[Chart]:
     return [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
 
 
-def _sweeps(results: Sequence[CellResult], default: Mapping[str, Any]) -> list[Chart]:
+def _sweeps(results: Sequence[Result], default: Mapping[str, Any]) -> list[Chart]:
     grids, lines = tau_k(results, default), alpha(results, default)
     text = "All other options are equal. Bars: 95 % intervals."
     return [
@@ -109,7 +109,7 @@ def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, d
     return Chart(f"{name}-{i + 1}" if i else name, title, caption, data, draw)
 
 
-def _images(results: Sequence[CellResult]) -> list[Chart]:
+def _images(results: Sequence[Result]) -> list[Chart]:
     mass, stops, tokens = column_mass(results), stop_blocks(results), token_counts(results)
     stops = stops[~stops["label"].isin(_without_stop(stops))].reset_index(drop=True)
     band = (

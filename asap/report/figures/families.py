@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 Options = Mapping[str, Any]
 
 
-def families(results: Sequence[CellResult], swept: Sequence[str]) -> list[list[CellResult]]:
+def families(results: Sequence[Result], swept: Sequence[str]) -> list[list[Result]]:
     """Results of ASAP that differ in the `swept` options alone, each family in order of appearance.
 
     A setting that is there twice (under two labels, say) counts once.
     """
-    found: dict[str, dict[str, CellResult]] = {}
+    found: dict[str, dict[str, Result]] = {}
     for cell in results:
         if cell.accuracy is None or cell.method.get("name") != "asap":
             continue
@@ -29,7 +29,7 @@ def families(results: Sequence[CellResult], swept: Sequence[str]) -> list[list[C
 
 
 def name_families(
-    found: Sequence[tuple[Sequence[CellResult], pd.DataFrame]], swept: Sequence[str]
+    found: Sequence[tuple[Sequence[Result], pd.DataFrame]], swept: Sequence[str]
 ) -> list[pd.DataFrame]:
     """The frames; their attribute `family` says in which options each differs from the others."""
     options = [dict(family[0].method["options"]) for family, _ in found]
@@ -41,8 +41,8 @@ def name_families(
 
 
 def frame_of(
-    cells: Sequence[CellResult],
-    results: Sequence[CellResult],
+    cells: Sequence[Result],
+    results: Sequence[Result],
     swept: Sequence[str],
     default: Options,
 ) -> pd.DataFrame:
@@ -66,16 +66,16 @@ def frame_of(
     return pd.DataFrame(rows)
 
 
-def option(cell: CellResult, name: str) -> Any:
+def option(cell: Result, name: str) -> Any:
     """An option of the method as recorded."""
     return cell.method["options"][name]
 
 
-def _gmacs(cell: CellResult) -> float:
+def _gmacs(cell: Result) -> float:
     return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
 
 
-def _against_dense(cell: CellResult, results: Sequence[CellResult]) -> float:
+def _against_dense(cell: Result, results: Sequence[Result]) -> float:
     """MACs against the dense baseline of the backbone in %, NaN without one."""
     dense = (r for r in results if r.is_dense and r.accuracy and r.backbone == cell.backbone)
     base = next(dense, None)

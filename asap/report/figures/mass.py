@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 
 from asap.records.predictions import matrix
 from asap.report.figures.style import FAINT, RED, canvas, look, styled
-from asap.report.result import CellResult
+from asap.report.result import Result
 from asap.report.statistics import evaluated
 
 _LOW, _HIGH = 10, 90  # percentiles of the band
 
 
-def column_mass(results: Sequence[CellResult]) -> pd.DataFrame:
+def column_mass(results: Sequence[Result]) -> pd.DataFrame:
     """One row for each walk and block: label, block (from 1), images that had not stopped before
     it, mean, 10th and 90th percentile of their largest column mass, tau, key, colour.
 
     Results with the same masses (ablations of one walk) are one line with the first three of
     their labels. Empty without any mass.
     """
-    walks: dict[bytes, tuple[CellResult, np.ndarray, list[str]]] = {}
+    walks: dict[bytes, tuple[Result, np.ndarray, list[str]]] = {}
     for cell in results:
         if cell.predictions is None or cell.method.get("name") != "asap":
             continue
@@ -40,7 +40,7 @@ def _masses(predictions: pd.DataFrame) -> np.ndarray:
     return mass[~np.isnan(mass).all(axis=1)]
 
 
-def _rows(cell: CellResult, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
+def _rows(cell: Result, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
     rows, more = [], f" and {len(labels) - 3} more" * (len(labels) > 3)
     label = ", ".join(labels[:3]) + more
     for block, column in enumerate(mass.T, start=1):

@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "asap",
@@ -70,7 +70,7 @@ _LOOKS = {
 _OWN = Look("#6b7280", "d")
 
 
-def look(cell: CellResult) -> Look:
+def look(cell: Result) -> Look:
     """The method's look; an extension of ours is hollow, a method of one's own is grey."""
     found = _LOOKS.get(variant(cell.method), _OWN)
     return Look(found.colour, found.marker, False) if cell.ours else found

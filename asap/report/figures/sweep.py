@@ -11,12 +11,12 @@ from matplotlib.patches import Ellipse, Rectangle
 
 from asap.report.figures.families import Options, families, frame_of, name_families, option
 from asap.report.figures.style import RED, canvas, styled
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 _MARKERS = "osD^vP*X<>ph"
 
 
-def tau_k(results: Sequence[CellResult], default: Options) -> list[pd.DataFrame]:
+def tau_k(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
     """One frame for each family with at least two tau and two K: tau, clusters, top1 with its
     interval, macs_pct (MACs against dense in %, NaN without a dense record), gmacs, throughput
     (ratio to fused dense, NaN if not measured), default, key. Sorted by K, then tau.

@@ -8,7 +8,7 @@ from textwrap import fill
 import numpy as np
 
 from asap.report.figures.style import FAINT, INK, RIGHT, WRONG, canvas, save, styled, variant
-from asap.report.result import CellResult
+from asap.report.result import Result
 
 _WIDTH = 22  # letters in a line of a title
 WINDOW = 5.0  # points of MACs against dense that count as equal
@@ -36,7 +36,7 @@ class SideBySide:
     treated: tuple[Treated, ...]
 
 
-def at_equal_macs(results: Sequence[CellResult], window: float = WINDOW) -> list[CellResult]:
+def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Result]:
     """The reducing rows whose mean MACs are within `window` points of the first ASAP row's, with
     the ablations left out (they keep another row's setting); fewer than two: none.
     """
@@ -54,7 +54,7 @@ def at_equal_macs(results: Sequence[CellResult], window: float = WINDOW) -> list
     return near if len(near) > 1 else []
 
 
-def _total(cell: CellResult) -> float:
+def _total(cell: Result) -> float:
     return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
 
 
