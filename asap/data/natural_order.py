@@ -1,10 +1,13 @@
-"""The order of files: natural, as timm sorts them."""
+"""The order of files: natural order, as in timm."""
 
 import re
 
 
 def natural_key(text: str) -> tuple[list[int | str], str]:
-    """Sort key that puts img2 before img10; names equal but for case or zeros stay apart."""
+    """Sort key that puts img2 before img10.
+
+    Names that differ only in case or leading zeros have different keys.
+    """
     parts = re.split(r"(\d+)", text.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
 

@@ -1,8 +1,8 @@
-"""A fixed slice of the validation images, for operating points, and the rest, for evaluation.
+"""A fixed slice of the validation images for calibration; the rest is for evaluation.
 
-Where a user has no training images, MACs (which need no labels) are met on this slice, and no
-image of it is evaluated. Membership goes by the image's name alone: the same 1,000 of 50,000
-ImageNet images in every layout of the files.
+A user without training images finds operating points on this slice (a MACs budget needs no labels),
+and its images are then not evaluated. Only the image's name decides whether it is in the slice, so
+it is the same 1,000 of the 50,000 ImageNet images in every layout of the files.
 """
 
 import re
@@ -12,15 +12,16 @@ from hashlib import sha256
 from asap.data.base import DataSet, Subset, take
 from asap.errors import RequestError
 
-SLICE = 1_000  # images; of a smaller set at most half
+SLICE = 1_000  # images, but at most half of the data set
 _NUMBERED = re.compile(r"ILSVRC2012_val_\d{8}")
 
 
 def part_of(data: DataSet, part: str, limit: int | None) -> DataSet:
-    """All images, the slice, or the rest; then at most `limit`, evenly spaced (`take`).
+    """The part "all", "slice" or "rest" of a data set, at most `limit` images of it.
 
-    Of the slice, the first `limit` by hash. RequestError for fewer than two images, and for a data
-    set whose images have no names.
+    Of "all" and "rest", evenly spaced images are taken (see `take`); of the slice, the first by
+    hash. Raises RequestError for fewer than two images and for a data set whose images have no
+    names.
     """
     if part == "all":
         return take(data, limit)
@@ -35,7 +36,7 @@ def part_of(data: DataSet, part: str, limit: int | None) -> DataSet:
 
 
 def slice_positions(names: Sequence[str]) -> list[int]:
-    """Positions of the slice's images, in the order of their hashes."""
+    """Positions of the slice's images, sorted by the hashes of their names."""
     if len(names) < 2:
         raise RequestError(
             f"{len(names)} images are too few for a slice of their own: give training images with "
@@ -47,7 +48,7 @@ def slice_positions(names: Sequence[str]) -> list[int]:
 
 def names_of(data: DataSet) -> Sequence[str]:
     """The images' relative paths, without reading any image."""
-    held = getattr(data, "source", data)  # where the files are, if that is something of its own
+    held = getattr(data, "source", data)  # the object that knows the files
     names: Sequence[str] | None = getattr(held, "paths", None)
     if names is None:
         raise RequestError(
@@ -57,6 +58,6 @@ def names_of(data: DataSet) -> Sequence[str]:
 
 
 def _hash(path: str) -> str:
-    """By ImageNet's own name where there is one, so that folders and endings do not matter."""
+    """Hash of ImageNet's own file name if there is one, so folders and extensions do not matter."""
     found = _NUMBERED.search(path)
     return sha256((found[0] if found else path).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Making crops: by all cores, in the order in which pictures are read fastest, to be continued.
+"""Builds a crop cache on all cores, in the fastest reading order; an interrupted build resumes.
 
-A chunk of crops is written at its places, flushed to the disk, and then noted in the journal; what
-the journal names is not made again.
+A chunk of crops is written to its positions in the file and flushed to the disk, and then listed in
+the journal. Crops that the journal lists are not made again.
 """
 
 import json
@@ -23,15 +23,15 @@ from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
 from asap.records.disk import guarded, write_through
 
-CHUNK = 128  # crops; a kill costs this many for each core
+CHUNK = 128  # crops; when the process is killed, each core loses at most this many
 ANOTHER = "folder with data.cache=/path"
-Noted = list[tuple[int, Entry]]  # rows of the cache and what is in them
+Noted = list[tuple[int, Entry]]  # rows of the cache, each with its index entry
 
 
 class Build:
-    """Crops of some positions of a data set, half-made in a folder. One process at a time.
+    """An unfinished cache of crops in a folder. Only one process may use it at a time.
 
-    `positions`: where in the data set the rows of the cache are.
+    `positions`: the position in the data set of each row of the cache.
     """
 
     def __init__(self, folder: Path, data: ImageFiles, parts: Split, positions: Sequence[int]):
@@ -41,17 +41,18 @@ class Build:
 
     @property
     def bytes_left(self) -> int:
-        """What the disk has yet to give."""
+        """The disk space that the build will still take, in bytes."""
         try:
             return max(0, self.bytes - 512 * getattr(self.file.stat(), "st_blocks", 0))
         except FileNotFoundError:
             return self.bytes
 
     def run(self, workers: int, advance: Callable[[int], object]) -> list[Entry]:
-        """Make what is missing; the entries of all rows. `advance` is told of crops done.
+        """Make the missing crops and return the entries of all rows.
 
-        workers: processes, 0 for this one. RequestError on a disk that is full or denies, and on
-        pictures that have vanished; what is done stays.
+        `advance` is called with the number of crops finished since the last call. workers: number
+        of processes, 0 to work in this one. Raises RequestError if the disk is full or not
+        writable, and if the pictures' folder has vanished; finished crops are kept.
         """
         with guarded(self.file, ANOTHER):
             done = self._continue()
@@ -66,11 +67,11 @@ class Build:
         return [done[row] for row in range(len(self.positions))]
 
     def note(self, done: Noted) -> None:
-        """Write a journal of what is done."""
+        """Write a journal that lists finished rows."""
         write_through(self.journal, json.dumps(done).encode() + b"\n")
 
     def _continue(self) -> dict[int, Entry]:
-        """What is done; the file for all crops is made if it is not there."""
+        """The finished rows. Creates the file for all crops if it does not exist."""
         if self.file.exists() and self.file.stat().st_size == self.bytes:
             return self._noted()
         self.journal.unlink(missing_ok=True)
@@ -80,7 +81,7 @@ class Build:
         return {}
 
     def _noted(self) -> dict[int, Entry]:
-        """What the journal names. A torn end is cut off."""
+        """The rows that the journal lists. An incomplete last line is cut off."""
         done: dict[int, Entry] = {}
         if not self.journal.exists():
             return done
@@ -96,7 +97,7 @@ class Build:
         return done
 
     def _todo(self, done: dict[int, Entry]) -> list[list[tuple[int, int]]]:
-        """Chunks of (row, position), in reading order."""
+        """The unfinished rows as chunks of (row, position), in reading order."""
         row_of = {position: row for row, position in enumerate(self.positions)}
         order = ((row_of[p], p) for p in self.data.reading_order if p in row_of)
         todo = [(row, position) for row, position in order if row not in done]
@@ -129,7 +130,7 @@ def _as_it_is(noted: Noted) -> Noted:
 
 
 class _Chunks:
-    """Chunk k made, for the workers of a DataLoader; they write, and send back entries only."""
+    """Item k makes chunk k. DataLoader workers write the crops and send back only the entries."""
 
     def __init__(
         self, file: Path, data: ImageFiles, parts: Split, todo: list[list[tuple[int, int]]]

@@ -1,13 +1,13 @@
-"""The crop cache: pictures decoded, resized and cropped once, and read as bytes ever after.
+"""The crop cache: pictures are decoded, resized and cropped once, and then read as bytes.
 
-    <data.cache>/<key>/            complete crops, see crop_file.py
-    <data.cache>/<key>.building/   half-made; the same command continues
-    <data.cache>/<key>.damaged/    set aside; may be deleted
+    <data.cache>/<key>/            complete crops, see file.py
+    <data.cache>/<key>.building/   unfinished; the same command resumes
+    <data.cache>/<key>.damaged/    moved away; may be deleted
     <data.cache>/<key>.lock
 
 The key covers the files and their order, resize, crop and interpolation, and the versions of the
-libraries that decode and resize. It does not cover how the bytes are normalised, so backbones whose
-weights differ in that alone share crops. A sample is the same, bit for bit, with and without.
+libraries that decode and resize. It does not cover how the bytes are normalised, so backbones that
+differ only in normalisation share crops. A sample has the same bits with and without the cache.
 """
 
 import logging
@@ -37,10 +37,11 @@ log = logging.getLogger("asap")
 
 
 def cached(data: ImageFiles, folder: Path, limit: int | None) -> DataSet:
-    """At most `limit` images of a data set, from its crop cache, which is made if need be.
+    """At most `limit` images of a data set, read from its crop cache, which is built if needed.
 
-    With a limit only those crops are made, unless all are there. Raises RequestError on a transform
-    that cannot be taken apart, a disk that is full or denies, pictures that have vanished.
+    With a limit, only the crops of these images are made, unless a cache of all images exists.
+    Raises RequestError if the transform cannot be split into cached and uncached steps, if the disk
+    is full or not writable, and if the pictures' folder has vanished.
     """
     parts = split(data.transform)
     part = take(cast(DataSet, data), limit)
@@ -48,7 +49,7 @@ def cached(data: ImageFiles, folder: Path, limit: int | None) -> DataSet:
     if some is None:
         crops = CropCache(folder, data, parts, None).made()
         return _as_data_set(CachedCrops(data, parts, crops))
-    # If there can be crops of all; else pictures would be hashed that nobody evaluates.
+    # Only if some cache has the right number of crops: its key needs the hash of every picture.
     whole = CropCache(folder, data, parts, None) if any_of(folder, len(data)) else None
     if whole is not None and (crops := whole.found()) is not None:
         return take(_as_data_set(CachedCrops(data, parts, crops)), limit)
@@ -61,9 +62,10 @@ def _as_data_set(crops: "CachedCrops") -> DataSet:
 
 
 class CachedCrops:
-    """A data set whose crops come from its cache. `some`: the positions that have one, None: all.
+    """A data set whose crops are read from the cache.
 
-    All else is the data set's own, digests included: records are the same with and without cache.
+    `some`: the positions that have a crop, None for all. Everything else, digests included, comes
+    from the data set itself, so records are the same with and without a cache.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class CachedCrops:
     ):
         self.whole, self.parts, self.crops = whole, parts, crops
         self._row_of = None if some is None else {p: row for row, p in enumerate(some)}
-        self._told = False
+        self._warned = False
 
     source = property(lambda self: self.whole.source)
     name = property(lambda self: self.whole.name)
@@ -106,33 +108,33 @@ class CachedCrops:
         try:
             crop = self.crops.read(row)
         except Damaged as reason:
-            self._tell(reason)
+            self._warn(reason)
             return self.whole[i]
         mask = self.whole.mask(i, (entry.width, entry.height), entry.upright)
         return self.whole.sample(i, self.parts.image(crop), mask)
 
     def _again(self, i: int, noted: str) -> Sample:
-        """A picture that could not be read when the cache was made: maybe it can be now."""
+        """Try again to read a picture that could not be read when the cache was built."""
         try:
             return self.whole[i]
-        except Exception as error:  # of a disk that is away; all other pictures need it not
+        except Exception as error:  # the disk is gone; the other pictures are in the cache
             log.debug("picture %d of the crop cache", i, exc_info=error)
             return self.whole.sample(i, error=noted)
 
-    def _tell(self, reason: Damaged) -> None:
-        """Say once, and leave for the next run, that the cache has to be made anew."""
-        if not self._told:
-            self._told = True
+    def _warn(self, reason: Damaged) -> None:
+        """Log once that the cache is damaged, and mark it so that the next run builds it again."""
+        if not self._warned:
+            self._warned = True
             log.warning(
                 "crop cache %s: %s: its picture is decoded again, and the next run makes the cache "
                 "anew", self.crops.path.parent, reason,
             )  # fmt: skip
-            with suppress(OSError):  # others may own the cache
+            with suppress(OSError):  # the cache may belong to another user
                 self.crops.mark()
 
 
 class CropCache:
-    """Where the crops of a data set, or of some of its positions, are or will be."""
+    """The folder that holds, or will hold, the crops of a data set or of some of its positions."""
 
     def __init__(
         self, folder: Path, data: ImageFiles, parts: Split, positions: Sequence[int] | None
@@ -143,17 +145,20 @@ class CropCache:
         self.place = folder / key_of(self.identity)
 
     def found(self) -> Crops | None:
-        """The crops if they are there; damaged ones are set aside, lacking ones made."""
+        """The crops if the cache exists.
+
+        A damaged cache is moved away. Crops of pictures that can be read by now are added.
+        """
         with guarded(self.place, ANOTHER):
             if not self.place.exists():
                 return None
             with suppress(Damaged, FileNotFoundError):
-                return self._completed(self._open())  # without the lock: it may be read-only
+                return self._completed(self._open())  # no lock: the folder may be read-only
             with self._lock():
                 return self._sound()
 
     def made(self) -> Crops:
-        """The crops, made if they are not there."""
+        """The crops; the cache is built if it does not exist."""
         if (found := self.found()) is not None:
             return found
         with guarded(self.place, ANOTHER), self._lock():
@@ -163,7 +168,7 @@ class CropCache:
             return self._open()
 
     def _completed(self, crops: Crops) -> Crops:
-        """The crops; pictures that could not be read before are tried again."""
+        """The same crops, after another try at the pictures that could not be read before."""
         if not any(self._readable(row) for row in crops.failed):
             return crops
         try:
@@ -182,56 +187,58 @@ class CropCache:
     def _readable(self, row: int) -> bool:
         try:
             self.data.open(self.positions[row])
-        except Exception:  # what was noted stands, whatever the reason is now
+        except Exception:  # the noted error is kept, whatever fails this time
             return False
         return True
 
     def _reopen(self, crops: Crops) -> None:
-        """Make complete crops half-made ones, which lack those with an error."""
-        half = self.place.with_name(f"{self.place.name}.building")
+        """Turn a complete cache back into an unfinished one that lacks the crops with an error."""
+        unfinished = self.place.with_name(f"{self.place.name}.building")
         Build(self.place, self.data, self.parts, self.positions).note(
             [(row, entry) for row, entry in enumerate(crops.entries()) if entry.error is None]
         )
-        shutil.rmtree(half, ignore_errors=True)
-        self.place.replace(half)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self.place.replace(unfinished)
 
     def _open(self) -> Crops:
         return Crops(self.place, self.identity, self.parts.shape, len(self.positions))
 
     def _sound(self) -> Crops | None:
-        """The crops if they are there; damaged ones are set aside."""
+        """The crops if the cache exists and is intact; a damaged one is moved away."""
         try:
             return self._open()
         except (Damaged, FileNotFoundError) as reason:
             if self.place.exists():
-                said = reason if isinstance(reason, Damaged) else "the manifest is not there"
+                problem = reason if isinstance(reason, Damaged) else "the manifest is not there"
                 aside = self.place.with_name(f"{self.place.name}.damaged")
                 log.warning(
                     "crop cache %s is damaged (%s): set aside as %s, which may be deleted",
-                    self.place, said, aside.name,
+                    self.place, problem, aside.name,
                 )  # fmt: skip
                 shutil.rmtree(aside, ignore_errors=True)
                 self.place.replace(aside)
             return None
 
     def _make(self) -> None:
-        """Make what is missing, then give the folder its final name."""
-        half = self.place.with_name(f"{self.place.name}.building")
-        build = Build(half, self.data, self.parts, self.positions)
+        """Make the missing crops, then give the folder its final name."""
+        unfinished = self.place.with_name(f"{self.place.name}.building")
+        build = Build(unfinished, self.data, self.parts, self.positions)
         self._check_space(build.bytes_left)
         n, (h, w, _) = len(self.positions), self.parts.shape
         size = _size(build.bytes)
         log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
         with tqdm(total=n, desc="crop cache", unit="img", disable=None, smoothing=0.1) as bar:
             index = index_of(build.run(_cores(), bar.update))
-        write_through(half / "index.parquet", index)
-        write_bytes(half / "manifest.json", manifest_of(self.identity, self.parts.shape, n, index))
-        half.replace(self.place)
+        write_through(unfinished / "index.parquet", index)
+        write_bytes(
+            unfinished / "manifest.json", manifest_of(self.identity, self.parts.shape, n, index)
+        )
+        unfinished.replace(self.place)
         sync_folder(self.folder)
         (self.place / build.journal.name).unlink()
 
     def _check_space(self, needed: int) -> None:
-        """RequestError before hours of work that the disk cannot take."""
+        """Raise RequestError now if the disk has too little space, and not after hours of work."""
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise RequestError(
@@ -242,7 +249,7 @@ class CropCache:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Hold the place against other processes; waits, saying so, while one of them makes it."""
+        """Exclusive lock on the cache; logs a line while another process builds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.place.with_name(f"{self.place.name}.lock"))
         try:
@@ -257,7 +264,7 @@ class CropCache:
 
 
 def identity_of(data: ImageFiles, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:
-    """What crops depend on. `positions`: None for all of the data set."""
+    """Everything that the crops depend on. `positions`: None for the whole data set."""
     return {
         "format": FORMAT,
         "files": data.digest if positions is None else data.digest_of(positions),
@@ -268,7 +275,7 @@ def identity_of(data: ImageFiles, parts: Split, positions: Sequence[int] | None)
 
 
 def versions() -> dict[str, str | None]:
-    """The libraries that decode, resize and crop."""
+    """The versions of the libraries that decode, resize and crop."""
     return {
         "pillow": version("pillow"),
         "libjpeg": features.version("jpg"),
@@ -284,5 +291,5 @@ def _cores() -> int:
 
 
 def _size(count: int) -> str:
-    """Bytes in decimal units."""
+    """A number of bytes as text, in MB or GB of powers of ten."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

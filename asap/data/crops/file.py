@@ -1,11 +1,11 @@
-"""Crops on the disk: one file of bytes, an index, and a manifest that says what they are of.
+"""Crops on the disk: a file of bytes, an index and a manifest.
 
-    <folder>/manifest.json   what the crops are of, how many, of which shape; the index's checksum
-    <folder>/index.parquet   a row per crop: its checksum and what picture it is of, or its error
+    <folder>/manifest.json   identity, number and shape of the crops; the checksum of the index
+    <folder>/index.parquet   a row per crop: its checksum and its picture's size, or its error
     <folder>/crops.u8        the crops one after another, each h x w x 3 bytes
 
-Crops are read one by one and not mapped into memory, where pages that were read would count as the
-process's own.
+Crops are read one by one. A memory map would count every page that was read as memory of the
+process.
 """
 
 import json
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
-FORMAT = 1  # of the three files; part of what names a cache
+FORMAT = 1  # version of the three files; part of a cache's key
 _INDEX = pa.schema(
     [
         ("checksum", pa.uint32()),  # CRC-32 of the crop
@@ -31,28 +31,31 @@ _INDEX = pa.schema(
         ("error", pa.string()),
     ]
 )
-_MARK = "damaged"  # a file of this name says that a crop was found to be damaged
+_MARK = "damaged"  # a file of this name marks a cache in which a damaged crop was found
 
 
 class Entry(NamedTuple):
-    """What is known of a crop besides its pixels. Where `error` is, all else is 0."""
+    """The facts about a crop besides its pixels. If there is an `error`, everything else is 0."""
 
     checksum: int
     width: int  # of the picture as it is stored, as is the height
     height: int
-    upright: bool  # its EXIF data does not turn it
+    upright: bool  # its EXIF data does not rotate it
     error: str | None
 
 
 class Damaged(Exception):
-    """The crops are not what was written. The message says how, without the place."""
+    """The crops differ from what was written. The message gives the reason without the path."""
 
 
 class Crops:
-    """Complete crops, for reading. Safe in forked and spawned workers."""
+    """The crops of a complete cache, for reading. Safe in forked and spawned workers."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], shape: Sequence[int], n: int):
-        """Open the crops of an identity. Raises `Damaged`, FileNotFoundError if there are none."""
+        """Open the `n` crops of an identity.
+
+        Raises `Damaged`, and FileNotFoundError if the folder has no manifest.
+        """
         manifest = (folder / "manifest.json").read_bytes()
         index = _read_or_damaged(folder / "index.parquet")
         if manifest != manifest_of(identity, shape, n, index):
@@ -81,8 +84,8 @@ class Crops:
         return list(self._errors)
 
     def read(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """A crop of an entry without error. Raises `Damaged` if it has not its checksum."""
-        try:  # opening takes microseconds and needs no care in worker processes
+        """A crop whose entry has no error. Raises `Damaged` if its checksum does not match."""
+        try:  # opening takes microseconds, and no open file is shared between worker processes
             crop = np.fromfile(self.path, np.uint8, self.size, offset=row * self.size)
         except OSError as error:
             raise Damaged(f"crop {row} cannot be read ({error.strerror})") from error
@@ -91,12 +94,15 @@ class Crops:
         return crop.reshape(self.shape)
 
     def mark(self) -> None:
-        """Have the crops made anew the next time they are opened. OSError where that is denied."""
+        """Mark the crops as damaged, so that the next run builds them again.
+
+        Raises OSError if the folder is not writable.
+        """
         (self.path.parent / _MARK).touch()
 
 
 def any_of(folder: Path, n: int) -> bool:
-    """Whether some cache in a folder is of so many pictures."""
+    """True if a cache in the folder holds exactly `n` crops."""
     for file in folder.glob("*/manifest.json"):
         with suppress(OSError, ValueError, AttributeError):
             if json.loads(file.read_bytes()).get("crops") == n:
@@ -112,19 +118,19 @@ def _read_or_damaged(file: Path) -> bytes:
 
 
 def manifest_of(identity: Mapping[str, Any], shape: Sequence[int], n: int, index: bytes) -> bytes:
-    """The manifest, which a reader makes as well and compares."""
-    said = {
+    """The manifest. A reader builds it too and compares it with the file."""
+    manifest = {
         "crops": n,
         "shape": list(shape),
         "bytes": n * int(np.prod(shape)),
         "identity": dict(identity),
         "index_sha256": sha256(index).hexdigest(),
     }
-    return (json.dumps(said, indent=1) + "\n").encode()
+    return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 def index_of(entries: Sequence[Entry]) -> bytes:
-    """The index of crops in their order."""
+    """The index file's content for crops in their order."""
     columns = [list(column) for column in zip(*entries, strict=True)]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=_INDEX), sink)

@@ -1,6 +1,6 @@
-"""timm's evaluation transform in two parts: picture -> bytes, which can be kept, -> floats.
+"""timm's evaluation transform in two parts: picture to bytes (which are cached), bytes to floats.
 
-Both parts are the transform's own steps, so that nothing is computed in another way than timm does.
+Both parts consist of the transform's own steps, so everything is computed as timm computes it.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from asap.errors import RequestError
 _PIXELS = (transforms.Resize, ResizeKeepRatio, transforms.CenterCrop, CenterCropOrPad, TrimBorder)
 _TO_FLOAT = (transforms.ToTensor, MaybeToTensor)
 _FLOATS = (transforms.Normalize,)
-_PROBES = ((500, 375), (61, 298), (9, 11))  # (width, height) of the pictures that prove a split
+_PROBES = ((500, 375), (61, 298), (9, 11))  # (width, height) of the pictures that test a split
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two parts, the shape of what lies between them, and what defines the first."""
+    """The two parts, and the shape of the crop that the first one makes."""
 
     pixels: transforms.Compose  # RGB picture -> RGB picture
     floats: transforms.Compose  # UInt8[ndarray, "h w 3"] -> Float[Tensor, "3 h w"]
@@ -38,32 +38,31 @@ class Split:
 
     @property
     def size(self) -> int:
-        """Bytes of a crop."""
+        """Size of a crop in bytes."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
     def identity(self) -> list[list[Any]]:
-        """Every pixel step with all of its settings, as plain data."""
+        """Every step of the first part with all of its settings, as plain data."""
         return [[type(step).__name__, _settings(step)] for step in self.pixels.transforms]
 
     def crop(self, picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-        """The first part. RequestError on a crop of another shape than the probes had."""
+        """Apply the first part. RequestError if the crop's shape is not `shape`."""
         crop = np.array(self.pixels(picture))  # a copy, which torch may take
         if crop.shape != self.shape or crop.dtype != np.uint8:
             raise _refusal(f"it makes {crop.shape} of {picture.size} and {self.shape} of others")
         return crop
 
     def image(self, crop: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 h w"]:
-        """The second part."""
+        """Apply the second part."""
         image: Any = self.floats(crop)
         return image
 
 
 def split(transform: Transform) -> Split:
-    """The parts of a timm evaluation transform, proved on pictures to give what the whole gives.
+    """Split a timm evaluation transform, and test on pictures that both parts give the same result.
 
-    Raises RequestError on a transform with a step that is not known, that draws at random, or that
-    comes in another order.
+    Raises RequestError if a step is unknown, random, or in an unexpected order.
     """
     steps = list(getattr(transform, "transforms", ()))
     at = next((i for i, step in enumerate(steps) if type(step) in _TO_FLOAT), None)
@@ -85,16 +84,16 @@ def split(transform: Transform) -> Split:
 
 
 def _random(step: Any) -> bool:
-    """Does a step draw anything at random."""
-    said = vars(step)
-    chances = [value for name, value in said.items() if name.endswith("_prob")]
-    return any(chances) or isinstance(said.get("interpolation"), tuple | list)
+    """True if a step draws anything at random."""
+    settings = vars(step)
+    chances = [value for name, value in settings.items() if name.endswith("_prob")]
+    return any(chances) or isinstance(settings.get("interpolation"), tuple | list)
 
 
 def _settings(step: Any) -> dict[str, str]:
-    """What a step was made with, without what torch adds to a module."""
-    said = {k: v for k, v in vars(step).items() if not k.startswith("_") and k != "training"}
-    return {name: str(said[name]) for name in sorted(said)}
+    """The settings of a step, without the attributes that torch adds to a module."""
+    settings = {k: v for k, v in vars(step).items() if not k.startswith("_") and k != "training"}
+    return {name: str(settings[name]) for name in sorted(settings)}
 
 
 def _refusal(reason: str) -> RequestError:

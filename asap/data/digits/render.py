@@ -1,13 +1,13 @@
 """The embedded default: scenes of real handwritten digits, with known object masks.
 
 Each scene puts one of scikit-learn's 1,797 handwritten digits (bundled with the package, no
-download) at a random position, size, tilt and slant on a textured colour ground. Strokes are
-always brighter than the ground. A scene is a function of (split, seed, index) alone.
+download) at a random position, size, tilt and slant on a textured colour ground. Strokes are always
+brighter than the ground. A scene depends only on (split, seed, index).
 
 Source of the digits: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI
 Machine Learning Repository (1998), https://doi.org/10.24432/C50P49, CC BY 4.0; the copy in
-`sklearn.datasets.load_digits` is its test part. Writers are not marked, so splits are made by
-index: evaluation digits never occur in training or calibration scenes.
+`sklearn.datasets.load_digits` is its test part. The data does not name the writers, so the splits
+are made by index: evaluation digits never occur in training or calibration scenes.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ _MASK_LEVEL = 96  # of 255: a pixel with at least this much ink belongs to the o
 class Scene:
     """One labelled picture.
 
-    `image` is (112, 112, 3) uint8, `mask` (112, 112) bool, `digit` the source's index in 0..1796.
+    `image` is (112, 112, 3) uint8, `mask` is (112, 112) bool, `digit` is the index of the source
+    digit, 0..1796.
     """
 
     image: np.ndarray
@@ -39,7 +40,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard scenes are: digit edge in pixels, texture strength in [0, 1]."""
+    """How hard scenes are: range of the digit's edge in pixels, texture strength in [0, 1]."""
 
     smallest: float = 36.0
     largest: float = 64.0
@@ -47,7 +48,7 @@ class Difficulty:
 
 
 def split_of(digit: int) -> str:
-    """The split of a source digit: a third is for evaluation, one in 18 for calibration."""
+    """The split of a source digit: one third for evaluation, one in 18 for calibration."""
     if digit % 3 == 2:
         return "evaluation"
     return "calibration" if digit % 18 == 0 else "train"
@@ -55,7 +56,7 @@ def split_of(digit: int) -> str:
 
 @cache
 def source() -> tuple[np.ndarray, np.ndarray]:
-    """The digits, (1797, 8, 8) uint8 with ink 0..255, and their labels, (1797,) int."""
+    """The source digits, (1797, 8, 8) uint8 with ink 0..255, and their labels, (1797,) int."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()

@@ -13,7 +13,7 @@ from asap.errors import RequestError
 
 
 class DigitScenes:
-    """The first `n` scenes of a split. Scenes of one source digit share a cluster.
+    """The first `n` scenes of a split. Scenes of the same source digit share a cluster.
 
     Raises `RequestError` on an unknown split, a negative seed and `n` below 1.
     """
@@ -78,9 +78,9 @@ def _check(split: str, n: int, seed: int) -> None:
 
 @cache
 def _digests(split: str, n: int, seed: int) -> tuple[str, str]:
-    """SHA-256 of the rendered pixels with their labels, and of the labels.
+    """SHA-256 of the rendered pixels with their labels, and of the labels alone.
 
-    Of the pixels, because another version of the renderer's libraries may round differently.
+    The pixels are hashed because another version of the renderer's libraries may round differently.
     """
     pixels, labels = sha256(), sha256()
     for i in range(n):
