@@ -12,10 +12,16 @@ class RequestError(Exception):
 _ASIDE = ("Config search path:", "See https://hydra.cc", "object_type=")
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line, without what only helps hydra's developers."""
+def one_line(error: BaseException | str, kind: bool = False) -> str:
+    """The message of an error (or a text) on one line, without lines for Hydra's developers.
+
+    kind: the name of the error's class first, for errors of a library or the machine. An error
+    without a message is its class's name.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     aside = [i for i, line in enumerate(lines) if line.startswith(_ASIDE)]
-    said = [line for line in lines[: aside[0] if aside else None] if line]
-    text = " ".join(" ".join(said).split())
-    return text or type(error).__name__
+    said = " ".join(" ".join(lines[: aside[0] if aside else None]).split())
+    if isinstance(error, str):
+        return said
+    name = type(error).__name__
+    return f"{name}: {said}" if kind and said else said or name

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 import asap.cli.run
 from asap.backbones.weights.load import BUNDLED_FOLDER
+from asap.errors import one_line
 
 FOUR_SCENES = ("data.images=4", "method.tau=2.0")
 OTHER_BACKBONE = ("backbone.sha256=null", "backbone.weights=random")
@@ -808,3 +809,10 @@ def test_a_real_disk_that_is_full_is_one_line(tmp_path):
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line and "another results folder" in line
+
+
+def test_an_error_in_one_line_names_its_kind_where_asked() -> None:
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(ValueError("a\n  b"), kind=True) == "ValueError: a b"
+    assert one_line(KeyError(), kind=True) == one_line(KeyError()) == "KeyError"
+    assert one_line("a\n b") == "a b"

@@ -114,7 +114,7 @@ def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int
             return 2
         if BOARD.folder is None:
             raise
-        early = [f"the launcher: {type(error).__name__}: {one_line(error)}"]
+        early = [f"the launcher: {one_line(error, kind=True)}"]
     jobs = _all_jobs(jobs)
     if not jobs and BOARD.folder is not None:
         log.error("error: this multirun has no job: a glob(...) on the command line finds nothing")
@@ -234,4 +234,4 @@ def _do(act: Callable[[], object], job: Job) -> None:
         if not job.several:
             raise
         log.error("job %d", job.number, exc_info=error)  # the other jobs go on
-        job.failed.append(f"{_named(job)}: {type(error).__name__}: {one_line(error)}")
+        job.failed.append(f"{_named(job)}: {one_line(error, kind=True)}")

@@ -155,10 +155,9 @@ def summary(found: Comparison) -> str:
 
 def _line(place: str, result: Result) -> str:
     record = result.measured
-    gmacs = record["gmacs_backbone"] + record["gmacs_method"]
     return (
         f"{place}: {result.label} ({record['backbone']}), top-1 {record['top1']:.2f} %, "
-        f"{gmacs:.4g} GMACs, n = {record['n']:,}, {record['n_failed']:,} unreadable, "
+        f"{result.gmacs:.4g} GMACs, n = {record['n']:,}, {record['n_failed']:,} unreadable, "
         f"{nonfinite(record):,} not finite, record {record['key']}"
     )
 

@@ -70,7 +70,7 @@ def not_begun(error: Exception) -> str:
         return str(error)
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ValueError)):
         return not_composed(one_line(error))
-    return f"no job could be started: {type(error).__name__}: {one_line(error)}"
+    return f"no job could be started: {one_line(error, kind=True)}"
 
 
 def not_composed(reason: str) -> str:

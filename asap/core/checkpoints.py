@@ -16,7 +16,7 @@ import torch
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 # Networks of methods that lie beside the backbone in a checkpoint: DynamicViT's predictors.
 COMPANIONS = ("score_predictor.",)
@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
             "code) or is no weights file: save the weights as .safetensors"
         ) from None
     except Exception as error:  # damaged bytes fail in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error, kind=True)[:200]
         raise RequestError(
             f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
         ) from None

@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.records.store import Cell
 
 log = logging.getLogger("asap")
@@ -14,7 +14,7 @@ def note_failure(cell: Cell, label: str, error: Exception) -> str:
     """Write error.json, print one line; the reason as tables and lists say it."""
     cell.fail(error)
     log.debug("failure of %s", label, exc_info=error)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = one_line(error, kind=True)
     log.error("%s failed: %s (details: %s/error.json)", label, reason, cell.path)
     return f"failed: {reason}"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.measure import ranks
 from asap.measure.accuracy import Evaluation
 from asap.measure.joint_evaluation import evaluate_together
@@ -113,7 +113,7 @@ def _together(session: Session, part: dict[str, Method]) -> None:
             raise
         except Exception as error:  # the rows can still be evaluated one by one
             log.debug("shared trunk", exc_info=error)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(error, kind=True)
             log.warning("the shared trunk failed (%s): one row after the other instead", reason)
 
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -184,8 +184,7 @@ def _attempt(act: Callable[[], T]) -> tuple[T | None, _Fault | None, Exception |
         return act(), None, None
     except Exception as error:  # told to all ranks, then raised
         request = isinstance(error, RequestError)
-        text = " ".join(str(error).split())
-        said = text if request else f"{type(error).__name__}: {text}"
+        said = one_line(error, kind=not request)
         where = "" if rank() == 0 else f"rank {rank()}: "
         trace = "".join(traceback.format_exception(error))
         return None, _Fault(rank(), request, where + said, trace), error
@@ -204,7 +203,7 @@ def _exchange(act: Callable[[], object]) -> None:
 
 
 def _lost(error: Exception) -> None:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)[:200]
     log.error("another process of this run is gone: run the same command again (%s)", reason)
     sys.exit(1)
 

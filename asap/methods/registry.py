@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.methods.base import Method
 
 _PACKAGE = "asap.methods"
@@ -67,7 +67,7 @@ def _own_module(name: str):
     except Exception as error:  # whatever the file does when it is run
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise RequestError(_unknown(name)) from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error, kind=True)
         raise RequestError(
             f"method name={name!r}: its file cannot be imported: {reason}: repair it"
         ) from error
@@ -110,7 +110,7 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
     except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
     except TypeError as error:  # from comparing an option of the wrong kind; it names no option
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RequestError(f"method {name!r} with {dict(options)}: {reason}") from None
 
 

@@ -50,8 +50,9 @@ def line_of(result: Result) -> str:
     if result.accuracy is None:
         return f"{result.label}: throughput recorded"
     record = result.accuracy
-    gmacs = record["gmacs_backbone"] + record["gmacs_method"]
-    return f"{result.label}: top-1 {record['top1']:.2f} %, {gmacs:.4g} GMACs, {counts(record)}"
+    return (
+        f"{result.label}: top-1 {record['top1']:.2f} %, {result.gmacs:.4g} GMACs, {counts(record)}"
+    )
 
 
 def write_outputs(

@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from asap.errors import one_line
+
 GROUP = 8192  # rows that are written together, so that writing takes as much memory as they do
 
 # One row per image. -1 stands for "none" in counts and indices, NaN in floats. An image that could
@@ -81,7 +83,7 @@ def decode_predictions(content: bytes) -> pd.DataFrame:
     try:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedPredictions(" ".join(str(error).split())) from error
+        raise DamagedPredictions(one_line(error)) from error
     if not table.schema.equals(PREDICTION_SCHEMA):
         raise DamagedPredictions("the columns are not those of this version")
     frame = table.to_pandas(types_mapper=_kept)

@@ -21,7 +21,7 @@ def note_misses(results: Sequence[Result], macs_pct: float) -> list[Result]:
 def _noted(result: Result, dense: Result | None, macs_pct: float) -> Result:
     if dense is None or result.accuracy is None or result.is_dense:
         return result
-    missed = 100 * (_gmacs(result) / _gmacs(dense) - 1) - macs_pct
+    missed = 100 * (result.gmacs / dense.gmacs - 1) - macs_pct
     if abs(missed) <= TOLERANCE:
         return result
     said = (
@@ -29,7 +29,3 @@ def _noted(result: Result, dense: Result | None, macs_pct: float) -> Result:
         f"{macs_pct:+g} % MACs on these images."
     )
     return replace(result, note=f"{result.note} {said}" if result.note else said)
-
-
-def _gmacs(result: Result) -> float:
-    return result.measured["gmacs_backbone"] + result.measured["gmacs_method"]

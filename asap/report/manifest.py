@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from asap.errors import one_line
 from asap.records.disk import read_bytes, write_file
 from asap.records.store import Store
 from asap.report.result import Result
@@ -90,7 +91,7 @@ def read_manifests(results: Path) -> list[Manifest]:
         try:
             found.append(_parsed(json.loads(read_bytes(path) or b"")))
         except (ValueError, TypeError, KeyError) as error:
-            log.warning("%s is left out, it cannot be read: %s", path, " ".join(str(error).split()))
+            log.warning("%s is left out, it cannot be read: %s", path, one_line(error))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.report.figures.charts import Chart, charts
 from asap.report.figures.style import svg
 from asap.report.html_table import HtmlTable, html_frame, html_table, tips
@@ -144,7 +144,7 @@ def _failed(results: Sequence[Result]) -> dict[str, str]:
     found: dict[str, str] = {}
     for cell in results:
         if cell.reason:
-            reason, known = " ".join(cell.reason.split()), found.get(cell.label)
+            reason, known = one_line(cell.reason), found.get(cell.label)
             found[cell.label] = reason if known in (None, reason) else f"{known}; {reason}"
     return found
 

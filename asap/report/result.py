@@ -59,6 +59,11 @@ class Result:
         return self.accuracy
 
     @property
+    def gmacs(self) -> float:
+        """GMACs per image, backbone and method together; ValueError without an accuracy record."""
+        return self.measured["gmacs_backbone"] + self.measured["gmacs_method"]
+
+    @property
     def key(self) -> str | None:
         """The key of the accuracy record, else of the throughput record."""
         return next((record["key"] for record in self.records), None)
@@ -125,7 +130,7 @@ def scalars(cell: Result) -> dict[str, int | float]:
     if cell.accuracy is not None:
         record = cell.measured
         found = {name: record[name] for name in _SCALARS if record.get(name) is not None}
-        found["gmacs"] = record["gmacs_backbone"] + record["gmacs_method"]
+        found["gmacs"] = cell.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
     if cell.throughput is not None:
         found["images_per_s"] = cell.throughput["images_per_s"]["median"]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from asap.errors import one_line
 from asap.records.files_left_out import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
@@ -93,7 +94,7 @@ def _add_accuracy(row: Row, cell: Result) -> None:
         row.note(note, "method")
     row.values |= {"top1_err": 100 - record["top1"], "top5_err": 100 - record["top5"]}
     row.values["top1_lo"], row.values["top1_hi"] = record["top1_interval"]
-    row.values["infer_gmacs"] = record["gmacs_backbone"] + record["gmacs_method"]
+    row.values["infer_gmacs"] = cell.gmacs
     row.values["final_tokens"] = record["final_tokens_mean"]
     row.values["missed_pct"] = _percent(record["missed_share"])
     for name in ("sink_on_object", "object_share", "object_recall"):
@@ -111,7 +112,7 @@ def _add_comparison(row: Row, cell: Result, dense: Result | None, without: Colle
     if cell.accuracy is None:
         row.note(_no_accuracy(cell), *_COMPARED_KEYS, *_PAIRED_KEYS)
         return
-    share = 100 * row.values["infer_gmacs"] / _total(dense.accuracy)
+    share = 100 * row.values["infer_gmacs"] / dense.gmacs
     row.values["macs_pct_of_dense"] = share
     if cell.is_dense:
         return
@@ -247,12 +248,8 @@ def _refusal(key: str, refused: str | None) -> str:
 
 def _because(what: str, reason: str) -> str:
     """One line, ending in one full stop, whatever the reason looks like."""
-    return f"{what}: {' '.join(reason.split()).rstrip('.')}."
+    return f"{what}: {one_line(reason).rstrip('.')}."
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
-
-
-def _total(record: Mapping[str, Any]) -> float:
-    return record["gmacs_backbone"] + record["gmacs_method"]

@@ -43,7 +43,7 @@ def _line(result: Result) -> dict[str, Any]:
         "img_size": size,
         "crop_pct": images.get("crop_pct", ""),
         "interpolation": images.get("interpolation", ""),
-        "infer_gmacs": round(record["gmacs_backbone"] + record["gmacs_method"], 4),
+        "infer_gmacs": round(result.gmacs, 4),
         "method": result.label,
         "key": record["key"],
         "n": record["n"],

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 _OPEN = ("model_args", "preprocess")  # groups of a backbone whose keys its config does not list
 
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RequestError(f"{path} cannot be read: {reason}: repair it") from None
     if not isinstance(content, dict):
         raise RequestError(f"{path} holds no settings: give it lines of the form key: value")

@@ -16,7 +16,7 @@ from timm.models._hub import load_model_config_from_path
 
 from asap.backbones.preprocess import check_stated
 from asap.backbones.weights.hub import CONFIG
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 log = logging.getLogger("asap")
 
@@ -71,7 +71,7 @@ def described(folder: Path) -> Described | None:
     except RequestError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error, kind=True)
         raise RequestError(f"{path} is not as timm writes it: {reason}: repair it") from None
     return found
 
@@ -80,7 +80,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RequestError(
             f"{path} says how these weights are used, and cannot be read: {reason}: repair it, or "
             "take the weights out of its folder"

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
 CONFIG = "config.json"
@@ -40,7 +40,7 @@ def hub_file(name: str, repository: str, files: Sequence[str] = FILES) -> Path:
     try:
         found = [try_to_load_from_cache(repository, f, revision=revision or "main") for f in files]
     except HFValidationError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RequestError(
             f"backbone name={name!r} is no repository of the hub: {reason}: give hf-hub:owner/name"
         ) from None
@@ -66,7 +66,7 @@ def _fetched(repository: str, file: str, revision: str) -> Path:
 
 
 def _unreachable(error: Exception) -> str:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    reason = one_line(error, kind=True)[:120]
     return f"{constants.ENDPOINT} did not give it ({reason})"
 
 

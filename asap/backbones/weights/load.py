@@ -23,7 +23,7 @@ from asap.backbones.weights.locate import (
     find_source,
 )
 from asap.core.checkpoints import file_digest
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 __all__ = [
     "BUNDLED", "BUNDLED_FOLDER", "Loaded", "file_digest", "load", "load_backbone", "load_weights",
@@ -223,7 +223,7 @@ def _build(source: WeightsSource, args: dict[str, Any], seed: int) -> nn.Module:
             )
         return timm.create_model(name, pretrained=False, **args)
     except Exception as error:  # arguments that timm does not look at fail in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise RequestError(f"backbone {name!r} with {args}: {reason}") from None
 
 

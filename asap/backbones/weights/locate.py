@@ -12,7 +12,7 @@ from asap.backbones.accepted import OURS
 from asap.backbones.weights.described import Described, described
 from asap.backbones.weights.hub import CONFIG, FILES, hub_file
 from asap.core.checkpoints import file_digest
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.spec.paths import given_path
 
 BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
@@ -77,7 +77,7 @@ def _parsed(name: str) -> tuple[str | None, str]:
     try:
         return parse_model_name(name)
     except ValueError as error:
-        raise RequestError(f"{unknown(name)}: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{unknown(name)}: {one_line(error)}") from None
 
 
 def _refuse_unknown(name: str) -> None:

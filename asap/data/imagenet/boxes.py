@@ -27,7 +27,7 @@ from asap.data.base import PatchGrid, Transform
 from asap.data.imagenet.names import number_of
 from asap.data.images.archives import contents
 from asap.data.images.geometry import map_of
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 Box = tuple[int, int, int, int]
 _ORIENTATION = 274  # EXIF tag; 1 is upright
@@ -64,7 +64,7 @@ class Boxes:
             entries = _from_csv(place) if place.suffix == ".csv" else _from_xml(place)
             found = dict(entries)
         except _DAMAGED as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             raise RequestError(f"data.boxes={path!r} cannot be read ({said}): {_HINT}") from error
         if not found:
             raise RequestError(f"data.boxes={path!r} has no box of a validation image: {_HINT}")

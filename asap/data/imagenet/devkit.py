@@ -15,7 +15,7 @@ from typing import Any
 from scipy.io import loadmat
 
 from asap.data.images.archives import contents
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 ARCHIVES = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tgz")
 FOLDER = "ILSVRC2012_devkit_t12"
@@ -51,7 +51,7 @@ def devkit_labels(kit: Path) -> dict[int, str]:
     except (
         OSError, EOFError, tarfile.TarError, zlib.error, ValueError, TypeError, KeyError
     ) as error:  # fmt: skip
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = one_line(error)
         raise RequestError(f"the devkit {kit} cannot be used ({said}): {_REMEDY}") from error
 
 

@@ -20,7 +20,7 @@ from asap.data.imagenet.names import file_name, number_of, synsets, wnid_in
 from asap.data.images.content import HASH_BYTES, NOTHING, Advance, Stored, hashes_of, split
 from asap.data.images.decoding import UnreadableImage
 from asap.data.natural_order import in_order
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 _REMEDY = "give the files data/validation-*.parquet of a Hugging Face imagenet-1k snapshot"
 _ABSENT = b"\xff" * HASH_BYTES  # the hash of a row without an image, which is no failure to read
@@ -100,7 +100,7 @@ class ParquetSource:
         try:
             content = self._content(row._replace(row=0))[row.row].as_py()
         except (OSError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             raise UnreadableImage(f"truncated or damaged ({said})") from error
         if content is None:
             raise UnreadableImage("missing: the row has no image")
@@ -113,7 +113,7 @@ class ParquetSource:
         try:
             return _group(self.files[group.file], group.group)
         except (OSError, pa.ArrowException) as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             file = self.files[group.file]
             raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
 
@@ -184,7 +184,7 @@ def _rows(number: int, file: Path) -> Iterator[tuple[str, int, ShardRow]]:
         labels = table["label"].cast(pa.int64()).to_pylist()
         names = _names(table, columns[1:], file.stem)
     except (OSError, pa.ArrowException, ValueError) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
     for group, (start, stop) in enumerate(pairwise(starts)):
         for row in range(start, stop):

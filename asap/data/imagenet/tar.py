@@ -15,7 +15,7 @@ from asap.data.images.decoding import UnreadableImage
 from asap.data.images.formats import NO_ENDING, ending_of
 from asap.data.images.left_out import HIDDEN, ODD, LeftOut, is_rubbish
 from asap.data.images.source import missing
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 
 _REMEDY = "give the complete, uncompressed ILSVRC2012_img_val.tar"
 
@@ -120,7 +120,7 @@ class _Headers:
                         yield image
             _refuse_more(self.archive, tar.offset)
         except (tarfile.TarError, EOFError, OSError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = one_line(error)
             count = len(self._images)
             raise RequestError(
                 f"the archive {self.archive} cannot be used after {count:,} images ({said}): "

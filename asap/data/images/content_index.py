@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.records.disk import write_bytes
 
 log = logging.getLogger("asap")
@@ -42,9 +42,7 @@ class Index(dict[Key, bytes]):
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, struct.error, pa.ArrowException) as error:
-            log.info(
-                "%s is not used (%s): files are read again", file, " ".join(str(error).split())
-            )
+            log.info("%s is not used (%s): files are read again", file, one_line(error))
             return cls()
 
     @classmethod
@@ -83,7 +81,7 @@ class Index(dict[Key, bytes]):
                 index.update(fresh)
                 write_bytes(file, index._newest().encode())
         except (OSError, RequestError, NotImplementedError) as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             log.warning("%s cannot be written (%s): the next run reads the files again", file, said)
 
     def _newest(self) -> "Index":

@@ -16,6 +16,7 @@ from torchvision.transforms import CenterCrop, Resize
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.images.formats import ending_of, formats_of, unread_format
+from asap.errors import one_line
 
 MIN_SIDE = 2  # pixels
 OBJECT_PERCENT = 10  # a patch with at least this share of object pixels is an object patch
@@ -147,7 +148,7 @@ def _too_large() -> str:
 def _reason(error: Exception) -> str:
     """The error on one line, without the absolute path that an operating system error names."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return one_line(text) or type(error).__name__
 
 
 def mask_to_patches(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from asap.errors import one_line
 from asap.report.result import Result, curves, scalars
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def log_cell(result: Result, config: Mapping[str, Any], directory: Path) -> bool
     try:
         _log(result, config, directory)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error, kind=True)
         log.warning("TensorBoard: %s was not logged: %s", result.label, reason)
         return False
     return True

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from asap.errors import one_line
 from asap.report.example_table import Example
 from asap.report.result import Result, curves, scalars
 
@@ -61,7 +62,7 @@ def log_cell(
                 _log(result, config, target, record, examples)
             _remember(result, config, target)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error, kind=True)
         later = "; later rows are not tried: the same command logs them once W&B can be reached"
         said = "its record is kept" + (later if target in _CLOSED else "")
         log.warning("W&B: %s was not logged: %s (%s)", result.label, reason, said)

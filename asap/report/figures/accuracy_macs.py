@@ -42,7 +42,7 @@ def _row(cell: Result) -> dict:
     return {
         "label": cell.label,
         "model": paper_model(record["backbone"]) or record["backbone"],
-        "gmacs": record["gmacs_backbone"] + record["gmacs_method"],
+        "gmacs": cell.gmacs,
         "top1": record["top1"],
         "top1_lo": low,
         "top1_hi": high,

@@ -58,7 +58,7 @@ def frame_of(
         rows.append(
             {name: option(cell, name) for name in swept}
             | {"top1": record["top1"], "top1_lo": low, "top1_hi": high}
-            | {"gmacs": _gmacs(cell), "macs_pct": _against_dense(cell, results)}
+            | {"gmacs": cell.gmacs, "macs_pct": _against_dense(cell, results)}
             | {"throughput": ratio["median"] if ratio else np.nan}
             | {"default": all(option(cell, name) == value for name, value in default.items())}
             | {"key": record["key"], "label": cell.label}
@@ -71,12 +71,8 @@ def option(cell: Result, name: str) -> Any:
     return cell.method["options"][name]
 
 
-def _gmacs(cell: Result) -> float:
-    return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
-
-
 def _against_dense(cell: Result, results: Sequence[Result]) -> float:
     """MACs against the dense baseline of the backbone in %, NaN without one."""
     dense = (r for r in results if r.is_dense and r.accuracy and r.backbone == cell.backbone)
     base = next(dense, None)
-    return float("nan") if base is None else 100 * (_gmacs(cell) / _gmacs(base) - 1)
+    return float("nan") if base is None else 100 * (cell.gmacs / base.gmacs - 1)

@@ -43,19 +43,14 @@ def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Res
     dense = next((r for r in results if r.is_dense and r.accuracy), None)
     if dense is None:
         return []
-    base = _total(dense)
     rows = [r for r in results if r.accuracy and r.backbone == dense.backbone and not r.is_dense]
     rows = [r for r in rows if variant(r.method) not in ("no_accumulation", "random", "pca")]
     first = next((r for r in rows if r.method["name"] == "asap"), None)
     if first is None:
         return []
-    points = [round(100 * abs(_total(r) - _total(first)) / base, 9) for r in rows]
+    points = [round(100 * abs(r.gmacs - first.gmacs) / dense.gmacs, 9) for r in rows]
     near = [r for r, off in zip(rows, points, strict=True) if off <= window]
     return near if len(near) > 1 else []
-
-
-def _total(cell: Result) -> float:
-    return cell.measured["gmacs_backbone"] + cell.measured["gmacs_method"]
 
 
 def merged_view(image: np.ndarray, grid: tuple[int, int], assignment: np.ndarray) -> np.ndarray:
