@@ -565,7 +565,7 @@ def test_kaggles_boxes_are_the_annotations(opened, tmp_path):
     ("content", "message"),
     [
         ("ImageId,PredictionString\nILSVRC2012_val_00000001,n01 1 2 3\n", "five values"),
-        ("ImageId,PredictionString\nILSVRC2012_val_00000001,n01 9 2 3 4\n", "is no box"),
+        ("ImageId,PredictionString\nILSVRC2012_val_00000001,n01 9 2 3 4\n", "is not a box"),
         ("ImageId,PredictionString\n", "has no box"),
         ("a,b\n1,2\n", "cannot be read"),
     ],

@@ -63,9 +63,9 @@ class Crops:
         self.path, self.shape = folder / "crops.u8", tuple(shape)
         self.size = int(np.prod(self.shape))
         if not self.path.exists() or self.path.stat().st_size != n * self.size:
-            raise Damaged(f"crops.u8 is not there or has not {n * self.size:,} bytes")
+            raise Damaged(f"crops.u8 is not there or does not have {n * self.size:,} bytes")
         if (folder / _MARK).exists():
-            raise Damaged("a crop did not have its checksum")
+            raise Damaged("the checksum of a crop did not match")
         table = pq.read_table(pa.BufferReader(index), schema=_INDEX, use_threads=False)
         self._columns = [table[name].to_numpy() for name in _INDEX.names[:-1]]
         errors = enumerate(table["error"].to_pylist())
@@ -90,7 +90,7 @@ class Crops:
         except OSError as error:
             raise Damaged(f"crop {row} cannot be read ({error.strerror})") from error
         if zlib.crc32(crop.data) != self._columns[0][row]:
-            raise Damaged(f"crop {row} has not its checksum")
+            raise Damaged(f"the checksum of crop {row} does not match")
         return crop.reshape(self.shape)
 
     def mark(self) -> None:

@@ -1,1 +1,1 @@
-"""ImageNet and its variants, in all layouts in which they are published."""
+"""ImageNet and its variants, in every layout in which they are published."""

@@ -1,4 +1,4 @@
-"""Validation images that are stored without class folders, put in the order of those that are."""
+"""Labels and canonical order for validation images that are stored without class folders."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Labels:
-    """WordNet ids by file number. `where`: for messages, what they were read from.
+    """WordNet ids by file number. `where`: the name of their file, for messages.
 
-    whole: these are the labels of the whole set, as they come with any part of it; others list the
-    images that must be there.
+    whole: True if these are the labels of the whole validation set, of which any part may be
+    stored. False if they list exactly the images that must exist.
     """
 
     wnids: Mapping[int, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Labels:
 
     @classmethod
     def read(cls, path: Path) -> "Labels":
-        """From a devkit, unpacked or packed, or a labels file."""
+        """Read the labels of a devkit (a folder or an archive) or of a labels file."""
         if path.is_dir() or path.name.endswith((".tar.gz", ".tgz")):
             return cls(devkit_labels(path), path.name)
         wnids = read_labels_file(path)
@@ -40,13 +40,13 @@ class Labels:
 
     @property
     def listed(self) -> Iterable[int]:
-        """Images that must be there."""
+        """File numbers of the images that must exist."""
         return () if self.whole else self.wnids
 
 
 @dataclass(frozen=True)
 class Arranged(Generic[Place]):
-    """Images in canonical order. A place is None where an image is listed and not there."""
+    """Images in canonical order. The place of an image that is listed but missing is None."""
 
     paths: Sequence[str]
     labels: Sequence[int]
@@ -54,7 +54,10 @@ class Arranged(Generic[Place]):
 
 
 def find_labels(folders: list[Path], given: str | None) -> Labels:
-    """What is given; else the devkit, else a labels file, in the first of `folders` with one."""
+    """Labels from the path `given`; without one, from a devkit in `folders`, else a labels file.
+
+    Raises RequestError if the given path does not exist.
+    """
     if given is None:
         found = find_devkit(folders) or find_labels_file(folders)
         return Labels() if found is None else Labels.read(found)
@@ -64,10 +67,10 @@ def find_labels(folders: list[Path], given: str | None) -> Labels:
 
 
 def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str]) -> Arranged[Place]:
-    """Canonical paths, classes and places of images known by their file numbers.
+    """Canonical paths, classes and places of images that are identified by file numbers.
 
-    `own`: WordNet ids that the stored names carry themselves; they come before `labels`. Raises
-    RequestError on an image without a label and on ids that are none of the 1,000 classes.
+    `own`: WordNet ids that are part of the stored file names; they take precedence over `labels`.
+    Raises RequestError on an image without a label and on an id outside the 1,000 classes.
     """
     wnids = {**labels.wnids, **own}
     if unlabelled := sorted(places.keys() - wnids.keys()):
@@ -91,7 +94,10 @@ def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str])
 
 
 def by_number(found: Iterable[tuple[int, Place]], where: Path) -> dict[int, Place]:
-    """The places by file number. RequestError if an image is there twice, or is none of the set."""
+    """The places by file number.
+
+    Raises RequestError if a number occurs twice or is not that of a validation image.
+    """
     places: dict[int, Place] = {}
     for number, place in found:
         if not 1 <= number <= N_IMAGES:
@@ -106,5 +112,5 @@ def by_number(found: Iterable[tuple[int, Place]], where: Path) -> dict[int, Plac
 
 
 def refuse_twice(paths: Iterable[str], where: Path) -> None:
-    """RequestError as `by_number` has it. Files with names of their own have no number to check."""
+    """Raise RequestError as `by_number` does. Files with other names have no number to check."""
     by_number(((n, path) for path in paths if (n := number_of(path)) is not None), where)

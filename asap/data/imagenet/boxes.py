@@ -1,10 +1,10 @@
-"""Where the objects are: ImageNet's localisation boxes, taken through the transform to patches.
+"""Where the objects are: ImageNet's localisation boxes, mapped through the transform to patches.
 
-Boxes are those of the image as it is stored, in pixels, (left, top, right, bottom), as the CLS-LOC
-annotations and Kaggle's LOC_val_solution.csv give them. A patch is an object patch if its centre,
-taken back through crop and resize, lies in a box. An image has no mask, and does not count in
-object recall, if it has no box, if its EXIF data turns it (what the annotators saw is then not
-known), or if it has not the size, or not the extent, that its boxes were drawn on.
+Boxes are in pixels of the stored image, (left, top, right, bottom), as in the CLS-LOC annotations
+and in Kaggle's LOC_val_solution.csv. A patch is an object patch if its centre, mapped back through
+crop and resize, lies in a box. An image has no mask, and does not count in object recall, if it has
+no box, if its EXIF data rotates it (it is then unknown what the annotators saw), or if its size
+does not fit its boxes: it differs from the annotated size, or a box reaches outside the image.
 """
 
 import csv
@@ -42,7 +42,7 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Boxed:
-    """The boxes of one image, and its (width, height) as annotated, where that is stated."""
+    """The boxes of one image, and its (width, height) if the annotation states it."""
 
     boxes: tuple[Box, ...]
     size: tuple[int, int] | None
@@ -56,7 +56,7 @@ class Boxes:
 
     @classmethod
     def read(cls, path: str) -> "Boxes":
-        """RequestError on a path that is not there and on files of another kind."""
+        """Read boxes. Raises RequestError if the path does not exist or holds other files."""
         place = Path(path)
         if not place.exists():
             raise RequestError(f"data.boxes={path!r} is not there: {_HINT}")
@@ -71,7 +71,7 @@ class Boxes:
         return cls(found)
 
     def known(self, path: str) -> bool:
-        """Has the image a box."""
+        """True if the image has a box."""
         return number_of(path) in self._of
 
     def digest(self, paths: Sequence[str]) -> str:
@@ -81,9 +81,9 @@ class Boxes:
     def mask(
         self, path: str, size: tuple[int, int], transform: Transform, grid: PatchGrid
     ) -> Bool[Tensor, " n_patches"] | None:
-        """Object patches of an upright picture after the transform; None where they are not known.
+        """Object patches of an upright picture after the transform; None if they are unknown.
 
-        size: its (width, height) as it is stored, in pixels.
+        size: (width, height) of the stored picture, in pixels.
         """
         found = self._get(path)
         if found is None or not _fits(found, size):
@@ -100,7 +100,7 @@ class Boxes:
 
 
 def upright(picture: Image.Image) -> bool:
-    """Does the picture's EXIF data leave it as it is stored; False if that cannot be told."""
+    """True if the picture's EXIF data does not rotate it; False if that data cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on EXIF data that ends too early
@@ -110,7 +110,7 @@ def upright(picture: Image.Image) -> bool:
 
 
 def _fits(boxed: Boxed, size: tuple[int, int]) -> bool:
-    """Were the boxes drawn on a picture of this size."""
+    """True if the boxes can have been drawn on a picture of this size."""
     if boxed.size is not None:
         return boxed.size == size
     width, height = size
@@ -118,12 +118,12 @@ def _fits(boxed: Boxed, size: tuple[int, int]) -> bool:
 
 
 def _from_csv(file: Path) -> Iterator[tuple[int, Boxed]]:
-    """Rows `ImageId,PredictionString`, the latter `wnid left top right bottom` for each box."""
+    """Read rows `ImageId,PredictionString`, with `wnid left top right bottom` for each box."""
     with file.open(newline="", encoding="utf-8-sig") as lines:
         for row in csv.DictReader(lines):
             words = row["PredictionString"].split()
             if len(words) % 5 or not words:
-                raise ValueError(f"{row['ImageId']} has not five values a box")
+                raise ValueError(f"{row['ImageId']} does not have five values for each box")
             boxes = [_box(words[i + 1 : i + 5]) for i in range(0, len(words), 5)]
             if number := number_of(row["ImageId"]):
                 yield number, Boxed(tuple(boxes), None)
@@ -163,5 +163,5 @@ def _text(element: ElementTree.Element, path: str) -> str:
 def _box(words: Sequence[str]) -> Box:
     left, top, right, bottom = (round(float(word)) for word in words)
     if not (0 <= left < right and 0 <= top < bottom):
-        raise ValueError(f"{left} {top} {right} {bottom} is no box")
+        raise ValueError(f"{left} {top} {right} {bottom} is not a box")
     return left, top, right, bottom

@@ -1,8 +1,8 @@
-"""The labels of the ILSVRC2012 development kit: class ids, and which image has which.
+"""The labels of the ILSVRC2012 development kit.
 
-The kit numbers the 1,000 classes in an order of its own; `meta.mat` says which WordNet id has which
-number, and line i of `ILSVRC2012_validation_ground_truth.txt` is the number of image i. Numbers
-above 1,000 are inner nodes of the hierarchy and are no classes.
+The kit numbers the 1,000 classes in its own order. `meta.mat` maps these numbers to WordNet ids,
+and line i of `ILSVRC2012_validation_ground_truth.txt` is the class number of image i. Numbers above
+1,000 are inner nodes of the hierarchy, not classes.
 """
 
 import tarfile
@@ -24,7 +24,7 @@ _REMEDY = "use ILSVRC2012_devkit_t12.tar.gz as image-net.org gives it"
 
 
 def find_devkit(folders: list[Path]) -> Path | None:
-    """The kit, unpacked or packed, in the first of the folders that has it."""
+    """The kit (a folder or an archive) in the first of the folders that has one, else None."""
     for place in _places(folders):
         if place.is_file() if place.name in ARCHIVES else (place / "data" / TRUTH).is_file():
             return place
@@ -39,7 +39,7 @@ def _places(folders: list[Path]) -> Iterator[Path]:
 def devkit_labels(kit: Path) -> dict[int, str]:
     """WordNet id of each validation image by its file number, from 1.
 
-    Raises RequestError if the kit is damaged or is not the one of 2012.
+    Raises RequestError if the kit is damaged or is not the kit of 2012.
     """
     try:
         meta, truth = _contents(kit)

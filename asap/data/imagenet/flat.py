@@ -1,4 +1,4 @@
-"""Validation images in one folder, ILSVRC2012_val_*.JPEG, with the devkit or a labels file."""
+"""Validation images in one folder, ILSVRC2012_val_*.JPEG; labels from devkit or labels file."""
 
 import os
 from pathlib import Path
@@ -14,14 +14,14 @@ _BEGINNING = "ilsvrc2012_val_"
 
 
 def flat_files(folder: Path) -> list[str]:
-    """Names of the validation images in a folder itself."""
+    """Names of the validation images directly in a folder."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
     return [name for name in names if number_of(name) is not None and not is_rubbish(name)]
 
 
 def flat_source(folder: Path, labels: Labels) -> FileSource:
-    """The images with their classes, in canonical order. RequestError on one without a label."""
+    """The images with their classes, in canonical order. RequestError if one has no label."""
     found = list_folder(folder, lambda name: name.lower().startswith(_BEGINNING))
     numbered = []
     for name in found.files:

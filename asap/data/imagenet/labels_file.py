@@ -1,10 +1,11 @@
-"""Which validation image has which class, from a file of one line per image.
+"""The classes of validation images from a labels file, which has one line per image.
 
-A line is `<file> <class>`, parted by spaces, a tab or a comma. <file> is a validation image's name,
-with or without folder and extension. <class> is a WordNet id (n01751748) or the class's position,
-from 0, in the order of sorted WordNet ids, which is timm's; what follows it is not read. So these
-are labels files: `val.txt` of Caffe and MMPretrain, `LOC_val_solution.csv` of Kaggle, and
-`imagenet_2012_validation_synset_labels.txt` of TensorFlow, whose line i is the id of image i.
+A line is `<file> <class>`, separated by spaces, a tab or a comma. <file> is the name of a
+validation image, with or without folder and extension. <class> is a WordNet id (n01751748) or the
+position of the class, from 0, among the sorted WordNet ids (timm's order); the rest of the line is
+ignored. Known labels files are `val.txt` of Caffe and MMPretrain, `LOC_val_solution.csv` of Kaggle,
+and `imagenet_2012_validation_synset_labels.txt` of TensorFlow, whose line i is only the id of image
+i.
 """
 
 import re
@@ -21,7 +22,7 @@ _FORMAT = "expected lines such as 'ILSVRC2012_val_00000001.JPEG n01751748'"
 
 
 def find_labels_file(folders: list[Path]) -> Path | None:
-    """The first labels file of a known name in one of the folders."""
+    """The first file in one of the folders that has a known name, else None."""
     places = (folder / name for folder in folders for name in NAMES)
     return next((place for place in places if place.is_file()), None)
 
@@ -57,7 +58,10 @@ def _entry(row: list[str], path: Path, line: int) -> tuple[int, str]:
 
 
 def _id(text: str, path: Path, line: int) -> str:
-    """A number alone is refused: the development kit counts its classes in another order."""
+    """The WordNet id on a line without a file name.
+
+    A number is refused there: the development kit's own list holds numbers, in another order.
+    """
     if text not in class_index():
         raise _wrong(path, line, text)
     return text
@@ -72,7 +76,10 @@ def _wnid(text: str, path: Path, line: int) -> str:
 
 
 def _refuse_running_numbers(rows: list[tuple[int, list[str]]], path: Path) -> None:
-    """Kaggle's ImageSets/CLS-LOC/val.txt gives each image its own number, which is no class."""
+    """Raise RequestError for files such as Kaggle's ImageSets/CLS-LOC/val.txt.
+
+    That file gives each image its own file number, which is not a class.
+    """
     if len(rows) > 1 and all(
         row[1].isdecimal() and number_of(row[0]) == int(row[1]) for _, row in rows
     ):

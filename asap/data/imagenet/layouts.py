@@ -1,12 +1,12 @@
-"""The four layouts in which people have ImageNet's validation set, told apart by what is there.
+"""The four common layouts of ImageNet's validation set, recognised by their files.
 
     folders   <root>/val/<wnid>/*.JPEG, or the val folder itself
     flat      ILSVRC2012_val_*.JPEG in one folder, with the devkit or a labels file
     tar       ILSVRC2012_img_val.tar, with the devkit or a labels file beside it
     parquet   a Hugging Face imagenet-1k snapshot: data/validation-*.parquet
 
-All give the same canonical paths in the same order, so the same ids, digests and records. Where
-several are there, the first of this list is read.
+All four give the same canonical paths in the same order, and so the same ids, digests and records.
+If several are present, the first in this list is read.
 """
 
 import os
@@ -32,7 +32,7 @@ LAYOUTS = (
     "a Hugging Face imagenet-1k snapshot with data/validation-*.parquet"
 )
 ARCHIVE = "ILSVRC2012_img_val.tar"
-# Where images may lie below the given folder: the last two as Kaggle's archive unpacks.
+# Where images may be below the given folder. The last two are the folders of Kaggle's archive.
 _INSIDE = (
     "val",
     "",
@@ -41,20 +41,20 @@ _INSIDE = (
     "Data/CLS-LOC/val",
     "ILSVRC/Data/CLS-LOC/val",
 )
-_SHARDS = ("", "data", "snapshots/*/data")  # the last: the folder of a hub cache
+_SHARDS = ("", "data", "snapshots/*/data")  # the last one is the layout of a hub cache
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the set is stored: `kind` is folders, flat, tar or parquet; `place` is what is read."""
+    """How the set is stored: `kind` is folders, flat, tar or parquet; `place` the path to read."""
 
     kind: str
     place: Path
-    files: tuple[Path, ...] = ()  # of a snapshot
+    files: tuple[Path, ...] = ()  # the shards of a Parquet snapshot
 
 
 def recognise(root: str | Path | None) -> Layout:
-    """The layout at `root`. RequestError that names all four if there is none."""
+    """The layout at `root`. If there is none, a RequestError names all four."""
     if root is None or not str(root):
         raise RequestError(f"no folder is given for ImageNet: {LAYOUTS}")
     root = Path(root)
@@ -68,7 +68,10 @@ def recognise(root: str | Path | None) -> Layout:
 
 
 def _layouts(root: Path) -> Iterator[Layout]:
-    """The layouts found below `root`, in the order of preference; then what the error is about."""
+    """The layouts found below `root`, best first.
+
+    The last one is a fallback: opening it raises an error that names the folder.
+    """
     folders = [root / inside for inside in _INSIDE if (root / inside).is_dir()]
     yield from (Layout("folders", folder) for folder in folders if _has_classes(folder))
     yield from (Layout("flat", folder) for folder in folders if flat_files(folder))
@@ -81,18 +84,21 @@ def _layouts(root: Path) -> Iterator[Layout]:
 
 
 def _once(files: Iterable[Path]) -> tuple[Path, ...]:
-    """Files in order of their names, each once: two snapshots in a hub's cache share theirs."""
+    """The files sorted by name, each once: two snapshots in a hub cache link to the same files."""
     return tuple(sorted({file.resolve(): file for file in sorted(files, reverse=True)}.values()))
 
 
 def _has_classes(folder: Path) -> bool:
-    """Is there a sub-folder that is called like a WordNet id."""
+    """True if a sub-folder's name is a WordNet id."""
     with os.scandir(folder) as entries:
         return any(re.fullmatch(r"n\d{8}", entry.name) and entry.is_dir() for entry in entries)
 
 
 def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
-    """The images of a layout. `labels`: a devkit or labels file; null: looked for beside them."""
+    """The images of a layout.
+
+    `labels`: path of a devkit or labels file; None to look for one near the images.
+    """
     near = [layout.place if layout.kind == "flat" else layout.place.parent]
     near = [*near, *near[0].parents[:1], root if root.is_dir() else root.parent]
     if layout.kind == "flat":
@@ -109,12 +115,12 @@ def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
 
 
 def _folders(folder: Path) -> FileSource:
-    """Class folders, with official file names where the files are validation images."""
+    """The class folders, with canonical file names for files that are validation images."""
     _refuse_unsorted(folder)
     source, _ = folder_source(folder, synsets(), LAYOUTS)
     paths = [canonical(path) for path in source.paths]
     refuse_twice(paths, folder)
-    # Of official names alone, the order is what it was: sorting 50,000 again takes time.
+    # If no name changed, the files are in order already; sorting 50,000 paths takes time.
     order = range(len(paths)) if paths == source.paths else in_order(paths)
     return FileSource(
         folder,
@@ -126,8 +132,10 @@ def _folders(folder: Path) -> FileSource:
 
 
 def _refuse_unsorted(folder: Path) -> None:
-    """A half-sorted set must not be scored as a part of the whole. Copies of what is sorted may lie
-    there: nothing of the set is lost.
+    """Refuse a set of which only some images are sorted into class folders.
+
+    It would be scored as a part of the whole set. Unsorted copies of sorted images are allowed,
+    since then no image is lost.
     """
     beside = flat_files(folder)
     sorted_in = {number_of(file) for file in list_pictures(folder).files} if beside else set()

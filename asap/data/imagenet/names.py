@@ -11,7 +11,7 @@ _FILE = re.compile(r"ILSVRC2012_val_(\d{8})(?:_(n\d{8}))?(?:\.(?:jpe?g|jpe|jfif)
 
 @cache
 def synsets() -> tuple[str, ...]:
-    """The 1,000 WordNet ids in the order of the classes of timm's weights."""
+    """The 1,000 WordNet ids in the class order of timm's weights."""
     return tuple(ImageNetInfo("imagenet-1k").label_names())
 
 
@@ -22,13 +22,13 @@ def class_index() -> dict[str, int]:
 
 
 def number_of(path: str) -> int | None:
-    """The number, from 1, of a validation image, by its file name; None for any other file."""
+    """The number, from 1, in a validation image's file name; None for any other file."""
     found = _FILE.fullmatch(path.rsplit("/", 1)[-1])
     return int(found[1]) if found else None
 
 
 def wnid_in(path: str) -> str | None:
-    """The WordNet id that some distributions append to the file's name."""
+    """The WordNet id that some distributions append to the file name; None without one."""
     found = _FILE.fullmatch(path.rsplit("/", 1)[-1])
     return found[2].lower() if found and found[2] else None
 
@@ -39,7 +39,7 @@ def file_name(number: int) -> str:
 
 
 def canonical(path: str) -> str:
-    """A path with the official file name, where it is that of a validation image."""
+    """The path with the official file name if it is a validation image, else unchanged."""
     number = number_of(path)
     if number is None:
         return path

@@ -1,17 +1,17 @@
-"""Whether pictures in the layout of ImageNet's validation set are those that were published.
+"""Checks whether pictures in the layout of ImageNet's validation set are the published ones.
 
-Many data sets have its layout and often its file names: ImageNet-C (224 x 224, saved anew), copies
-that were resized or encoded again, ImageNet-Sketch, ImageNetV2 sorted into WordNet ids. A number
-found on them is not one of ImageNet-1k. Told apart by facts alone:
+Many data sets have this layout and often its file names: ImageNet-C (224 x 224, encoded again),
+copies that were resized or encoded again, ImageNet-Sketch, ImageNetV2 sorted by WordNet ids. An
+accuracy on them is not an accuracy on ImageNet-1k. The published set is recognised by three facts:
 
-- The files are called ILSVRC2012_val_<number>.JPEG and are JPEG.
-- "ImageNet consists of variable-resolution images" (Krizhevsky et al. 2012, section 2). Copies
-  brought to one size or to one shorter side are not.
-- The 50,000 files in ILSVRC2012_img_val.tar (6,744,924,160 bytes, as image-net.org serves it).
-  Every member takes a header of 512 bytes and is filled up to a multiple of 512, so that the
-  contents are between 6.694 and 6.719 GB together.
+- Its files are called ILSVRC2012_val_<number>.JPEG and are JPEG.
+- "ImageNet consists of variable-resolution images" (Krizhevsky et al. 2012, section 2). Copies that
+  were resized to one size, or to one length of the shorter side, do not.
+- ILSVRC2012_img_val.tar, as image-net.org serves it, has 6,744,924,160 bytes for 50,000 files.
+  Every member takes a header of 512 bytes and is padded to a multiple of 512 bytes, so the files
+  together have between 6.694 and 6.719 GB.
 
-Labels are not looked at, and a chosen part of the set differs in nothing.
+Labels are not checked, and a chosen part of the published set passes.
 """
 
 import re
@@ -23,19 +23,19 @@ from asap.data.imagenet.parquet import ParquetSource
 from asap.data.images.decoding import Header, UnreadableImage, header
 from asap.data.images.source import Source
 
-SAMPLE = 32  # headers that are read: the same pictures in every layout
+SAMPLE = 32  # headers to read, of the same pictures in every layout
 ARCHIVE_BYTES = 6_744_924_160
 _CONTENT = (ARCHIVE_BYTES - N_IMAGES * 1024 - 10_240, ARCHIVE_BYTES - N_IMAGES * 512 - 1024)
-_SPARE = 0.01  # of the bytes: copies with a few repaired files, or without metadata
-# Pictures that must agree before their agreement says something: the published ones share common
-# sizes, so that a few may agree by chance. Equal squares are rarer.
+_SPARE = 0.01  # tolerance of the total size, for copies with repaired files or without metadata
+# Number of pictures that must agree before it counts as evidence: the published ones have common
+# sizes, so a few may agree by chance. Equal squares are rarer.
 _SQUARE, _SAME, _SHORTER = 2, 12, 24
 
 
 def differences(source: Source) -> tuple[str, ...]:
-    """What shows that these are not the published validation pictures; empty if nothing does.
+    """Reasons why these are not the published validation pictures; empty if there are none.
 
-    Reads at most `SAMPLE` headers and, of a whole set, the sizes of the files.
+    Reads at most `SAMPLE` headers and, for a whole set, the sizes of the files.
     """
     found = _names(_named(source)) + of_headers(sample(source))
     if not found and len(source.paths) == N_IMAGES:
@@ -44,7 +44,7 @@ def differences(source: Source) -> tuple[str, ...]:
 
 
 def sample(source: Source) -> list[Header]:
-    """The headers of some pictures, at even distances; unreadable ones are left out."""
+    """The headers of evenly spaced pictures; unreadable ones are left out."""
     n = len(source.paths)
     count = min(SAMPLE, n)
     chosen = {(2 * i + 1) * n // (2 * count) for i in range(count)}
@@ -57,7 +57,7 @@ def sample(source: Source) -> list[Header]:
 
 
 def of_headers(headers: Sequence[Header]) -> list[str]:
-    """What shows in some pictures' headers that the set was resized or saved in another format."""
+    """Signs in some pictures' headers that the set was resized or saved in another format."""
     found = []
     sizes = {one.size for one in headers}
     shorter = {min(one.size) for one in headers}
@@ -74,7 +74,7 @@ def of_headers(headers: Sequence[Header]) -> list[str]:
 
 
 def _of_bytes(total: int) -> list[str]:
-    """What the bytes of all files together say."""
+    """A reason if the total size of the files is not that of the published ones."""
     low, high = _CONTENT
     if (1 - _SPARE) * low <= total <= (1 + _SPARE) * high:
         return []
@@ -84,12 +84,12 @@ def _of_bytes(total: int) -> list[str]:
 
 def _total(source: Source) -> int:
     if isinstance(source, ParquetSource):
-        return source.stored_bytes()  # its sizes() would read all pictures
+        return source.stored_bytes()  # `sizes` would read all pictures
     return sum(size for size in source.sizes() if size > 0)
 
 
 def _named(source: Source) -> Sequence[str]:
-    """Paths with the files' own names: snapshots may have none."""
+    """The paths whose file names were stored. A snapshot without names has made-up ones."""
     if not isinstance(source, ParquetSource):
         return source.paths
     stems = "|".join(re.escape(file.stem) for file in source.files)

@@ -1,4 +1,4 @@
-"""A Hugging Face imagenet-1k snapshot: validation-*.parquet, read in place."""
+"""A Hugging Face imagenet-1k snapshot: shards validation-*.parquet, read in place."""
 
 import json
 import os
@@ -23,12 +23,12 @@ from asap.data.natural_order import in_order
 from asap.errors import RequestError, one_line
 
 _REMEDY = "give the files data/validation-*.parquet of a Hugging Face imagenet-1k snapshot"
-_ABSENT = b"\xff" * HASH_BYTES  # the hash of a row without an image, which is no failure to read
-_SAME = 0.95  # share of class names that must agree: two synsets are called crane, some differ
+_ABSENT = b"\xff" * HASH_BYTES  # the hash of a row without an image; reading it did not fail
+_SAME = 0.95  # share of class names that must agree; a few differ between lists
 
 
 class ShardRow(NamedTuple):
-    """Where an image lies: file, row group, row in the group."""
+    """Where an image is stored: shard, row group, row in the group."""
 
     file: int
     group: int
@@ -36,10 +36,11 @@ class ShardRow(NamedTuple):
 
 
 class ParquetSource:
-    """Images of a snapshot's files, in canonical order.
+    """Images of a snapshot's shards, in canonical order.
 
-    A row group (about a hundred images) is decoded whole, and the last one is kept. Read in
-    `reading_order` each is decoded once; in canonical order, one for nearly every image.
+    A row group (about a hundred images) is always decoded as a whole, and the last one is kept.
+    Reading in `reading_order` decodes each group once; reading in canonical order decodes one for
+    nearly every image.
     """
 
     def __init__(self, files: Sequence[Path]):
@@ -64,7 +65,7 @@ class ParquetSource:
         return sorted(range(len(self.paths)), key=self._places.__getitem__)
 
     def sizes(self) -> list[int]:
-        """Bytes of each image. A pass over the files: parquet does not state them."""
+        """Bytes of each image. Reads all shards, since Parquet does not store these sizes."""
         size_of = {}
         for group in sorted({row._replace(row=0) for row in self._places}):
             content = self._readable(group)
@@ -83,7 +84,7 @@ class ParquetSource:
         return [NOTHING if one == _ABSENT else one for one in found]
 
     def stored_bytes(self) -> int:
-        """Bytes of all images together and of what Parquet adds, a few an image; none is read."""
+        """Bytes of all images with Parquet's overhead of a few bytes each. Reads no image."""
         total = 0
         for file in self.files:
             with _opened(file) as opened:
@@ -118,9 +119,10 @@ class ParquetSource:
             raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
 
     def _content(self, first: ShardRow) -> pa.Array:
-        """The images of a row group; the last one is kept, in each process its own."""
+        """The images of the row group that begins at row `first`. Each process keeps the last
+        one."""
         if self._kept is None or self._kept[:2] != (os.getpid(), first):
-            self._kept = None  # before the next is read: never two in memory
+            self._kept = None  # freed before the next is read: never two in memory
             self._kept = (os.getpid(), first, _group(self.files[first.file], first.group))
         return self._kept[2]
 
@@ -129,11 +131,13 @@ class ParquetSource:
 
 
 def _opened(file: Path) -> pq.ParquetFile:
-    """The file, with its columns as Parquet itself has them.
+    """Open a shard with the column types that Parquet itself stores.
 
-    Writers add what they had in memory (views, dictionaries), which Arrow then tries to restore and
-    cannot everywhere. Under another name it does not see that note.
+    Writers also store the Arrow types they had in memory (views, dictionaries). Arrow then tries to
+    restore these types, which not every version can. Here that entry of the footer gets another
+    name, so that Arrow ignores it.
     """
+    # A Parquet file ends with its footer, the footer's length (4 bytes) and "PAR1".
     with file.open("rb") as opened:
         start = opened.seek(-min(8, opened.seek(0, os.SEEK_END)), os.SEEK_END)
         size = struct.unpack("<I", opened.read(8)[:4].ljust(4, b"\0"))[0]
@@ -145,7 +149,10 @@ def _opened(file: Path) -> pq.ParquetFile:
 
 
 def _group(file: Path, group: int) -> pa.Array:
-    """The encoded images of a row group. One thread: Arrow's pool does not survive a fork."""
+    """The encoded images of a row group.
+
+    Uses one thread, since Arrow's thread pool does not survive a fork.
+    """
     with _opened(file) as opened:
         column = _columns(file, opened.schema_arrow)[0]
         table = opened.read_row_group(group, columns=[column], use_threads=False)
@@ -153,8 +160,10 @@ def _group(file: Path, group: int) -> pa.Array:
 
 
 def _hash_images(path: str, advance: Advance) -> bytes:
-    """The hash of every image of a file, joined; `NOTHING` for those of a damaged row group, so
-    that the others still count. Raises OSError where the file is damaged as a whole.
+    """The hashes of all images of a shard, joined.
+
+    Images of a damaged row group get `NOTHING`, so that the others still count. Raises OSError if
+    the whole shard is damaged.
     """
     try:
         with _opened(Path(path)) as opened:
@@ -174,7 +183,10 @@ def _hash_images(path: str, advance: Advance) -> bytes:
 
 
 def _rows(number: int, file: Path) -> Iterator[tuple[str, int, ShardRow]]:
-    """(file name, class, place) of every image of a file. RequestError if it is of another kind."""
+    """(file name, class, place) of every image of a shard.
+
+    Raises RequestError if the file cannot be read or is not such a shard.
+    """
     try:
         with _opened(file) as opened:
             _check_classes(file, opened.schema_arrow)
@@ -195,7 +207,7 @@ def _rows(number: int, file: Path) -> Iterator[tuple[str, int, ShardRow]]:
 
 
 def _starts(metadata: pq.FileMetaData) -> list[int]:
-    """The first row of each row group, and the number of rows."""
+    """The first row of each row group, and at the end the number of rows."""
     starts = [0]
     for group in range(metadata.num_row_groups):
         starts.append(starts[-1] + metadata.row_group(group).num_rows)
@@ -203,9 +215,9 @@ def _starts(metadata: pq.FileMetaData) -> list[int]:
 
 
 def _columns(file: Path, schema: pa.Schema) -> list[str]:
-    """The column of encoded images, then that of their file names, if there is one.
+    """The name of the column of encoded images, then that of their file names if there is one.
 
-    RequestError that lists what is there if images or whole-number labels are not.
+    If images or integer labels are missing, raises a RequestError that lists the columns.
     """
     kinds = {f.name: f.type for f in schema}
     image = kinds.pop("image", None)
@@ -239,7 +251,7 @@ def _short(text: str, most: int = 200) -> str:
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column, also of those inside `image`; a row without an image has none of them."""
+    """A column, also one inside `image`, which is null in a row without an image."""
     outer, _, inner = name.partition(".")
     if not inner:
         return table[outer]
@@ -247,13 +259,13 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _names(table: pa.Table, columns: list[str], stem: str) -> list[str]:
-    """File names; a row without one is called after its file and number."""
+    """File names; a row without one is named after its shard and row number."""
     paths = _column(table, columns[0]).to_pylist() if columns else [None] * len(table)
     return [Path(p).name if p else f"{stem}-{i:06d}" for i, p in enumerate(paths)]
 
 
 def _check_label(file: Path, row: int, name: str, label: int | None) -> None:
-    """The label must be a class, and that of the WordNet id in the name, if there is one."""
+    """RequestError unless the label is a class and agrees with a WordNet id in the name."""
     if label is None or not 0 <= label < len(synsets()):
         raise RequestError(
             f"row {row} of {file} has the label {label}: {_REMEDY}, not the test set"
@@ -267,13 +279,13 @@ def _check_label(file: Path, row: int, name: str, label: int | None) -> None:
 
 
 def _check_classes(file: Path, schema: pa.Schema) -> None:
-    """RequestError if the file states class names, and they are not timm's in timm's order."""
-    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    """RequestError if the shard states class names that are not timm's in timm's order."""
+    stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     for key in ("info", "features", "label", "names"):
-        said = said.get(key) if isinstance(said, dict) else None
-    if not isinstance(said, list):
+        stated = stated.get(key) if isinstance(stated, dict) else None
+    if not isinstance(stated, list):
         return
-    names = [str(name) for name in said]
+    names = [str(name) for name in stated]
     info = ImageNetInfo("imagenet-1k")
     expected = [{wnid, *_terms(info.index_to_description(i))} for i, wnid in enumerate(synsets())]
     agreeing = sum(bool(_terms(n) & e) for n, e in zip(names, expected, strict=False))

@@ -21,8 +21,9 @@ _REMEDY = "give the complete, uncompressed ILSVRC2012_img_val.tar"
 
 
 class Member(NamedTuple):
-    """Where an image lies in the archive, in bytes, and the WordNet id in its name if any. Of a
-    link to nothing the size is -1.
+    """Position and size of an image in the archive, in bytes, and the WordNet id in its name.
+
+    A dangling link has size -1. `wnid` is None if the name has no WordNet id.
     """
 
     offset: int
@@ -31,9 +32,10 @@ class Member(NamedTuple):
 
 
 class TarSource:
-    """Images of an uncompressed archive, in canonical order; its headers are read once.
+    """Images of an uncompressed archive, in canonical order. Its headers are read once.
 
-    Every read opens the archive, which costs microseconds and needs no care in worker processes.
+    Every read opens the archive. That takes microseconds, and no open file is shared between worker
+    processes.
     """
 
     def __init__(self, archive: Path, labels: Labels):
@@ -87,7 +89,7 @@ class TarSource:
 
 
 def _hash(file: BinaryIO, member: Member, advance: Advance) -> bytes:
-    """`NOTHING` of one that cannot be read, so that the others still count."""
+    """The hash of an image; `NOTHING` if it cannot be read, so that the others still count."""
     try:
         file.seek(member.offset)
         content = file.read(member.size)
@@ -98,14 +100,14 @@ def _hash(file: BinaryIO, member: Member, advance: Advance) -> bytes:
 
 
 class _Headers:
-    """The headers of an archive: validation images, links to them, and what is neither."""
+    """The headers of an archive: validation images, links to them, and other members."""
 
     def __init__(self, archive: Path):
         self.archive = archive
         self.left_out = LeftOut()
-        self._links: list[tuple[int, str, str]] = []  # number, name, name of what it leads to
-        self._images: dict[str, int] = {}  # number of each, by its name
-        self._others: dict[str, Member] = {}  # what a link may lead to
+        self._links: list[tuple[int, str, str]] = []  # number, name, name of the link's target
+        self._images: dict[str, int] = {}  # image number by member name
+        self._others: dict[str, Member] = {}  # other files, by name; links may lead to them
 
     def images(self) -> Iterator[tuple[int, Member]]:
         """(file number, place) of every validation image stored as a file.
@@ -115,7 +117,7 @@ class _Headers:
         try:
             with tarfile.open(self.archive, "r:") as tar:
                 for member in tar:
-                    vars(tar)["members"] = []  # it would keep 50,000 headers
+                    vars(tar)["members"] = []  # otherwise tarfile keeps 50,000 headers in memory
                     if (image := self._sorted(member)) is not None:
                         yield image
             _refuse_more(self.archive, tar.offset)
@@ -128,7 +130,7 @@ class _Headers:
             ) from error
 
     def _sorted(self, member: tarfile.TarInfo) -> tuple[int, Member] | None:
-        """An image; all else is kept as a link, or counted as left out."""
+        """The member if it is an image. Links are kept for `linked`, other members counted."""
         name = normpath(member.name)
         number = number_of(name)
         if member.isdir():
@@ -149,8 +151,10 @@ class _Headers:
         return None
 
     def linked(self) -> Iterator[tuple[int, Member]]:
-        """(file number, place) of images stored as links to files of other names, each file once.
-        A link to nothing is an image without content, which cannot be read.
+        """(file number, place) of images that are stored as links to files with other names.
+
+        Each file is used once. A dangling link is listed as an image that cannot be read. Call this
+        after `images`, which collects the links.
         """
         leads = {name: target for _, name, target in self._links}
         for number, name, target in sorted(self._links, key=lambda link: link[:2]):
@@ -167,10 +171,10 @@ class _Headers:
 
 
 def _refuse_more(archive: Path, end: int) -> None:
-    """OSError unless there is nothing but the mark of the end from where headers end.
+    """OSError unless only the end-of-archive mark follows at byte `end`, where the headers end.
 
-    `tarfile` takes a damaged header for the end, and a file that was cut between two members for a
-    whole one.
+    `tarfile` mistakes a damaged header for the end of the archive, and a file that was cut off
+    between two members for a complete one.
     """
     with archive.open("rb") as file:
         file.seek(end)
@@ -184,6 +188,6 @@ def _refuse_more(archive: Path, end: int) -> None:
 
 
 def _wnid(name: str) -> str | None:
-    """The WordNet id in a member's name, or its folder if that is one."""
+    """The WordNet id in a member's file name, else in its folder's name, else None."""
     folder = name.rsplit("/", 2)[-2] if "/" in name else ""
     return wnid_in(name) or (folder if folder in class_index() else None)

@@ -1,6 +1,6 @@
 """ImageNet-1k: the validation set in any of its four layouts, and training images.
 
-Pictures in its layout that are not the published ones (original.py) are read and not called so.
+Other pictures in the same layout (see original.py) are evaluated, but under another title.
 """
 
 import logging
@@ -20,15 +20,16 @@ from asap.errors import RequestError
 
 log = logging.getLogger("asap")
 IMAGES_PER_CLASS = 50
-_FEW = 0.01  # of the whole: fewer absent images than this are an accident and not a chosen subset
+_FEW = 0.01  # of the whole set; if fewer images are absent, that is an accident and not a subset
 
 
 class ImageNet(ImageFiles):
-    """The validation set or a part of it, with timm's class order; the description says which part.
+    """The validation set or a part of it, in timm's class order; the description says which part.
 
-    labels: devkit or labels file. boxes: localisation boxes, see `Boxes`. strict: refuse a part,
-    listed files that are not there, and pictures that are not the published ones. Raises
-    `RequestError` naming the variable IMAGENET and the layouts it may point to.
+    labels: path of a devkit or labels file. boxes: path of localisation boxes, see `Boxes`. strict:
+    refuse a part of the set, listed files that do not exist, and pictures that are not the
+    published ones. Raises `RequestError`, which names the variable IMAGENET and the layouts it may
+    point to.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class ImageNet(ImageFiles):
 
 
 class ImageNetTraining(ImageFiles):
-    """Training images, for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
+    """Training images for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
 
-    Raises `RequestError` where the validation images are instead.
+    Raises `RequestError` if the folder holds validation images.
     """
 
     def __init__(self, root: str | Path | None, transform: Transform):
@@ -69,8 +70,10 @@ class ImageNetTraining(ImageFiles):
 
 
 def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:
-    """What so many images in the layout of the validation set are, if they differ from it so.
-    labels: which, where they are not its own.
+    """The title of a set of `count` images in the layout of the validation set.
+
+    differs: reasons why they are not the published images. labels: the name of other labels than
+    ImageNet's own.
     """
     part = f" of {N_IMAGES:,}" if count < N_IMAGES else ""
     if differs:
@@ -85,57 +88,61 @@ def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:
 def validation_source(
     root: str | Path | None, labels: str | None, strict: bool
 ) -> tuple[Source, tuple[str, ...]]:
-    """The validation images at `root`, counted, and what shows that they are not the published
-    ones. RequestError as `ImageNet` says.
+    """The validation images at `root`, and the reasons why they are not the published ones.
+
+    Raises RequestError in the same cases as `ImageNet`.
     """
     layout = recognise(root)
     source = open_layout(layout, Path(str(root)), labels)
     _check_counts(source, layout.place)
     differs = differences(source)
     if differs:
-        said = f"{layout.place}: {'; '.join(differs)}"
+        problem = f"{layout.place}: {'; '.join(differs)}"
         if strict:
-            raise RequestError(f"data.strict=true: {said}: give ImageNet's own, or set it false")
+            raise RequestError(f"data.strict=true: {problem}: give ImageNet's own, or set it false")
         log.warning(
             "%s. They are not called ImageNet-1k validation, and the baseline gate does not apply. "
             "ImageNet-C, -Sketch and -V2 are data=imagenet_c, imagenet_sketch and imagenet_v2; "
-            "data.title=<text> names any other set", said,
+            "data.title=<text> names any other set", problem,
         )  # fmt: skip
     count, first = absent_files(source)
     if strict:
         gone = [p for p, size in zip(source.paths, source.sizes(), strict=True) if size < 0]
         if count + len(gone):
-            said = _said(count + len(gone), [*gone[:3], *first][:3], layout.place)
-            raise RequestError(f"data.strict=true: {said}: complete it or set it false")
+            problem = _absent_text(count + len(gone), [*gone[:3], *first][:3], layout.place)
+            raise RequestError(f"data.strict=true: {problem}: complete it or set it false")
     elif 0 < count < _FEW * N_IMAGES:
-        log.warning("%s", _said(count, first, layout.place))
+        log.warning("%s", _absent_text(count, first, layout.place))
     return source, differs
 
 
 def absent_files(source: Source) -> tuple[int, list[str]]:
-    """How many validation images the source does not have; the first names, if its names tell."""
+    """The number of validation images that are absent, and the first three names if known."""
     numbers = {number_of(path) for path in source.paths}
-    if None in numbers:  # files with names of their own
+    if None in numbers:  # some files have other names
         return max(0, N_IMAGES - len(source.paths)), []
     absent = [i for i in range(1, N_IMAGES + 1) if i not in numbers]
     return len(absent), [file_name(i) for i in absent[:3]]
 
 
-def _said(count: int, first: Sequence[str], place: Path) -> str:
-    """How many are absent, and which are the first."""
+def _absent_text(count: int, first: Sequence[str], place: Path) -> str:
+    """A sentence: how many images are absent, and the first names."""
     names = f" ({', '.join(first)}{', ...' if count > len(first) else ''})" if first else ""
     return f"{count:,} of {N_IMAGES:,} validation images are not in {place}{names}"
 
 
 def _check_counts(source: Source, place: Path) -> None:
-    """Training images and other data sets must not be reported as the validation set."""
+    """RequestError if a class has more images than the validation set has.
+
+    Training images and other data sets must not be reported as the validation set.
+    """
     wnid, count = Counter(class_of(path) for path in source.paths).most_common(1)[0]
     if count <= IMAGES_PER_CLASS:
         return
-    said = f"{place}/{wnid} holds {count:,} images and a validation class has {IMAGES_PER_CLASS}"
+    problem = f"{place}/{wnid} holds {count:,} images and a validation class has {IMAGES_PER_CLASS}"
     if all(path.rsplit("/", 1)[-1].startswith("sketch_") for path in source.paths):
-        raise RequestError(f"{said}: ImageNet-Sketch is data=imagenet_sketch data.path={place}")
+        raise RequestError(f"{problem}: ImageNet-Sketch is data=imagenet_sketch data.path={place}")
     raise RequestError(
-        f"{said}: evaluate some of ImageNet's classes with images of their own, such as "
+        f"{problem}: evaluate some of ImageNet's classes with images of their own, such as "
         f"Imagenette, with data=folder data.path={place}; or {LAYOUTS}"
     )

@@ -1,15 +1,15 @@
-"""Test sets beside ImageNet's own: ImageNetV2, ImageNet-A, -R, -C, -Sketch, and the ReaL labels.
+"""Other test sets for ImageNet classifiers: ImageNetV2, ImageNet-A, -R, -C, -Sketch, and ReaL.
 
-- ImageNetV2 (Recht et al. 2019): folders 0..999 are class positions, as timm counts them.
-- ImageNet-A and -R (Hendrycks et al. 2021): 200 of the 1,000 classes. The logits of these 200 are
-  compared and the others left out, as the authors and timm do; predictions keep timm's numbers.
+- ImageNetV2 (Recht et al. 2019): the folders 0..999 are class positions in timm's order.
+- ImageNet-A and -R (Hendrycks et al. 2021): 200 of the 1,000 classes. Only the logits of these 200
+  are compared, as the authors and timm do; predictions keep timm's class numbers.
 - ImageNet-C (Hendrycks and Dietterich 2019): the validation images, 224 x 224, with one of 15
-  corruptions, or of 4 more for validation, at one of 5 severities; the authors' script
+  corruptions (or of 4 more, meant for validation) at one of 5 severities. The authors' script
   make_imagenet_c.py writes <corruption>/<severity>/<wnid>/<file>.
 - ImageNet-Sketch (Wang et al. 2019): 50 or 51 sketches of each class, 50,889 files (its README
-  says 50,000; EasyRobust's documentation, for one, counts 50,889).
-- ReaL (Beyer et al. 2020): new labels of the validation images, none, one or several each. Images
-  without one are left out; a prediction is right if it is one of them.
+  states 50,000; others, such as EasyRobust's documentation, count 50,889).
+- ReaL (Beyer et al. 2020): new labels of the validation images: none, one or several for each.
+  Images without a label are left out; a prediction is correct if it is one of the image's labels.
 """
 
 import json
@@ -46,7 +46,7 @@ _V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-freque
 
 
 class ImageNetV2(ImageFiles):
-    """<root>/<0..999>/*.jpeg, or the folder that has this one. RequestError on anything else."""
+    """`root` is the folder of the folders 0..999, or its parent. RequestError on anything else."""
 
     def __init__(
         self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
@@ -62,10 +62,10 @@ class ImageNetV2(ImageFiles):
 
 
 class ImageNet200(ImageFiles):
-    """ImageNet-A (`kind` "a") or -R ("r"): <root>/<wnid>/*, `scored` over the subset of their 200
-    classes, as their authors do, or over all 1,000.
+    """ImageNet-A (`kind` "a") or ImageNet-R ("r"): <root>/<wnid>/*.
 
-    Raises `RequestError` if the folders are not exactly the 200 of the set.
+    scored: "subset" compares the logits of the set's 200 classes, as its authors do; "all" compares
+    all 1,000. Raises `RequestError` if the folders are not exactly the 200 of the set.
     """
 
     def __init__(
@@ -100,9 +100,10 @@ class ImageNet200(ImageFiles):
 
 
 class ImageNetReal(ImageFiles):
-    """The validation set, in any layout, with ReaL labels: from timm, or a `real.json` as `labels`.
+    """The validation set, in any layout, with ReaL labels.
 
-    Raises `RequestError` as `ImageNet` does, and on a wrong labels file.
+    labels: path of a `real.json`, None for the copy in timm. Raises `RequestError` as `ImageNet`
+    does, and on a wrong labels file.
     """
 
     def __init__(
@@ -140,11 +141,12 @@ class ImageNetReal(ImageFiles):
 
 
 class ImageNetC(ImageFiles):
-    """<root>/<corruption>/<severity>/<wnid>/*, also below the folders in which it is packed
-    (noise, blur, weather, digital, extra); or `root` is the folder of one severity.
+    """<root>/<corruption>/<severity>/<wnid>/*, or `root` is itself the folder of one severity.
 
-    corruption, severity: which; None: what the folder `root` itself is called. Raises RequestError
-    if they are not known, not there, or not those of the folder.
+    The folders of the published archives (noise, blur, weather, digital, extra) may lie between.
+    corruption, severity: which ones to read; None takes them from the name of the folder `root`.
+    Raises RequestError if they are unknown, if they do not exist, or if `root` is the folder of
+    other ones.
     """
 
     def __init__(
@@ -175,7 +177,7 @@ class ImageNetC(ImageFiles):
 
 
 class ImageNetSketch(ImageFiles):
-    """<root>/<wnid>/*, or the folder that has this one. RequestError on anything else."""
+    """`root` is the folder of the class folders, or its parent. RequestError on anything else."""
 
     def __init__(
         self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
@@ -195,7 +197,7 @@ class ImageNetSketch(ImageFiles):
 def _corrupted(
     root: Path, corruption: str | None, severity: int | None, hint: str
 ) -> tuple[Path, str, int]:
-    """The folder of one corruption at one severity, and which it is."""
+    """The folder of one corruption at one severity, and the names of both."""
     known = [name for names in CORRUPTIONS.values() for name in names]
     if corruption is not None and corruption not in known:
         raise RequestError(
@@ -205,7 +207,7 @@ def _corrupted(
         raise RequestError(f"data.severity={severity} is not possible: give 1 to 5")
     if not root.is_dir():
         raise RequestError(f"{root} is not a folder: {hint}")
-    place = Path(os.path.abspath(root))  # as it is called, also where it is a link  # noqa: PTH100
+    place = Path(os.path.abspath(root))  # the name of a link, not of its target  # noqa: PTH100
     is_one = bool(set(class_folders(root)) & set(synsets()))
     own = place.parent.name if is_one else place.name
     corruption = _agreed("corruption", corruption, own if own in known else None, root)
@@ -227,7 +229,7 @@ def _corrupted(
 
 
 def _agreed(option: str, given: Any, found: Any, root: Path) -> Any:
-    """What is given, or what the folder is called; RequestError if they are not the same."""
+    """The given value, else the one in the folder's name; RequestError if the two differ."""
     if given is not None and found is not None and given != found:
         raise RequestError(
             f"data.{option}={given} is not that of {root}, which is {found}: leave one of them out"
@@ -236,7 +238,7 @@ def _agreed(option: str, given: Any, found: Any, root: Path) -> Any:
 
 
 def _real_labels(path: str | None) -> list[list[int]]:
-    """For each of the 50,000 validation images its list of classes."""
+    """The list of classes of each of the 50,000 validation images."""
     try:
         content = _shipped("imagenet_real_labels.json") if path is None else Path(path).read_bytes()
         found: Any = json.loads(content)
@@ -252,19 +254,19 @@ def _real_labels(path: str | None) -> list[list[int]]:
 
 
 def _shipped(name: str) -> bytes:
-    """A file of labels that comes with timm."""
+    """The content of a labels file that comes with timm."""
     return pkgutil.get_data("timm.data", f"_info/{name}") or b""
 
 
 def _are_classes(labels: Any) -> bool:
-    """Whether it is a list of classes. Of JSON's values, true and 1.0 are equal to a class too."""
+    """True if the value is a list of classes. JSON's true and 1.0 equal a class but are refused."""
     if not isinstance(labels, list):
         return False
     return all(type(label) is int and 0 <= label < len(synsets()) for label in labels)
 
 
 def _below(root: str | None, inside: Sequence[str], name: str, hint: str) -> Path:
-    """The first of the folders `inside` that is there with class folders; else the root."""
+    """The last folder of `inside` that exists below `root`, else `root`."""
     if root is None or not root:
         raise RequestError(f"no folder is given for {name}: {hint}")
     places = [Path(root) / folder for folder in reversed(inside)]
