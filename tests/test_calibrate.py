@@ -20,12 +20,12 @@ from PIL import Image
 import asap.cli.calibrate
 import asap.cli.run
 from asap.backbones.accepted import trunk_of
-from asap.calibrate.budget import Budget, Found, Point
-from asap.calibrate.choice import search
-from asap.calibrate.images import calibration_spec, cost_spec
+from asap.calibrate.calibration_images import calibration_spec, cost_spec
+from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
+from asap.methods.registry import find
 from asap.methods.schedule import tokens_removed
 from asap.methods.search_space import Knob, doubling
 from asap.spec.configs import read_method
@@ -423,7 +423,7 @@ def test_the_examples_of_the_help_reach_their_budgets(cli):
 def test_what_was_found_is_not_searched_again_and_what_was_cut_short_continues(
     cli, tmp_path: Path, monkeypatch
 ):
-    from asap.calibrate.bench import Bench
+    from asap.calibrate.calibration_set import CalibrationSet
 
     call = ("calibrate", "method=random_drop", "calibrate.macs_pct=-30")
     cli(*call)
@@ -434,7 +434,7 @@ def test_what_was_found_is_not_searched_again_and_what_was_cut_short_continues(
     def refuse(*arguments: Any) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(Bench, "measure", refuse)
+    monkeypatch.setattr(CalibrationSet, "measure", refuse)
     assert cli(*call)[0] == 0
     assert presets(tmp_path)[name] == first
     path.unlink()
@@ -531,5 +531,5 @@ def test_every_row_of_matched_macs_but_dense_declares_knobs():
     path = Path(__file__).parents[1] / "configs" / "experiment" / "matched_macs.yaml"
     for row in yaml.safe_load(path.read_text("utf-8"))["rows"]:
         config = read_method(row["method"])
-        kind = asap.methods.registry(config["name"])
+        kind = find(config["name"])
         assert kind().knobs(anatomy) or not kind().reduces

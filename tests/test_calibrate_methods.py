@@ -15,10 +15,9 @@ from peers import predictor_file
 
 import asap
 from asap.backbones.accepted import trunk_of
-from asap.calibrate.at_budget import at_budget
-from asap.calibrate.bench import Bench, Race
-from asap.calibrate.budget import Budget, Found, Point
-from asap.calibrate.choice import search
+from asap.calibrate import at_budget
+from asap.calibrate.calibration_set import CalibrationSet, Race
+from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.anatomy import Anatomy
 from asap.data.base import Sample
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
@@ -121,7 +120,7 @@ def test_calibration_scores_the_classes_that_the_evaluation_scores():
     best = [max(scored, key=lambda c, row=row: float(row[c])) for row in logits]
     assert best != logits.argmax(1).tolist()
     noise.labels = [4] * 12
-    bench = Bench(model, noise, 5, 0, torch.device("cpu"), torch.float32)
+    bench = CalibrationSet(model, noise, 5, 0, torch.device("cpu"), torch.float32)
     assert bench.dense_top1 == pytest.approx(100 * best.count(4) / 12)
     assert bench.measure(ToMe(r=0))[1] == bench.dense_top1 > 0
 
@@ -152,9 +151,9 @@ class Noise:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> CalibrationSet:
     model = models()["plain-p25"]().eval()
-    return Bench(model, Noise(model), 5, 0, torch.device("cpu"), torch.float32)
+    return CalibrationSet(model, Noise(model), 5, 0, torch.device("cpu"), torch.float32)
 
 
 FORECAST = {name: method for name, method in METHODS.items() if isinstance(method, Asap)} | {
@@ -164,7 +163,7 @@ FORECAST = {name: method for name, method in METHODS.items() if isinstance(metho
 
 
 @pytest.mark.parametrize("name", FORECAST)
-def test_a_forecast_is_what_measuring_gives(name: str, bench: Bench):
+def test_a_forecast_is_what_measuring_gives(name: str, bench: CalibrationSet):
     """For taus between the masses that occur, so in all blocks, and every third variant."""
     method, trunk = FORECAST[name], trunk_of(bench.backbone)
     assert isinstance(method, Asap)
@@ -186,14 +185,14 @@ def test_a_forecast_is_what_measuring_gives(name: str, bench: Bench):
     assert forecast({"tau": 2.0, "clusters": 999}) is None
 
 
-def test_images_that_cannot_be_read_are_left_out_and_said(bench: Bench, caplog):
+def test_images_that_cannot_be_read_are_left_out_and_said(bench: CalibrationSet, caplog):
     class Torn(Noise):
         def __getitem__(self, i: int) -> Sample:
             found = super().__getitem__(i)
             return replace(found, image=None, error="truncated") if i == 4 else found
 
     where = (5, 0, torch.device("cpu"), torch.float32)
-    torn = Bench(bench.backbone, Torn(bench.backbone), *where)
+    torn = CalibrationSet(bench.backbone, Torn(bench.backbone), *where)
     assert sorted(torn.ids) == [100 + i for i in range(9) if i != 4]
     assert all(
         torch.equal(image, Noise(bench.backbone).images[i - 100])
@@ -204,7 +203,7 @@ def test_images_that_cannot_be_read_are_left_out_and_said(bench: Bench, caplog):
 
 
 @pytest.mark.parametrize("budget", [None, Budget(-10.0, 100.0)], ids=["", "in the window"])
-def test_costs_are_met_on_images_of_their_own(bench: Bench, budget: Budget | None):
+def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Budget | None):
     """Other images than those for accuracies, and their labels are never asked for."""
 
     class Unlabelled(Noise):
@@ -213,8 +212,8 @@ def test_costs_are_met_on_images_of_their_own(bench: Bench, budget: Budget | Non
 
     where = (5, 0, torch.device("cpu"), torch.float32)
     more = Unlabelled(bench.backbone, 13)
-    costs = Bench(bench.backbone, more, *where, blind=True)
-    both = Bench(bench.backbone, Noise(bench.backbone), *where, costs=costs)
+    costs = CalibrationSet(bench.backbone, more, *where, blind=True)
+    both = CalibrationSet(bench.backbone, Noise(bench.backbone), *where, costs=costs)
     method = Asap(tau=1.3, clusters=3)
     model = asap.ReducedViT(bench.backbone, method)
     _, trace = model(-more.images, list(range(500, 513)), return_trace=True)
@@ -228,7 +227,7 @@ def test_costs_are_met_on_images_of_their_own(bench: Bench, budget: Budget | Non
     assert both.measure(method, Budget(-90.0, 5.0))[1] is None  # clearly outside: no accuracy
 
 
-def test_what_was_cut_short_counts_for_nothing(bench: Bench):
+def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
     trunk, method = trunk_of(bench.backbone), Asap()
     probe = probe_for(method, method.knobs(trunk.anatomy))
     assert probe is not None
@@ -309,7 +308,7 @@ def test_a_setting_is_left_once_it_is_clearly_behind_on_the_same_images():
     assert race.best is not None and race.best.sum() == 12
 
 
-def test_a_race_ends_a_measurement_early(bench: Bench):
+def test_a_race_ends_a_measurement_early(bench: CalibrationSet):
     race = Race()
     _, top1, images = bench.measure(RandomDrop(keep=1.0), race=race)
     assert (top1, images) == (100.0, 9)
@@ -325,7 +324,7 @@ SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin")
 
 
 @pytest.mark.parametrize("name", SEARCHED)
-def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: Bench):
+def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: CalibrationSet):
     method, trunk = METHODS[name], trunk_of(bench.backbone)
     knobs = list(method.knobs(trunk.anatomy))
     budget, race = Budget(-20.0, 3.0), Race()

@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from asap.calibrate.images import calibration_spec
+from asap.calibrate.calibration_images import calibration_spec
 from asap.data.digits.render import CLASSES, scene
 from asap.data.imagenet.names import synsets
 from asap.data.images.classes_file import read_classes

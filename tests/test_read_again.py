@@ -11,7 +11,7 @@ from timm.data import create_transform
 
 import asap.experiment.pipeline
 from asap.calibrate import calibrate
-from asap.calibrate.bench import Bench
+from asap.calibrate.calibration_set import CalibrationSet
 from asap.data.crops.file import Crops
 from asap.data.digits import render as digits
 from asap.data.images import image_files as pictures
@@ -237,9 +237,11 @@ def test_a_preset_without_some_images_is_searched_again_when_they_can_be_read(
     how = replace(spec.calibrate, macs_pct=-30.0, path=str(training), grid={"keep": [0.5, 0.6]})
     spec = replace(spec, calibrate=how)
     searches: list[int] = []
-    real = Bench.measure
+    real = CalibrationSet.measure
     monkeypatch.setattr(
-        Bench, "measure", lambda self, *rest: searches.append(len(self)) or real(self, *rest)
+        CalibrationSet,
+        "measure",
+        lambda self, *rest: searches.append(len(self)) or real(self, *rest),
     )
     unreadable("00003")
     calibrate(spec)
@@ -267,7 +269,7 @@ def test_presets_of_other_images_have_names_of_their_own(tmp_path, monkeypatch):
     calibrated("one", lambda picture: picture)
     second = calibrated("two", lambda picture: picture.filter(BLUR))
     assert [path.stem for path in second] == ["digits_vit-random-drop-macs-30"] * 2
-    monkeypatch.setattr(Bench, "measure", None)  # both are there
+    monkeypatch.setattr(CalibrationSet, "measure", None)  # both are there
     first = calibrated("one", lambda picture: picture)
     assert calibrated("two", lambda picture: picture) == second != first
     assert len(list((tmp_path / "run" / "calibration").iterdir())) == 4

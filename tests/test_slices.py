@@ -5,10 +5,9 @@ from typing import cast
 
 import pytest
 
-from asap.calibrate.budget import Budget, Point
-from asap.calibrate.choice import most_accurate, search_blind
-from asap.calibrate.images import blind, evaluation_spec
-from asap.calibrate.points import Calibrated, by_hand, untuned, with_points
+from asap.calibrate.calibration_images import blind, evaluation_spec
+from asap.calibrate.search import Calibrated, by_hand, untuned, with_points
+from asap.calibrate.space_walk import Budget, Point, most_accurate, search_blind
 from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
 from asap.experiment.separate_rows import with_left_out

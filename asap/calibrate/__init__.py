@@ -1,5 +1,5 @@
 """Operating points: which setting of a method meets a MACs budget, found on calibration images."""
 
-from asap.calibrate.at_budget import Calibrated, at_budget, calibrate
+from asap.calibrate.search import Calibrated, at_budget, calibrate
 
 __all__ = ["Calibrated", "at_budget", "calibrate"]

@@ -1,18 +1,24 @@
-"""What was found for a row and how: as its preset says it, the log and the table's footnote."""
+"""What was found for a row: its two files, and what log, preset and footnote say of it."""
 
+import csv
+import io
+import json
 import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from asap.calibrate.budget import Found, Point, describe
-from asap.calibrate.points import in_words, join
-from asap.calibrate.room import Room
-from asap.calibrate.search import several
+import yaml
+
+from asap.calibrate.context import CalibrationContext, Request
+from asap.calibrate.space_walk import Found, Point, describe, several
 from asap.engine import ENGINE_VERSION
-from asap.methods import Method
-from asap.methods.search_space import Knob
+from asap.records.disk import guarded, read_bytes, write_file
 from asap.records.schema import environment
 from asap.shared_prefix.forecast import probe_for
 from asap.spec.run_spec import MethodSpec
@@ -25,50 +31,45 @@ MANY = (
     "several knobs: the best accuracy among the settings at or up to `window` points below; "
     "settings clearly behind on the first images are left early"
 )
+HEADER = ("key", "options", "macs_pct", "top1", "images")
 
 
 def preset_of(
-    room: Room,
-    row: MethodSpec,
-    method: Method,
-    knobs: list[Knob],
-    found: Found,
-    window: float | None,
-    key: str,
+    context: CalibrationContext, asked: Request, found: Found, window: float | None, key: str
 ) -> dict[str, Any]:
     """What was found and how, as the preset file says it."""
-    p = found.point
-    kept = {k: v for k, v in row.options.items() if k not in {knob.name for knob in knobs}}
-    rule = MANY if several(knobs) else ONE
-    rule = TUNED if room.budget is None else BLIND if room.blind else rule
+    p, row, session = found.point, asked.row, context.session
+    kept = {k: v for k, v in row.options.items() if k not in {knob.name for knob in asked.knobs}}
+    rule = MANY if several(asked.knobs) else ONE
+    rule = TUNED if asked.budget is None else BLIND if context.blind else rule
     return {
         "with": None if p is None else dict(p.options),
         "overrides": None if p is None else _overrides(p.options),
         "found": {
             "method": {"name": row.name, "label": row.label, "options": kept},
-            "backbone": room.spec.backbone.shown,
-            "budget_macs_pct": room.budget and room.budget.macs_pct,
+            "backbone": session.spec.backbone.shown,
+            "budget_macs_pct": asked.budget and asked.budget.macs_pct,
             "window": window,
             "macs_pct": None if p is None else round(p.macs_pct, 4),
             "top1": None if p is None else _plain(p.top1),
-            "dense_top1": _plain(room.bench.dense_top1),
-            "images": len(room.bench),
-            "data": room.session.data.description,
-            **({"unread": unread} if any(unread := room.images.unread) else {}),
+            "dense_top1": _plain(context.images.dense_top1),
+            "images": len(context.images),
+            "data": session.data.description,
+            **({"unread": unread} if any(unread := context.unread()) else {}),
             "rule": rule,
-            "grid": {knob.name: list(knob.grid) for knob in knobs if knob.grid},
-            **_costs(room, method, knobs),
+            "grid": {knob.name: list(knob.grid) for knob in asked.knobs if knob.grid},
+            **_costs(context, asked),
             "settings_tried": len(found.points),
             "settings_on_all_images": sum(q.top1 is not None for q in found.points),
             "reason": found.reason,
             "nearest": found.nearest and _setting(found.nearest),
             "would_reach": [_setting(q) for q in found.ways],
-            "weights": room.session.weights_digest,
-            "data_digest": room.session.data.digest,
-            "precision": room.spec.precision,
-            "device": room.session.device.type,
+            "weights": session.weights_digest,
+            "data_digest": session.data.digest,
+            "precision": session.spec.precision,
+            "device": session.device.type,
             "engine_version": ENGINE_VERSION,
-            "method_version": method.method_version,
+            "method_version": asked.method.method_version,
             "environment": environment(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "key": key,
@@ -76,13 +77,13 @@ def preset_of(
     }
 
 
-def _costs(room: Room, method: Method, knobs: list[Knob]) -> dict[str, Any]:
+def _costs(context: CalibrationContext, asked: Request) -> dict[str, Any]:
     """Where the costs are from: without images of their own, they are measured with accuracies."""
-    apart = None if method.same_cost else room.costs
+    apart = None if asked.method.same_cost else context.costs
     forecast = "forecast, then measured" if apart is None else "forecast"
     return {
-        "costs": "measured" if probe_for(method, knobs) is None else forecast,
-        "cost_images": apart and len(room.bench.costs or ()),
+        "costs": "measured" if probe_for(asked.method, asked.knobs) is None else forecast,
+        "cost_images": apart and len(context.images.costs or ()),
         "cost_data": apart and apart.description,
     }
 
@@ -92,7 +93,7 @@ def _setting(point: Point) -> dict[str, Any]:
 
 
 def _plain(top1: float | None) -> float | None:
-    """None for an accuracy that nobody looked at."""
+    """None for an accuracy that was not looked at."""
     return None if top1 is None or math.isnan(top1) else round(top1, 4)
 
 
@@ -101,6 +102,7 @@ def _overrides(options: Mapping[str, Any]) -> str:
 
 
 def head_of(row: MethodSpec, found: Found) -> str:
+    """The comment at the top of a preset file."""
     what = "its setting" if found.point else "a MACs budget that it cannot reach"
     return (
         f"{row.label}: {what}, found on calibration images by python -m asap.calibrate.\n"
@@ -109,6 +111,7 @@ def head_of(row: MethodSpec, found: Found) -> str:
 
 
 def tell(row: MethodSpec, preset: Mapping[str, Any]) -> None:
+    """Log what was found; a budget that cannot be reached is a warning."""
     found = preset["found"]
     if preset["with"] is None:
         log.warning("%s: %s", row.label, found["reason"])
@@ -137,3 +140,117 @@ def note_of(row: MethodSpec, preset: Mapping[str, Any]) -> str:
 def _cost_images(found: Mapping[str, Any]) -> str:
     count = found.get("cost_images")  # older presets have none
     return "" if count is None else f" on {count} training images"
+
+
+def in_words(options: Mapping[str, Any]) -> str:
+    """As "tau = 3.0, clusters = 4"."""
+    return ", ".join(f"{name} = {value}" for name, value in options.items())
+
+
+def join(*parts: str | None) -> str:
+    """The sentences that there are, in one line."""
+    return " ".join(part for part in parts if part)
+
+
+# ---- the two files of one calibration: the preset, and every setting that was tried
+
+
+@dataclass(frozen=True)
+class Files:
+    """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}, or -tuned without a
+    budget.
+
+    `key` names what was asked; files of another key count as absent. The newest have these names:
+    those of other images or weights that are in their place get the beginning of their key as well.
+    """
+
+    stem: Path
+    key: str
+
+    @classmethod
+    def of(
+        cls, folder: Path, backbone: str, label: str, macs_pct: float | None, key: str
+    ) -> "Files":
+        words = [re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in (backbone, label.lower())]
+        what = "tuned" if macs_pct is None else f"macs{macs_pct:+g}"
+        stem = folder / f"{'-'.join(words)}-{what}"
+        moved = cls(_moved(stem, key), key)
+        return moved if moved.preset.exists() or moved.settings.exists() else cls(stem, key)
+
+    def make_room(self) -> None:
+        """Give files of another key, which are in the place of these, another name."""
+        preset = _found_in(self.preset).get("key")
+        setting = next((row["key"] for row in self._rows() if row.get("key")), None)
+        for file, key in ((self.preset, preset), (self.settings, setting)):
+            owner = str(key or self.key).partition("-")[0]
+            if owner != self.key:
+                with guarded(file):
+                    file.replace(file.with_name(f"{_moved(self.stem, owner).name}{file.suffix}"))
+
+    def without(self, unread: Sequence[Sequence[int]]) -> "Files":
+        """The same, with settings that were measured without these images, and no others."""
+        if not any(unread):
+            return self
+        left_out = sha256(str([list(part) for part in unread]).encode()).hexdigest()[:8]
+        return replace(self, key=f"{self.key}-{left_out}")
+
+    @property
+    def preset(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.yaml")
+
+    @property
+    def settings(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.csv")
+
+    def read_preset(self) -> dict[str, Any] | None:
+        """The preset, None if there is none of this key."""
+        content = _content_of(self.preset)
+        return content if _found_in(self.preset).get("key") == self.key else None
+
+    def write_preset(self, head: str, content: Mapping[str, Any]) -> Path:
+        plain = json.loads(json.dumps(content))
+        text = yaml.safe_dump(
+            plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        )
+        lines = "".join(f"# {line}\n" for line in head.splitlines())
+        return write_file(self.preset, lines + text)
+
+    def read_settings(self) -> list[Point]:
+        """The settings of this key that an earlier run measured."""
+        return [_point(row) for row in self._rows() if row.get("key") == self.key]
+
+    def _rows(self) -> Iterable[dict[str, str]]:
+        text = (read_bytes(self.settings) or b"").decode("utf-8", "replace")
+        return csv.DictReader(io.StringIO(text))
+
+    def write_settings(self, points: Iterable[Point]) -> Path:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(HEADER)
+        for p in points:
+            top1 = "" if p.top1 is None else p.top1
+            writer.writerow([self.key, json.dumps(dict(p.options)), p.macs_pct, top1, p.images])
+        return write_file(self.settings, out.getvalue())
+
+
+def _moved(stem: Path, key: str) -> Path:
+    return stem.with_name(f"{stem.name}-{key[:8]}")
+
+
+def _content_of(preset: Path) -> dict[str, Any]:
+    """A preset file's content, empty if it is missing or damaged."""
+    try:
+        content = yaml.safe_load(read_bytes(preset) or b"")
+    except yaml.YAMLError:
+        content = None
+    return content if isinstance(content, dict) else {}
+
+
+def _found_in(preset: Path) -> dict[str, Any]:
+    found = _content_of(preset).get("found")
+    return found if isinstance(found, dict) else {}
+
+
+def _point(row: Mapping[str, str]) -> Point:
+    top1 = float(row["top1"]) if row["top1"] else None
+    return Point(json.loads(row["options"]), float(row["macs_pct"]), top1, int(row["images"]))

@@ -1,53 +1,215 @@
-"""The search for one row's setting, with measured or forecast costs."""
+"""Rows to their operating points: read from their files if they are there, else searched for.
+
+Read `at_budget` first, then `_found_for`.
+"""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from asap.backbones.accepted import trunk_of
-from asap.calibrate.bench import Race
-from asap.calibrate.budget import Forecast, Found
-from asap.calibrate.choice import most_accurate, search, search_blind
-from asap.calibrate.preset import Files
-from asap.calibrate.room import Room
-from asap.calibrate.settings import Settings
+from asap.calibrate.calibration_images import evaluation_spec
+from asap.calibrate.calibration_set import CalibrationSet, Race
+from asap.calibrate.context import CalibrationContext, Request
+from asap.calibrate.found import Files, head_of, in_words, join, note_of, preset_of, tell
+from asap.calibrate.space_walk import (
+    Budget,
+    Forecast,
+    Found,
+    Point,
+    key_of_options,
+    most_accurate,
+    search,
+    search_blind,
+    several,
+)  # fmt: skip
+from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.methods import Method
-from asap.methods.search_space import Knob
+from asap.methods import Method, build
+from asap.records.key import key_of
 from asap.shared_prefix.forecast import AsapForecast, probe_for
-from asap.spec.run_spec import MethodSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A row at its point, or the reason why it cannot be there. `files`: preset and settings;
+    `point`: the options that were found or given.
+    """
+
+    row: MethodSpec
+    reason: str | None = None
+    files: tuple[Path, ...] = ()
+    point: Mapping[str, Any] = field(default_factory=dict)
+
+
+def at_budget(spec: RunSpec) -> tuple[RunSpec, dict[int, str]]:
+    """The run with its rows at `calibrate.macs_pct` or their own budgets, on the images that are
+    left for evaluation; by position, why other rows cannot be there.
+    """
+    if not any(_asks(spec, row) for row in spec.rows):
+        done = with_points(spec.rows, [by_hand(row) for row in spec.rows])
+    else:
+        done = calibrate(spec)
+        spec = evaluation_spec(spec) if _budgeted(spec) else spec
+    missing = {i: c.reason for i, c in enumerate(done) if c.reason is not None}
+    return replace(spec, rows=tuple(c.row for c in done if c.reason is None)), missing
+
+
+def calibrate(spec: RunSpec) -> list[Calibrated]:
+    """Every row at the budget, which is its own or `calibrate.macs_pct`; dense rows stay as they
+    are. The only other row is refused with RequestError if it has no knob; among several it carries
+    the reason.
+    """
+    if not any(_asks(spec, row) for row in spec.rows):
+        raise RequestError(
+            "calibrate.macs_pct is missing: give the MACs against dense in %, such as -35.23"
+        )
+    context = CalibrationContext.of_run(spec, _budgeted(spec))
+    context.check_grid()
+    rows = zip(context.session.spec.rows, context.session.methods, strict=True)
+    return with_points(spec.rows, [_calibrate_row(context, *row) for row in rows])
+
+
+def _budgeted(spec: RunSpec) -> bool:
+    """Whether any row is to meet a budget."""
+    return spec.calibrate.macs_pct is not None or any(row.budget for row in spec.rows)
+
+
+def _asks(spec: RunSpec, row: MethodSpec) -> bool:
+    """Whether calibration has anything to find for this row."""
+    open_to = spec.calibrate.macs_pct is not None and row.point_of is None
+    return open_to or row.budget is not None or bool(row.open_grid)
+
+
+def _calibrate_row(context: CalibrationContext, row: MethodSpec, method: Method) -> Calibrated:
+    spec, methods = context.session.spec, context.session.methods
+    if not _asks(spec, row) or (not method.reduces and len(spec.rows) > 1):
+        return by_hand(row)
+    asked = context.request(row, method)
+    if asked.budget is None and context.blind:
+        return untuned(row)
+    if any(knob.grid for knob in asked.knobs):
+        return _found_for(context, asked)
+    reason = f"{row.label} {method.no_knobs}"
+    if sum(method.reduces for method in methods) < 2:
+        raise RequestError(f"{reason}; or give calibrate.grid={{option: [value, value]}}")
+    return Calibrated(row, f"unreachable: {reason}")
+
+
+def _found_for(context: CalibrationContext, asked: Request) -> Calibrated:
+    """The row at the setting of its preset; the preset is written first if it is not there, or if
+    images that were left out of it can be read by now.
+    """
+    key, row, spec = key_of(context.identity(asked)), asked.row, context.session.spec
+    macs_pct = None if asked.budget is None else asked.budget.macs_pct
+    folder = spec.results / "calibration"
+    files = Files.of(folder, spec.backbone.shown, row.label, macs_pct, key)
+    preset = files.read_preset()
+    if preset is None or context.readable(preset["found"].get("unread", ())):
+        files.make_room()
+        found, window = search_row(context, asked, files)
+        preset = preset_of(context, asked, found, window, key)
+        files.write_preset(head_of(row, found), preset)
+    tell(row, preset)
+    written = (files.preset, files.settings)
+    options = preset["with"]
+    if options is None and spec.calibrate.unreachable == "nearest":
+        options = (preset["found"]["nearest"] or {}).get("with")
+    if options is None:
+        return Calibrated(row, preset["found"]["reason"], written)
+    chosen = replace(row, options={**row.options, **options}, note=note_of(row, preset))
+    return Calibrated(chosen, None, written, options)
+
+
+# ---- the search for one row's setting, with measured or forecast costs
+
+
+class Settings:
+    """Called with options, gives their point; None for options that do not fit together.
+
+    A setting that was left early is measured again where it matters: when asked for in full, or
+    when its cost meets the budget after all. `forecast`: costs that need not be measured.
+    """
+
+    bar: tqdm
+    budget: Budget | None = None
+
+    def __init__(
+        self,
+        images: CalibrationSet,
+        row: MethodSpec,
+        files: Files,
+        race: Race | None,
+        forecast: Forecast | None = None,
+    ) -> None:
+        self.images, self.row, self.files, self.race = images, row, files, race
+        self.forecast = forecast
+        self.known = {key_of_options(p.options): p for p in files.read_settings()}
+        self.points: dict[str, Point] = {}
+        self.refused: list[str] = []
+
+    def __call__(self, options: dict[str, Any], early: bool) -> Point | None:
+        point = self.known.get(key_of_options(options))
+        if point is None or (point.top1 is None and self._matters(point, early)):
+            try:
+                setting = build(self.row.name, {**self.row.options, **options})
+                ReducedViT(self.images.backbone, setting)
+            except (RequestError, ValueError) as error:  # options that do not fit together
+                self.refused.append(str(error))
+                return None
+            budget, race = (self.budget, self.race) if early else (None, None)
+            known = self.forecast(options) if self.forecast is not None else None
+            point = Point(options, *self.images.measure(setting, budget, race, known))
+        self.known[key_of_options(options)] = self.points[key_of_options(options)] = point
+        self.files.write_settings(self.points.values())
+        self.bar.total = max(self.bar.total or 0, len(self.points))
+        self.bar.update(1)
+        return point
+
+    def _matters(self, point: Point, early: bool) -> bool:
+        return not early or self.budget is None or self.budget.holds(point.macs_pct)
+
+
 def search_row(
-    room: Room, row: MethodSpec, method: Method, knobs: list[Knob], files: Files
+    context: CalibrationContext, asked: Request, files: Files
 ) -> tuple[Found, float | None]:
-    """The search, and the window it needed; continues from the settings that are written."""
-    forecast = _forecast(room, row, method, knobs)
-    known = None if room.costs is None else forecast  # of the very images, to the integer
-    files = files.without(room.images.unread)
-    settings = Settings(room.bench, row, files, _race(room, knobs), known)
+    """The search, and the window it needed; continues from the settings that are written.
+
+    Raises RequestError if no setting of the row can be built.
+    """
+    label, knobs = asked.row.label, asked.knobs
+    forecast = _forecast(context, asked)
+    known = None if context.costs is None else forecast  # of the very images, to the integer
+    # A race leaves settings early; it makes sense only where the best accuracy is looked for.
+    race = Race() if several(knobs) and asked.budget and not context.blind else None
+    files = files.without(context.unread())
+    settings = Settings(context.images, asked.row, files, race, known)
     grid = math.prod(len(knob.grid) for knob in knobs if knob.grid) if forecast is None else None
-    with tqdm(total=grid, desc=f"{row.label:<24}", unit="setting", disable=None) as settings.bar:
-        found, window = _found(room, method, knobs, settings, forecast)
+    with tqdm(total=grid, desc=f"{label:<24}", unit="setting", disable=None) as settings.bar:
+        found, window = _in_narrowest_window(context, asked, settings, forecast)
     if not found.points:
-        raise RequestError(f"no setting of {row.label} can be built: {settings.refused[0]}")
+        raise RequestError(f"no setting of {label} can be built: {settings.refused[0]}")
     return found, window
 
 
-def _found(
-    room: Room, method: Method, knobs: list[Knob], settings: Settings, forecast: Forecast | None
+def _in_narrowest_window(
+    context: CalibrationContext, asked: Request, settings: Settings, forecast: Forecast | None
 ) -> tuple[Found, float | None]:
     """What is found in the narrowest window that holds a setting, and that window."""
-    if room.budget is None:
-        return most_accurate(knobs, settings), None
-    look = search_blind if room.blind else search
-    found, window = Found(None, ()), room.budget.window
-    for window in _windows(room.budget.window, method):
-        settings.budget = replace(room.budget, window=window)
-        found = look(knobs, settings.budget, settings, forecast)
+    if asked.budget is None:
+        return most_accurate(asked.knobs, settings), None
+    look = search_blind if context.blind else search
+    found, window = Found(None, ()), asked.budget.window
+    for window in _windows(asked.budget.window, asked.method):
+        settings.budget = replace(asked.budget, window=window)
+        found = look(asked.knobs, settings.budget, settings, forecast)
         if found.point is not None:
             break
     return found, window
@@ -58,27 +220,53 @@ def _windows(window: float, method: Method) -> tuple[float, ...]:
     return (window, STEP) if method.same_cost and window < STEP else (window,)
 
 
-def _forecast(room: Room, row: MethodSpec, method: Method, knobs: list[Knob]) -> Forecast | None:
+def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
     """Costs without measuring every setting, for a method that can say them."""
-    probe = probe_for(method, knobs)
-    if probe is None or room.budget is None:
+    probe = probe_for(asked.method, asked.knobs)
+    if probe is None or asked.budget is None:
         return None
-    with tqdm(
-        total=len(room.bench.costs or room.bench),
-        desc=f"{row.label:<24}",
-        unit="img",
-        disable=None,
-        leave=False,
-    ) as bar:
-        room.bench.look(probe, bar.update)
-    trunk = trunk_of(room.session.backbone)
+    images = context.images.costs or context.images
+    label = f"{asked.row.label:<24}"
+    with tqdm(total=len(images), desc=label, unit="img", disable=None, leave=False) as bar:
+        images.look(probe, bar.update)
+    trunk = trunk_of(context.session.backbone)
     return AsapForecast(probe, trunk.cost, trunk.anatomy)
 
 
-def _race(room: Room, knobs: list[Knob]) -> Race | None:
-    """What settings are left early by, where the best accuracy is what is looked for."""
-    return Race() if several(knobs) and room.budget and not room.blind else None
+# ---- rows that get their point from elsewhere
 
 
-def several(knobs: list[Knob]) -> bool:
-    return sum(len(knob.grid) > 1 for knob in knobs) > 1
+def by_hand(row: MethodSpec) -> Calibrated:
+    """A row as it stands; one that could have been calibrated says so."""
+    point = {name: row.options[name] for name in row.given}
+    if row.macs_pct is None or not point:
+        return Calibrated(row, point=point)
+    said = f"Given by hand, not calibrated: {in_words(point)}."
+    return Calibrated(replace(row, note=join(row.note, said)), point=point)
+
+
+def untuned(row: MethodSpec) -> Calibrated:
+    """A row whose options need labels to be chosen, where there are none: the first values."""
+    first = {name: values[0] for name, values in row.open_grid.items()}
+    said = f"Not tuned, for want of training images: {in_words(first)}."
+    options = {**row.options, **first}
+    return Calibrated(replace(row, options=options, note=join(row.note, said)), point=first)
+
+
+def with_points(rows: Sequence[MethodSpec], done: Sequence[Calibrated]) -> list[Calibrated]:
+    """The same, with `point_of` rows at the points of the rows that they name."""
+    source = {row.label: c for row, c in zip(rows, done, strict=True)}
+    return [c if c.row.point_of is None else _like(c, source[c.row.point_of]) for c in done]
+
+
+def _like(own: Calibrated, other: Calibrated) -> Calibrated:
+    """A row at the point of another; what it gives itself stays."""
+    row = own.row
+    if other.reason is not None:
+        return Calibrated(row, f"it has the point of {other.row.label}, which has none")
+    point = {k: v for k, v in other.point.items() if k not in row.given}
+    if not point:
+        return own
+    said = f"The point of {other.row.label}: {in_words(point)}; its cost falls where it falls."
+    options = {**row.options, **point}
+    return Calibrated(replace(row, options=options, note=join(row.note, said)), point=point)

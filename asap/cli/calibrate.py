@@ -13,7 +13,7 @@ wrong.
 
 import logging
 
-from asap.calibrate.at_budget import calibrate
+from asap.calibrate import calibrate
 from asap.cli.command import command
 from asap.cli.jobs import Job
 from asap.errors import RequestError

@@ -14,7 +14,7 @@ Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the
 import logging
 from collections.abc import Mapping
 
-from asap.calibrate.at_budget import at_budget
+from asap.calibrate import at_budget
 from asap.cli.command import command
 from asap.cli.jobs import Job
 from asap.cli.multirun_tables import free_title, set_apart, show_jobs

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asap.calibrate.budget import Budget
+from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
@@ -22,7 +22,7 @@ SLACK = 0.1  # points on top: the averaging of tokens, which `same_cost` leaves 
 
 
 class Race:
-    """Which images the most accurate setting so far classifies correctly, in the bench's order."""
+    """Which images the most accurate setting so far classifies correctly, in the set's order."""
 
     def __init__(self) -> None:
         self.best: np.ndarray | None = None
@@ -66,7 +66,7 @@ def _read(
     return images[: len(ids)], ids, labels, unread
 
 
-class Bench:
+class CalibrationSet:
     """The slice in memory, in a fixed random order, so that its first images stand for all.
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
@@ -84,7 +84,7 @@ class Bench:
         device: torch.device,
         dtype: torch.dtype,
         blind: bool = False,
-        costs: "Bench | None" = None,
+        costs: "CalibrationSet | None" = None,
     ) -> None:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
         self.device, self.dtype, self.scored = device, dtype, data.scored
@@ -104,7 +104,7 @@ class Bench:
         self,
         method: Method,
         budget: Budget | None = None,
-        race: "Race | None" = None,
+        race: Race | None = None,
         macs_pct: float | None = None,
     ) -> tuple[float, float | None, int]:
         """Mean MACs against dense in %, accuracy in %, and over how many images.
@@ -121,7 +121,7 @@ class Bench:
         return self._measure(method, budget, race, macs_pct)
 
     def _measure(
-        self, method: Method, budget: Budget | None, race: "Race | None", known: float | None
+        self, method: Method, budget: Budget | None, race: Race | None, known: float | None
     ) -> tuple[float, float | None, int]:
         model = ReducedViT(self.backbone, method)
         saved, correct, cost = np.empty(0), np.empty(0, dtype=bool), float("nan")

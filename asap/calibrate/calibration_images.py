@@ -113,8 +113,8 @@ def _refuse_other_classes(train: Path, evaluation: Path) -> None:
 
 
 def _train(given: Path, itself: bool) -> Path | None:
-    """The folder `train` in a folder. Else the folder `itself`, if it was named for calibration,
-    never its neighbour; else what lies beside the evaluation's folder `val`.
+    """`given/train` if it exists; else `given` if it came from calibrate.path (`itself`); else
+    `train` beside a `given` named `val`; else None.
     """
     if (given / "train").is_dir():
         return given / "train"

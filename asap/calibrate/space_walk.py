@@ -1,21 +1,87 @@
-"""Which setting of a method meets a MACs budget: a search over grids. Nothing is measured here.
+"""Which setting of a method meets a MACs budget: a walk over grids. Nothing is measured here.
 
 MACs need not fall with a knob (a later stop also changes how much is removed), so every setting of
-the grid is tried. Where costs can be forecast, the grid is walked on forecasts, and what is
-measured are the settings that they put into the window.
+the grid is tried, and a line of the grid that steps over the budget is halved there. Where costs
+can be forecast, the grid is walked on forecasts, and what is measured are the settings that they
+put into the window.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby, product
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise, product
 from typing import Any
 
-from asap.calibrate.budget import Budget, Forecast, Found, Measure, Options, Point, describe
-from asap.calibrate.grid import lines, points_of
 from asap.methods.search_space import Knob
 
 CLOSEST = 3  # settings on each side that are measured again to name the nearest
 NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast
+HALVINGS = 12  # at most, between two neighbours of a grid
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """MACs against dense in %, negative, and how many points below it a setting may lie."""
+
+    macs_pct: float
+    window: float
+
+    def holds(self, macs_pct: float, window: float | None = None) -> bool:
+        """Whether a cost is at the budget or at most `window` points below."""
+        below = self.window if window is None else window
+        return self.macs_pct - below <= macs_pct <= self.macs_pct
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting with its MACs against dense in %, over `images` images.
+
+    top1: accuracy in %, None where measuring ended early because the cost is clearly outside, NaN
+    where no label was looked at.
+    """
+
+    options: Options
+    macs_pct: float
+    top1: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The chosen setting; without one, `reason` and what would reach the budget (`ways`)."""
+
+    point: Point | None
+    points: tuple[Point, ...]  # all that were tried, in order
+    reason: str | None = None
+    ways: tuple[Point, ...] = ()
+    nearest: Point | None = None  # without one, the setting nearest to the budget on either side
+
+
+# Whether measuring may end early; None: options that do not fit together.
+Measure = Callable[[dict[str, Any], bool], Point | None]
+Try = Callable[[dict[str, Any]], Point | None]  # a setting with its cost, measured or forecast
+# MACs against dense in % of a setting without measuring it; None: not possible for this one.
+Forecast = Callable[[Options], float | None]
+
+
+def several(knobs: Sequence[Knob]) -> bool:
+    """Whether more than one knob has a choice of values."""
+    return sum(len(knob.grid) > 1 for knob in knobs) > 1
+
+
+def key_of_options(options: Options) -> str:
+    """The same text for equal settings, in whatever order their options stand."""
+    return repr(sorted(options.items()))
+
+
+def describe(point: Point) -> str:
+    """A setting and what it costs, in words."""
+    options = ", ".join(f"{name}={value}" for name, value in point.options.items())
+    return f"{options} ({point.macs_pct:+.2f} % MACs)"
+
+
+# ---- which setting is chosen
 
 
 class _Tried:
@@ -26,7 +92,7 @@ class _Tried:
         self.points: dict[str, Point | None] = {}
 
     def __call__(self, options: dict[str, Any]) -> Point | None:
-        key = _key(options)
+        key = key_of_options(options)
         if key not in self.points:
             self.points[key] = self.measure(options, True)
         return self.points[key]
@@ -35,12 +101,8 @@ class _Tried:
         """The point over all images."""
         if point.top1 is None:
             options = dict(point.options)
-            self.points[_key(options)] = point = self.measure(options, False) or point
+            self.points[key_of_options(options)] = point = self.measure(options, False) or point
         return point
-
-
-def _key(options: Options) -> str:
-    return repr(sorted(options.items()))
 
 
 def search(
@@ -107,14 +169,14 @@ def _best(
     blind: bool,
 ) -> tuple[Point | None, list[Point]]:
     """The chosen setting of these grids, if any, and all that were tried or forecast for it."""
-    single = sum(len(knob.grid) > 1 for knob in knobs) < 2
+    single = not several(knobs)
     near = min(NEAR, budget.window) if single else budget.window
     points = _forecast(knobs, budget, forecast) if forecast else []
     if points:
         likely = _likely(knobs, budget, points)
         points = [p for p in (tried(dict(p.options)) for p in likely) if p is not None] or points
     else:
-        points = points_of(knobs, budget, near, tried)
+        points = _points_of(knobs, budget, near, tried)
     fitting = [p for p in points if p.top1 is not None and budget.holds(p.macs_pct)]
     rank = (lambda p: p.macs_pct) if single or blind else (lambda p: (p.top1, p.macs_pct))
     return max(fitting, key=rank, default=None), points
@@ -127,7 +189,7 @@ def _forecast(knobs: Sequence[Knob], budget: Budget, forecast: Forecast) -> list
         cost = forecast(options)
         return None if cost is None else Point(options, cost, None, 0)
 
-    return points_of(knobs, budget, min(NEAR, budget.window), guess)
+    return _points_of(knobs, budget, min(NEAR, budget.window), guess)
 
 
 def _likely(knobs: Sequence[Knob], budget: Budget, points: Sequence[Point]) -> list[Point]:
@@ -136,7 +198,7 @@ def _likely(knobs: Sequence[Knob], budget: Budget, points: Sequence[Point]) -> l
     """
     knob = next(knob for knob in knobs if knob.grid)
     found = []
-    for line in lines(knob, points):
+    for line in _lines(knob, points):
         if knob.between != "nothing":
             line.sort(key=lambda p: knob.rank(p.options[knob.name]))
         for inside, stretch in groupby(line, lambda p: budget.holds(p.macs_pct)):
@@ -168,3 +230,64 @@ def _unreachable(
         return f"{text}; would be reached by {' or by '.join(describe(p) for p in ways)}"
     tried = [k.name for k in knobs if k.widened().grid != k.grid]
     return f"{text}; nor do the wider values of {', '.join(tried)}" if tried else text
+
+
+# ---- the settings of the grids and between them
+
+
+def _points_of(knobs: Sequence[Knob], budget: Budget, near: float, tried: Try) -> list[Point]:
+    """Every setting of the grids; a line of them that steps over the window is halved there."""
+    turned = [knob for knob in knobs if knob.grid]
+    settings = (
+        {knob.name: value for knob, value in zip(turned, values, strict=True)}
+        for values in product(*(knob.grid for knob in turned))
+    )
+    points = [p for p in map(tried, settings) if p is not None]
+    divisible = [k for k in knobs if len(k.grid) > 1 and k.between != "nothing"]
+    for knob in (*divisible, *divisible):  # again: one knob's new values are lines for the other
+        points += _halved(knob, points, budget, near, tried)
+        if any(budget.holds(p.macs_pct) for p in points):
+            break
+    return points
+
+
+def _lines(knob: Knob, points: Sequence[Point]) -> list[list[Point]]:
+    """The points that differ in one knob only, together."""
+    found: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        found[repr([v for k, v in point.options.items() if k != knob.name])].append(point)
+    return list(found.values())
+
+
+def _halved(
+    knob: Knob, points: Sequence[Point], budget: Budget, near: float, tried: Try
+) -> list[Point]:
+    """New settings between neighbours along one knob, on lines without a setting near enough."""
+    found = []
+    for line in _lines(knob, points):
+        if any(budget.holds(p.macs_pct, near) for p in line):
+            continue
+        ordered = sorted(line, key=lambda p: knob.rank(p.options[knob.name]))
+        for low, high in pairwise(ordered):
+            found += _between(knob, low, high, budget, near, tried)
+    return found
+
+
+def _between(
+    knob: Knob, low: Point, high: Point, budget: Budget, near: float, tried: Try
+) -> list[Point]:
+    """Settings between two that lie on either side of the budget, nearer to it with every step."""
+    found = []
+    for _ in range(HALVINGS):
+        if (low.macs_pct > budget.macs_pct) == (high.macs_pct > budget.macs_pct):
+            break
+        value = knob.middle(low.options[knob.name], high.options[knob.name])
+        point = None if value is None else tried({**low.options, knob.name: value})
+        if point is None:
+            break
+        found.append(point)
+        if budget.holds(point.macs_pct, near):
+            break
+        same = (point.macs_pct > budget.macs_pct) == (low.macs_pct > budget.macs_pct)
+        low, high = (point, high) if same else (low, point)
+    return found

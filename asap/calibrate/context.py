@@ -1,0 +1,134 @@
+"""What the rows of a calibration share (the images), and what is asked for one of them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+from asap.backbones.accepted import trunk_of
+from asap.calibrate.calibration_images import blind, calibration_spec, cost_spec
+from asap.calibrate.calibration_set import CalibrationSet
+from asap.calibrate.space_walk import Budget
+from asap.data.base import DataSet
+from asap.errors import RequestError
+from asap.measure.session import DTYPES, Session
+from asap.methods import Method
+from asap.methods.search_space import Knob
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+log = logging.getLogger("asap")
+CALIBRATION_VERSION = 3  # raised by hand when the same request finds another setting
+
+
+@dataclass(frozen=True)
+class Request:
+    """What calibration is to find for one row: values of `knobs`, at `budget` if there is one."""
+
+    row: MethodSpec
+    method: Method
+    knobs: tuple[Knob, ...]
+    budget: Budget | None
+
+
+@dataclass
+class CalibrationContext:
+    """The calibration images of a run; they are read when first needed, once for all rows.
+
+    session: the run with its calibration images in the place of its evaluation images.
+    blind: no label is looked at. costs: more images, on which MACs are met; None: on the same.
+    """
+
+    session: Session
+    blind: bool
+    costs: DataSet | None = None
+
+    @classmethod
+    def of_run(cls, spec: RunSpec, budgeted: bool) -> "CalibrationContext":
+        """The context of a run. Without budgets (`budgeted` False) no costs are met, and where no
+        label may be looked at nothing is chosen either: the session keeps the run's own images.
+        """
+        without = blind(spec)
+        if without and not budgeted:
+            return cls(Session(spec), True)
+        session, costs = Session(calibration_spec(spec)), cost_spec(spec)
+        return cls(session, without, None if costs is None else session.data_of(costs))
+
+    @cached_property
+    def images(self) -> CalibrationSet:
+        """The images in memory. Raises RequestError if none can be read."""
+        log.info("calibration: %s", self.session.data.description)
+        if self.costs is None:
+            return self._read(self.session.data, self.blind, None)
+        log.info("its costs: %s", self.costs.description)
+        return self._read(self.session.data, False, self._read(self.costs, True, None))
+
+    def _read(
+        self, data: DataSet, without_labels: bool, costs: CalibrationSet | None
+    ) -> CalibrationSet:
+        s = self.session
+        where = (s.spec.batch_size, s.spec.workers, s.device, DTYPES[s.spec.precision])
+        return CalibrationSet(s.backbone, data, *where, without_labels, costs)
+
+    def unread(self) -> list[list[int]]:
+        """Positions of images that could not be read: of the calibration images, of `costs`."""
+        costs = self.images.costs
+        return [self.images.unread, [] if costs is None else costs.unread]
+
+    def readable(self, unread: Sequence[Sequence[int]]) -> bool:
+        """Whether any of the images that once could not be read can be read now."""
+        calibration, costs = unread or ((), ())
+        if self.session.readable(calibration):
+            return True
+        return self.costs is not None and any(self.costs[i].image is not None for i in costs)
+
+    def check_grid(self) -> None:
+        """RequestError for a name in `calibrate.grid` that no row has, or without a list."""
+        known = {f.name for method in self.session.methods for f in fields(method)}
+        for name, values in (self.session.spec.calibrate.grid or {}).items():
+            if name not in known:
+                raise RequestError(f"calibrate.grid has {name!r}, which is an option of no row")
+            if not isinstance(values, list) or not values:
+                raise RequestError(
+                    f"calibrate.grid.{name}={values!r} is not a list: give its values"
+                )
+
+    def request(self, row: MethodSpec, method: Method) -> Request:
+        """What is asked for a row: its own budget before the run's, and its knobs."""
+        asked = self.session.spec.calibrate
+        macs_pct = asked.macs_pct if row.budget is None else row.budget
+        budget = None if macs_pct is None else Budget(macs_pct, asked.window)
+        return Request(row, method, self._knobs(row, method, budget), budget)
+
+    def _knobs(self, row: MethodSpec, method: Method, budget: Budget | None) -> tuple[Knob, ...]:
+        """The method's knobs, with the grids of the row and of `calibrate.grid` in the place of
+        their own. Without a budget those of the row alone, and so for a row with options of its
+        own.
+        """
+        grid = {**row.open_grid, **(self.session.spec.calibrate.grid or {})}
+        if budget is None or (row.budget is not None and row.given):
+            return tuple(Knob(name, tuple(grid[name])) for name in row.open_grid)
+        anatomy = trunk_of(self.session.backbone).anatomy
+        found = tuple(
+            replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob
+            for knob in (method.knobs(anatomy) if method.reduces else ())
+        )
+        own = {f.name for f in fields(method)} - {knob.name for knob in found}
+        return found + tuple(Knob(name, tuple(grid[name])) for name in grid if name in own)
+
+    def identity(self, asked: Request) -> dict[str, Any]:
+        """Exactly what changes which setting is found: not the values that knobs had before."""
+        identity = self.session.identity(asked.method)
+        turned = {knob.name for knob in asked.knobs}
+        about = identity["method"]
+        options = {k: v for k, v in about["options"].items() if k not in turned}
+        apart = None if asked.method.same_cost else self.costs
+        return {
+            **identity,
+            "method": {**about, "options": options},
+            "calibration": CALIBRATION_VERSION,
+            "budget": None if asked.budget is None else asdict(asked.budget),
+            **({"blind": True} if self.blind else {}),
+            **({} if apart is None else {"costs": apart.digest}),
+            "knobs": [asdict(knob) for knob in asked.knobs],
+        }
