@@ -18,7 +18,7 @@ from asap.records.schema import AccuracyRecord
 from asap.report import paper
 from asap.report.gate import baseline_gate
 from asap.report.result import Result
-from asap.report.tables import build_table
+from asap.report.result_table import build_table
 from asap.spec.configs import config_dir, read_method
 from asap.spec.read import read_spec
 

@@ -26,7 +26,7 @@ from asap.report.manifest import (
 from asap.report.page import Section, render_page
 from asap.report.provenance import facts
 from asap.report.result import Result
-from asap.report.tables import build_table, parts
+from asap.report.result_table import build_table, parts
 
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
 EVIL = '<script>alert("1")</script>'

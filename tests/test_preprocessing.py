@@ -36,7 +36,7 @@ from asap.records.key import key_of
 from asap.report.gate import baseline_gate
 from asap.report.provenance import facts
 from asap.report.result import Result
-from asap.report.tables import build_table
+from asap.report.result_table import build_table
 from asap.spec.configs import config_dir, read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec

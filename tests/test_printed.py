@@ -13,7 +13,7 @@ from asap.report.columns import BESIDE
 from asap.report.monospace import fitted, width_of, wrapped
 from asap.report.paper import paper_table
 from asap.report.printed import console_width, printed
-from asap.report.tables import build_table, parts
+from asap.report.result_table import build_table, parts
 
 SMALL = "deit_small_patch16_224.fb_in1k"
 REFUSED = "the ratio is not known to 5 %: [0.50, 2.00]"

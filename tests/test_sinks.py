@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from asap.publish.mirrors import tensorboard, wandb
 from asap.report.example_table import Example
-from asap.report.figures import Panel, scene_panels
+from asap.report.figures import ImagePanel, scene_panels
 from asap.report.figures.labels import place_labels
 from asap.report.result import Result, curves, scalars
 
@@ -261,7 +261,7 @@ def panel(stop_block=3):
     image = np.random.default_rng(0).integers(0, 255, (30, 45, 3)).astype(np.uint8)
     values = np.linspace(0, 1, 6)
     maps = (values, values, np.arange(6) % 3, values > 0.4) if stop_block else [np.full(6, NAN)] * 4
-    return Panel(image, "3", "8", (2, 3), 4 if stop_block else -1, *maps, stop_block, 5)
+    return ImagePanel(image, "3", "8", (2, 3), 4 if stop_block else -1, *maps, stop_block, 5)
 
 
 def test_scene_panels_are_the_same_bytes_each_time(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from test_tables import accuracy, cell, throughput
 
 from asap.report.latex import escape, to_latex
-from asap.report.render import Column, Row, Table
+from asap.report.table import Column, Table, TableRow
 from asap.report.timm_csv import COLUMNS, to_timm_csv
 
 
@@ -25,9 +25,9 @@ TABLE = Table(
         Column("n_1", "in %", ("n",), text_of("n")),
     ),
     (
-        Row({"model": "one_a", "top1": "50", "n": "1"}),
-        Row({"model": "one_a", "top1": "60 ± 1"}, {"top1": ["A note: 5 % & more."]}),
-        Row({"model": "two", "top1": "<0.1", "n": "3"}),
+        TableRow({"model": "one_a", "top1": "50", "n": "1"}),
+        TableRow({"model": "one_a", "top1": "60 ± 1"}, {"top1": ["A note: 5 % & more."]}),
+        TableRow({"model": "two", "top1": "<0.1", "n": "3"}),
     ),
     caption=("Data: x_y.",),
     remarks=("A remark #1.",),

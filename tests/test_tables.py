@@ -14,7 +14,7 @@ from asap.records.schema import Ratio
 from asap.report import footnotes, paper
 from asap.report.premise import premise_remark
 from asap.report.result import Result
-from asap.report.tables import build_table, parts
+from asap.report.result_table import build_table, parts
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 

@@ -21,7 +21,7 @@ from asap.report.premise import premise_remark
 from asap.report.printed import console_width, printed
 from asap.report.prose import sweep_remarks
 from asap.report.result import Result
-from asap.report.tables import build_table, parts
+from asap.report.result_table import build_table, parts
 from asap.report.timm_csv import to_timm_csv
 
 log = logging.getLogger("asap")

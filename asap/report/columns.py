@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asap.report.render import Column
+from asap.report.table import Column
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
 SPEED, TOKENS, NAMED = "images per second", "tokens and sinks", "in the paper"

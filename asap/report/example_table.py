@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 
-from asap.report.figures.panels import Panel, cluster_colours, darkened, on_pixels
+from asap.report.figures.image_panels import ImagePanel, cluster_colours, darkened, on_pixels
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Example:
     tokens: int
 
 
-def example_of(panel: Panel) -> Example:
+def example_of(panel: ImagePanel) -> Example:
     """The pictures of a panel; an image that was never reduced has its input alone."""
     pictures = {"input": panel.image}
     if panel.stop_block:
@@ -36,7 +36,7 @@ def example_of(panel: Panel) -> Example:
     )
 
 
-def _heat(panel: Panel, values: np.ndarray, colours: str) -> np.ndarray:
+def _heat(panel: ImagePanel, values: np.ndarray, colours: str) -> np.ndarray:
     """A map over the patches, dark is low; scaled to the values but the sink's."""
     others = np.delete(values, panel.sink) if panel.sink >= 0 else values
     low, high = float(others.min()), float(others.max())

@@ -1,13 +1,13 @@
 """A table for the page: texts, footnote marks, sort keys, and the exact values behind each cell."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from asap.report.render import NOT_APPLICABLE, Column, Row, Table
+from asap.report.table import NOT_APPLICABLE, Column, MarkedCell, Table, TableRow
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,20 @@ class HtmlTable:
 
 
 def html_table(table: Table) -> HtmlTable:
-    """The table with marks given in reading order. A model that all rows share is left to the
-    caption: on a small screen the first column should be the method.
+    """The table for the page. A model that all rows share is left to the caption: on a small screen
+    the first column should be the method.
     """
-    marks: dict[str, str] = {}
     models = {row.values.get("model") for row in table.rows}
     columns = [c for c in table.columns if not (c.keys == ("model",) and len(models) == 1)]
-
-    def marked(notes: Sequence[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(marks.setdefault(note, _mark(len(marks))) for note in notes))
-
+    header, body, marks = replace(table, columns=tuple(columns)).marked()
     heads = tuple(
-        HtmlHead(c.title.replace("\n", " "), marked(_notes(c, table.column_notes)), c.left)
-        for c in columns
+        HtmlHead(c.title.replace("\n", " "), marked, c.left)
+        for c, marked in zip(columns, header, strict=True)
     )
-    rows = tuple(tuple(_cell(row, c, marked(_notes(c, row.notes))) for c in columns)
-                 for row in table.rows)  # fmt: skip
+    rows = tuple(
+        tuple(_cell(row, c, cell) for c, cell in zip(columns, cells, strict=True))
+        for row, cells in zip(table.rows, body, strict=True)
+    )
     groups = tuple((name, len(list(run))) for name, run in groupby(c.group for c in columns))
     model = [f"Model: {models.pop()}."] if len(models) == 1 else []
     notes = tuple((mark, text) for text, mark in marks.items())
@@ -91,23 +89,18 @@ def tips(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _cell(row: Row, column: Column, marks: tuple[str, ...]) -> HtmlCell:
-    text = column.text(row.values)
+def _cell(row: TableRow, column: Column, cell: MarkedCell) -> HtmlCell:
     known = [(key, row.values[key]) for key in column.keys if row.values.get(key) is not None]
-    shown = text if text is not None else "" if marks else NOT_APPLICABLE
-    value = known[-1 if "total" in column.title else 0][1] if known and text is not None else None
-    return HtmlCell(shown, marks, _sort(value), "\n".join(_tip(row, known)))
+    sorted_by = known[-1 if "total" in column.title else 0][1] if known else None
+    value = None if cell.text is None else sorted_by
+    return HtmlCell(cell.shown, cell.marks, _sort(value), "\n".join(_tip(row, known)))
 
 
-def _tip(row: Row, known: Sequence[tuple[str, Any]]) -> list[str]:
+def _tip(row: TableRow, known: Sequence[tuple[str, Any]]) -> list[str]:
     """The exact values of a cell and the record they are from; nothing for an empty cell."""
     key = row.values.get("key")
     lines = [f"{name}: {_plain(value)}" for name, value in known]
     return [*lines, f"record: {key}"] if lines and key else lines
-
-
-def _notes(column: Column, notes: Mapping[str, Sequence[str]]) -> list[str]:
-    return [note for key in column.keys for note in notes.get(key, ())]
 
 
 def _sort(value: Any) -> str:
@@ -120,8 +113,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return NOT_APPLICABLE if value != value else f"{value:.15g}"
     return str(value)
-
-
-def _mark(index: int) -> str:
-    """a, b, ... z, aa, ..."""
-    return chr(ord("a") + index % 26) * (index // 26 + 1)

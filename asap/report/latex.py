@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from asap.report.render import Table, once, spans
+from asap.report.table import Table, once, spans
 
 HEADER = "% needs \\usepackage{booktabs} in the preamble\n"
 _SPECIAL = {

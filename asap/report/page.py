@@ -20,7 +20,7 @@ from asap.report.manifest import Picture
 from asap.report.paper import paper_model
 from asap.report.provenance import Fact, facts
 from asap.report.result import Result
-from asap.report.tables import build_table, parts
+from asap.report.result_table import build_table, parts
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _GIDS = ("point", "bar", "map", "cost")  # what the charts call a mark that stands for a row

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from asap.report.columns import NAMED, PUBLISHED, ROW, Values, decimals, number, rate
 from asap.report.monospace import width_of
-from asap.report.render import Column, Table
+from asap.report.table import Column, Table
 
 MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # columns that a method's name keeps, if it needs them, before more numbers are shown

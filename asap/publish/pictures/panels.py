@@ -11,7 +11,7 @@ from asap.engine.explain import explain
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.methods import Asap
-from asap.report.figures import Panel, scene_panels
+from asap.report.figures import ImagePanel, scene_panels
 
 NOT_FINITE = "(not finite)"
 
@@ -36,7 +36,7 @@ def draw_panels(
     return scene_panels(panels, path, anchor) if panels else []
 
 
-def panel_of(session: Session, method: Asap, sample: Sample) -> Panel:
+def panel_of(session: Session, method: Asap, sample: Sample) -> ImagePanel:
     """What the method does to one readable image of the run's data."""
     classes = session.data.classes
     return explained(session, method, sample, classes[sample.label], classes)
@@ -44,10 +44,10 @@ def panel_of(session: Session, method: Asap, sample: Sample) -> Panel:
 
 def explained(
     session: Session, method: Asap, sample: Sample, label: str, classes: Sequence[str]
-) -> Panel:
+) -> ImagePanel:
     """What the method does to one image; `label`: "" where it has none."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.id)
-    return Panel(
+    return ImagePanel(
         image=pixels_of(session, sample),
         label=label,
         prediction=named(seen.prediction, classes),

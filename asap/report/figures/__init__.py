@@ -3,8 +3,8 @@ another draws them; equal numbers give equal bytes.
 """
 
 from asap.report.figures.charts import Chart, charts
-from asap.report.figures.panels import Panel, scene_panels
+from asap.report.figures.image_panels import ImagePanel, scene_panels
 from asap.report.figures.style import FAINT, INK, RIGHT, STYLE, WRONG, save, svg
 
-__all__ = ["FAINT", "INK", "RIGHT", "STYLE", "WRONG", "Chart", "Panel", "charts", "save",
+__all__ = ["FAINT", "INK", "RIGHT", "STYLE", "WRONG", "Chart", "ImagePanel", "charts", "save",
            "scene_panels", "svg"]  # fmt: skip

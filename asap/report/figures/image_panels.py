@@ -18,7 +18,7 @@ _COLUMNS = ("input", "CLS row of the walk", "distance to {}", "clusters", "kept 
 
 
 @dataclass(frozen=True)
-class Panel:
+class ImagePanel:
     """One image and what a method did to it.
 
     image (H, W, 3) uint8; grid: patches (down, across); sink: patch index, -1 = none; mass
@@ -40,7 +40,7 @@ class Panel:
     tokens: int
 
 
-def scene_panels(panels: Sequence[Panel], path: Path, anchor: str = "the sink") -> list[Path]:
+def scene_panels(panels: Sequence[ImagePanel], path: Path, anchor: str = "the sink") -> list[Path]:
     """One row an image: input, map of the sink, distance to it, clusters, kept tokens.
 
     An image that never stopped shows its input and the words "never reduced". Writes `path` with
@@ -64,7 +64,7 @@ def scene_panels(panels: Sequence[Panel], path: Path, anchor: str = "the sink") 
         return save(figure, path)
 
 
-def _draw_row(row: Sequence[Axes], panel: Panel, colours: ListedColormap) -> None:
+def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -> None:
     for axes in row:
         axes.set_axis_off()
     colour, verdict = verdict_of(panel.label, panel.prediction)
@@ -98,7 +98,7 @@ def _above(axes: Axes, text: str, points: int, **style: Any) -> None:
 
 
 def _heat(
-    axes: Axes, panel: Panel, values: np.ndarray, colours: str, skip_sink: bool = False
+    axes: Axes, panel: ImagePanel, values: np.ndarray, colours: str, skip_sink: bool = False
 ) -> None:
     """A map over the patches, over a grey copy of the image so that one sees what lies where.
 
@@ -111,20 +111,20 @@ def _heat(
     axes.imshow(on_pixels(values, panel), cmap=colours, alpha=0.78, vmin=low, vmax=high)
 
 
-def on_pixels(values: np.ndarray, panel: Panel) -> np.ndarray:
+def on_pixels(values: np.ndarray, panel: ImagePanel) -> np.ndarray:
     """Values per patch (n_patches,) -> per pixel (H, W), whatever the sizes."""
     (down, across), (height, width) = panel.grid, panel.image.shape[:2]
     rows, columns = np.arange(height) * down // height, np.arange(width) * across // width
     return np.asarray(values).reshape(down, across)[rows[:, None], columns[None, :]]
 
 
-def darkened(panel: Panel) -> np.ndarray:
+def darkened(panel: ImagePanel) -> np.ndarray:
     kept = on_pixels(panel.kept, panel)[..., None]
     grey = panel.image.mean(axis=2, keepdims=True)
     return np.where(kept, panel.image, 0.25 * grey).astype(np.uint8)
 
 
-def _mark_sink(axes: Axes, panel: Panel) -> None:
+def _mark_sink(axes: Axes, panel: ImagePanel) -> None:
     if panel.sink < 0:
         return
     (down, across), (height, width) = panel.grid, panel.image.shape[:2]

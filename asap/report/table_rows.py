@@ -9,9 +9,9 @@ from asap.records.files_left_out import said
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note
-from asap.report.render import Row
 from asap.report.result import Result, pairable
 from asap.report.statistics import paired_difference
+from asap.report.table import TableRow
 
 _COPIED = ("data", "precision", "device", "n", "n_failed", "top1", "top5", "gmacs_backbone")
 _COPIED += ("gmacs_method", "gmacs_sd", "gmacs_no_attention")
@@ -33,13 +33,13 @@ def make_row(
     has_speed: bool,
     paper_table: str = "image_classification",
     without: Collection[int] = (),
-) -> Row:
+) -> TableRow:
     """The row of `cell`; `dense` is its baseline, `has_speed`: its backbone was timed somewhere.
 
     paper_table: the paper's table whose row of this name stands beside it. without: ids of images
     that are left out of comparisons, because some row of the table could not read them.
     """
-    row = Row()
+    row = TableRow()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
     row.values |= {"method": cell.label, "extension": int(cell.ours), "dense": int(cell.is_dense)}
     row.values |= {"key": cell.key, "paper_row": cell.paper_method}
@@ -82,7 +82,7 @@ def prepared(preprocessing: Mapping[str, Any]) -> str:
     )
 
 
-def _add_accuracy(row: Row, cell: Result) -> None:
+def _add_accuracy(row: TableRow, cell: Result) -> None:
     record = cell.accuracy
     if record is None:
         row.note(_no_accuracy(cell), *_ACCURACY_KEYS)
@@ -101,7 +101,9 @@ def _add_accuracy(row: Row, cell: Result) -> None:
         row.values[f"{name}_pct"] = _percent(record[name])
 
 
-def _add_comparison(row: Row, cell: Result, dense: Result | None, without: Collection[int]) -> None:
+def _add_comparison(
+    row: TableRow, cell: Result, dense: Result | None, without: Collection[int]
+) -> None:
     """Everything relative to the dense baseline of the backbone."""
     if dense is None or dense.accuracy is None:
         reason = dense.reason if dense is not None else None
@@ -120,7 +122,7 @@ def _add_comparison(row: Row, cell: Result, dense: Result | None, without: Colle
     _add_paired(row, cell, dense, without)
 
 
-def _add_paired(row: Row, cell: Result, dense: Result, without: Collection[int]) -> None:
+def _add_paired(row: TableRow, cell: Result, dense: Result, without: Collection[int]) -> None:
     if cell.predictions is None or dense.predictions is None:
         row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
@@ -141,7 +143,7 @@ def _add_paired(row: Row, cell: Result, dense: Result, without: Collection[int])
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}
 
 
-def _add_speed(row: Row, cell: Result, has_speed: bool) -> None:
+def _add_speed(row: TableRow, cell: Result, has_speed: bool) -> None:
     record = cell.throughput
     if record is None:
         if not (cell.is_dense and has_speed):  # else every row holds its own dense baselines
@@ -171,7 +173,7 @@ def _add_speed(row: Row, cell: Result, has_speed: bool) -> None:
         row.note(_because("No ratio", _refusal(key, record["refused"])), key)
 
 
-def _add_paper(row: Row, cell: Result, backbone: str, table: str) -> None:
+def _add_paper(row: TableRow, cell: Result, backbone: str, table: str) -> None:
     """The paper's numbers beside ours, and the differences."""
     if not paper.in_table(table, backbone) or (not cell.is_dense and cell.paper_method is None):
         return
@@ -195,7 +197,7 @@ def _add_paper(row: Row, cell: Result, backbone: str, table: str) -> None:
     _add_paper_notes(row, cell, model, table)
 
 
-def _add_difference(row: Row, cell: Result, b: Beside) -> None:
+def _add_difference(row: TableRow, cell: Result, b: Beside) -> None:
     """Ours minus the paper's; of speeds only on the paper's device, in its likely precision."""
     if row.values.get(b.ours) is None:
         return
@@ -214,7 +216,7 @@ def _is_the_papers(record: Mapping[str, Any]) -> bool:
     return "RTX 4090" in record["device_name"] and record["precision"] in ("fp32", "float32")
 
 
-def _add_paper_notes(row: Row, cell: Result, model: str, table: str) -> None:
+def _add_paper_notes(row: TableRow, cell: Result, model: str, table: str) -> None:
     name = cell.paper_method
     own = paper.paper_row(model, name) if table == "image_classification" else None
     if own is not None and own.method != name:

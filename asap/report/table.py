@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from asap.report.monospace import fitted, padded, stacked, width_of, wrapped
 
@@ -31,7 +31,7 @@ class Column:
 
 
 @dataclass
-class Row:
+class TableRow:
     """Values by key, and footnotes by key."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     caption: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     column_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -126,39 +126,43 @@ class Table:
             out += ["", *_wrapped(self.remarks, width)]
         return "\n".join(line.rstrip() for line in out) + "\n"
 
+    def marked(self) -> "MarkedTable":
+        """Texts and footnote marks of all cells; marks are given in reading order, the header
+        first. The one place that numbers footnotes.
+        """
+        marks: dict[str, str] = {}
+
+        def marks_of(column: Column, notes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+            found = (note for key in column.keys for note in notes.get(key, ()))
+            return tuple(dict.fromkeys(marks.setdefault(note, _mark(len(marks))) for note in found))
+
+        header = [marks_of(column, self.column_notes) for column in self.columns]
+        body = [
+            [MarkedCell(c.text(row.values), marks_of(c, row.notes)) for c in self.columns]
+            for row in self.rows
+        ]
+        return MarkedTable(header, body, marks)
+
     def texts(
         self, flat: bool, named: bool = False
     ) -> tuple[list[str], list[list[str]], dict[str, str]]:
-        """Header cells, body cells, and {footnote text: mark} in reading order.
+        """Header cells, body cells, and {footnote text: mark} in reading order; marks in brackets.
 
         flat: every header in one line. named: a title that several columns have gets its group in
         front, for where no heading of the group stands above.
         """
-        marks: dict[str, str] = {}
-
-        def marked(text: str, notes: list[str]) -> str:
-            found = dict.fromkeys(marks.setdefault(note, _mark(len(marks))) for note in notes)
-            return " ".join([*([text] if text else []), "".join(found)]) if found else text
-
-        header = []
-        for column in self.columns:
-            notes = [note for key in column.keys for note in self.column_notes.get(key, ())]
-            header.append(marked(self._title(column, flat, named), notes))
-        body = [[self._cell(row, column, marked) for column in self.columns] for row in self.rows]
-        return header, body, marks
+        header, body, marks = self.marked()
+        titles = [self._title(column, flat, named) for column in self.columns]
+        return (
+            [_with_marks(title, marked) for title, marked in zip(titles, header, strict=True)],
+            [[_with_marks(cell.shown, cell.marks) for cell in row] for row in body],
+            {note: f"({mark})" for note, mark in marks.items()},
+        )
 
     def _title(self, column: Column, flat: bool, named: bool) -> str:
         several = sum(other.title == column.title for other in self.columns) > 1
         title = f"{column.group}: {column.title}" if named and several else column.title
         return title.replace("\n", " ") if flat else title
-
-    @staticmethod
-    def _cell(row: Row, column: Column, marked: Callable[[str, list[str]], str]) -> str:
-        text = column.text(row.values)
-        notes = [note for key in column.keys for note in row.notes.get(key, ())]
-        if text is None:
-            return marked("", notes) if notes else NOT_APPLICABLE
-        return marked(text, notes)
 
     def _pad(self, cells: Sequence[str], widths: Sequence[int]) -> list[str]:
         return [
@@ -167,10 +171,36 @@ class Table:
         ]
 
 
+class MarkedCell(NamedTuple):
+    """A cell's text, None if it has no value, and the marks of its footnotes."""
+
+    text: str | None
+    marks: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The text as shown: nothing beside a mark, NOT_APPLICABLE for a cell with neither."""
+        if self.text is not None:
+            return self.text
+        return "" if self.marks else NOT_APPLICABLE
+
+
+class MarkedTable(NamedTuple):
+    """Marks of each column's header, the cells row by row, and {footnote text: mark}."""
+
+    header: list[tuple[str, ...]]
+    body: list[list[MarkedCell]]
+    marks: dict[str, str]
+
+
 def _mark(index: int) -> str:
-    """(a), (b), ... (z), (aa), ...: not a raised digit, which reads as a power."""
-    letter = chr(ord("a") + index % 26)
-    return f"({letter * (index // 26 + 1)})"
+    """a, b, ... z, aa, ...: not a raised digit, which reads as a power."""
+    return chr(ord("a") + index % 26) * (index // 26 + 1)
+
+
+def _with_marks(text: str, marks: Sequence[str]) -> str:
+    bracketed = "".join(f"({mark})" for mark in marks)
+    return " ".join(part for part in (text, bracketed) if part)
 
 
 def _escape(cell: str) -> str:

@@ -16,12 +16,9 @@ from asap.report import columns as layout
 from asap.report import footnotes, paper
 from asap.report.columns import ROW
 from asap.report.gate import gates
-from asap.report.premise import premise_remark
-from asap.report.render import Table
 from asap.report.result import Result, unreadable
-from asap.report.rows import make_row, prepared
-
-__all__ = ["build_table", "parts", "premise_remark"]
+from asap.report.table import Table
+from asap.report.table_rows import make_row, prepared
 
 _NAMED = 3  # images that a footnote names
 _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
