@@ -133,9 +133,9 @@ class ParquetSource:
 def _opened(file: Path) -> pq.ParquetFile:
     """Open a shard with the column types that Parquet itself stores.
 
-    Writers also store the Arrow types they had in memory (views, dictionaries). Arrow then tries to
-    restore these types, which not every version can. Here that entry of the footer gets another
-    name, so that Arrow ignores it.
+    Writers also note the Arrow types they had in memory (views, dictionaries), which not every
+    version of Arrow can restore. Here that entry of the footer gets another name, so that Arrow
+    ignores it.
     """
     # A Parquet file ends with its footer, the footer's length (4 bytes) and "PAR1".
     with file.open("rb") as opened:
@@ -149,10 +149,7 @@ def _opened(file: Path) -> pq.ParquetFile:
 
 
 def _group(file: Path, group: int) -> pa.Array:
-    """The encoded images of a row group.
-
-    Uses one thread, since Arrow's thread pool does not survive a fork.
-    """
+    """The encoded images of a row group. One thread: Arrow's pool does not survive a fork."""
     with _opened(file) as opened:
         column = _columns(file, opened.schema_arrow)[0]
         table = opened.read_row_group(group, columns=[column], use_threads=False)

@@ -1,1 +1,1 @@
-"""Data sets of image files: which files, which classes, what is in them."""
+"""Data sets of image files: listing files, finding classes, hashing and decoding."""

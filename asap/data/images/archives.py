@@ -1,4 +1,4 @@
-"""Small archives that are read whole: annotations and the development kit."""
+"""Reading small archives as a whole: annotations and the development kit."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -8,9 +8,10 @@ _PIECE = 1 << 20  # bytes
 
 
 def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """(file name without folders, content) of the files whose names are wanted.
+    """(file name without folders, content) of the files whose names are `wanted`.
 
-    Raises OSError, EOFError, zlib.error or TarError on a damaged archive, at its end at the latest.
+    On a damaged archive raises OSError, EOFError, zlib.error or TarError, at the latest after the
+    last file.
     """
     with tarfile.open(archive) as opened:
         for member in opened:
@@ -18,6 +19,6 @@ def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str
             file = opened.extractfile(member) if wanted(name) else None
             if file is not None:
                 yield name, file.read()
-        # gzip's checksum stands behind the mark where tarfile stops to read.
+        # tarfile stops at the end-of-archive mark; gzip checks its checksum only when all is read.
         while opened.fileobj is not None and opened.fileobj.read(_PIECE):
             pass

@@ -1,8 +1,8 @@
-"""Which class of the model a folder of pictures is.
+"""Maps class folders to the classes of the model.
 
-By the names of the class folders, in the order in which torchvision's `ImageFolder` counts them
-(`sorted`); or by a list of classes that the user gives (`data.classes`); or, for a part of
-ImageNet's classes and a model of all 1,000, by the WordNet id that a folder is called.
+The classes are the names of the folders in the order of torchvision's `ImageFolder` (`sorted`); or
+a list given by the user (`data.classes`); or, if the folders are named by WordNet ids and the model
+has ImageNet's 1,000 classes, those classes.
 """
 
 import logging
@@ -23,10 +23,10 @@ ORDERS = ("sorted", "natural")
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The model's classes in order, and of every folder that is read its position among them.
+    """The model's classes in order, and the position among them of every folder to be read.
 
-    imagenet: the folders are a part of ImageNet's 1,000 classes. left_out: folders that are not
-    read, as the list of classes does not have them.
+    imagenet: True if the folders are some of ImageNet's 1,000 classes. left_out: folders that are
+    not read because the list of classes does not contain them.
     """
 
     names: tuple[str, ...]
@@ -36,19 +36,19 @@ class ClassMap:
 
 
 def by_name(folders: Sequence[str], order: str, outputs: int | None, where: Path) -> ClassMap:
-    """The folders' own names are the classes, in `order`."""
+    """Use the folders' names as the classes, in `order`."""
     return _on_outputs(in_order(folders, order, where), outputs)
 
 
 def by_list(
     folders: Sequence[str], classes: Sequence[str], outputs: int | None, where: Path
 ) -> ClassMap:
-    """The given classes are the model's, in their order. Folders that are none of them are left
-    out, and classes may be without a folder; the log says which.
+    """Use the given list of the model's classes, in its order.
 
-    Raises RequestError if no class has a folder, if two have the same, and where a class and a
-    folder are called alike but for case, spaces, or what lists put around names, so that leaving
-    out either would be a guess.
+    Folders outside the list are left out, and classes may have no folder; both are logged. Raises
+    RequestError if no class has a folder, if two folders belong to one class, and if the names of a
+    class without a folder and of a folder without a class differ only in case, spaces or
+    punctuation: they may be meant to be the same.
     """
     listed = {**{_composed(name): name for name in classes}, **{name: name for name in classes}}
     class_of = {name: listed.get(name, listed.get(_composed(name))) for name in folders}
@@ -84,10 +84,10 @@ def _tell(left_out: Sequence[str], absent: Sequence[str], where: Path) -> None:
 
 
 def in_order(names: Sequence[str], order: str, where: Path) -> list[str]:
-    """Class names in `sorted` order of their characters or in `natural` order of their numbers.
+    """Class names sorted by their characters ("sorted") or also by numbers in them ("natural").
 
-    Where the two differ and `sorted` is taken, one line of the log says so: weights that were
-    trained in the other order would be scored against wrong labels.
+    If the two orders differ and "sorted" is used, a warning is logged: weights that were trained in
+    the other order would be scored against wrong labels.
     """
     if order not in ORDERS:
         raise RequestError(f"data.class_order={order!r} is not possible: use {' or '.join(ORDERS)}")
@@ -109,8 +109,11 @@ def in_order(names: Sequence[str], order: str, where: Path) -> list[str]:
 
 
 def _on_outputs(names: Sequence[str], outputs: int | None) -> ClassMap:
-    """The names are the model's classes. But where the model has ImageNet's 1,000 classes and the
-    names are fewer, all of them WordNet ids of these, they are a part of the model's classes.
+    """Map the names to the model's outputs.
+
+    Usually the names are all of the model's classes, in order. But if the model has 1,000 outputs
+    and the names are fewer and all WordNet ids of ImageNet-1k, they are a subset of ImageNet's
+    classes.
     """
     if outputs == len(synsets()) != len(names) and all(name in class_index() for name in names):
         return ClassMap(synsets(), {name: class_index()[name] for name in names}, imagenet=True)
@@ -130,8 +133,10 @@ def _refuse_alike(absent: Sequence[str], left_out: Sequence[str], where: Path) -
 
 
 def _plain(name: str) -> str:
-    """A name without what people write in two ways: case, characters that are not seen, spaces for
-    dashes, and what a list puts around names.
+    """A name in a form for comparison.
+
+    Ignores case, invisible characters, the choice between spaces, dashes and underscores, and
+    punctuation around the name.
     """
     folded = unicodedata.normalize("NFKC", name).casefold()
     seen = "".join(c for c in folded if unicodedata.category(c) != "Cf")
@@ -139,7 +144,7 @@ def _plain(name: str) -> str:
 
 
 def _composed(name: str) -> str:
-    """One spelling of accents, which file systems and editors write in two ways."""
+    """The name in Unicode's NFC form: file systems and editors encode accents in two ways."""
     return unicodedata.normalize("NFC", name)
 
 

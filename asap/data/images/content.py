@@ -1,7 +1,8 @@
-"""The hash of every file's bytes: read once, by several threads, and remembered in an index.
+"""Hashes of the files' bytes: each file is read once, by several threads, and an index keeps them.
 
-SHA-256, which processors compute at the speed of a fast disk. What is remembered is believed while
-path, device, inode, size, modification and change time of the file are what they were.
+The hash is SHA-256, which processors compute as fast as a fast disk delivers. A hash in the index
+is used as long as the file's path, device, inode, size, modification time and change time have not
+changed.
 """
 
 import logging
@@ -21,41 +22,43 @@ from asap.data.images.content_index import Index, Key
 
 log = logging.getLogger("asap")
 HASH_BYTES = 32
-NOTHING = bytes(HASH_BYTES)  # the hash of what cannot be read; it is never remembered
-SETTLED = 2_000_000_000  # ns: a file younger than this may change again in the same clock tick
-TRIES = 3  # at a file that changes while it is read, or that fails
-THREADS = 8  # the wait for a disk or a server is what they share
+NOTHING = bytes(HASH_BYTES)  # stands for content that cannot be read; never put into the index
+SETTLED = 2_000_000_000  # ns; a younger file may change again without a new time stamp
+TRIES = 3  # attempts at a file that changes while it is read, or that cannot be read
+THREADS = 8  # they mostly wait for a disk or a server
 CHUNK = 1 << 20  # bytes
-FEW = 64  # files that a thread takes at a time
+FEW = 64  # files per task of a thread
 
-Advance = Callable[[int], object]  # is told of bytes read
+Advance = Callable[[int], object]  # called with the number of bytes read since the last call
 
 
 def hash_file(path: str, advance: Advance) -> bytes:
     """The hash of a whole file. Raises OSError."""
-    said = sha256()
+    sha = sha256()
     with Path(path).open("rb", buffering=0) as file:
         while piece := file.read(CHUNK):
-            said.update(piece)
+            sha.update(piece)
             advance(len(piece))
-    return said.digest()
+    return sha.digest()
 
 
 class Stored(NamedTuple):
-    """A file, how the hashes of its parts are read (32 bytes each, joined), and what the parts
-    are, where its bytes alone do not say so.
+    """A file and the function that hashes its parts.
+
+    `read` returns the hashes of the parts, 32 bytes each, joined. `parts` identifies the parts if
+    the file's bytes alone do not define them.
     """
 
-    path: str  # absolute; a `Path` costs more than asking the disk, 50,000 times
+    path: str  # absolute; for 50,000 files, `Path` objects cost more time than the disk
     read: Callable[[str, Advance], bytes] = hash_file
     parts: bytes = b""
 
 
 def hashes_of(files: Sequence[Stored], index: Path | None = None) -> list[bytes]:
-    """The hashes of every file's parts, joined; `NOTHING` for a file that cannot be read.
+    """The joined hashes of each file's parts; `NOTHING` for a file that cannot be read.
 
-    `index`: the file that remembers them; without one every file is read. What is read is
-    remembered even if reading is interrupted.
+    `index`: the index file; if None, every file is read. New hashes are put into the index even if
+    reading is interrupted.
     """
     known = Index() if index is None else Index.read(index)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -80,7 +83,7 @@ def hashes_of(files: Sequence[Stored], index: Path | None = None) -> list[bytes]
 
 
 class _Stamp(NamedTuple):
-    """What tells that a file is still the same."""
+    """The properties that show whether a file is still the same."""
 
     device: int
     inode: int
@@ -89,15 +92,15 @@ class _Stamp(NamedTuple):
     changed: int  # ns
 
     def settled(self, now: int) -> bool:
-        """Whether a change from now on would be seen. Not so for times that are in the future."""
+        """True if any change after `now` would change the stamp. False for times in the future."""
         return max(self.modified, self.changed) + SETTLED <= now
 
 
 def _stamp(path: str) -> _Stamp:
-    """Raises OSError, for what is no file too."""
+    """The stamp of a file. Raises OSError, also for a path that is not a regular file."""
     s = os.stat(path)  # noqa: PTH116 (no Path, as above)
     if not stat.S_ISREG(s.st_mode):
-        raise OSError(f"{path} is no file")
+        raise OSError(f"{path} is not a file")
     return _Stamp(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
 
 
@@ -124,7 +127,7 @@ def _parts(files: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
 def _read_all(
     files: Sequence[Stored], todo: list[int], size: int
 ) -> Iterator[tuple[int, bytes, Key | None]]:
-    """(number, hashes, what to remember them by or None) of each file in `todo`, as they come."""
+    """(number, hashes, index key or None) of each file in `todo`, in the order of completion."""
     lock = threading.Lock()
     with (
         tqdm(total=size, desc="hashing pictures", unit="B", unit_scale=True, disable=None) as bar,
@@ -149,7 +152,7 @@ def _read_all(
 
 
 def _read(file: Stored, advance: Advance) -> tuple[bytes, Key | None]:
-    """The hashes of a file, and what to remember them by: None where they must not be believed.
+    """The hashes of a file, and their key in the index: None if they must not be stored there.
 
     A file that changes while it is read, or of which a part cannot be read, is read again.
     """
@@ -170,10 +173,10 @@ def _read(file: Stored, advance: Advance) -> tuple[bytes, Key | None]:
 
 
 def _complete(hashes: bytes) -> bool:
-    """Whether every part was read."""
+    """True if every part was read."""
     return not any(part == NOTHING for part in split(hashes))
 
 
 def split(hashes: bytes) -> list[bytes]:
-    """Joined hashes, one by one."""
+    """Split joined hashes into single ones."""
     return [hashes[i : i + HASH_BYTES] for i in range(0, len(hashes), HASH_BYTES)]

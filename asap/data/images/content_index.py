@@ -1,9 +1,9 @@
-"""The index that remembers hashes of files: small, written whole, and never believed when in doubt.
+"""The index that stores hashes of files: small, written as a whole, and ignored when in doubt.
 
-    MAGIC, SHA-256 of all that follows, when it was written (ns), a Parquet table of KEYS and hashes
+    MAGIC, SHA-256 of the rest, time of writing (ns), Parquet table of keys and hashes
 
-An index that is damaged, of another version, or written in the future is as good as none: files are
-read again, and it is written anew.
+An index that is damaged, of another version, or dated in the future is ignored: the files are read
+again, and a new index is written.
 """
 
 import logging
@@ -24,19 +24,19 @@ from asap.records.disk import write_bytes
 
 log = logging.getLogger("asap")
 MAGIC = b"asap content index 1\n"
-MOST = 2_000_000  # files remembered; those looked at longest ago are forgotten
-PER_PATH = 4  # states of one path: machines that share a results folder may see different disks
+MOST = 2_000_000  # entries; the oldest ones are dropped
+PER_PATH = 4  # entries per path: machines that share a results folder may have different disks
 
 Key: TypeAlias = tuple[bytes, bytes, bytes]  # path; device, inode, size and times; parts
 _SCHEMA = pa.schema([(name, pa.binary()) for name in ("path", "stamp", "parts", "hashes")])
 
 
 class Index(dict[Key, bytes]):
-    """The hashes of files' parts, joined, by what must be as it was; the newest come last."""
+    """The joined hashes of files' parts, by path, stamp and parts; the newest come last."""
 
     @classmethod
     def read(cls, file: Path) -> "Index":
-        """What an index holds, nothing if it cannot be believed."""
+        """Read an index file; the result is empty if the file is missing or invalid."""
         try:
             return cls.decode(file.read_bytes())
         except FileNotFoundError:
@@ -47,7 +47,7 @@ class Index(dict[Key, bytes]):
 
     @classmethod
     def decode(cls, content: bytes) -> "Index":
-        """Raises ValueError, struct.error or ArrowException on anything but a sound index."""
+        """Decode an index. Raises ValueError, struct.error or ArrowException on an invalid one."""
         if not content.startswith(MAGIC):
             raise ValueError("it is of another kind or version")
         start = len(MAGIC) + sha256().digest_size
@@ -71,7 +71,7 @@ class Index(dict[Key, bytes]):
 
     @classmethod
     def remember(cls, file: Path, fresh: Mapping[Key, bytes]) -> None:
-        """Add hashes to what is remembered. A folder that denies costs reading them again."""
+        """Add hashes to an index file. If it cannot be written, a warning is logged."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_name(f"{file.name}.lock")):

@@ -1,4 +1,4 @@
-"""From a file to an RGB picture, and from a pixel mask to object patches."""
+"""Decodes files to RGB pictures, and maps pixel masks to object patches."""
 
 import copy
 import warnings
@@ -20,21 +20,21 @@ from asap.errors import one_line
 
 MIN_SIDE = 2  # pixels
 OBJECT_PERCENT = 10  # a patch with at least this share of object pixels is an object patch
-MOST_PIXELS = 2**26  # after resizing, 268 MB: of a picture that is a thin line
-_OBJECT_LEVEL = 128  # of 255: where a resized mask's soft edge counts as object
+MOST_PIXELS = 2**26  # after resizing (268 MB), which a very thin picture may exceed
+_OBJECT_LEVEL = 128  # of 255: from this value on, a pixel of a resized mask's edge is object
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be used. The message is one line and leaves the path to the caller."""
+    """An image that cannot be used. The message is one line, without the path of the image."""
 
 
 def open_rgb(file: Path | BytesIO, transform: Transform | None = None) -> Image.Image:
-    """Decode a file, or its content, as timm's evaluation does: first frame, as stored, as RGB.
+    """Decode a file, or its content, as timm's evaluation does: the first frame, as RGB.
 
-    EXIF orientation and colour profiles are ignored; grey, palette, CMYK and transparent pictures
-    are converted, 16-bit colour is read as its upper 8 bits. Raises `UnreadableImage` on anything
-    damaged, on pictures too small or too large, also after `transform` has resized them, and on
-    modes that conversion would clip to white. Formats: see `asap/data/formats.py`.
+    EXIF orientation and colour profiles are ignored. Grey, palette, CMYK and transparent pictures
+    are converted; of 16-bit colour the upper 8 bits are read. Raises `UnreadableImage` on damaged
+    files, on pictures that are too small or too large (also after resizing by `transform`), and on
+    modes that the conversion would clip to white. For the formats see `formats.py`.
     """
     ending = ending_of(file.name) if isinstance(file, Path) else ""
     try:
@@ -54,16 +54,14 @@ def open_rgb(file: Path | BytesIO, transform: Transform | None = None) -> Image.
 
 
 class Header(NamedTuple):
-    """What the beginning of a file says: Pillow's name of the format; width and height, in pixels,
-    as stored.
-    """
+    """The header of a picture: Pillow's name of the format; stored (width, height) in pixels."""
 
     format: str
     size: tuple[int, int]
 
 
 def header(file: Path | BytesIO) -> Header:
-    """The header of a file, or of its content. `UnreadableImage` on anything that has none."""
+    """The header of a file, or of its content. Raises `UnreadableImage` if there is none."""
     try:
         ending = ending_of(file.name) if isinstance(file, Path) else ""
         with (
@@ -76,7 +74,7 @@ def header(file: Path | BytesIO) -> Header:
 
 
 def _check(image: Image.Image) -> None:
-    """Refuse by the header, before any pixel is decoded."""
+    """Check the header, before any pixel is decoded. Raises `UnreadableImage`."""
     width, height = image.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise UnreadableImage(_too_large())
@@ -87,7 +85,7 @@ def _check(image: Image.Image) -> None:
 
 
 def _unidentified(file: Path | BytesIO) -> str:
-    """What a file is, if it is nothing that is read."""
+    """The error text for a file in no supported format."""
     beginning = _beginning(file)
     if (name := unread_format(beginning)) is None:
         return "not an image in a known format"
@@ -102,10 +100,10 @@ def _beginning(file: Path | BytesIO) -> bytes:
 
 
 def check_resized(size: tuple[int, int], transform: Transform) -> None:
-    """Refuse, before it is done, what a transform would resize to nothing or to too much.
+    """Check that a transform will not resize a picture to no pixels or to too many.
 
-    size: (width, height). One side is resized after the other, so what lies between counts too.
-    Raises `UnreadableImage`.
+    size: (width, height). Pillow resizes one side after the other, so the picture in between counts
+    too. Raises `UnreadableImage`.
     """
     width, height = size
     for step in getattr(transform, "transforms", [transform]):
@@ -146,7 +144,7 @@ def _too_large() -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The error on one line, without the absolute path that an operating system error names."""
+    """The error's text on one line, without the absolute path in an operating system error."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return one_line(text) or type(error).__name__
 
@@ -154,10 +152,11 @@ def _reason(error: Exception) -> str:
 def mask_to_patches(
     mask: Bool[np.ndarray, "height width"], transform: Transform, patch_grid: PatchGrid
 ) -> Bool[Tensor, " n_patches"]:
-    """Which patches of the transformed picture are object patches, row by row.
+    """Which patches of the transformed picture are object patches, in row-major order.
 
-    The mask goes through the transform's own geometry, so it stays on the pixels it marks.
-    Raises ValueError if the transform is not a list of steps or the grid does not divide it.
+    The transform's own geometric steps are applied to the mask, so it still marks the same pixels.
+    Raises ValueError if the transform is not a list of steps, or if the grid does not divide the
+    transformed picture.
     """
     picture = _spatial(Image.fromarray(mask.astype(np.uint8) * 255), transform)
     pixels = np.asarray(picture) >= _OBJECT_LEVEL
@@ -171,7 +170,7 @@ def mask_to_patches(
 
 
 def _spatial(picture: Image.Image, transform: Transform) -> Image.Image:
-    """Apply the steps of a timm evaluation transform up to the first that makes a tensor."""
+    """Apply the steps of a timm evaluation transform before the one that makes a tensor."""
     steps = getattr(transform, "transforms", None)
     if steps is None:
         raise ValueError("masks need a transform made of steps, as timm's create_transform gives")
@@ -185,7 +184,7 @@ def _spatial(picture: Image.Image, transform: Transform) -> Image.Image:
 
 
 def _padding_with_ground(step: Any) -> Any:
-    """The step itself, or one that pads a mask with zeros where it pads pictures with a colour."""
+    """The step itself; if it pads pictures with a colour, a copy that pads with zeros."""
     if not hasattr(step, "fill"):
         return step
     step = copy.copy(step)

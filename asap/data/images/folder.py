@@ -20,16 +20,15 @@ _HINT = "expected one sub-folder for each class of the model, with pictures in i
 class ImageFolder(ImageFiles):
     """`<root>/<class>/**/<picture>`, in natural order of the relative paths.
 
-    The sub-folder names in `order` are the classes, sorted as by torchvision. `classes` gives the
-    model's classes in order instead; not all need be there. Folders that are none of them are
-    refused, or left out as a `subset`. Which files are left out, and why, says
-    `asap/data/listing.py`.
+    The classes are the sub-folder names in `order`: "sorted" as in torchvision, or "natural".
+    `classes` gives the model's classes instead, in order; not all of them need a folder. Folders
+    that are not among them are refused, or left out if `subset` is true. `listing.py` decides which
+    files are pictures.
 
-    outputs: how many the model has, if known: folders called by WordNet ids are a part of the
-    classes of a model with ImageNet's 1,000. scored: all classes are compared, or the subset of
-    those with pictures.
-
-    Raises `RequestError` on a missing or empty folder and on one that fits no class.
+    outputs: the number of the model's classes, if known; with 1,000, folders named by WordNet ids
+    are taken as some of ImageNet's classes. scored: "all" compares the logits of all classes,
+    "subset" only those of classes with pictures. Raises `RequestError` on a missing or empty folder
+    and on one that fits no class.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class ImageFolder(ImageFiles):
 
 
 def _about(root: Path, source: FileSource, known: ClassMap, order: str, some: bool) -> str:
-    """The folder in words: how many pictures of how many classes, and what is scored."""
+    """The description: number of pictures and classes, and which classes are scored."""
     total, present = len(known.names), len(set(source.labels))
     classes = f"{total:,} classes" if present == total else f"{present:,} of the {total:,} classes"
     if known.imagenet:
@@ -93,15 +92,15 @@ def folder_source(
 ) -> tuple[FileSource, tuple[str, ...]]:
     """The files of a folder with one sub-folder per class, and the classes.
 
-    Raises `RequestError`, which ends with `hint`, as `ImageFolder` does.
+    Raises `RequestError` in the same cases as `ImageFolder`; its text ends with `hint`.
     """
-    _folders(root, classes, hint)  # before all files are listed, which may take minutes
+    _folders(root, classes, hint)  # checked before listing all files, which may take minutes
     label_of = {name: label for label, name in enumerate(classes)}
     return _source(root, label_of, hint), tuple(classes)
 
 
 def _source(root: Path, label_of: Mapping[str, int], hint: str, some: bool = False) -> FileSource:
-    """The files of the class folders, which all have a label, or of `some` that have."""
+    """The files of the class folders; if `some` is true, only of the folders with a label."""
     found = list_pictures(root, label_of.keys() if some else None)
     files = found.files
     found.left_out.tell_second_names(root)
@@ -114,8 +113,9 @@ def _source(root: Path, label_of: Mapping[str, int], hint: str, some: bool = Fal
 
 
 def _refuse_empty(root: Path, label_of: Mapping[str, int], source: FileSource) -> None:
-    """Where folder names are the classes, whether an empty one counts is a guess that shifts
-    labels.
+    """Refuse an empty class folder when folder names are the classes.
+
+    If it were not a class after all, all labels after it would be shifted.
     """
     filled = {class_of(file) for file in source.files if file is not None}
     if empty := [name for name in label_of if name not in filled]:
@@ -126,7 +126,7 @@ def _refuse_empty(root: Path, label_of: Mapping[str, int], source: FileSource) -
 
 
 def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
-    """The class folders, all of them among `classes` if these are given."""
+    """The names of the class folders. RequestError if one is not among the given `classes`."""
     if not root.is_dir():
         raise RequestError(f"{root} is not a folder: {hint}")
     if not (folders := class_folders(root)):
@@ -141,7 +141,7 @@ def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
 
 
 def _refuse_emptied(root: Path, folders: Iterable[str], files: list[str], left: LeftOut) -> None:
-    """RequestError on a class folder with files none of which is a picture to be evaluated."""
+    """RequestError if a class folder has files, but no picture that will be evaluated."""
     filled = {class_of(file) for file in files}
     for name in folders:
         lost = {kind: n for kind, n in left.of_class[name].items() if kind != HIDDEN}
@@ -165,7 +165,7 @@ def class_of(file: str) -> str:
 
 
 def printable(file: str) -> str:
-    """A file name as valid Unicode, whatever bytes the file system holds."""
-    if file.isascii():  # nearly all: then one string is kept for the file and its name
+    """A file name as valid Unicode, even if the file system stores other bytes."""
+    if file.isascii():  # the usual case; returning the same string saves memory
         return file
     return os.fsencode(file).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Which files are pictures: by their content, opened only where their ending does not say it."""
+"""Decides which files are pictures; opens a file only if its extension does not tell."""
 
 import os
 import re
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from PIL import Image
 
-# Formats known by a signature at their beginning: read under any ending, and without one.
+# Formats with a signature at the beginning of the file: read with any extension, or without one.
 _SIGNED = (
     "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "PPM", "QOI",
 )  # fmt: skip
-# A file that begins like one of these was meant to be one, even if the rest is damaged.
+# A file with one of these signatures was meant to be a picture, even if the rest is damaged.
 _CERTAIN = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n", re.DOTALL
 )
-# Never decoded: they run other programs (EPS), or Pillow has no decoder of its own for them.
+# Never decoded: Pillow runs other programs for them (EPS) or has no decoder of its own.
 _REFUSED = ("EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FITS")
-# Other formats are read under their own endings alone: some, such as TGA, have no signature, so
-# that any bytes may pass for one. These endings are pictures' and nothing else's.
+# Other formats are read only with their own extensions: some, such as TGA, have no signature, so
+# that any bytes may look like one. The following extensions are used for pictures only.
 _USUAL = (".tga", ".dib", ".ico", ".pcx", ".dds", ".psd", ".sgi")
 _ALSO_JPEG = (".mpo", ".jif", ".jfi", ".pjpeg", ".pjp")
-# Camera files are TIFF outside and raw sensor values or a thumbnail inside: not opened.
+# Raw camera files look like TIFF but hold sensor values or a thumbnail: never opened.
 _RAW = frozenset(
     (".3fr", ".arw", ".cr2", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".k25", ".kdc", ".mef",
      ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf",
@@ -31,13 +31,13 @@ _RAW = frozenset(
 _KNOWN = {b"%!PS": "EPS", b"\xc5\xd0\xd3\xc6": "EPS", b"\xff\x0a": "JPEG XL", b"%PDF": "PDF",
           b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"<svg": "SVG", b"SIMPLE": "FITS",
           b"\x89HDF": "HDF5", b"\xd7\xcd\xc6\x9a": "WMF"}  # fmt: skip
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # brands
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")  # brands of HEIF files
 NO_ENDING = "without ending"
 
 
 @cache
 def _formats() -> dict[str, str]:
-    """Pillow's format of every ending that it reads here, in lower case."""
+    """Pillow's format for every supported extension, in lower case."""
     known = {
         ending: form for ending, form in Image.registered_extensions().items()
         if form in Image.OPEN and form not in _REFUSED
@@ -47,13 +47,13 @@ def _formats() -> dict[str, str]:
 
 @cache
 def formats_of(ending: str) -> tuple[str, ...]:
-    """The formats that a file with this ending, in lower case, may have."""
+    """The formats that a file with this extension (in lower case) may have."""
     own = _formats().get(ending)
     return _SIGNED if own is None or own in _SIGNED else (*_SIGNED, own)
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file name with its dot, in lower case; "" without one."""
+    """The extension of a file name with its dot, in lower case; "" without one."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
@@ -63,14 +63,12 @@ def _meant(ending: str) -> bool:
 
 
 def meant_as_picture(name: str) -> bool:
-    """Whether the ending is one of pictures, so that a file with anything else in it is damaged."""
+    """True if the extension is one for pictures. A file with other content is then damaged."""
     return _meant(ending_of(name))
 
 
 def holds_picture(path: str | Path) -> bool:
-    """Whether a file begins as a picture does, whatever it is called. OSError if it cannot be
-    opened.
-    """
+    """True if a file's content begins like a picture. Raises OSError if it cannot be opened."""
     ending = ending_of(os.fspath(path))
     if ending in _RAW:
         return False
@@ -84,14 +82,14 @@ def holds_picture(path: str | Path) -> bool:
         try:
             Image.open(file, formats=formats_of(ending))
         except Image.DecompressionBombError:
-            return True  # too large to be read, and a picture
-        except Exception:  # what parses a header may fail in any way on what is none
+            return True  # a picture, though too large to be read
+        except Exception:  # parsers may fail in any way on bytes that are not a header
             return False
     return True
 
 
 def unread_format(beginning: bytes) -> str | None:
-    """The name of a format that is not read here, by the first bytes of a file; None: not known."""
+    """The name of an unsupported format, from the first bytes of a file; None if unknown."""
     if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIF:
         return "HEIC"
     found = (name for start, name in _KNOWN.items() if beginning.startswith(start))

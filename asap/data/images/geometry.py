@@ -1,4 +1,4 @@
-"""Where the pixels of a transformed picture come from: a transform as a map of points."""
+"""Where the pixels of a transformed picture come from: a transform as a map of coordinates."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +17,10 @@ from asap.errors import RequestError
 
 @dataclass(frozen=True)
 class Map:
-    """A point (x, y) of the result lies at (x * scale[0] + offset[0], ...) of the original.
+    """A point (x, y) of the result comes from (x * scale[0] + offset[0], ...) of the original.
 
-    Continuous coordinates in pixels: pixel i reaches from i to i + 1. `size`: the result's
-    (width, height).
+    Coordinates are continuous, in pixels: pixel i covers i to i + 1. `size`: the result's (width,
+    height).
     """
 
     scale: tuple[float, float]
@@ -30,7 +30,7 @@ class Map:
     def patch_centres(
         self, grid: PatchGrid
     ) -> tuple[Float[Tensor, " n_patches"], Float[Tensor, " n_patches"]]:
-        """x and y, in the original, of the centres of the patches, row by row; float64."""
+        """x and y, in the original, of the patches' centres in row-major order; float64."""
         rows, columns = grid
         x = (torch.arange(columns, dtype=torch.float64) + 0.5) * self.size[0] / columns
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * self.size[1] / rows
@@ -56,7 +56,7 @@ def _composed(steps: tuple[Any, ...], size: tuple[int, int]) -> Map:
     """The map of resizing and cropping steps."""
     scale, offset = (1.0, 1.0), (0.0, 0.0)
     for step in steps:
-        after = step(Image.new("RGB", size)).size  # the step itself knows best how it rounds
+        after = step(Image.new("RGB", size)).size  # applied to a blank picture, to round as it does
         if isinstance(step, Resize | ResizeKeepRatio):
             scale = (scale[0] * size[0] / after[0], scale[1] * size[1] / after[1])
         elif isinstance(step, CenterCrop | CenterCropOrPad):
@@ -72,5 +72,5 @@ def _composed(steps: tuple[Any, ...], size: tuple[int, int]) -> Map:
 
 
 def _cut(before: int, after: int) -> int:
-    """Pixels cut off before the first one kept; negative where padding was put."""
+    """Pixels cut off before the first one that is kept; negative if padding was added."""
     return round((before - after) / 2) if before >= after else -((after - before) // 2)

@@ -20,10 +20,10 @@ from asap.errors import RequestError
 class ImageFiles:
     """Labelled pictures of a source, in its order.
 
-    scored: the classes whose logits are compared, None for all. other_labels: for each picture the
-    classes that are right besides its label. boxes: where the objects are, for `Sample.mask`.
-    differs: what shows that they are not the published pictures. `title`: the user's name for them.
-    `index`: the file that remembers what the files' bytes are, None: they are read for `digest`.
+    scored: the classes whose logits are compared, None for all. other_labels: for each picture, the
+    classes that are correct besides its label. boxes: where the objects are, for `Sample.mask`.
+    differs: reasons why these are not the published pictures. `title`: the user's name for the set.
+    `index`: the file that stores the hashes of the files' bytes; if None, `digest` reads all files.
     """
 
     clustered = False
@@ -48,7 +48,7 @@ class ImageFiles:
         self.labels, self.differs = source.labels, differs
         self.title: str | None = None
         if boxes is not None and patch_grid is not None:
-            map_of(transform, (256, 256))  # refused now, and not at the first image
+            map_of(transform, (256, 256))  # raises now instead of at the first image
         self._about, self._other_labels, self._boxes = about, other_labels, boxes
 
     @property
@@ -77,28 +77,28 @@ class ImageFiles:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the canonical relative paths with the hashes of the files' bytes, in order."""
+        """SHA-256 of the canonical relative paths and the hashes of the files' bytes, in order."""
         return self.digest_of(range(len(self)))
 
     def digest_of(self, positions: Sequence[int]) -> str:
-        """The digest of some pictures. Others are not read for it, where files hold one each."""
-        said = sha256()
+        """The digest of some pictures. If each has its own file, no other file is read."""
+        sha = sha256()
         hashes = self.source.hashes(positions, self.index)
         for i, content in zip(positions, hashes, strict=True):
-            said.update(self.source.paths[i].encode() + b"\0" + content)
-        return said.hexdigest()
+            sha.update(self.source.paths[i].encode() + b"\0" + content)
+        return sha.hexdigest()
 
     @cached_property
     def label_digest(self) -> str:
-        """SHA-256 of the labels; and of the protocol, where it is not one label among all."""
-        said = sha256(" ".join(map(str, self.labels)).encode())
+        """SHA-256 of the labels, and of the scoring rules if they are not one label among all."""
+        sha = sha256(" ".join(map(str, self.labels)).encode())
         if self.scored is not None:
-            said.update(f" scored {self.scored}".encode())
+            sha.update(f" scored {self.scored}".encode())
         if self._other_labels is not None:
-            said.update(f" other {list(self._other_labels)}".encode())
+            sha.update(f" other {list(self._other_labels)}".encode())
         if self._boxes is not None:
-            said.update(f" boxes {self._boxes.digest(self.source.paths)}".encode())
-        return said.hexdigest()
+            sha.update(f" boxes {self._boxes.digest(self.source.paths)}".encode())
+        return sha.hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,7 +112,10 @@ class ImageFiles:
         return self.sample(i, self.transform(picture), self.mask(i, picture.size, not turned))
 
     def open(self, i: int) -> Image.Image:
-        """The picture at a position, as RGB. `UnreadableImage`; RequestError on a vanished disk."""
+        """The picture at a position, as RGB.
+
+        Raises `UnreadableImage`; RequestError if the folder or archive has vanished.
+        """
         try:
             return open_rgb(self.source.read(i), self.transform)
         except UnreadableImage:
@@ -126,7 +129,7 @@ class ImageFiles:
         mask: Bool[Tensor, " n_patches"] | None = None,
         error: str | None = None,
     ) -> Sample:
-        """The sample at a position from what was read of it."""
+        """The sample at a position, from its image or the error."""
         path = self.source.paths[i]
         others = self._other_labels[i] if self._other_labels is not None else ()
         return Sample(
@@ -136,13 +139,13 @@ class ImageFiles:
     def mask(
         self, i: int, size: tuple[int, int], is_upright: bool
     ) -> Bool[Tensor, " n_patches"] | None:
-        """Object patches of the picture at a position, stored with (width, height) `size`."""
+        """Object patches of the picture at a position; `size`: its stored (width, height)."""
         if self._boxes is None or self.patch_grid is None or not is_upright:
             return None
         return self._boxes.mask(self.source.paths[i], size, self.transform, self.patch_grid)
 
     def _refuse_vanished(self, i: int) -> None:
-        """A disk that was taken away must not count as unreadable images."""
+        """RequestError if the folder or archive has vanished: its images are not unreadable."""
         if vanished(store := self.source.store(i)):
             raise RequestError(
                 f"{store} has vanished: bring it back and run the same command again, which "
@@ -151,5 +154,5 @@ class ImageFiles:
 
 
 def image_id(path: str) -> int:
-    """63 bits of the path's hash: the same image has the same id in every subset of the folder."""
+    """63 bits of the path's hash, so that an image has the same id in every subset."""
     return int.from_bytes(sha256(path.encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""What lies among pictures and is not evaluated: of which kind, how much, and how it is said."""
+"""Files that lie among the pictures and are not evaluated: their kinds, counts and description."""
 
 import logging
 import os
@@ -15,31 +15,31 @@ log = logging.getLogger("asap")
 SECOND, HIDDEN = "second names", "hidden and system files"
 LOOSE, ODD = "pictures beside the class folders", "special files"
 NOWHERE, CLOSED = "links to nothing", "files that may not be opened"
-_SHOWN = 12  # endings told one by one
+_SHOWN = 12  # extensions listed one by one
 
-# What file systems and tools leave beside files, in lower case. Names with a dot come in addition.
+# Files that systems and tools create, in lower case. Names that begin with a dot are added below.
 _RUBBISH = frozenset(
     ("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "lost+found", "__macosx",
      "$recycle.bin", "system volume information", "network trash folder",
      "temporary items", "__pycache__", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db",
      "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info", "pspbrwse.jbf")
 )  # fmt: skip
-# Copies that editors, ExifTool and downloads leave: not finished, or not valid any more.
+# Copies left by editors, ExifTool and downloads: unfinished or outdated.
 _COPY = re.compile(
     r".*(~|\.bak|\.tmp|\.part|\.partial|\.crdownload|\.sw[op]|\.\w+_original|zone\.identifier)"
     r"|~\$.*|thumbs\.db:.*", re.DOTALL,
 )  # fmt: skip
-# Copies of all else on the disk: not even counted.
+# Folders with copies of everything on the disk: their files are not even counted.
 _SNAPSHOTS = frozenset((".zfs", ".snapshot", ".snapshots", "#snapshot", "@recently-snapshot"))
 
 
 @dataclass
 class LeftOut:
-    """What lies among the pictures and is not evaluated. Every file counts once, a folder that is
-    reached by a second name as one.
+    """The files among the pictures that are not evaluated.
 
-    counts: by ending, or by one of the kinds above. of_class: the same for each class folder.
-    twice: (second name, first name) of what has several.
+    Every file counts once; a folder that is reached by a second name counts as one. counts: by
+    extension, or by one of the kinds above. of_class: the same for each class folder. twice:
+    (second name, first name) of files and folders with several names.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -59,11 +59,11 @@ class LeftOut:
 
     @property
     def summary(self) -> dict[str, int]:
-        """The counts for a record: the most frequent first, rare endings in one."""
+        """The counts for a record: the largest first, rare extensions as one entry."""
         return summed(self.counts)
 
     def tell_second_names(self, place: Path) -> None:
-        """Log the first of them, with the names that are evaluated."""
+        """Log a warning with the first three second names and the names that are evaluated."""
         if self.twice:
             first = sorted(self.twice, key=lambda pair: natural_key(pair[0]))[:3]
             pairs = ", ".join(f"{second} (of {name})" for second, name in first)
@@ -75,7 +75,7 @@ class LeftOut:
 
 
 def is_rubbish(name: str, folder: bool = False) -> bool:
-    """Whether a file or folder is hidden or is none of the user's: left by a system or a tool."""
+    """True if a file or folder is hidden, or was created by a system or a tool."""
     lower = name.lower()
     if name.startswith(".") or lower in _RUBBISH:
         return True
@@ -83,7 +83,7 @@ def is_rubbish(name: str, folder: bool = False) -> bool:
 
 
 def files_in(entry: os.DirEntry[str]) -> int:
-    """How many files rubbish is; what may not be read of it counts as one."""
+    """The number of files in a hidden or system entry; an unreadable folder counts as one."""
     try:
         if not entry.is_dir(follow_symlinks=False) or entry.name.lower() in _SNAPSHOTS:
             return 1
@@ -94,7 +94,7 @@ def files_in(entry: os.DirEntry[str]) -> int:
 
 
 def summed(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts, the largest first; of many endings, those that do not count most become one."""
+    """The counts, largest first; of many extensions, the rarest become one entry."""
     ordered = sorted((p for p in counts.items() if p[1]), key=lambda pair: (-pair[1], pair[0]))
     few = [name for name, _ in ordered if name.startswith(".")][:_SHOWN]
     kept = {name: n for name, n in ordered if name in few or not name.startswith(".")}

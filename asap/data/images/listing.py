@@ -1,7 +1,7 @@
-"""Exactly the pictures that are there, each once: what a folder holds, and what is left out of it.
+"""Lists the pictures in a folder, each once, and counts the files that are left out.
 
-Real names come before links: a link to a folder or file that is reached by another name is a second
-name for it, and a folder is visited once however many links lead to it or back above it.
+Real names come before symlinks: a link to a file or folder that is also reached by another name is
+a second name for it. A folder is visited once, however many links lead to it or to a parent of it.
 """
 
 import os
@@ -30,30 +30,29 @@ Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or fol
 
 @dataclass(frozen=True)
 class Listing:
-    """files: relative paths with "/", in natural order."""
+    """The pictures found. files: relative paths with "/", in natural order."""
 
     files: list[str]
     left_out: LeftOut
 
 
 def list_pictures(root: Path, only: Collection[str] | None = None) -> Listing:
-    """The pictures in the sub-folders of `root`, at any depth. only: class folders that are looked
-    at, None for all.
+    """The pictures in the sub-folders of `root`, at any depth.
 
-    Raises RequestError on a folder that may not be read and on a class folder that is a link to
-    nothing.
+    only: the class folders to list, None for all. Raises RequestError on a folder that is not
+    readable and on a class folder that is a dangling link.
     """
     return _Walk(root, only=only).run()
 
 
 def list_folder(folder: Path, wanted: Callable[[str], bool]) -> Listing:
-    """The pictures in a folder itself, of the wanted names; RequestError as above."""
+    """The pictures directly in a folder whose names are `wanted`. RequestError as above."""
     return _Walk(folder, flat=True).run_flat(wanted)
 
 
 def class_folders(root: Path) -> list[str]:
     """Names of the sub-folders of `root` in natural order, without those of file systems and tools
-    and without second names of others and of `root`. RequestError as above.
+    and without links to other sub-folders or to `root`. RequestError as above.
     """
     return _Walk(root).classes()
 
@@ -64,12 +63,12 @@ class _Walk:
     def __init__(self, root: Path, flat: bool = False, only: Collection[str] | None = None):
         self.root, self.flat, self.only = str(root), flat, only
         self.left = LeftOut()
-        self.others: dict[str, str] = {}  # class folders that are not looked at, by real path
-        self.folders: dict[Key, str] = {}  # visited, or claimed by a link
+        self.others: dict[str, str] = {}  # class folders not in `only`, by real path
+        self.folders: dict[Key, str] = {}  # folders visited or claimed by a link, with their names
         self.links: list[str] = []  # not yet followed
         self.file_links: list[tuple[str, os.stat_result]] = []
         self.found: list[str] = []  # pictures
-        self.first: dict[Key, str] = {}  # name of every picture
+        self.first: dict[Key, str] = {}  # the first name of every picture
 
     def classes(self) -> list[str]:
         self._claim("", os.stat(self.root))  # noqa: PTH116
@@ -136,7 +135,7 @@ class _Walk:
         return self.only is not None and entry.name not in self.only and entry.is_dir()
 
     def _claim(self, path: str, found: os.stat_result) -> bool:
-        """Whether a folder is to be visited by this name; else it is a second name."""
+        """True if a folder is to be visited under this name; else it is noted as a second name."""
         key = key_of(self._at(path), found, folder=True)
         if (first := self.folders.setdefault(key, path)) == path:
             return True
@@ -144,8 +143,8 @@ class _Walk:
         return False
 
     def _follow(self) -> None:
-        """Visit what links lead to. All are claimed before any is visited, so that a link to a
-        folder and another to a folder inside it both keep what they name.
+        """Visit the targets of links. All are claimed before any is visited, so that a link to a
+        folder and another link to a folder inside it each keep their target.
         """
         links, self.links = sorted(self.links, key=self._precedence), []
         folders: list[str] = []
@@ -155,7 +154,7 @@ class _Walk:
             self._visit(path)
 
     def _precedence(self, path: str) -> tuple[bool, int, int, tuple[list[int | str], str]]:
-        """Class folders first; then links to what is real before links to links."""
+        """Sort key: class folders first; links to real files before links to links."""
         depth = path.count("/")
         return depth > 0, self._hops(path), depth, natural_key(path)
 
@@ -179,7 +178,7 @@ class _Walk:
             self.file_links.append((path, found))
 
     def _in_other_class(self, path: str) -> str | None:
-        """The class folder that a link leads into, if it is not looked at."""
+        """The class folder outside `only` that a link leads into, if any."""
         if not self.others:
             return None
         target = Path(os.path.realpath(self._at(path)))
@@ -187,7 +186,7 @@ class _Walk:
         return next((name for name in found if name is not None), None)
 
     def _leads_on(self, path: str, found: os.stat_result) -> bool:
-        """Whether a link leads to a folder that has no other name here."""
+        """True if a link leads to a folder that has no other name here."""
         if key_of(self._at(path), found, folder=True) not in self.folders and (
             above := self._back_above(path)
         ):
@@ -196,27 +195,27 @@ class _Walk:
         return self._claim(path, found)
 
     def _take_dangling(self, path: str) -> None:
-        """A picture that cannot be read, if it is called like one."""
+        """List a dangling link as an unreadable picture if its extension is that of a picture."""
         if meant_as_picture(path):
             self.found.append(path)
         elif "/" not in path and ending_of(path) == "":
             target = os.readlink(self._at(path))  # noqa: PTH115
             raise RequestError(
                 f"{self._at(path)} is a link to {target}, which is not there: bring it back, or "
-                "remove the link if it is no class"
+                "remove the link if it is not a class"
             )
         elif "/" in path:
             self.left.add(path, NOWHERE)
 
     def _back_above(self, path: str) -> str | None:
-        """The folder that a link leads to, if it holds the data set or the link itself."""
+        """The target of a link, if the data set or the link itself lies inside it."""
         target = Path(os.path.realpath(self._at(path)))
         here = Path(os.path.realpath(self._at(path.rpartition("/")[0])))
         root = Path(os.path.realpath(self.root))
         return str(target) if any(f.is_relative_to(target) for f in (here, root)) else None
 
     def _take(self, real: list[tuple[str, os.DirEntry[str]]]) -> None:
-        """The pictures among real files; of hard links the first name."""
+        """Take the pictures among real files; of several hard links, the first name."""
         for path, entry in sorted(real, key=lambda pair: natural_key(pair[0])):
             try:
                 found = entry.stat(follow_symlinks=False)
@@ -225,13 +224,13 @@ class _Walk:
             self._take_one(path, found)
 
     def _take_links(self) -> None:
-        """The pictures among links to files that have no other name here."""
+        """Take the pictures among links to files that have no other name here."""
         order = {path: (self._hops(path), natural_key(path)) for path, _ in self.file_links}
         for path, found in sorted(self.file_links, key=lambda link: order[link[0]]):
             self._take_one(path, found)
 
     def _take_one(self, path: str, found: os.stat_result | None) -> None:
-        """A picture, a second name of one, or nothing of both."""
+        """Sort in one file: a picture, a second name of one, or neither."""
         if found is not None and not stat.S_ISREG(found.st_mode):
             self.left.add(path, ODD)
             return
@@ -245,7 +244,7 @@ class _Walk:
             self.found.append(path)
 
     def _no_picture(self, path: str) -> str | None:
-        """As what a file is left out; None for a picture."""
+        """The kind under which a file is left out; None for a picture."""
         if meant_as_picture(path):
             return None
         try:
@@ -254,9 +253,9 @@ class _Walk:
             return CLOSED
 
     def _hops(self, path: str) -> int:
-        """How many links stand between a name and what is real."""
+        """The number of links to follow from a name to a real file."""
         at, count = self._at(path), 0
-        while os.path.islink(at) and count < 40:  # noqa: PTH114  (as Linux, which gives up then)
+        while os.path.islink(at) and count < 40:  # noqa: PTH114  (Linux's limit)
             at = os.path.join(os.path.dirname(at), os.readlink(at))  # noqa: PTH115, PTH118, PTH120
             count += 1
         return count
@@ -266,11 +265,12 @@ class _Walk:
 
 
 def key_of(path: str, found: os.stat_result, folder: bool = False) -> Key:
-    """What two names of one file or folder have in common, and no two files.
+    """A key that is equal for two names of one file or folder, and different for two files.
 
-    Size and time stand beside the inode: some network file systems give two files one number.
+    It has size and time beside the inode, since some network file systems use an inode number
+    twice.
     """
-    if found.st_ino == 0:  # a file system without any
+    if found.st_ino == 0:  # a file system without inode numbers
         return os.path.realpath(path)
     if folder:
         return found.st_dev, found.st_ino
@@ -278,7 +278,7 @@ def key_of(path: str, found: os.stat_result, folder: bool = False) -> Key:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name. RequestError: unread, it would silently count as empty."""
+    """The entries of a folder, by name. RequestError if unreadable: it would look empty."""
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -295,5 +295,5 @@ def _printable(ending: str) -> str:
 
 
 def refuse(error: OSError) -> NoReturn:
-    """A folder that may not be read, in one line."""
+    """Raise the RequestError for a folder that is not readable."""
     raise RequestError(f"{error.filename} cannot be read ({error.strerror}): make it readable")

@@ -1,4 +1,4 @@
-"""Where the files of a data set are: canonical names, labels, hashes, and the bytes on request."""
+"""The files of a data set: canonical names, labels, hashes, and the bytes on request."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -14,7 +14,7 @@ from asap.data.images.decoding import UnreadableImage
 class Source(Protocol):
     """Labelled files in a fixed order, however they are stored. Holds names, never contents.
 
-    Safe to use in forked and spawned workers. Two stores of the same files have the same `paths`,
+    Safe to use in forked and spawned workers. Two sources of the same files have the same `paths`,
     `labels` and `hashes`, and so the same digests, ids and records.
     """
 
@@ -23,10 +23,10 @@ class Source(Protocol):
     @property
     def labels(self) -> Sequence[int]: ...
     @property
-    def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
-    def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a file that is not there; may take a pass
+    def reading_order(self) -> Sequence[int]: ...  # all positions, in the fastest order to read
+    def sizes(self) -> Sequence[int]: ...  # bytes, -1 for a missing file; may read all files
     def hashes(self, positions: Sequence[int], index: Path | None) -> Sequence[bytes]:
-        """The hash of each file's bytes, `NOTHING` for one that cannot be read; see `hashes_of`."""
+        """The hash of each file's bytes, `NOTHING` if it cannot be read; see `hashes_of`."""
         ...
 
     def read(self, i: int) -> Path | BytesIO: ...  # the file or its content; `UnreadableImage`
@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Files below a folder. `files` are relative, None for one that is listed and not there."""
+    """Files below a folder. `files`: relative paths, None for a file that is listed but missing."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class FileSource:
 
 
 def missing() -> UnreadableImage:
-    """What reading a listed file says that is not there."""
+    """The error for a file that is listed but missing."""
     return UnreadableImage("missing: it is listed and not there")
 
 
 def vanished(store: Path) -> bool:
-    """Is a folder gone or empty, or an archive gone: a disk that was taken away, no bad image."""
+    """True if a folder is gone or empty, or an archive gone: the disk was probably unmounted."""
     try:
         return next(store.iterdir(), None) is None if store.is_dir() else not store.exists()
     except OSError:
@@ -86,7 +86,7 @@ def vanished(store: Path) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes, -1 for a dangling link, which stays listed and becomes an unreadable image."""
+    """Size in bytes; -1 for a dangling link, which is listed and becomes an unreadable image."""
     try:
         return path.stat().st_size
     except OSError:
