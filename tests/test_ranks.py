@@ -16,22 +16,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from outcomes import outcome
 from PIL import Image
 
 import asap.publish.run_outputs
+from asap.cli.run import main
 from asap.data.images import content
 from asap.errors import RequestError
 from asap.experiment import throughput_rows as speed
 from asap.experiment.pipeline import run
-from asap.measure import accuracy, ranks
-from asap.measure.session import open_session, pick_device
+from asap.measure import accuracy, device, processes, workers
+from asap.measure.device import pick_device
+from asap.measure.session import Session
 from asap.measure.timing import ThroughputPlan
 from asap.publish.run_outputs import write_outputs
 from asap.records.store import Cell
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
-from asap.spec.run_spec import DataSpec, MeasureSpec, RunSpec
+from asap.spec.run_spec import DataSpec, RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
@@ -56,8 +59,12 @@ def spec_of(results: Path, images: int = IMAGES) -> RunSpec:
     )
 
 
-def in_ranks(size: int, task: Callable[[int], None]) -> list[int]:
-    """Do `task(rank)` in `size` processes as torchrun would start them; their exit codes."""
+def in_ranks(
+    size: int, lead: Callable[[], object], prepare: Callable[[int], object] = lambda rank: None
+) -> list[int]:
+    """`size` processes as torchrun would start them: rank 0 does `lead()`, the others serve it;
+    their exit codes. `prepare(rank)` comes first in each.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,9 +75,14 @@ def in_ranks(size: int, task: Callable[[int], None]) -> list[int]:
             "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
         torch.set_num_threads(1)
-        ranks.join()
-        task(rank)
-        ranks.leave()
+        processes.join()
+        prepare(rank)
+        if rank > 0:
+            workers.work()
+        else:
+            lead()
+            processes.dismiss()
+        processes.leave()
 
     children = [fork.Process(target=child, args=(rank,)) for rank in range(size)]
     for process in children:
@@ -83,10 +95,8 @@ def in_ranks(size: int, task: Callable[[int], None]) -> list[int]:
 
 
 def whole(results: Path) -> None:
-    """A run as the command does it: rank 0 alone writes what people look at."""
-    session, found = run(spec_of(results))
-    if ranks.rank() == 0:
-        write_outputs(session, found)
+    """A run as the command does it, with what people look at."""
+    write_outputs(*run(spec_of(results)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,13 +118,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_shares_cover_every_number_once_and_evenly(size, monkeypatch):
-    monkeypatch.setattr(ranks, "size", lambda: size)
+def test_shares_cover_every_number_once_and_evenly(size):
     for ranges in ([(0, 40)], [(3, 4), (7, 20), (30, 31)], [(5, 7)], []):
         parts = []
         for rank in range(size):
-            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            parts.append([i for start, stop in ranks.share(ranges) for i in range(start, stop)])
+            own = processes.share(ranges, rank, size)
+            parts.append([i for start, stop in own for i in range(start, stop)])
         joined = [i for part in parts for i in part]
         assert joined == [i for start, stop in ranges for i in range(start, stop)]
         counts = [len(part) for part in parts]
@@ -123,7 +132,7 @@ def test_shares_cover_every_number_once_and_evenly(size, monkeypatch):
 
 @pytest.mark.parametrize("size", [3])  # 2 is under torchrun below; 5 takes longer, the same way
 def test_any_number_of_processes_leaves_the_same_bytes(size, alone, tmp_path):
-    assert in_ranks(size, lambda _: whole(tmp_path)) == [0] * size
+    assert in_ranks(size, lambda: whole(tmp_path)) == [0] * size
     assert outcome(tmp_path) == alone
     record = json.loads(next(tmp_path.glob("runs/*/accuracy.json")).read_bytes())
     assert record["environment"]["processes"] == size
@@ -141,13 +150,12 @@ def test_when_a_rank_is_killed_the_others_end_and_the_same_command_goes_on(victi
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Cell.write_shard = deadly
-        whole(tmp_path)
 
-    codes = in_ranks(2, killed)
+    codes = in_ranks(2, lambda: whole(tmp_path), killed)
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] == 1
     assert list(tmp_path.glob("runs/*/shard-*")), "what was done is kept"
     assert not list(tmp_path.glob("runs/*/accuracy.json"))
-    assert in_ranks(2, lambda _: whole(tmp_path)) == [0, 0]
+    assert in_ranks(2, lambda: whole(tmp_path)) == [0, 0]
     assert outcome(tmp_path) == alone
 
 
@@ -156,21 +164,24 @@ def failing(rank: int, error: Exception) -> None:
     predict = accuracy._predict
 
     def faulty(model, *rest):
-        if ranks.rank() == rank and model.method.reduces:
+        if processes.rank() == rank and model.method.reduces:
             raise error
         return predict(model, *rest)
 
     accuracy._predict = faulty
 
 
-def test_a_row_that_fails_on_one_rank_fails_on_all_and_the_others_go_on(alone, tmp_path):
-    def task(_: int) -> None:
-        failing(1, RuntimeError("the\ncard fell off"))
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_row_that_fails_on_one_rank_fails_on_all_and_the_others_go_on(victim, alone, tmp_path):
+    said = "RankFailed: rank 1: RuntimeError: the card" if victim else "RuntimeError: the card"
+
+    def lead() -> None:
         _, (dense, asap) = run(spec_of(tmp_path))
         assert dense.accuracy["n"] == IMAGES and asap.accuracy is None
-        assert asap.reason == "failed: RankFailed: rank 1: RuntimeError: the card fell off"
+        assert asap.reason == f"failed: {said} fell off"
 
-    assert in_ranks(2, task) == [0, 0]
+    faulty = RuntimeError("the\ncard fell off")
+    assert in_ranks(2, lead, lambda _: failing(victim, faulty)) == [0, 0]
     (path,) = tmp_path.glob("runs/*/error.json")
     said = json.loads(path.read_bytes())
     assert "the card fell off" in said["traceback"].replace("\n", " ")
@@ -180,7 +191,7 @@ def test_a_row_that_fails_on_one_rank_fails_on_all_and_the_others_go_on(alone, t
 
 
 def test_memory_that_runs_out_on_one_rank_halves_its_batch_only(alone, tmp_path):
-    def task(rank: int) -> None:
+    def tight_for(rank: int) -> None:
         forward = accuracy.ReducedViT.forward
 
         def tight(self, images, *rest, **named):
@@ -189,9 +200,8 @@ def test_memory_that_runs_out_on_one_rank_halves_its_batch_only(alone, tmp_path)
             return forward(self, images, *rest, **named)
 
         accuracy.ReducedViT.forward = tight
-        whole(tmp_path)
 
-    assert in_ranks(2, task) == [0, 0]
+    assert in_ranks(2, lambda: whole(tmp_path), tight_for) == [0, 0]
     assert outcome(tmp_path) == alone
     records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/accuracy.json")]
     assert [record["batch_halved"] for record in records] == [1, 1]
@@ -199,35 +209,56 @@ def test_memory_that_runs_out_on_one_rank_halves_its_batch_only(alone, tmp_path)
 
 def test_what_is_wrong_on_one_rank_only_is_refused_on_all(tmp_path):
     def refused(specs: list[RunSpec], words: str) -> None:
-        def task(rank: int) -> None:
-            with pytest.raises(RequestError, match=words):
-                run(specs[rank])
+        def prepare(rank: int) -> None:
+            if rank > 0:  # the same spec from the leader means something else here
+                workers.Session = lambda spec: Session(specs[rank])
 
-        assert in_ranks(2, task) == [0, 0]
+        def lead() -> None:
+            with pytest.raises(RequestError, match=words):
+                run(specs[0])
+
+        assert in_ranks(2, lead, prepare) == [0, 0]
 
     shared = tmp_path / "shared"
     refused([spec_of(shared), spec_of(shared, images=7)], "other weights, images or kinds")
-    refused([spec_of(shared), spec_of(tmp_path / "own")], "not one folder for all machines")
     (tmp_path / "file").write_text("")
     refused([spec_of(shared), spec_of(tmp_path / "file")], "cannot be used")
     assert not list(tmp_path.glob("*/runs/**/accuracy.json"))
 
 
-def test_rank_0_times_alone_and_the_table_has_the_speeds(tmp_path):
-    spec = spec_of(tmp_path)
-    measure = MeasureSpec(throughput=True, throughput_images=6, threads=1, short=True)
+def test_a_results_folder_that_another_machine_does_not_see_is_refused(tmp_path):
+    def prepare(rank: int) -> None:
+        if rank > 0:
+            exists = Path.exists
+            Path.exists = lambda path, **how: ".met-" not in path.name and exists(path, **how)
 
-    def task(rank: int) -> None:
+    def lead() -> None:
+        with pytest.raises(RequestError, match="not one folder for all machines"):
+            run(spec_of(tmp_path))
+
+    assert in_ranks(2, lead, prepare) == [0, 0]
+    assert not list(tmp_path.glob("runs/**/accuracy.json"))
+
+
+def test_the_command_times_on_rank_0_alone_and_the_table_has_the_speeds(tmp_path):
+    """As ImageNet experiments do: accuracy by all ranks, then speed while the others wait."""
+    given = [
+        "measure=full", "measure.throughput_images=6", "measure.threads=1", "measure.short=true",
+        "rows=[{method: dense}, {method: asap, with: {tau: 2.0}}]", f"data.images={IMAGES}",
+        "title=Ranks", "device=cpu", "batch_size=3", f"results={tmp_path}",
+    ]  # fmt: skip
+
+    def prepare(rank: int) -> None:
         tempfile.tempdir = str(tmp_path)  # a lock of its own: the machine may be measuring
-        timed, real = [], speed.measure_throughput
-        speed.measure_throughput = lambda *given: timed.append(given) or real(*given)
+        real = speed.measure_throughput
+        speed.measure_throughput = lambda *given: (tmp_path / f"by-{rank}").touch() or real(*given)
         speed._plan = lambda _: ThroughputPlan(3, 0.001, 0, True, 0.0)
-        session, results = run(replace(spec, measure=measure))
-        assert len(timed) == (1 if rank == 0 else 0)
-        if rank == 0:
-            write_outputs(session, results)
 
-    assert in_ranks(2, task) == [0, 0]
+        GlobalHydra.instance().clear()
+        sys.argv = ["asap.run", *given]
+
+    assert in_ranks(2, main, prepare) == [0, 0]
+    assert [path.name for path in tmp_path.glob("by-*")] == ["by-0"]
     records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/throughput.json")]
     assert len(records) == 2
     assert {(record["threads"], record["clock"]) for record in records} == {(1, "cpu")}
@@ -239,7 +270,8 @@ def test_rank_0_times_alone_and_the_table_has_the_speeds(tmp_path):
 def test_every_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(ranks, "size", lambda: 8)
+    monkeypatch.setattr(device, "size", lambda: 8)
+    monkeypatch.setattr(processes, "size", lambda: 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
@@ -278,10 +310,9 @@ def test_pictures_are_hashed_by_one_rank_of_a_machine(tmp_path, monkeypatch):
     spec = replace(spec_of(tmp_path / "run"), data=DataSpec("folder", str(root)))
     monkeypatch.setattr(time, "time_ns", lambda: old)  # the files are no longer young
 
-    def hashing(rank: int) -> None:
+    def prepare(rank: int) -> None:
         real = content._read
         content._read = lambda *given: (tmp_path / f"hashed-{rank}").touch() or real(*given)
-        assert open_session(spec).data.digest
 
-    assert in_ranks(2, hashing) == [0, 0]
+    assert in_ranks(2, lambda: workers.meet(Session(spec)), prepare) == [0, 0]
     assert [path.name for path in tmp_path.glob("hashed-*")] == ["hashed-0"]

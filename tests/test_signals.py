@@ -30,7 +30,7 @@ from asap.cli import jobs as multirun
 from asap.cli import submitit_local as submitted
 from asap.cli.run import main
 from asap.cli.signals import Terminated, exit_code, terminable
-from asap.measure import ranks
+from asap.measure import processes
 
 fork = multiprocessing.get_context("fork")
 IMAGES = 64
@@ -74,7 +74,7 @@ def rank(results: Path, what: list[str], late: bool = False) -> None:
                 os.close(int(file.name))
     (results.parent / str(os.getpid())).touch()
     if late:  # importing asap takes seconds, and until then a process outlives torchrun
-        ctypes.CDLL(None).prctl(ranks._PR_SET_PDEATHSIG, 0)
+        ctypes.CDLL(None).prctl(processes._PR_SET_PDEATHSIG, 0)
         time.sleep(1)
     command(results, what)
 

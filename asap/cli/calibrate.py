@@ -17,7 +17,7 @@ from asap.calibrate import calibrate
 from asap.cli.command import command
 from asap.cli.jobs import Job
 from asap.errors import RequestError
-from asap.measure import ranks
+from asap.measure.processes import size
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
@@ -25,7 +25,7 @@ log = logging.getLogger("asap")
 
 def work(spec: RunSpec, job: Job) -> None:
     """Calibrate every row; rows that cannot reach the budget count as failed."""
-    if ranks.size() > 1:
+    if size() > 1:
         raise RequestError("calibration runs in one process: start it without torchrun")
     done = calibrate(spec)
     log.info("files:")

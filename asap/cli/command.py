@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 
 from asap.cli.compose import command_line, given, not_begun, read
 from asap.cli.console import let_go, send_nowhere, set_up_logging
-from asap.cli.jobs import BOARD, Board, Job
+from asap.cli.jobs import BOARD, Job
 from asap.cli.signals import Terminated, begun, exit_code, terminable
 from asap.cli.submitit_local import await_jobs, end_jobs
 from asap.errors import RequestError, one_line
-from asap.measure import ranks
+from asap.measure import processes, workers
 from asap.spec.configs import config_dir
 from asap.spec.paths import given_path
 from asap.spec.run_spec import RunSpec
@@ -53,9 +53,8 @@ def command(
     try:
         exit_with(lambda: _run_or_end(about or "", work, finish, prepare))
     finally:
-        if ranks.rank() == 0:
-            BOARD.clear()
-        ranks.leave()
+        BOARD.clear()
+        processes.leave()
 
 
 def exit_with(act: Callable[[], int]) -> NoReturn:
@@ -80,13 +79,18 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
 def _run_or_end(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int:
     """The exit code, of an interrupted command too. torchrun ends its processes its own way."""
     try:
-        with nullcontext() if ranks.started_by_torchrun() else terminable():
-            ranks.join()
-            set_up_logging(ranks.rank())
-            return _run(about, work, finish, prepare)
+        with nullcontext() if processes.started_by_torchrun() else terminable():
+            processes.join()
+            set_up_logging(processes.rank())
+            if processes.rank() > 0:
+                workers.work()
+                return 0
+            code = _run(about, work, finish, prepare)
+            processes.dismiss()
+            return code
     except KeyboardInterrupt as error:
         end_jobs()
-        if ranks.rank() == 0:
+        if processes.rank() == 0:
             said = "ended by SIGTERM" if isinstance(error, Terminated) else "interrupted"
             log.error("%s: run the same command again to continue where it stopped", said)
         return exit_code(error)
@@ -121,7 +125,7 @@ def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int
         return 2
     failed = [line for job in jobs for line in job.failed] + _unended(jobs) + early
     try:
-        if ranks.rank() == 0 and BOARD.folder is not None:
+        if BOARD.folder is not None:
             finish(jobs)
     except RequestError as error:  # the records are there; it is only the table that is missing
         log.error("error: %s", error)
@@ -139,7 +143,7 @@ def _refuse_no_results(arguments: list[str]) -> None:
 
 def _all_jobs(own: list[Job]) -> list[Job]:
     """The jobs of a multirun wherever they ran; else those of this process."""
-    return BOARD.read() if BOARD.folder is not None and ranks.rank() == 0 else own
+    return BOARD.read() if BOARD.folder is not None else own
 
 
 def _named(job: Job) -> str:
@@ -157,7 +161,7 @@ def _unended(jobs: list[Job]) -> list[str]:
 def _code(jobs: list[Job], failed: list[str]) -> int:
     """The exit code; several failures, or one among several jobs, are listed."""
     refused = sum(job.refused for job in jobs)
-    if failed and not len(jobs) == refused == 1 and ranks.rank() == 0:
+    if failed and not len(jobs) == refused == 1:
         log.error("%d failed: %s", len(failed), "; ".join(failed))
     if refused and refused == len(jobs):
         return 2
@@ -182,19 +186,18 @@ def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], No
     board = BOARD
 
     def run_job(config: DictConfig) -> None:
-        set_up_logging(ranks.rank())
+        set_up_logging()
         job = _begun()
         jobs.append(job)
-        told = board if ranks.rank() == 0 else Board()
-        told.write(job)
+        board.write(job)
         later = job.several and waiting.process == os.getpid()
         do = _wait(waiting) if later else work
         if later:
             waiting.environment = dict(HydraConfig.get().job.env_set)
-        _do(lambda: do(ranks.together(lambda: read(config)), job), job)
+        _do(lambda: do(read(config), job), job)
         if not later or job.failed:
             job.ended = True
-            told.write(job)
+            board.write(job)
 
     return hydra.main(str(config_dir()), "config", version_base="1.3")(run_job)
 
@@ -205,12 +208,11 @@ def _wait(waiting: _Waiting) -> Work:
 
 def _do_waiting(work: Work, prepare: Prepare, waiting: _Waiting) -> None:
     """Do the jobs of a multirun whose specs are all known now."""
-    told = BOARD if ranks.rank() == 0 else Board()
     prepare([spec for spec, _ in waiting.jobs])
     for spec, job in waiting.jobs:
         _do(partial(work, spec, job), job)
         job.ended = True
-        told.write(job)
+        BOARD.write(job)
 
 
 def _begun() -> Job:
@@ -226,8 +228,7 @@ def _do(act: Callable[[], object], job: Job) -> None:
     try:
         act()
     except RequestError as error:
-        if not ranks.told(error):
-            log.error("error: %s", error)
+        log.error("error: %s", error)
         job.refused = True
         job.failed.append(str(error))
     except Exception as error:

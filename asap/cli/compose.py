@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from asap.cli.arguments import arranged, quoted, sweeps, typed
 from asap.errors import RequestError, one_line
-from asap.measure import ranks
+from asap.measure.processes import started_by_torchrun
 from asap.methods.registry import find, names
 from asap.spec.configs import read_method, refuse_unused_points
 from asap.spec.read import read_spec
@@ -54,7 +54,7 @@ def check_launcher(spec: RunSpec, config: Any) -> None:
     name = config.runtime.choices.get("hydra/launcher", "basic")
     if config.mode != RunMode.MULTIRUN or name == "basic":
         return
-    if ranks.started_by_torchrun():
+    if started_by_torchrun():
         raise RequestError(f"hydra/launcher={name} does not go with torchrun: use one of them")
     beside = name == "submitit_local" or (name == "joblib" and config.launcher.n_jobs != 1)
     if beside and spec.measure.throughput:

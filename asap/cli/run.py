@@ -22,7 +22,6 @@ from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.experiment.separate_rows import insert_rows, with_left_out, without_apart
 from asap.experiment.shared_pass import likeness, share_multirun
-from asap.measure import ranks
 from asap.measure.session import Session
 from asap.publish.run_outputs import line_of, mirror, show, write_outputs
 from asap.report.budget_misses import note_misses
@@ -57,8 +56,6 @@ def work(spec: RunSpec, job: Job, lenders: Mapping[str, Session], shown: set[str
         if spec.table:
             job.results = [unmeasured(spec, row, str(error)) for row in spec.rows]
         raise
-    if ranks.rank():  # rank 0 has the records
-        return
     mirror(session, set_apart(job, job.results))
     if spec.table or not job.several:
         show(write_outputs(session, job.results, free_title(spec.title, shown)))
@@ -72,7 +69,7 @@ def _measure(spec: RunSpec, job: Job, lenders: Mapping[str, Session]) -> Session
     """Bring the rows to their budgets and measure them; into `job`. `lenders`: by `likeness`, which
     calibration may change: its images are left out then.
     """
-    ready, missing = ranks.agreed(lambda: at_budget(without_apart(spec)))
+    ready, missing = at_budget(without_apart(spec))
     session, results = run(ready, lenders.get(likeness(ready)))
     job.failed = [f"{r.label}: {r.reason}" for r in set_apart(job, results) if r.reason]
     job.spec = ready

@@ -3,8 +3,8 @@
     spec -> session (backbone, data, store) -> per row: accuracy, then throughput -> results
 
 A row that has its record already is not done again; one that was interrupted continues where it
-stopped; one that fails leaves the others alone. Under torchrun (asap/ranks.py) all ranks walk
-through this file in step: all evaluate, rank 0 alone locks, times and records.
+stopped; one that fails leaves the others alone. Under torchrun this is the leader's program, and
+the workers evaluate their share of a row's images (measure/workers.py).
 """
 
 import logging
@@ -22,8 +22,9 @@ from asap.errors import RequestError
 from asap.experiment.failure import note_failure, refuse_unreadable
 from asap.experiment.shared_pass import share
 from asap.experiment.throughput_rows import measure_speed, refuse_timing
-from asap.measure import ranks
+from asap.measure import workers
 from asap.measure.accuracy import Evaluation, evaluate
+from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import (
     DTYPES,
@@ -31,7 +32,6 @@ from asap.measure.session import (
     Session,
     config_of,
     describe,
-    open_session,
 )
 from asap.methods import Method
 from asap.records.key import key_of
@@ -51,8 +51,9 @@ def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Res
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
     the reason in its result. `lender`: a session with the same backbone and data.
     """
-    ranks.agreed(lambda: refuse_timing(spec))
-    session = open_session(spec, lender)
+    refuse_timing(spec)
+    session = Session(spec, lender)
+    workers.meet(session)
     share(session)
     results = []
     for row, method in zip(spec.rows, session.methods, strict=True):
@@ -62,8 +63,8 @@ def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Res
             result = _attempt(session, row, method, result)
         results.append(result)
     if spec.measure.throughput:
-        # The other ranks wait without work: nothing runs beside what is timed.
-        results = ranks.first(lambda: measure_speed(session, results)) or results
+        # Workers wait without work: nothing runs beside what is timed.
+        results = measure_speed(session, results)
     return session, results
 
 
@@ -72,17 +73,15 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: Result) 
     cell = session.store.cell(key_of(session.identity(method)))
     try:
         with ExitStack() as held:
-            record = ranks.agreed(lambda: _recorded(session, cell, held))
-            record = record or _measure(session, row, method, cell)
-        predictions = ranks.first(lambda: _predictions(cell, session.spec.data.strict))
+            record = _recorded(session, cell, held) or _measure(session, row, method, cell)
+        predictions = _predictions(cell, session.spec.data.strict)
         # As this run calls them, whoever recorded the same numbers before.
         record = {**record, "label": row.label, **session.about_data}
         return replace(result, accuracy=record, predictions=predictions)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
-        reason = ranks.agreed(lambda failure=error: note_failure(cell, row.label, failure))
-        return replace(result, reason=reason)
+        return replace(result, reason=note_failure(cell, row.label, error))
 
 
 def _recorded(session: Session, cell: Cell, held: ExitStack) -> AccuracyRecord | None:
@@ -116,17 +115,18 @@ def _predictions(cell: Cell, strict: bool) -> Callable[[], pd.DataFrame]:
 
 
 def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
-    """Evaluate one row, together with the other ranks, and write its record."""
+    """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
     how = Evaluation(
         spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
     )
-    model = ranks.together(lambda: ReducedViT(session.backbone, method))
+    model = ReducedViT(session.backbone, method)
     started = time.monotonic()
-    with progress(row.label, len(data), hidden=ranks.rank() > 0) as bar:
-        predictions = evaluate(model, data, cell, how, bar.update)
-    return ranks.agreed(lambda: _record(session, row, model, cell, how, predictions, started))
+    with progress(row.label, len(data)) as bar:
+        spread = workers.spread(session, row, model, cell, how, bar.update)
+        predictions = evaluate(model, data, cell, how, bar.update, spread)
+    return _record(session, row, model, cell, how, predictions, started)
 
 
 def _record(
@@ -159,7 +159,7 @@ def _record(
         precision=spec.precision,
         device=session.device.type,
         seed=spec.seed,
-        environment={**environment(), "processes": ranks.size()},
+        environment={**environment(), "processes": size()},
         seconds=round(time.monotonic() - started + earlier.seconds, 3),
         batch_size=spec.batch_size,
         batch_halved=how.halved + earlier.halved,

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from asap.errors import RequestError, one_line
-from asap.measure import ranks
 from asap.measure.accuracy import Evaluation
 from asap.measure.joint_evaluation import evaluate_together
+from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import DTYPES, Session, Shared
 from asap.methods import Method, build
@@ -32,7 +32,7 @@ def share(session: Session) -> None:
     Raises RequestError as the runner does. Anything else that goes wrong costs the sharing only.
     """
     wanted = session.spec.shared_trunk and session.spec.measure.accuracy
-    if not wanted or ranks.size() > 1:  # several processes share out the images of one row instead
+    if not wanted or size() > 1:  # several processes share out the images of one row instead
         return
     rows = [m for m in dict.fromkeys(session.methods) if shareable(m) and _fits(session, m)]
     if sum(method.reduces for method in rows) < 2:
@@ -50,7 +50,7 @@ def share_multirun(specs: Sequence[RunSpec]) -> dict[str, Session]:
     """Evaluate together what the jobs of a multirun can share; by `likeness`, the sessions whose
     backbone and data the jobs can use. A job that is refused is left to tell so itself.
     """
-    if ranks.size() > 1:
+    if size() > 1:
         return {}
     groups: dict[str, list[RunSpec]] = {}
     for spec in specs:

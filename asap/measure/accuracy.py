@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -12,14 +12,13 @@ from torch import Tensor
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
-from asap.measure import ranks
 from asap.measure.objects import best_classes, object_recall, object_share, sink_on_object
 from asap.records.store import Cell
 
 NAN = float("nan")
 Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last, rows
-ROUNDS = 3  # what a process of a run that was ended writes late can cost a round
-VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
+Ranges: TypeAlias = list[tuple[int, int]]  # of images: first, one after the last
+ROUNDS = 3  # more than one, in case a terminated process still writes overlapping shards
 MOST_ROWS = 512  # in memory before they are saved, whatever the time: they are large as they come
 NOTHING: dict[str, Any] = {
     "top5": [], "top5_logits": [], "stop_block": -1, "sink": -1, "tokens": [], "mass": [],
@@ -47,74 +46,49 @@ def evaluate(
     cell: Cell,
     how: Evaluation,
     advance: Callable[[int], object] = lambda images: None,
+    spread: Callable[[Ranges], object] | None = None,
 ) -> pd.DataFrame:
     """One row per image. Continues from the cell's shards; `advance` is told of images done.
 
-    Under torchrun every rank evaluates its share of what is missing, and rank 0 alone has the rows;
-    the others get an empty frame. `advance` is told of the own share, scaled to the whole.
+    `spread(ranges)` evaluates ranges of images and leaves their shards in the cell, see
+    `workers.spread`; None: this process does.
     """
-    lacking = ranks.agreed(lambda: _uncovered(cell.shards(), len(data)))
-    advance(len(data) - _count(lacking))
+
+    def here(ranges: Ranges) -> None:
+        evaluate_ranges(model, data, ranges, cell, how, advance)
+
+    lacking = uncovered(cell.shards(), len(data))
+    advance(len(data) - count_of(lacking))
     for _ in range(ROUNDS):
-        ranks.together(lambda todo=lacking: _evaluate_share(model, data, todo, cell, how, advance))
-        parts = ranks.first(lambda: _settled(cell, len(data))) or []
-        lacking = ranks.agreed(lambda found=parts: _uncovered(found, len(data)))
-        if not lacking:
-            break
-    else:
-        raise RuntimeError("saved images are missing: is another process removing them?")
-    how.halved = max(ranks.gather(how.halved))
-    if ranks.rank():
-        return pd.DataFrame()
-    return pd.concat([frame for _, _, frame in parts], ignore_index=True)
-
-
-def _settled(cell: Cell, total: int) -> list[Part]:
-    """The shards, once all of the other ranks are seen; whoever looks next finds what is not."""
-    deadline = time.monotonic() + VISIBLE_SECONDS
-    parts = cell.shards()
-    while ranks.size() > 1 and _uncovered(parts, total) and time.monotonic() < deadline:
-        time.sleep(1)
+        (spread or here)(lacking)
         parts = cell.shards()
-    return parts
+        lacking = uncovered(parts, len(data))
+        if not lacking:
+            return pd.concat([frame for _, _, frame in parts], ignore_index=True)
+    raise RuntimeError("saved images are missing: is another process removing them?")
 
 
-def _uncovered(parts: list[Part], total: int) -> list[tuple[int, int]]:
+def uncovered(parts: list[Part], total: int) -> Ranges:
     """The ranges of images that no shard holds."""
     return list(missing([(start, stop) for start, stop, _ in parts], total))
 
 
-def _count(ranges: list[tuple[int, int]]) -> int:
+def count_of(ranges: Ranges) -> int:
+    """How many images are in ranges."""
     return sum(stop - start for start, stop in ranges)
 
 
-def _evaluate_share(
+def evaluate_ranges(
     model: ReducedViT,
     data: DataSet,
-    missing: list[tuple[int, int]],
+    ranges: Ranges,
     cell: Cell,
     how: Evaluation,
-    advance: Callable[[int], object],
+    advance: Callable[[int], object] = lambda images: None,
 ) -> None:
-    """Evaluate this rank's share of the missing ranges."""
-    mine = ranks.share(missing)
-    scaled = _Scaled(advance, _count(missing), _count(mine))
-    for start, stop in mine:
-        _evaluate_range(model, data, range(start, stop), cell, how, scaled.add)
-
-
-class _Scaled:
-    """Tells `advance` of one rank's progress as if all ranks were equally far."""
-
-    def __init__(self, advance: Callable[[int], object], whole: int, own: int) -> None:
-        self.advance, self.whole, self.own = advance, whole, own
-        self.done = self.told = 0
-
-    def add(self, images: int) -> None:
-        self.done += images
-        reached = self.done * self.whole // self.own
-        self.advance(reached - self.told)
-        self.told = reached
+    """Evaluate ranges of images in this process and leave them as shards."""
+    for start, stop in ranges:
+        _evaluate_range(model, data, range(start, stop), cell, how, advance)
 
 
 def missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,5 @@
-"""The device that is timed: its clocks, its name, its condition, its memory, and a lock against
-company.
+"""The device: which one a run uses; of one that is timed its clocks, name, condition and memory,
+and a lock against company.
 """
 
 import ctypes
@@ -19,9 +19,40 @@ import torch
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
+from asap.measure.processes import local_rank, local_size, size
 from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there.
+
+    Of the processes that torchrun starts on a machine, each has a GPU of its own.
+    """
+    if size() > 1 and name.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        return _own_gpu(name)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise RequestError(f"device={name!r} is not possible: use auto, cpu, cuda or cuda:0")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
+    return torch.device(name)
+
+
+def _own_gpu(name: str) -> torch.device:
+    gpus, processes = torch.cuda.device_count(), local_size()
+    if ":" in name and processes > 1:
+        raise RequestError(f"device={name!r} is one GPU for {processes} processes: use device=auto")
+    if processes > gpus:
+        raise RequestError(f"{processes} processes for {gpus} GPUs: use --nproc-per-node={gpus}")
+    device = torch.device(name) if ":" in name else torch.device("cuda", local_rank())
+    torch.cuda.set_device(device)
+    return device
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(label: str, total: int, hidden: bool = False) -> Iterator[tqdm]:
-    """A progress bar on a terminal, one line where there is none; `hidden`: no bar."""
-    off = True if hidden else None  # None: where there is no terminal
-    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=off, smoothing=0.1) as bar:
+def progress(label: str, total: int) -> Iterator[tqdm]:
+    """A progress bar on a terminal, one line where there is none."""
+    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=None, smoothing=0.1) as bar:
         yield bar
     if bar.disable:
         logging.getLogger("asap").info("%s: %d images", label, total)

@@ -1,7 +1,5 @@
 """What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
 
-import re
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,11 +18,9 @@ from asap.data.slices import part_of
 from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure import ranks
+from asap.measure.device import pick_device
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
-from asap.records.disk import write_bytes
-from asap.records.key import key_of
 from asap.records.schema import SCHEMA_VERSION, MethodRecord, WeightsRecord
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
@@ -206,36 +202,6 @@ class Session:
         }
 
 
-def open_session(spec: RunSpec, lender: Session | None = None) -> Session:
-    """The session of a run, on every rank of it.
-
-    Whatever can be wrong on one rank only is found here, before work is shared out: files that are
-    not there, other weights or images, a results folder that the machines do not share.
-    """
-    session = ranks.together(lambda: Session(spec, lender))
-    if ranks.size() > 1:
-        ranks.together(lambda: session.backbone.eval())
-        ranks.leaders_first(lambda: session.data.digest)  # the others find what these remember
-        _refuse_strangers(session)
-    return session
-
-
-def _refuse_strangers(session: Session) -> None:
-    keys = ranks.together(lambda: [key_of(session.identity(method)) for method in session.methods])
-    if any(other != keys for other in ranks.gather(keys)):
-        raise RequestError(
-            "the processes have other weights, images or kinds of device than one another: give "
-            "all machines the same files"
-        )
-    root = session.store.root
-    mark = root / f".met-{ranks.agreed(lambda: uuid.uuid4().hex)}"
-    ranks.first(lambda: write_bytes(mark, b""))
-    seen = ranks.gather(mark.exists())
-    ranks.first(mark.unlink)
-    if not all(seen):
-        raise RequestError(f"{root} is not one folder for all machines: choose a shared one")
-
-
 def describe(method: Method) -> MethodRecord:
     """A method's module and all of its options, as they go into records."""
     name = name_of(type(method))
@@ -248,36 +214,6 @@ def describe(method: Method) -> MethodRecord:
 def _finite(value: Any) -> Any:
     """JSON has no infinity."""
     return str(value) if value in (float("inf"), float("-inf")) else value
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there.
-
-    Of the processes that torchrun starts on a machine, each has a GPU of its own.
-    """
-    if ranks.size() > 1 and name.startswith(("auto", "cuda")) and torch.cuda.is_available():
-        return _own_gpu(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise RequestError(f"device={name!r} is not possible: use auto, cpu, cuda or cuda:0")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
-    return torch.device(name)
-
-
-def _own_gpu(name: str) -> torch.device:
-    gpus, processes = torch.cuda.device_count(), ranks.local_size()
-    if ":" in name and processes > 1:
-        raise RequestError(f"device={name!r} is one GPU for {processes} processes: use device=auto")
-    if processes > gpus:
-        raise RequestError(f"{processes} processes for {gpus} GPUs: use --nproc-per-node={gpus}")
-    device = torch.device(name) if ":" in name else torch.device("cuda", ranks.local_rank())
-    torch.cuda.set_device(device)
-    return device
 
 
 def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:

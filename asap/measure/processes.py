@@ -1,11 +1,11 @@
-"""The processes of one run, as torchrun starts them, and how they agree.
+"""The processes of one run, as torchrun starts them: a leader, rank 0, and its workers.
 
     torchrun --nproc-per-node=8 -m asap.run ...
 
-Rank 0 decides, records and prints; the others only evaluate. Alone, without torchrun, everything
-here is an ordinary call. What one rank raises inside `together`, `first` or `agreed` is raised on
-all of them, so no rank waits for one that has given up. A rank that was killed cannot tell: then
-the others end, as torchrun would end them.
+The leader is the ordinary program. The others wait in `serve` for a task, do it as the leader does
+its own part, and answer. Nothing else needs them: while the leader calibrates, times or draws they
+wait without work. A process that is killed cannot answer: then the others end, as torchrun would
+end them.
 """
 
 import ctypes
@@ -26,21 +26,24 @@ from asap.errors import RequestError, one_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+State = TypeVar("State")
 
-# A rank may wait long for good reasons: rank 0 calibrates, times, or waits for another run's lock.
-# One that dies is noticed at once, by its closed connection.
+# A worker may wait long for good reasons: the leader calibrates, times, or waits for another run's
+# lock. A process that dies is noticed at once, by its closed connection.
 PATIENCE = timedelta(hours=24)
 _GIVEN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_DISMISSED = "dismissed"
 
 
 class RankFailed(Exception):
-    """What another rank could not do; its traceback is in the notes."""
+    """What a worker could not do; its traceback is in the notes."""
 
 
 @dataclass(frozen=True)
 class _Fault:
-    rank: int
+    """An exception as it is sent to the leader."""
+
     request: bool
     text: str
     trace: str
@@ -48,7 +51,6 @@ class _Fault:
     def error(self) -> Exception:
         error = RequestError(self.text) if self.request else RankFailed(self.text)
         error.add_note(self.trace)
-        error.told = True  # type: ignore[attr-defined]
         return error
 
 
@@ -73,14 +75,8 @@ def join() -> None:
         _lost(error)
 
 
-def leave() -> None:
-    """Part from the others; nothing is waited for."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def rank() -> int:
-    """This process's number, 0 alone."""
+    """This process's number: 0 is the leader, or a process alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -99,62 +95,54 @@ def local_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", size())) if size() > 1 else 1
 
 
-def told(error: BaseException) -> bool:
-    """Whether another rank raised the error first, and says it."""
-    return getattr(error, "told", False)
-
-
 # ---- what they do
 
 
-def together(act: Callable[[], T]) -> T:
-    """Every rank does it; its own result. All raise what the first rank that fails raises."""
-    if size() == 1:
-        return act()
-    value, fault, error = _attempt(act)
-    faults = [other for other in gather(fault) if other is not None]
-    if faults:
-        raise _of(faults[0], error)
-    return value  # type: ignore[return-value]
+def ask(task: Callable[[State], T], own: Callable[[], T]) -> list[T]:
+    """The leader: let every worker do `task(its state)`, do `own()` meanwhile; all answers by rank.
 
-
-def leaders_first(act: Callable[[], T]) -> T:
-    """`together`, but the first rank of every machine does it before the others there, which can
-    use what it has left on the disk.
+    A task is pickled. Raises the leader's own error, else RequestError or RankFailed with that of
+    the first worker that failed, once all have answered.
     """
-    leads = local_rank() == 0
-    ahead = together(lambda: act() if leads else None)
-    after = together(lambda: None if leads else act())
-    return ahead if leads else after  # type: ignore[return-value]
+    _send(task)
+    value, _, error = _attempt(own)
+    answers = _answers((value, None))
+    if error is not None:
+        raise error
+    if fault := next((fault for _, fault in answers if fault is not None), None):
+        raise fault.error()
+    return [value for value, _ in answers]
 
 
-def first(act: Callable[[], T]) -> T | None:
-    """Rank 0 does it while the others wait; its result there, None elsewhere."""
-    return _from_first(act, tell=False)
+def serve(state: Any) -> None:
+    """A worker: do what the leader asks until it dismisses this process. `state` is kept from one
+    task to the next.
+    """
+    while (task := _send(None)) != _DISMISSED:
+        value, fault, _ = _attempt(lambda task=task: task(state))
+        _answers((value, fault))
 
 
-def agreed(act: Callable[[], T]) -> T:
-    """Rank 0 does it, and all have the result, which is sent to them."""
-    return _from_first(act, tell=True)  # type: ignore[return-value]
+def dismiss() -> None:
+    """The leader, at the end of an ordinary program: the workers end too."""
+    if dist.is_initialized():
+        _send(_DISMISSED)
 
 
-def gather(value: T) -> list[T]:
-    """Every rank's value, in the order of the ranks."""
-    if size() == 1:
-        return [value]
-    values: list[Any] = [None] * size()
-    _exchange(lambda: dist.all_gather_object(values, value))
-    return values
+def leave() -> None:
+    """Part from the others; nothing is waited for."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
-def share(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """This rank's part of ranges [start, stop): a contiguous run of their numbers.
+def share(ranges: list[tuple[int, int]], rank: int, size: int) -> list[tuple[int, int]]:
+    """One rank's part of ranges [start, stop): a contiguous run of their numbers.
 
     Every number is in one rank's part, and the parts differ by one number at most. Rank 0 has the
     largest.
     """
     total = sum(stop - start for start, stop in ranges)
-    begin, end = (-(-total * r // size()) for r in (rank(), rank() + 1))
+    begin, end = (-(-total * r // size) for r in (rank, rank + 1))
     parts, position = [], 0
     for start, stop in ranges:
         low, high = max(begin - position, 0), min(end - position, stop - start)
@@ -167,32 +155,28 @@ def share(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 # ---- parts
 
 
-def _from_first(act: Callable[[], T], tell: bool) -> T | None:
-    if size() == 1:
-        return act()
-    value, fault, error = _attempt(act) if rank() == 0 else (None, None, None)
-    box = [(fault, value if tell else None)]
+def _send(task: Any) -> Any:
+    """The leader's task, on every rank."""
+    box = [task]
     _exchange(lambda: dist.broadcast_object_list(box, src=0))
-    fault, sent = box[0]
-    if fault is not None:
-        raise _of(fault, error)
-    return value if rank() == 0 else sent
+    return box[0]
+
+
+def _answers(own: tuple[Any, _Fault | None]) -> list[tuple[Any, _Fault | None]]:
+    """On the leader every rank's value or fault, in the order of the ranks; elsewhere none."""
+    found: list[Any] | None = [None] * size() if rank() == 0 else None
+    _exchange(lambda: dist.gather_object(own, found, dst=0))
+    return found or []
 
 
 def _attempt(act: Callable[[], T]) -> tuple[T | None, _Fault | None, Exception | None]:
     try:
         return act(), None, None
-    except Exception as error:  # told to all ranks, then raised
+    except Exception as error:  # a worker's is sent to the leader, which raises it
         request = isinstance(error, RequestError)
         said = one_line(error, kind=not request)
-        where = "" if rank() == 0 else f"rank {rank()}: "
         trace = "".join(traceback.format_exception(error))
-        return None, _Fault(rank(), request, where + said, trace), error
-
-
-def _of(fault: _Fault, error: Exception | None) -> Exception:
-    """The rank's own error where it is the first to fail, else what it was told."""
-    return error if error is not None and fault.rank == rank() else fault.error()
+        return None, _Fault(request, f"rank {rank()}: {said}", trace), error
 
 
 def _exchange(act: Callable[[], object]) -> None:
@@ -215,7 +199,7 @@ def _end_with_parent() -> None:
 
 
 def _meet_torchrun() -> None:
-    """End where torchrun died before the kernel was asked to tell: nobody would ever answer."""
+    """Exit if torchrun died before PR_SET_PDEATHSIG was set: no other process would answer."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -1,0 +1,169 @@
+"""The evaluation of one row by several processes: the leader's part and the workers'.
+
+The leader sends a spec, a row and ranges of images; every process evaluates its share of them and
+leaves shards in the row's cell, from where the leader takes them.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure.accuracy import Evaluation, Ranges, count_of, evaluate_ranges, uncovered
+from asap.measure.processes import ask, local_rank, rank, serve, share, size
+from asap.measure.session import Session
+from asap.methods import build
+from asap.records.disk import write_bytes
+from asap.records.key import key_of
+from asap.records.store import Cell
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
+
+
+@dataclass
+class Worker:
+    """What a worker keeps from one task to the next: the session of the spec it was sent last."""
+
+    _session: Session | None = field(default=None, init=False)
+
+    def session(self, spec: RunSpec) -> Session:
+        if self._session is None or self._session.spec != spec:
+            self._session = None  # its backbone goes before the next one comes
+            self._session = Session(spec)
+        return self._session
+
+
+def work() -> None:
+    """Evaluate what the leader asks for until it ends. Of every rank but 0."""
+    serve(Worker())
+
+
+# ---- before work is shared out
+
+
+def meet(session: Session) -> None:
+    """Compare this session with what the workers make of its spec. RequestError where they have
+    other weights or images, and where the results are not one folder for all.
+    """
+    if size() == 1:
+        return
+    root = session.store.root
+    mark = root / f".met-{uuid.uuid4().hex}"
+    keys = keys_of(session)  # hashes the pictures: other processes find what this one remembers
+    write_bytes(mark, b"")
+    try:
+        ask(_Hash(session.spec), lambda: None)
+        others = ask(_Compare(session.spec, mark), lambda: (keys, True))
+    finally:
+        mark.unlink(missing_ok=True)
+    if any(found != keys for found, _ in others):
+        raise RequestError(
+            "the processes have other weights, images or kinds of device than one another: give "
+            "all machines the same files"
+        )
+    if not all(seen for _, seen in others):
+        raise RequestError(f"{root} is not one folder for all machines: choose a shared one")
+
+
+def keys_of(session: Session) -> list[str]:
+    """The keys of all rows, which say weights, images and kind of device."""
+    return [key_of(session.identity(method)) for method in session.methods]
+
+
+@dataclass(frozen=True)
+class _Hash:
+    """The first process of each machine hashes the pictures; the others there will use what it has
+    left on the disk.
+    """
+
+    spec: RunSpec
+
+    def __call__(self, worker: Worker) -> None:
+        if local_rank() == 0:
+            _ = worker.session(self.spec).data.digest
+
+
+@dataclass(frozen=True)
+class _Compare:
+    """The keys that a worker finds, and whether it sees the leader's file."""
+
+    spec: RunSpec
+    mark: Path
+
+    def __call__(self, worker: Worker) -> tuple[list[str], bool]:
+        return keys_of(worker.session(self.spec)), self.mark.exists()
+
+
+# ---- the work
+
+
+def spread(
+    session: Session,
+    row: MethodSpec,
+    model: ReducedViT,
+    cell: Cell,
+    how: Evaluation,
+    advance: Callable[[int], object],
+) -> Callable[[Ranges], None] | None:
+    """What evaluates ranges of images with all processes and waits until their shards are seen;
+    None for a process alone.
+
+    `advance` is told of the leader's progress as if all were equally far; `how.halved` counts the
+    halvings of the process that had to halve its batch most often.
+    """
+
+    if size() == 1:
+        return None
+
+    def evaluate(ranges: Ranges) -> None:
+        own = share(ranges, 0, size())
+        scaled = _Scaled(advance, count_of(ranges), count_of(own))
+        task = _Evaluate(session.spec, row, cell, replace(how), ranges)
+
+        def leaders() -> int:
+            evaluate_ranges(model, session.data, own, cell, how, scaled.add)
+            return how.halved
+
+        how.halved = max(ask(task, leaders))
+        deadline = time.monotonic() + VISIBLE_SECONDS
+        while uncovered(cell.shards(), len(session.data)) and time.monotonic() < deadline:
+            time.sleep(1)
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    """A worker's share of the ranges, left as shards in the cell."""
+
+    spec: RunSpec
+    row: MethodSpec
+    cell: Cell
+    how: Evaluation
+    ranges: Ranges
+
+    def __call__(self, worker: Worker) -> int:
+        session = worker.session(self.spec)
+        how = replace(self.how, device=session.device)
+        model = ReducedViT(session.backbone, build(self.row.name, self.row.options))
+        own = share(self.ranges, rank(), size())
+        evaluate_ranges(model, session.data, own, self.cell, how)
+        return how.halved
+
+
+class _Scaled:
+    """Tells `advance` of one process's progress as if all were equally far."""
+
+    def __init__(self, advance: Callable[[int], object], whole: int, own: int) -> None:
+        self.advance, self.whole, self.own = advance, whole, own
+        self.done = self.told = 0
+
+    def add(self, images: int) -> None:
+        self.done += images
+        reached = self.done * self.whole // self.own
+        self.advance(reached - self.told)
+        self.told = reached
