@@ -77,7 +77,7 @@ def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeyp
             raise ValueError("a defect of ours")
         return real(spec, lender)
 
-    monkeypatch.setattr(asap.run, "run", faulty)
+    monkeypatch.setattr(asap.cli.run, "run", faulty)
     assert start("method=tome", "method.r=2,3,-1,4", "data.images=4") == 1
     assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=4"]
     assert left(tmp_path) == []
@@ -203,7 +203,7 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
         seen.append(os.environ.get("OF_A_JOB"))
         return real(spec, lender)
 
-    monkeypatch.setattr(asap.run, "run", looking)
+    monkeypatch.setattr(asap.cli.run, "run", looking)
     given = "+hydra.job.env_set.OF_A_JOB=there"
     assert start("method=tome", "method.r=2,3", "data.images=4", given) == 0
     assert seen == ["there", "there"] and "OF_A_JOB" not in os.environ
