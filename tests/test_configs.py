@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from asap.backbones.weights.load import BUNDLED, BUNDLED_FOLDER, file_digest
+from asap.errors import RequestError
 from asap.methods import build, find
 from asap.methods.registry import names
 from asap.spec.configs import choices, config_dir, read_method
@@ -74,6 +75,45 @@ def test_the_config_states_the_digest_of_the_bundled_weights(name: str) -> None:
     digest = file_digest(BUNDLED_FOLDER / f"{name}.safetensors")
     assert config["sha256"] == BUNDLED[name] == digest
     assert digest in (BUNDLED_FOLDER / "README.md").read_text()
+
+
+VARIANTS = sorted(p.stem for p in (config_dir() / "method").glob("*.yaml")
+                  if p.stem not in names())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_names_only_what_differs_from_asap(name: str) -> None:
+    own = yaml.safe_load((config_dir() / "method" / f"{name}.yaml").read_text())
+    assert own.pop("defaults") == ["asap", "_self_"]
+    asap = read_method("asap")
+    assert all(asap[key] != value for key, value in own.items())
+    assert read_method(name) == {**asap, **own}
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_a_row_has_the_options_that_hydra_composes_for_the_command_line(name: str) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        composed = compose("config", overrides=[f"method={name}"]).method
+    assert OmegaConf.to_container(composed, resolve=True) == read_method(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["defaults: [mine, _self_]", "defaults: [asap]", "defaults: [{/method: asap}, _self_]"]
+)
+def test_defaults_that_a_row_cannot_follow_are_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(f"{text}\nlabel: Mine\n")
+    with pytest.raises(RequestError, match="cannot be followed here"):
+        read_method("mine", [tmp_path])
+
+
+def test_own_method_config_builds_on_asap(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    text = "defaults: [asap_pruning, _self_]\nlabel: Mine\ntau: 2.0\n"
+    (tmp_path / "method" / "mine.yaml").write_text(text)
+    assert read_method("mine", [tmp_path]) == {
+        **read_method("asap_pruning"), "label": "Mine", "tau": 2.0,
+    }  # fmt: skip
 
 
 def test_own_config_folders_come_first(tmp_path: Path) -> None:

@@ -40,11 +40,36 @@ def choices(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
 
 
 def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """configs/method/<name>.yaml, from one's own config folders first."""
+    """configs/method/<name>.yaml, from one's own config folders first, with what its `defaults`
+    list names below it, as hydra composes `method=<name>`.
+
+    RequestError if there is no such file or it cannot be read.
+    """
+    return _settings(_composed(name, tuple(folders), ()), name)
+
+
+def _composed(name: str, folders: tuple[Path, ...], below: tuple[str, ...]) -> Any:
+    """A method's config on those of its `defaults`, a DictConfig; `below`: who asked for it."""
+    path = _method_file(name, folders)
+    content = _loaded(path)
+    listed = content.pop("defaults", ["_self_"])
+    names = [one for one in listed if isinstance(one, str)]
+    if len(names) != len(listed) or "_self_" not in names or {name, *below} & set(names):
+        raise RequestError(
+            f"{path}: defaults={list(listed)} cannot be followed here: give names of other method "
+            "configs and _self_, such as [asap, _self_]"
+        )
+    parts = [
+        content if one == "_self_" else _composed(one, folders, (*below, name)) for one in names
+    ]
+    return OmegaConf.merge(*parts)
+
+
+def _method_file(name: str, folders: Sequence[Path]) -> Path:
     for root in (*folders, config_dir()):
         path = root / "method" / f"{name}.yaml"
         if path.is_file():
-            return _read(path)
+            return path
     known = ", ".join(choices("method", folders))
     raise RequestError(f"rows: method {name!r} has no config: use one of {known}")
 
@@ -65,12 +90,22 @@ def refuse_unused_points(config: DictConfig, overrides: Sequence[str]) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _loaded(path: Path) -> Any:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.load(path)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
-        reason = one_line(error)
-        raise RequestError(f"{path} cannot be read: {reason}: repair it") from None
-    if not isinstance(content, dict):
+        raise RequestError(f"{path} cannot be read: {one_line(error)}: repair it") from None
+    if not isinstance(content, DictConfig):
         raise RequestError(f"{path} holds no settings: give it lines of the form key: value")
-    return {str(k): v for k, v in content.items()}
+    return content
+
+
+def _settings(content: Any, name: str) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(content, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(
+            f"the config of method {name!r} cannot be read: {one_line(error)}: repair it"
+        ) from None
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}

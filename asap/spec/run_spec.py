@@ -44,7 +44,8 @@ class MethodSpec:
     """One row of a table: a method with its options, how tables call it, and where it gets options
     from that are not known beforehand.
 
-    paper: the row's name in the paper's tables. ours: an extension the paper does not have.
+    paper: the row's name in the paper's tables. ours: as the config says, the paper
+    has no such method; of options that the paper has not, the method's class knows (`extension`).
     macs_pct: the row's own MACs budget, for a row whose options are not given by hand.
     grid: option -> values to be tried, of options that are not given; without a budget, the most
         accurate one on training images. point_of: label of the row whose calibrated or given
