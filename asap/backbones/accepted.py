@@ -1,4 +1,4 @@
-"""The families of backbones that are known, and the backbones of our own. Add a family here."""
+"""The supported families of backbones, and the backbones of this package. Add a family here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,12 @@ from asap.backbones.vit import ViTTrunk
 
 @dataclass(frozen=True)
 class Own:
-    """A backbone that timm has not: how it is built, which pictures it takes, and where its weights
-    come from.
-    """
+    """A backbone that timm does not have: its constructor, preprocessing and weights."""
 
     build: Callable[..., nn.Module]
     preprocessing: Mapping[str, Any]
-    bundled: str | None = None  # sha256 of its file in this package
-    released: str | None = None  # address of its authors' file
+    bundled: str | None = None  # sha256 of the weights file in this package
+    released: str | None = None  # address of the authors' weights file
 
 
 TRUNKS: tuple[type[Trunk], ...] = (ViTTrunk, lvvit.LVViTTrunk)

@@ -1,4 +1,4 @@
-"""The embedded default's architecture: a plain timm ViT for 112-pixel scenes of digits."""
+"""The architecture of the bundled default: a plain timm ViT for 112-pixel scenes of digits."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ PREPROCESSING = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.5, 0.5, 0.5),
 }
-# of weights/digits_vit.safetensors
+# sha256 of weights/digits_vit.safetensors
 SHA256 = "69e55e51c334c65d1ae91e59357a67af227840b90e10e0cef9ada4577741fbac"
 
 

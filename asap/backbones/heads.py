@@ -1,4 +1,4 @@
-"""Whether a backbone's outputs are classes. Some are features, and no label belongs to them."""
+"""Checks whether a backbone's outputs are classes. Some are features, which have no labels."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ CLASSIFIER = "vit_large_patch14_clip_224.openai_ft_in1k"  # a CLIP with an Image
 
 
 def without_classes(backbone: nn.Module) -> str | None:
-    """Why a backbone's outputs are no classes, None if they are (or nothing is known of them).
+    """The reason why a backbone's outputs are not classes; None if they are, or if it is unknown.
 
-    timm builds a CLIP image tower with its projection to the embedding of images and texts in the
-    place of the head; only its fine-tuned weights (tags with "_ft_") have classes.
+    In a CLIP image tower, timm puts the projection to the joint embedding of images and texts in
+    the place of the head. Only fine-tuned weights (tags with "_ft_") have classes.
     """
     outputs = getattr(backbone, "num_classes", None)
     if outputs == 0:
@@ -24,5 +24,5 @@ def without_classes(backbone: nn.Module) -> str | None:
 
 
 def n_outputs(backbone: nn.Module) -> int | None:
-    """How many classes a backbone tells apart; None if its outputs are none, or are not known."""
+    """The number of a backbone's classes; None if its outputs are not classes, or unknown."""
     return None if without_classes(backbone) else getattr(backbone, "num_classes", None)

@@ -1,4 +1,4 @@
-"""The preprocessing that a backbone's weights were made for, as timm states it; and another one."""
+"""The preprocessing of a backbone: the one timm states for its weights, or the user's changes."""
 
 import difflib
 import math
@@ -22,7 +22,7 @@ _STATED = ("mean", "std", "crop_pct", "crop_mode", "interpolation", "input_size"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """timm's evaluation transform, RGB picture -> (3, h, w) float32, and what defines it."""
+    """timm's evaluation transform, RGB picture -> (3, h, w) float32, and the settings it has."""
 
     transform: Callable[[Image.Image], Tensor]
     patch_grid: tuple[int, int]  # patches down and across
@@ -30,7 +30,7 @@ class Preprocessing:
 
 
 def preprocessing_of(backbone: nn.Module) -> Preprocessing:
-    """timm's evaluation preprocessing of a model, at the size it was built for."""
+    """timm's evaluation preprocessing of a model, for the image size it was built for."""
     config = resolve_model_data_config(backbone)
     embed: Any = backbone.patch_embed
     config["input_size"] = (3, *embed.img_size)
@@ -39,9 +39,9 @@ def preprocessing_of(backbone: nn.Module) -> Preprocessing:
 
 
 def overrides(preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`backbone.preprocess` in the terms of timm's pretrained_cfg, options that are null left out.
+    """The options of `backbone.preprocess` as fields of timm's pretrained_cfg, without null ones.
 
-    mean, std: three numbers, of pictures between 0 and 1; crop_pct: above 0, at most 1;
+    mean, std: three numbers, for pixel values between 0 and 1; crop_pct: above 0, at most 1;
     interpolation: one of `INTERPOLATIONS`; crop_mode: one of `CROP_MODES`; img_size: pixels, or
     [height, width]. Raises RequestError for an unknown option and an impossible value.
     """
@@ -61,12 +61,12 @@ def overrides(preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _exact(value: Any) -> Any:
-    """Whole numbers as floats: 1 and 1.0 are one key."""
+    """Integers as floats, so that 1 and 1.0 give the same record key."""
     return tuple(map(float, value)) if isinstance(value, list | tuple) else float(value)
 
 
 def check_stated(pretrained_cfg: Mapping[str, Any], place: str) -> None:
-    """RequestError, naming the place, for values of a pretrained_cfg that no picture can have."""
+    """RequestError, naming `place`, for impossible values in a pretrained_cfg."""
     stated = {k: v for k, v in pretrained_cfg.items() if k in _STATED and v is not None}
     _check(stated, lambda name: f"{place}: {name}={pretrained_cfg[name]!r}")
 
@@ -93,13 +93,13 @@ def _three(least: float) -> Callable[[Any], bool]:
 
 
 def _is_number(value: Any) -> bool:
-    """Finite; Python's whole numbers may be larger than any float, and JSON's too."""
+    """True for a finite number. Integers in Python and JSON may be larger than any float."""
     is_one = isinstance(value, int | float) and not isinstance(value, bool)
     return is_one and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def size_of(value: Any, option: str) -> tuple[int, int]:
-    """Height and width that a number of pixels or a pair means. RequestError for anything else."""
+    """Height and width from a number of pixels or a pair. RequestError for anything else."""
     pair = value if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
         raise RequestError(
@@ -111,8 +111,10 @@ def size_of(value: Any, option: str) -> tuple[int, int]:
 def apart_from(
     own: Mapping[str, Any], backbone: nn.Module, reasons: Mapping[str, str], default: str
 ) -> str | None:
-    """Where the preprocessing is from in which a backbone differs from its architecture's own
-    (`own`, a pretrained_cfg), None where it does not; reasons: by what differs.
+    """Where a backbone's preprocessing comes from, if it is not its architecture's; else None.
+
+    own: the architecture's pretrained_cfg. reasons: for each setting that may differ, its origin;
+    `default` for all others.
     """
     usual = _plain(resolve_data_config(pretrained_cfg=dict(own))) if own else {}
     found = preprocessing_of(backbone).identity

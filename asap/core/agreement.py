@@ -1,4 +1,7 @@
-"""Whether weighting the diffusion distance changes an order (paper, Appendix A)."""
+"""Checks if weighting the diffusion distance changes an order. Used by scripts and tests only.
+
+The paper's claim is in its Appendix A.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +15,7 @@ def weighted_distance(
 ) -> Float[Tensor, "b patches"]:
     """`sum_j (P(i, j) - P(s, j))^2 / pi_j` for every patch i; pi is the column mean of P (Eq. 7).
 
-    A column of P that is all 0 adds nothing.
+    A column of P that is 0 everywhere adds nothing.
     """
     rows, share = walk[:, prefix:], walk.mean(1, keepdim=True)
     index = anchor[:, None, None].expand(-1, 1, rows.shape[-1])
@@ -28,7 +31,7 @@ def mean_ranks(values: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
 
 
 def spearman(x: Float[Tensor, "b m"], y: Float[Tensor, "b m"]) -> Float[Tensor, "b"]:
-    """Spearman's rank correlation of each row, in float64; NaN where one side is constant."""
+    """Spearman's rank correlation of each row, in float64; NaN if one side is constant."""
     x, y = (r - r.mean(1, keepdim=True) for r in (mean_ranks(x), mean_ranks(y)))
     return (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
 
@@ -36,9 +39,9 @@ def spearman(x: Float[Tensor, "b m"], y: Float[Tensor, "b m"]) -> Float[Tensor, 
 def rank_agreement(
     walk: Float[Tensor, "b n n"], anchor: Int[Tensor, "b"], prefix: int
 ) -> Float[Tensor, "b"]:
-    """Spearman's rho, per image, between the distance to the anchor and the weighted one.
+    """Spearman's rho, per image, between the plain and the weighted distance to the anchor.
 
-    Over the patches other than the anchor, whose distance is 0 by definition in both.
+    Over all patches but the anchor, whose distance is 0 by definition in both.
     """
     plain = distance_to_anchor(walk, anchor, prefix)
     weighted = weighted_distance(walk, anchor, prefix)

@@ -1,4 +1,4 @@
-"""Files of weights, read without executing code from them."""
+"""Reads weights files without executing code from them."""
 
 import argparse
 import hashlib
@@ -18,20 +18,22 @@ from torch import Tensor
 
 from asap.errors import RequestError, one_line
 
-# Networks of methods that lie beside the backbone in a checkpoint: DynamicViT's predictors.
+# Prefixes of methods' own networks in a checkpoint of a backbone: DynamicViT's predictors.
 COMPANIONS = ("score_predictor.",)
-# The entries under which timm looks for weights, in its order, averaged ones (EMA) first.
+# The entries in which timm looks for weights, in its order, averaged ones (EMA) first.
 EMA = ("state_dict_ema", "model_ema")
 PLAIN = ("state_dict", "model")
-WRAPPERS = (*PLAIN, "module")  # what an entry may wrap its weights in once more
-COUNTER = "n_averaged"  # torch's AveragedModel keeps it beside the averaged weights
+WRAPPERS = (*PLAIN, "module")  # keys in which an entry may nest its weights once more
+COUNTER = "n_averaged"  # a counter that torch's AveragedModel stores with the weights
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class State:
-    """The tensors of a file of weights, the entry of the file that they are from (None: the file
-    is these tensors), and the other entries that hold weights.
+    """The tensors of a weights file.
+
+    entry: the entry they come from, None if the file has no entries. others: the other entries that
+    hold weights.
     """
 
     tensors: dict[str, Tensor]
@@ -42,12 +44,12 @@ class State:
 def read_state(
     path: Path, option: str, ema: bool | None = None, averaged_first: bool = False
 ) -> State:
-    """The weights in a .safetensors, .pth or .pt file, wrappers removed, also from the keys.
+    """The weights in a .safetensors, .pth or .pt file, without wrappers, also in the keys.
 
-    `option` is what the user set to this path. ema: take the running averages (True) or not
-    (False); None: what there is, of both the averages with `averaged_first` only. Raises
-    RequestError for a file that is missing, that would run code, that cannot be read, or that does
-    not hold the tensors that are asked for.
+    option: the option that the user set to this path, for messages. ema: read the averaged weights
+    (True) or the others (False); None reads what there is, and if there are both, the averaged ones
+    only with `averaged_first`. Raises RequestError for a file that is missing, that would run code,
+    that cannot be read, or that does not hold the requested tensors.
     """
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check {option}")
@@ -84,7 +86,7 @@ def _entry(content: Any, path: Path, ema: bool | None, averaged_first: bool) -> 
 
 
 def _entries(content: Any) -> tuple[list[str], list[str]]:
-    """The entries of a checkpoint that hold averaged weights, and that hold usual ones."""
+    """The entries of a checkpoint with averaged weights, and the entries with the others."""
     held = [k for k, v in content.items() if _inner(v)] if isinstance(content, dict) else []
     averaged = [k for k in held if isinstance(k, str) and is_averaged(k)]
     known = [name for name in EMA if name in averaged]
@@ -95,12 +97,12 @@ def _entries(content: Any) -> tuple[list[str], list[str]]:
 
 
 def is_averaged(entry: str) -> bool:
-    """Whether an entry's name is one of averaged weights: timm's names, and others' like them."""
+    """True if an entry's name is that of averaged weights (timm's names and similar ones)."""
     return re.search(r"(^|_)ema(_|$)", entry) is not None
 
 
 def _inner(value: Any) -> dict[str, Tensor]:
-    """The state dict that an entry is or wraps once more; empty if it is none."""
+    """The state dict in an entry, which may be nested once more; empty if there is none."""
     if not isinstance(value, dict):
         return {}
     inside = (value[name] for name in WRAPPERS if isinstance(value.get(name), dict))
@@ -119,14 +121,14 @@ def _load(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         allowed = torch.serialization.safe_globals([argparse.Namespace])
         with allowed, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it may fail: then it says so below
+            warnings.simplefilter("ignore")  # a failure is reported below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise RequestError(
             f"weights file {path} holds more than tensors (it may be a pickle that would run "
             "code) or is no weights file: save the weights as .safetensors"
         ) from None
-    except Exception as error:  # damaged bytes fail in any way
+    except Exception as error:  # damaged files may fail in any way
         reason = one_line(error, kind=True)[:200]
         raise RequestError(
             f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
@@ -134,8 +136,10 @@ def _load(path: Path) -> Any:
 
 
 def refuse_no_floats(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """RequestError, naming key and type, unless all are of the types that weights have: an 8-bit
-    tensor is a code for weights, and its numbers are others.
+    """RequestError, naming key and dtype, unless all tensors are dense and of a floating-point
+    dtype.
+
+    An 8-bit tensor, for example, holds quantised codes and not the weights themselves.
     """
     for key, value in tensors.items():
         if value.layout != torch.strided or value.is_meta:
@@ -156,11 +160,11 @@ def refuse_no_floats(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def without_companions(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's part of a checkpoint."""
+    """The tensors of a checkpoint that belong to the backbone."""
     return {k: v for k, v in state.items() if not k.startswith(COMPANIONS)}
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, read in pieces."""
+    """The sha256 of a file, which is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

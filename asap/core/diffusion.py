@@ -8,7 +8,7 @@ from torch import Tensor
 def patch_rows(
     walk: Float[Tensor, "b n n"], prefix: int, columns: str = "all"
 ) -> Float[Tensor, "b patches columns"]:
-    """The patches' rows of P: "all" columns, or without the prefix tokens' ("patches")."""
+    """The patches' rows of P with "all" columns, or only the patches' columns ("patches")."""
     return walk[:, prefix:, prefix if columns == "patches" else 0 :]
 
 
@@ -24,7 +24,7 @@ def distance_to_anchor(
 def self_aligned_distance(
     walk: Float[Tensor, "b n n"], anchor: Int[Tensor, "b"], prefix: int, columns: str = "all"
 ) -> Float[Tensor, "b patches"]:
-    """Compares what two patches keep for themselves with each other (ours, not the paper's).
+    """Distance to the anchor that compares the self-transitions with each other (not in the paper).
 
     `d_i^2 = sum over j != i, s of (P_ij - P_sj)^2 + (P_ii - P_ss)^2 + (P_is - P_si)^2`.
     """

@@ -1,4 +1,4 @@
-"""Multiply-accumulates (MACs) of a backbone in closed form, from the tokens that were there.
+"""Multiply-accumulates (MACs) of a backbone in closed form, from the token counts of its blocks.
 
 The convention of the token-reduction papers, which call them FLOPs: patch embedding, every linear
 layer, the two attention products and the classifier. LayerNorm, softmax, GELU and biases are left
@@ -28,7 +28,7 @@ class BlockCost:
 class BackboneCost:
     """MACs of one image outside the blocks, and of each block.
 
-    `head` is spent once an image, `patch_head` on every token left beyond the first `prefix`.
+    `head` is counted once per image, `patch_head` for every token left after the `prefix` tokens.
     """
 
     embed: int

@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def ranks(values: Tensor, descending: bool = False) -> Int[Tensor, "b n"]:
-    """The place of every value (b, n) in the order of its row, from 0."""
+    """The rank of every value (b, n) in its row, from 0."""
     order = values.argsort(dim=1, descending=descending, stable=True)
     places = torch.arange(values.shape[1], device=values.device).expand_as(order)
     return torch.zeros_like(order).scatter(1, order, places)
 
 
 def best_class(logits: Float[Tensor, "classes"]) -> int | None:
-    """The class with the largest logit; None if one of them is NaN or infinite: no answer."""
+    """The class with the largest logit; None (no answer) if any logit is NaN or infinite."""
     return int(logits.argmax()) if logits.isfinite().all() else None
 
 

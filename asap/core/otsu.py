@@ -14,8 +14,8 @@ def otsu_threshold(
 ) -> Float[Tensor, "b"]:
     """The cut that separates near and far patches best, in float64 (Otsu, 1979).
 
-    Of all ways to cut the sorted distances of the patches other than the anchor into two groups,
-    the one with the largest `n_near n_far (mean_near - mean_far)^2`; equal ones: the lowest. The
+    The sorted distances of all patches but the anchor are cut into two groups so that `n_near n_far
+    (mean_near - mean_far)^2` is largest; of equal cuts the lowest one is taken. The
     threshold lies halfway between the two distances at the cut; 0 if all distances are equal.
     """
     others = normalised.double().scatter(1, anchor[:, None], float("inf"))
@@ -36,7 +36,7 @@ def otsu_threshold(
 def clusters_for(threshold: Float[Tensor, "b"], background: int) -> Int[Tensor, "b"]:
     """The K in k + 1 .. MOST_CLUSTERS whose background edge k/K is nearest to the threshold.
 
-    k = `background`. Equally near ones: the smallest K.
+    k = `background`. If several K are equally near, the smallest one.
     """
     clusters = torch.arange(background + 1, MOST_CLUSTERS + 1, device=threshold.device)
     gaps = (background / clusters.double() - threshold[:, None].double()).abs()

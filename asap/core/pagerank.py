@@ -1,4 +1,4 @@
-"""Weighted PageRank on attention maps, and the similarity of less to more important tokens."""
+"""Weighted PageRank on attention maps, and similarity of less important to important tokens."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,9 +32,10 @@ def start_scores(
 def over_heads(
     scores: Float[Tensor, "b heads n"], prefix: int, low: float, high: float
 ) -> Float[Tensor, "b patches"]:
-    """Root of the mean square over the heads whose scores' variance is in [low, high].
+    """Root mean square over the heads whose scores have a variance in [low, high].
 
-    Population variance over patches. Where no head is in the range, all heads count.
+    The variance is the population variance over patches. If no head is in the range, all heads
+    count.
     """
     patches = scores[:, :, prefix:]
     variance = patches.var(-1, correction=0)
@@ -47,7 +48,7 @@ def over_heads(
 def among(
     attention: Float[Tensor, "b heads n n"], left: Int[Tensor, "b m"]
 ) -> Float[Tensor, "b heads m m"]:
-    """Attention among some tokens only, rows scaled to sum 1 again."""
+    """The attention among the tokens `left`, with rows scaled to sum 1 again."""
     images = torch.arange(len(left), device=left.device)[:, None, None]
     chosen = attention[images, :, left[:, :, None], left[:, None, :]].movedim(-1, 1)
     return chosen / chosen.sum(-1, keepdim=True)
@@ -58,8 +59,8 @@ def most_similar(
 ) -> Bool[Tensor, "b n"]:
     """The `count` tokens of the less important half that are nearest to one of the other half.
 
-    Nearness is the cosine of the keys. Of an odd number the smaller half is the less important one.
-    Ties go to the lowest index, in both halves.
+    Nearness is the cosine of the keys. For an odd number of tokens, the less important half is the
+    smaller one. Ties go to the lowest index, in both halves.
     """
     b, n, d = keys.shape
     unit = keys / keys.norm(dim=-1, keepdim=True)
@@ -73,9 +74,9 @@ def most_similar(
 
 
 def best(scores: Float[Tensor, "b n"], count: int, prefix: int) -> Int[Tensor, "b m"]:
-    """Indices of the `prefix` tokens and behind them of the best patches, in ascending order.
+    """Indices of the `prefix` tokens and then of the `count` best patches, in ascending order.
 
-    `scores` are the patches'; ties go to the lowest index.
+    `scores`: of the patches. Ties go to the lowest index.
     """
     ranked = scores.argsort(dim=1, descending=True, stable=True)
     front = torch.arange(prefix, device=scores.device).expand(len(scores), prefix)

@@ -26,12 +26,12 @@ def thin(
     best: int,
     per_round: int,
 ) -> tuple[Bool[Tensor, "b patches"], Int[Tensor, "b"]]:
-    """Foreground patches that stay, at most `budget`, and how many distances that took.
+    """The foreground patches that stay, at most `budget`, and the number of distances compared.
 
-    Step A: the `best` patches by score stay. Step B, until the budget is met: the others, in the
-    order of their indices, are split into even and odd positions; each even one is matched to the
-    nearest odd one, and those with the smallest distances are dropped, at most `per_round` in a
-    round. A single one without a partner is dropped without a distance.
+    Step A: the `best` patches by score stay. Step B is repeated until the budget is met: the other
+    patches, in the order of their indices, are split into even and odd positions. Each even one is
+    matched to the nearest odd one, and the even ones with the smallest distances are dropped, at
+    most `per_round` in a round. If only one patch is left, it is dropped without a distance.
     """
     excess = (foreground.sum(1, keepdim=True) - budget).clamp(min=0)
     ranked = ranks(scores.masked_fill(~foreground, float("-inf")), descending=True)
@@ -50,11 +50,11 @@ def _round(
     others: Bool[Tensor, "b patches"],
     limit: Int[Tensor, "b 1"],
 ) -> tuple[Bool[Tensor, "b patches"], Int[Tensor, "b 1"]]:
-    """The even patches dropped in one round, and the number of pairs of even and odd ones."""
+    """The even patches to drop in one round, and the number of pairs (even, odd) compared."""
     place = others.long().cumsum(1) - 1
     even, odd = others & (place % 2 == 0), others & (place % 2 == 1)
     nearest = distance.masked_fill(~odd[:, None], float("inf")).amin(2)
-    last = torch.finfo(nearest.dtype).max  # without a partner: behind every distance
+    last = torch.finfo(nearest.dtype).max  # without a partner: larger than any distance
     nearest = nearest.nan_to_num(nan=last, posinf=last).masked_fill(~even, float("inf"))
     pairs = even.sum(1, keepdim=True) * odd.sum(1, keepdim=True)
     return even & (ranks(nearest) < limit), pairs

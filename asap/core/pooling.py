@@ -1,4 +1,4 @@
-"""Weights with which tokens are averaged. The averaging itself is the executor's."""
+"""Weights for averaging tokens. The executor does the averaging itself."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,7 @@ def transition_weights(
 
 
 def mean_weights(sizes: Float[Tensor, "b n"], target: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Each token's share in the size-weighted mean of the output position it goes to."""
+    """Each token's weight in the size-weighted mean at its output position; 0 for dropped ones."""
     position = target.clamp(min=0)
     kept = torch.where(target >= 0, sizes, torch.zeros_like(sizes))
     totals = torch.zeros_like(sizes).scatter_add(1, position, kept)

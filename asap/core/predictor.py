@@ -1,8 +1,9 @@
-"""DynamicViT's score predictor: what a small network says about keeping each patch.
+"""DynamicViT's score predictor: a small network that scores whether to keep each patch.
 
-LayerNorm, Linear(D, D), GELU; half of the channels stay the patch's own, the other half become
-their mean over the patches; then Linear(D, D/2), GELU, Linear(D/2, D/4), GELU, Linear(D/4, 2) and
-log-softmax, whose first channel is the score. Names of the weights as in the authors' checkpoints.
+LayerNorm, Linear(D, D), GELU; half of the channels are kept for each patch, the other half are
+replaced by their mean over the patches; then Linear(D, D/2), GELU, Linear(D/2, D/4), GELU,
+Linear(D/4, 2) and log-softmax, whose first channel is the score. The weights have the names of the
+authors' checkpoints.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from asap.core.rows import rowwise
 
-EPS = 1e-5  # of the predictor's LayerNorm; DeiT's own have 1e-6
+EPS = 1e-5  # of the predictor's LayerNorm; DeiT's own LayerNorms have 1e-6
 LAYERS = ("in_conv.1", "out_conv.0", "out_conv.2", "out_conv.4")
 
 
@@ -37,7 +38,8 @@ def keep_scores(
 ) -> Float[Tensor, "b n"]:
     """Log-probability that each patch is kept, in the weights' precision.
 
-    `weights` are those of `predictor_shapes(dim)`. All patches given count in the mean.
+    `weights`: with the names and shapes of `predictor_shapes(dim)`. The mean is over all given
+    patches.
     """
     images, count, dim = patches.shape
 

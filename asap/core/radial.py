@@ -10,10 +10,11 @@ from asap.core.order import ranks
 def normalise(
     distance: Float[Tensor, "b patches"], anchor: Int[Tensor, "b"], mode: str = "minmax_others"
 ) -> Float[Tensor, "b patches"]:
-    """Distances scaled to [0, 1]; all 0 where they do not differ.
+    """Distances scaled to [0, 1]; all 0 if they are all equal.
 
     "minmax_others" takes minimum and maximum over the patches other than the anchor, whose own
-    distance stays 0; "max" divides by the maximum (which is plain min-max, the anchor's being 0).
+    distance stays 0. "max" divides by the maximum (the same as min-max over all, since the anchor's
+    is 0).
     """
     highest = distance.amax(1, keepdim=True)
     lowest = torch.zeros_like(highest)

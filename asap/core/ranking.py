@@ -1,4 +1,4 @@
-"""Patches scored by what the class token attends to, and the order that scores give.
+"""Patch scores from the attention of the class token, and the ranking by scores.
 
 Scores: attention alone (EViT), or attention times the length of the value (ATS, PPT). Token 0 is
 the class token.

@@ -10,8 +10,8 @@ from asap.core.order import ranks
 def quotas(counts: Int[Tensor, "b clusters"], budget: int) -> Int[Tensor, "b clusters"]:
     """Tokens that each cluster may keep: in proportion to its size, by largest remainder.
 
-    Clusters are ordered by distance; equal remainders: the farther one. All tokens where the budget
-    suffices for all.
+    Clusters are ordered by distance; of equal remainders, the farther cluster gets the token. If
+    the budget suffices for all tokens, all are kept.
     """
     total = counts.sum(1, keepdim=True).clamp(min=1)
     whole, remainder = counts * budget // total, counts * budget % total
@@ -54,9 +54,9 @@ def _on_stride(
     count: Int[Tensor, "b patches"],
     quota: Int[Tensor, "b patches"],
 ) -> Bool[Tensor, "b patches"]:
-    """Whether `place` is `floor((2 t + 1) count / (2 quota))` for a whole t.
+    """True where `place` is `floor((2 t + 1) count / (2 quota))` for an integer t.
 
-    That is, whether an odd multiple of the count lies in [2 quota place, 2 quota (place + 1)).
+    That is, where an odd multiple of the count lies in [2 quota place, 2 quota (place + 1)).
     """
 
     def odd_multiples_below(limit: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Adaptive token sampling: which tokens an inverse-transform sample of their scores hits."""
+"""Adaptive token sampling: which tokens are hit by inverse-transform sampling of their scores."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,9 +8,9 @@ from torch import Tensor
 def class_value_scores(
     class_rows: Float[Tensor, "b heads n"], values: Float[Tensor, "b heads n d"]
 ) -> Float[Tensor, "b n"]:
-    """Attention that the class token pays, all heads together, times the norm of the whole value.
+    """Attention of the class token, summed over heads, times the norm of the value over all heads.
 
-    Scaled to sum 1 over the tokens given. The norms take one multiply-accumulate per number of
+    Scaled to sum 1 over the given tokens. The norms take one multiply-accumulate per number in
     `values`.
     """
     whole = values.to(class_rows.dtype).transpose(1, 2).flatten(2)
@@ -19,11 +19,11 @@ def class_value_scores(
 
 
 def sampled(ascending: Float[Tensor, "b n"], samples: int) -> Bool[Tensor, "b n"]:
-    """Which of n scores, sorted ascending, the sampling points hit.
+    """Which of n scores, sorted ascending, are hit by the sampling points.
 
-    The running sum is scaled to [0, 1]; `samples` points lie evenly from its smallest positive
-    value to 1 and each takes the nearest entry, the lowest index at ties. The lowest score is at 0
-    and never taken unless it is the only one. One point alone is at 1.
+    The cumulative sum is scaled to [0, 1]. `samples` points are evenly spaced from its smallest
+    positive value to 1, and each takes the nearest entry, at ties the lowest index. The lowest
+    score is at 0 and never taken unless it is the only one. A single point is at 1.
     """
     total = ascending.cumsum(1)
     spread = total[:, -1:] - total[:, :1]

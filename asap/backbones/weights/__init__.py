@@ -1,1 +1,1 @@
-"""Weights: where they are, whether they are the right ones, and how they get into a backbone."""
+"""Weights of backbones: finding the file, checking it, and loading it."""

@@ -1,7 +1,7 @@
-"""What the config.json beside a file of weights says of them, read as timm reads it.
+"""Reads the config.json beside a weights file, as timm does.
 
 timm's `save_for_hf` writes it, and every repository of a timm model on the hub has one. Other
-libraries have files of that name, which say nothing that timm could read.
+libraries use the same file name with other content, which timm cannot read.
 """
 
 import json
@@ -21,14 +21,14 @@ from asap.errors import RequestError, one_line
 log = logging.getLogger("asap")
 
 _FIELDS = {f.name for f in fields(PretrainedCfg)}
-# What an old config of timm has at its top: such a file holds nothing but these.
+# The top-level fields of timm's old config format; such a file has no other fields.
 _OLD = _FIELDS | {"num_features", "labels"}
 _OF_IMAGES = {"input_size", "mean", "std", "crop_pct", "interpolation"}
 
 
 @dataclass(frozen=True)
 class Described:
-    """A config.json of timm's: `pretrained_cfg` without the places of weights."""
+    """The content of timm's config.json; `pretrained_cfg` is without the locations of weights."""
 
     path: Path
     architecture: str
@@ -37,19 +37,19 @@ class Described:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images for which these weights' positions were made."""
+        """Height and width of the images that the position embeddings were made for."""
         given = self.model_args.get("img_size") or self.advised_size
         return (given, given) if isinstance(given, int) else (given[-2], given[-1])
 
     @property
     def advised_size(self) -> tuple[int, int]:
-        """Height and width of the images that they are to be evaluated on."""
+        """Height and width of the images for evaluation."""
         size = self.pretrained_cfg.get("input_size") or PretrainedCfg.input_size
         return size[-2], size[-1]
 
 
 def described(folder: Path) -> Described | None:
-    """What timm's config.json in a folder says, None without one. RequestError if it is broken."""
+    """Read timm's config.json in a folder; None without one. RequestError if it is invalid."""
     path = folder / CONFIG
     if not path.is_file():
         return None
@@ -62,7 +62,7 @@ def described(folder: Path) -> Described | None:
         _refuse_unknown(known)
         if not isinstance(architecture, str):
             raise TypeError(f"architecture={architecture!r} is no name")
-        architecture = split_model_name_tag(architecture)[0]  # a tag is of other weights
+        architecture = split_model_name_tag(architecture)[0]  # a tag would name other weights
         _refuse_no_size(known, model_args)
         known = {**known, **_of_all_channels(known)}
         check_stated(known, str(path))
@@ -88,7 +88,7 @@ def _json(path: Path) -> Any:
 
 
 def _is_timms(content: Any) -> bool:
-    """Others' have `architectures` or other fields: no part of them is taken for timm's."""
+    """True for timm's own format. Configs of other libraries have other fields and are not used."""
     if not isinstance(content, dict):
         return False
     if "pretrained_cfg" in content:
@@ -98,7 +98,7 @@ def _is_timms(content: Any) -> bool:
 
 
 def _of_all_channels(known: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """A mean or std that is one number, which timm takes for every channel, as three."""
+    """A mean or std with a single number, repeated for three channels as timm does."""
     found = {name: known[name] for name in ("mean", "std") if known.get(name) is not None}
     lists = {k: v if isinstance(v, list) else [v] for k, v in found.items()}
     return {name: 3 * value for name, value in lists.items() if len(value) == 1}

@@ -1,4 +1,4 @@
-"""Put a file's tensors into a model, strictly: every key, every shape, nothing resampled."""
+"""Loads a file's tensors into a model, strictly: every key and shape must fit; no resampling."""
 
 import logging
 from collections.abc import Mapping
@@ -21,13 +21,15 @@ from asap.errors import RequestError
 log = logging.getLogger("asap")
 
 HEAD = ("head.weight", "head.bias")
-SIZED = ("pos_embed", "patch_embed.proj.weight")  # what timm resamples when shapes differ
+SIZED = ("pos_embed", "patch_embed.proj.weight")  # tensors that timm resamples if shapes differ
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was taken from a file: the entry (None: the file has no entries), the other entries with
-    weights, and what had to be assumed of its positions, if anything.
+    """What was loaded from a file.
+
+    entry: the entry of the file (None: the file has no entries). others: the other entries with
+    weights. assumed: an assumption about the order of the position embeddings, if one was needed.
     """
 
     entry: str | None = None
@@ -42,12 +44,12 @@ def load_weights(
     image_size: tuple[int, int] | None = None,
     averaged_first: bool = False,
 ) -> Fitted:
-    """Load a file's weights into a model, strictly. Raises RequestError naming the key.
+    """Load a file's weights into a model, strictly. Raises RequestError, which names the key.
 
-    ema, averaged_first: see `read_state`. image_size: of the images that the weights were made for,
-    if it is known: as many positions in another arrangement have the same shape. A method's own
-    networks beside the weights (`COMPANIONS`) are the method's to load. A model that was built
-    without a head (num_classes=0) leaves the file's head out.
+    ema, averaged_first: see `read_state`. image_size: size of the images that the weights were made
+    for, if known; it detects another grid of patches that has the same number of positions.
+    Networks of a method in the same file (`COMPANIONS`) are skipped; the method loads them. If the
+    model was built without a head (num_classes=0), the file's head is skipped.
     """
     found = read_state(path, "backbone.weights", ema, averaged_first)
     if found.others:
@@ -71,7 +73,7 @@ def load_weights(
 
 
 def _cast(key: str, value: Tensor, kind: torch.dtype, path: Path) -> Tensor:
-    """The value in the model's type. RequestError where a whole number would become another."""
+    """The value in the model's dtype. RequestError if that would change an integer value."""
     cast_value = value.to(kind)
     if not kind.is_floating_point and not torch.equal(cast_value.to(value.dtype), value):
         raise RequestError(
@@ -84,9 +86,11 @@ def _cast(key: str, value: Tensor, kind: torch.dtype, path: Path) -> Tensor:
 def _arrangement(
     state: Mapping[str, Tensor], model: Any, path: Path, image_size: tuple[int, int] | None
 ) -> str | None:
-    """What is assumed of the order of the positions, where nothing says it and it is not plain.
+    """The assumption about the order of the position embeddings, if one is needed, else None.
 
-    RequestError where the images that the weights were made for had another grid of patches.
+    An assumption is needed if the image size of the weights is unknown and the model's grid of
+    patches is not square. RequestError if the weights were made for images with another grid of
+    patches.
     """
     embed = getattr(model, "patch_embed", None)
     if "pos_embed" not in state or embed is None:
@@ -94,7 +98,7 @@ def _arrangement(
     rows, columns = embed.grid_size
     if image_size is not None:
         height, width = (n // p for n, p in zip(image_size, embed.patch_size, strict=True))
-        if height * width == rows * columns:  # else it is no word about these positions
+        if height * width == rows * columns:  # otherwise the size is not that of these positions
             if (height, width) != (rows, columns):
                 raise RequestError(
                     f"weights file {path} does not fit the backbone: its positions are those of "
@@ -110,18 +114,18 @@ def _arrangement(
 
 
 def _converted(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The authors' original names (CLIP's, DINOv2's, DeiT III's) changed to timm's."""
+    """The tensors under timm's names, converted from the authors' (CLIP, DINOv2, DeiT III)."""
     expected = model.state_dict()
     if state.keys() == expected.keys() or not isinstance(model, VisionTransformer):
         return state
     if any(k in state and state[k].shape != expected[k].shape for k in SIZED if k in expected):
-        return state  # timm would resample it without a word; so it is named as not fitting
+        return state  # timm would silently resample; instead `_mismatches` reports the shape
     try:
         vit = cast(Any, model)
-        # Whether the grid is another one is asked later: here timm must not resample for it.
+        # This keeps timm from resampling. `_arrangement` checks the grid later.
         vit.pretrained_model_args = {"img_size": vit.patch_embed.img_size}
         converted = checkpoint_filter_fn(dict(state), vit, adapt_layer_scale=True)
-    except Exception:  # keys of no layout that timm knows: they are named as not fitting
+    except Exception:  # keys in no layout that timm knows; `_mismatches` reports them
         return state
     for key in SIZED:
         if key in converted and not _is_among(converted[key], state):
@@ -133,7 +137,7 @@ def _converted(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[s
 
 
 def _is_among(value: Tensor, state: Mapping[str, Tensor]) -> bool:
-    """Whether one of the file's tensors holds these numbers, in whatever shape."""
+    """True if one of the file's tensors holds the same numbers, in any shape."""
     flat = value.flatten()
     same = (other for other in state.values() if other.numel() == flat.numel())
     return any(torch.equal(other.flatten(), flat) for other in same)
@@ -157,7 +161,7 @@ def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:
 
 
 def _classes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """In words, a head for another number of classes."""
+    """An explanation if the head is for another number of classes."""
     head = HEAD[0]
     if head not in state or head not in expected or len(state[head]) == len(expected[head]):
         return []
@@ -168,7 +172,7 @@ def _classes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
 
 
 def _positions(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """In words, positions of another image size."""
+    """An explanation if the position embeddings are for another image size."""
     key = SIZED[0]
     if key not in state or key not in expected or state[key].shape == expected[key].shape:
         return []

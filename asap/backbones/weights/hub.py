@@ -1,10 +1,10 @@
-"""A model's files from the hub: out of its cache, else fetched, and no long waiting.
+"""A model's files from the Hugging Face hub: from its cache, else downloaded, without long waits.
 
-A cached file is taken as it is, without asking the network whether there is a newer one: results
-do not change by themselves, and nobody needs a network twice. Before a download one request, with
-a short limit and no second try, asks for the file: the library's own retries take most of a minute
-before they say that there is no network. HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT mean here what
-they mean to the library.
+A cached file is used without asking the network for a newer version: results do not change by
+themselves, and a second run needs no network. Before a download, a single request with a short
+timeout checks for the file, because the library retries for most of a minute before it reports that
+there is no network. HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT have the same meaning as in the
+library.
 """
 
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ from huggingface_hub.errors import (
 
 from asap.errors import RequestError, one_line
 
-FILES = ("model.safetensors", "pytorch_model.bin")  # in the order in which they are looked for
+FILES = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 CONFIG = "config.json"
 CONNECT_SECONDS = 5.0
 
 
 def hub_file(name: str, repository: str, files: Sequence[str] = FILES) -> Path:
-    """The first of `files` that a repository ("owner/name", or with "@revision") has, on this
-    machine.
+    """The local path of the first of `files` that a repository has; downloaded if not cached.
 
-    `name` is what the user calls the model. Raises RequestError, naming file, place and remedy.
+    repository: "owner/name" or "owner/name@revision". name: the backbone's name, for messages.
+    Raises RequestError, which names the file, the place and a remedy.
     """
     repository, _, revision = repository.partition("@")
     try:
@@ -73,7 +73,7 @@ def _unreachable(error: Exception) -> str:
 def _missing(name: str, repository: str, files: Sequence[str], why: str) -> RequestError:
     file = files[0]
     give = f"backbone.weights=/path/to/{file}"
-    if ":" in name:  # a repository of somebody's own, of which nothing is known here
+    if ":" in name:  # an hf-hub: name, so the weights need their config.json as well
         give = f"backbone.name=local-dir:/folder/with/{FILES[0]}/and/{CONFIG}"
     return RequestError(
         f"weights of {name!r}: {file} of {repository} is not in the hub cache "

@@ -1,4 +1,4 @@
-"""Build a backbone by its timm name (or one of ours) and load its weights, safely and strictly."""
+"""Builds a backbone by its timm name (or one of ours) and loads its weights, strictly."""
 
 import hashlib
 import logging
@@ -32,7 +32,7 @@ __all__ = [
 
 log = logging.getLogger("asap")
 
-# Arguments of timm's that are no part of a model, and what says the same here.
+# Arguments of timm that do not describe a model, and the option to use instead.
 _NO_MODEL_ARGS = {
     **dict.fromkeys(("pretrained", "checkpoint_path", "cache_dir"), "backbone.weights"),
     **dict.fromkeys(("pretrained_cfg", "pretrained_cfg_overlay"), "backbone.preprocess"),
@@ -42,11 +42,11 @@ _NO_MODEL_ARGS = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A backbone, and where it is from.
+    """A backbone and its origin.
 
-    file: of its weights, None for random ones. fitted: what was taken from it. args: with which the
-    model was built, those of the config.json beside the weights too. preprocessing_from: what says
-    its preprocessing, None where that is its architecture's own.
+    file: of its weights, None for random ones. fitted: what was loaded from it. args: the arguments
+    that the model was built with, also those from the config.json beside the weights.
+    preprocessing_from: the origin of its preprocessing, None if it is the architecture's own.
     """
 
     model: nn.Module
@@ -67,26 +67,32 @@ def load_backbone(
 ) -> nn.Module:
     """A backbone in evaluation mode, float32, on the CPU.
 
-    name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), "digits_vit",
-    "lvvit_s", or as timm has it "local-dir:/folder" or "hf-hub:owner/name[@revision]": a folder or
-    repository with weights and timm's config.json.
-    weights: "hub" (from the hub's cache, else downloaded; without a network that fails within
-    seconds; of a local-dir: or hf-hub: name: those there), "bundled" (ours, in this package),
-    "random" (initialised from `seed`), or the path of a .safetensors, .pth, .pt, .bin or .pth.tar
-    file or of a folder with one, such as a snapshot of a hub repository. A file is the only source
-    of "lvvit_s" (`lvvit.RELEASE` is its authors' address). Files are loaded without executing code,
-    strictly, and with `sha256` only if they have that digest, those of the hub too.
-    A config.json of timm's in the folder of the weights is obeyed as timm obeys it: arguments of
-    the model, classes, preprocessing.
-    model_args: arguments of the model, before those of the config.json.
-    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of the weights' own
+    name: a timm model name with its tag ("deit_base_patch16_224.fb_in1k"), "digits_vit", "lvvit_s",
+    or, as in timm, "local-dir:/folder" or "hf-hub:owner/name[@revision]": a folder or repository
+    with weights and timm's config.json.
+
+    weights: "hub" (from the hub's cache, else downloaded, which fails within seconds without a
+    network; for a local-dir: or hf-hub: name, the weights in that place), "bundled" (those in this
+    package), "random" (initialised from `seed`), or the path of a .safetensors, .pth, .pt, .bin or
+    .pth.tar file, or of a folder with one, such as a snapshot of a hub repository. "lvvit_s" needs
+    a file (`lvvit.RELEASE` is the address of its authors' file). Files are loaded strictly and
+    without executing code. With `sha256`, any file, also from the hub, must have that digest.
+    timm's config.json in the folder of the weights is used as timm uses it: model arguments,
+    classes, preprocessing.
+
+    model_args: arguments of the model; they take precedence over those in the config.json.
+
+    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size in place of the weights' own
     (see `preprocess.overrides`); with img_size the model is built for that size, and nothing is
     resampled.
-    ema: of a checkpoint that has both, take the averaged weights (True) or the others (False).
-    None: as timm does, the averaged ones beside a config.json (its local-dir:), the others of a
-    file alone (its validate.py --checkpoint). A warning says which were taken.
-    Its `pretrained_cfg` says all that was chosen: `timm.data.resolve_model_data_config(model)`.
-    Raises RequestError for an unknown name and for weights that are missing or do not fit.
+
+    ema: if a checkpoint has both, load the averaged weights (True) or the others (False). None does
+    the same as timm: the averaged ones if there is a config.json (its local-dir:), the others if
+    there is only a file (its validate.py --checkpoint). A warning names the choice.
+
+    The model's `pretrained_cfg` holds the resulting preprocessing, for
+    `timm.data.resolve_model_data_config(model)`. Raises RequestError for an unknown name and for
+    weights that are missing or do not fit.
     """
     return load(name, weights, sha256, model_args, seed, preprocess, ema).model
 
@@ -100,14 +106,14 @@ def load(
     preprocess: Mapping[str, Any] | None = None,
     ema: bool | None = None,
 ) -> Loaded:
-    """`load_backbone`, and where it is from."""
+    """The same as `load_backbone`, with the backbone's origin."""
     wanted, given = overrides(preprocess), dict(model_args or {})
     _refuse_no_model_args(given, "backbone.model_args")
     if given.get("img_size") is not None:
         size_of(given["img_size"], "backbone.model_args.img_size")
     if ema and weights == "random":
         raise RequestError("backbone.ema=true is of a file, and backbone.weights=random reads none")
-    # Before the model is built: a missing file must not cost a large model.
+    # Before building the model, so that a missing file is reported at once.
     source = find_source(name, weights, sha256)
     size = wanted.pop("input_size", None)
     _refuse_two_sizes(size, given)
@@ -130,7 +136,10 @@ def load(
 def _prepared(
     model: Any, source: WeightsSource, wanted: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> str | None:
-    """Write the preprocessing into the model; what says it, where it is not its architecture's."""
+    """Write the preprocessing into the model.
+
+    Returns its origin, None if it is the architecture's own.
+    """
     if (size := _built_size(model)) is None:
         return None
     model.pretrained_cfg = {**model.pretrained_cfg, **wanted, "input_size": (3, *size)}
@@ -144,7 +153,7 @@ def _refuse_no_model_args(args: Mapping[str, Any], place: str) -> None:
 
 
 def _args(said: Described | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the model: those that are given go before those of the config.json."""
+    """The model's arguments: given ones take precedence over those in the config.json."""
     if said is None or said.architecture in OURS:
         return dict(given)
     _refuse_no_model_args(said.model_args, f"{said.path}: model_args")
@@ -178,14 +187,16 @@ def _at_size(
 
 
 def _built_size(model: Any) -> tuple[int, int] | None:
-    """Height and width of the images it was built for, None for a model without patches."""
+    """Height and width of the images a model was built for, None for one without patches."""
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     return size and (size[0], size[1])
 
 
 def _check_patches(model: Any, name: str, by_hand: bool) -> None:
-    """RequestError for images without a whole patch. A size chosen by hand that leaves a rest
-    beyond the last whole patch, which the model does not see, is said.
+    """RequestError if the images are smaller than a patch.
+
+    If the user chose a size that is not a multiple of the patch size, a warning tells that the
+    model does not see the pixels beyond the last whole patch.
     """
     size, embed = _built_size(model), getattr(model, "patch_embed", None)
     if size is None or embed is None:
@@ -222,14 +233,15 @@ def _build(source: WeightsSource, args: dict[str, Any], seed: int) -> nn.Module:
                 **args,
             )
         return timm.create_model(name, pretrained=False, **args)
-    except Exception as error:  # arguments that timm does not look at fail in any way
+    except Exception as error:  # arguments that timm does not check may fail in any way
         reason = one_line(error)
         raise RequestError(f"backbone {name!r} with {args}: {reason}") from None
 
 
 def _refuse_other_size(model: nn.Module, said: Described | None) -> None:
-    """RequestError where timm would resample the positions for images of another size than the
-    model's, which happens to models of flexible size (dynamic_img_size).
+    """RequestError if the config.json asks for images of another size than the model's.
+
+    timm would resample the position embeddings, as in models of flexible size (dynamic_img_size).
     """
     built = _built_size(model)
     if said is None or built is None or built == said.advised_size:
@@ -246,7 +258,7 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _own_cfg(source: WeightsSource) -> Mapping[str, Any]:
-    """The pretrained_cfg that the architecture has without anything beside it."""
+    """The pretrained_cfg of the architecture itself, without a config.json."""
     if own := OURS.get(source.model):
         return own.preprocessing
     known = get_pretrained_cfg(source.model)
@@ -260,7 +272,7 @@ def _refuse_nan(model: nn.Module, name: str) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """sha256 over a model's tensors and their names: what was loaded, wherever it came from."""
+    """sha256 over a model's tensors and their names, which does not depend on the file format."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())

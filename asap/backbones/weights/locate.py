@@ -1,6 +1,4 @@
-"""Which file a backbone's weights come from, and what is said of them: bundled, the hub or its
-cache, a file or a folder.
-"""
+"""Finds the weights file of a backbone (bundled, hub or its cache, file, folder)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,13 @@ from asap.spec.paths import given_path
 BUNDLED = {name: own.bundled for name, own in OURS.items() if own.bundled}
 BUNDLED_FOLDER = Path(__file__).parent
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
-# Of several files in a folder timm takes the first of these.
+# If a folder has several files, timm takes the first of these.
 PREFERRED = (*FILES, "pytorch_model.pth", "model.pth")
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights on this machine; `origin` says for people where it came from."""
+    """A weights file on this machine. `origin` describes in words where it came from."""
 
     path: Path
     origin: str
@@ -33,9 +31,10 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """What to build and what to fill it with: a name of timm's or ours, the file (None: random
-    weights), timm's config.json about them, and the image size that the weights were made for, if
-    either says it.
+    """The model to build and its weights.
+
+    model: a name of timm's or ours. file: None for random weights. said: timm's config.json beside
+    the weights. image_size: height and width that the weights were made for, if known.
     """
 
     model: str
@@ -49,12 +48,12 @@ class WeightsSource:
 
 
 def find_source(name: str, weights: str, sha256: str | None = None) -> WeightsSource:
-    """What `name` and `weights` stand for, see `load_backbone`.
+    """Find what `name` and `weights` stand for, see `load_backbone`.
 
-    The config.json in the folder of the weights counts, else that of a folder or repository that is
-    the name; timm's own weights from the hub are as timm's registry says. Whatever its origin, a
-    file must have the digest `sha256` if one is given, and a bundled file always the one that is
-    written in this package. Raises RequestError, also for a config.json of another architecture.
+    The config.json in the folder of the weights is used, else the one in the folder or repository
+    that is given as the name; timm's own weights from the hub follow timm's registry. With
+    `sha256`, a file of any origin must have that digest; a bundled file must always have the digest
+    in this package. Raises RequestError, also if the config.json is for another architecture.
     """
     kind, place = _parsed(name)
     if kind is None:
@@ -73,7 +72,7 @@ def find_source(name: str, weights: str, sha256: str | None = None) -> WeightsSo
 
 
 def _parsed(name: str) -> tuple[str | None, str]:
-    """The kind of place that a name begins with (None, local-dir or hf-hub), and the rest."""
+    """The prefix of a name (None, "local-dir" or "hf-hub") and the rest of the name."""
     try:
         return parse_model_name(name)
     except ValueError as error:
@@ -81,25 +80,28 @@ def _parsed(name: str) -> tuple[str | None, str]:
 
 
 def _refuse_unknown(name: str) -> None:
-    """RequestError for a name, or a tag, that neither timm nor we have."""
+    """RequestError for a name or tag that exists neither in timm nor here."""
     if name in OURS:
         return
     try:
         known = timm.is_model(name.split(".")[0])
         get_pretrained_cfg(name)
-    except RuntimeError:  # a tag that timm has not
+    except RuntimeError:  # a tag that timm does not have
         known = False
     if not known:
         raise RequestError(unknown(name))
 
 
 def _described_name(name: str, kind: str, place: str, path: Path | None, weights: str) -> Described:
-    """What the folder or the repository that is the name says. RequestError if it says nothing."""
+    """The config.json of the folder or repository that is given as the name.
+
+    Raises RequestError if there is none.
+    """
     if kind == "local-dir":
         folder = path.parent if path and weights == "hub" else _snapshot(_folder(name, place))
     else:
         repository = place.partition("@")[0]
-        if path and weights == "hub":  # of the same commit as the weights
+        if path and weights == "hub":  # take the config of the same commit as the weights
             place = f"{repository}@{path.parent.name}"
         folder = hub_file(name, place, (CONFIG,)).parent
     said = described(folder)
@@ -140,7 +142,7 @@ def _refuse_other_architecture(name: str, source: WeightsSource) -> None:
 
 
 def _digested(name: str, path: Path, origin: str, sha256: str | None) -> WeightsFile:
-    """The file with its digest. RequestError if it is not there, or has another digest."""
+    """The file with its digest. RequestError if it does not exist or has another digest."""
     if not path.is_file():
         raise RequestError(f"weights file {path} does not exist: check backbone.weights")
     found = file_digest(path)
@@ -154,8 +156,10 @@ def _digested(name: str, path: Path, origin: str, sha256: str | None) -> Weights
 
 
 def _refuse_digest(name: str, sha256: str | None) -> None:
-    """Random weights have no file. The digest of a bundled file stands in its backbone's config, so
-    nobody asked for that one.
+    """RequestError if a digest is asked for with random weights, which have no file.
+
+    The digest of the bundled file is allowed: it comes from the backbone's config, not from the
+    user.
     """
     if sha256 is not None and sha256.lower() != BUNDLED.get(name):
         raise RequestError(
@@ -165,7 +169,7 @@ def _refuse_digest(name: str, sha256: str | None) -> None:
 
 
 def _place(name: str, kind: str | None, place: str, weights: str) -> tuple[Path | None, str]:
-    """Path of the weights, None for random ones, and origin."""
+    """The path of the weights (None for random ones) and their origin."""
     if weights == "random":
         return None, "random"
     if weights == "bundled" or (weights == "hub" and name in OURS):
@@ -197,7 +201,7 @@ def _bundled(name: str) -> Path:
 def _repository(name: str) -> str:
     """The repository of a timm model's weights."""
     known = get_pretrained_cfg(name)
-    if known is None:  # a name that timm has given up
+    if known is None:  # a name that timm has removed
         raise RequestError(unknown(name))
     if known.hf_hub_id:
         return known.hf_hub_id
@@ -208,7 +212,7 @@ def _repository(name: str) -> str:
 
 
 def unknown(name: str) -> str:
-    """What to say of a name that is no backbone's."""
+    """The message for an unknown backbone name."""
     near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     ours = ", ".join(OURS)
@@ -216,7 +220,7 @@ def unknown(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The weights in a snapshot of a hub repository, or the only such file of any folder."""
+    """The weights file in a snapshot of a hub repository, or the only one in another folder."""
     folder = _snapshot(folder)
     for name in PREFERRED:
         if (folder / name).is_file():
@@ -232,6 +236,6 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _snapshot(folder: Path) -> Path:
-    """The folder, or the snapshot in one that is a repository as it lies in a hub cache."""
+    """The folder itself; for a repository folder of a hub cache, its current snapshot."""
     head = folder / "refs" / "main"
     return folder / "snapshots" / head.read_text("utf-8").strip() if head.is_file() else folder
