@@ -32,7 +32,7 @@ $(error VENV=$(VENV) has blanks, which make takes for several files: choose anot
 endif
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
-.PHONY: help setup demo test lint check-macs report clean _imagenet-given
+.PHONY: help setup demo test check test-gpu lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: matched-macs sweep-tau-k sweep-alpha
@@ -53,8 +53,18 @@ setup: $(STAMP)  ## make the virtual environment and install everything into it
 demo: $(STAMP)  ## evaluate every method on the embedded model and data, and print the table
 	@$(PY) -m asap.run experiment=demo $(ARGS)
 
-test: $(STAMP)  ## run the tests (CPU, no network, no weights)
-	@$(PY) -m pytest -n 2
+# Compiled files are kept even where the environment says not to: the tests start Python a hundred
+# times, and compiling is a third of a start.
+pytest = @PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
+
+test: $(STAMP)  ## run all tests (CPU, no network, no weights)
+	$(pytest) -n 2
+
+check: $(STAMP)  ## run the quick ones: no other processes, contracts on one thread
+	$(pytest) -n 2 -m "not process and not slow"
+
+test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
+	$(pytest) -m gpu --device=cuda
 
 lint: $(STAMP)  ## check style, format and types
 	@$(PY) -m ruff check .

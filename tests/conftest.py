@@ -20,6 +20,11 @@ os.environ |= {
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import checked
+import jaxtyping
+
+jaxtyping.jaxtyped = checked.jaxtyped  # what the import hook of pyproject.toml puts on asap
+
 import asap  # noqa: F401  (first: it makes torchvision importable)
 import hypothesis
 import pytest
@@ -36,6 +41,20 @@ hypothesis.settings.load_profile("asap")
 
 def pytest_unconfigure() -> None:
     _scratch.cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Variants that repeat a test on more threads, or a contract in another precision, are slow."""
+    for item in items:
+        given = (
+            item.callspec.params
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else {}
+        )
+        contract = item.path.name.startswith("test_contract")
+        plain = given.get("dtype", torch.float32) == torch.float32 or not contract
+        if given.get("threads", 1) != 1 or not plain:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

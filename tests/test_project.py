@@ -9,10 +9,17 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import checked
+import jaxtyping
 import pytest
+import torch
+from jaxtyping import Float
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from torch import Tensor
+
+import asap
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -163,6 +170,21 @@ def test_make_without_imagenet_says_so_in_one_line():
 
 def test_shapes_are_checked_while_the_tests_run():
     assert any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path)
+    assert jaxtyping.jaxtyped is checked.jaxtyped
+    with pytest.raises(jaxtyping.TypeCheckError):
+        asap.methods.ToMe(r={})  # the fields of a dataclass as well
+    three, four = torch.zeros(3), torch.zeros(4)
+    assert _pair(three, three) is three
+    for wrong in ((three, four), (three.long(), three), (three, three, four), (four, three)):
+        with pytest.raises(jaxtyping.TypeCheckError):
+            _pair(*wrong)
+
+
+@checked.jaxtyped(typechecker=None)
+def _pair(
+    one: Float[Tensor, "n"], other: Float[Tensor, "n"], answer: Tensor | None = None
+) -> Float[Tensor, "n"]:
+    return one if answer is None else answer
 
 
 def test_warnings_of_the_project_are_errors_and_of_others_are_not():
