@@ -1,6 +1,4 @@
-"""The device: which one a run uses; of one that is timed its clocks, name, condition and memory,
-and a lock against company.
-"""
+"""Choosing the device of a run; for timing: its clocks, name, condition, memory and a lock."""
 
 import ctypes
 import logging
@@ -26,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one. RequestError if it is not there.
+    """The device with a name; "auto" is CUDA if available. RequestError if it does not exist.
 
-    Of the processes that torchrun starts on a machine, each has a GPU of its own.
+    If torchrun started several processes on this machine, each gets its own GPU.
     """
     if size() > 1 and name.startswith(("auto", "cuda")) and torch.cuda.is_available():
         return _own_gpu(name)
@@ -57,8 +55,10 @@ def _own_gpu(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Elapsed:
-    """Time since a start. `seconds`: by the clock that decides; `wall`: seconds on the wall;
-    `elsewhere`: CPU seconds of this process's other threads, 0 unless the clock is "cpu".
+    """Time since a start, in seconds.
+
+    `seconds`: by the clock that is used for results. `wall`: wall-clock time. `elsewhere`: CPU time
+    of this process's other threads, 0 unless the clock is "cpu".
     """
 
     seconds: float
@@ -68,7 +68,7 @@ class Elapsed:
 
 @runtime_checkable
 class Stopwatch(Protocol):
-    """Time since `start`, all work of the device included, by the clock that is named."""
+    """Time since `start` by the clock `clock`, including all work of the device."""
 
     clock: TimedBy
 
@@ -77,10 +77,11 @@ class Stopwatch(Protocol):
 
 
 def clock_of(device: torch.device | str, threads: int) -> TimedBy:
-    """What a device is timed by when torch computes on so many CPU threads.
+    """The clock for a device, when torch computes with the given number of CPU threads.
 
-    A single thread is timed by its own CPU time, which stands still while other programs have the
-    processor. Several threads wait for one another, which costs no CPU time, so the wall decides.
+    A single thread is timed by its own CPU time, which stands still while other programs use the
+    processor. Several threads wait for one another, which takes no CPU time, so they are timed by
+    the wall clock.
     """
     if torch.device(device).type == "cuda":
         return "cuda events"
@@ -88,14 +89,14 @@ def clock_of(device: torch.device | str, threads: int) -> TimedBy:
 
 
 def stopwatch(device: torch.device | str, threads: int) -> Stopwatch:
-    """A stopwatch by `clock_of` this device. It must be read by the thread that computes."""
+    """A stopwatch with the device's clock. The thread that computes must read it."""
     clock = clock_of(device, threads)
     return _Events(torch.device(device)) if clock == "cuda events" else Clocks(clock)
 
 
 @dataclass
 class Clocks:
-    """A stopwatch on CPU; the functions give seconds since any fixed moment."""
+    """A stopwatch on CPU. The three functions return seconds since any fixed moment."""
 
     clock: TimedBy
     wall: Callable[[], float] = time.perf_counter
@@ -143,12 +144,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_memory(device: torch.device | str) -> bool:
-    """Let a process that computes on the CPU keep the memory it frees, until it ends; whether it
-    does from now on.
+    """Let this process keep the memory it frees, if it computes on the CPU; True if that worked.
 
-    glibc else gives large blocks back to the system and takes them again in the next call, page by
-    page. How often depends on what else lies on the heap, so it differs from process to process
-    and from model to model: up to 30 % of the CPU time of a dense one on a busy machine.
+    By default glibc returns large blocks to the system and requests them again in the next call,
+    page by page. How often depends on what else is on the heap, so it differs between processes and
+    models: on a busy machine it took up to 30 % of a dense model's CPU time. The setting lasts
+    until the process ends.
     """
     if torch.device(device).type == "cuda" or sys.platform != "linux":
         return False
@@ -158,9 +159,9 @@ def keep_memory(device: torch.device | str) -> bool:
 
 @contextmanager
 def measuring_alone(device: torch.device | str, folder: Path | None = None) -> Iterator[None]:
-    """Hold the device against other measurements on this machine; waits, saying so, for them.
+    """Exclusive lock on the device against other measurements; logs a warning while it waits.
 
-    Other programs cannot be kept away. RequestError if the lock file cannot be used.
+    Other programs cannot be kept off the device. RequestError if the lock file cannot be used.
     """
     path = (folder or Path(tempfile.gettempdir())) / f"asap-throughput-{_lock_name(device)}.lock"
     lock = FileLock(path, mode=0o666)  # another user may want to measure next
@@ -182,7 +183,7 @@ def measuring_alone(device: torch.device | str, folder: Path | None = None) -> I
 
 
 def _lock_name(device: torch.device | str) -> str:
-    """The same for one piece of hardware in every process, however devices are numbered there."""
+    """A name for the hardware that is the same in every process, however devices are numbered."""
     device = torch.device(device)
     if device.type != "cuda":
         return device.type
@@ -190,7 +191,7 @@ def _lock_name(device: torch.device | str) -> str:
 
 
 def device_name(device: torch.device | str) -> str:
-    """The hardware's own name, as a table should give it."""
+    """The name of the hardware, for tables."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -202,7 +203,10 @@ def device_name(device: torch.device | str) -> str:
 
 
 def gauge(device: torch.device | str) -> Callable[[], dict[str, float]]:
-    """Reads SM clock (MHz), power (W), temperature (Celsius); empty where none is readable."""
+    """A function that reads SM clock (MHz), power (W) and temperature (Celsius).
+
+    Values that cannot be read are left out; on a CPU the result is empty.
+    """
     device = torch.device(device)
     if device.type != "cuda":
         return dict
@@ -222,6 +226,6 @@ def gauge(device: torch.device | str) -> Callable[[], dict[str, float]]:
 def _reading(name: str, read: Callable[[], float]) -> float | None:
     try:
         return read()
-    except Exception as error:  # the driver library has types of its own, if it is installed at all
+    except Exception as error:  # the driver library, if installed, has its own error types
         log.info("%s cannot be read: %s", name, error)
         return None

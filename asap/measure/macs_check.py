@@ -1,8 +1,8 @@
-"""What independent counters say about a model's multiply-accumulates (MACs).
+"""Counts multiply-accumulates (MACs) with independent tools. Used by scripts and tests only.
 
-The tables' MACs come in closed form from the trace; here the executed graph is counted, by torch's
-own counter and by fvcore, to check them. Both tools, as they are shipped, leave things out or count
-more; the functions say which, and give that number too with `out_of_the_box`.
+The MACs in tables are computed in closed form from the trace. To check them, torch's own counter
+and fvcore count the executed graph here. Without changes, both tools miss some operations or count
+additional ones. The functions state which; with `out_of_the_box` they return that count instead.
 """
 
 import math
@@ -38,8 +38,8 @@ def conventions(
 ) -> Conventions:
     """Both conventions of the literature, in closed form from a trace's `tokens`.
 
-    `position` is the method's. The methods' papers count the attention products; tools that do not
-    see the fused kernel leave them out, and some published numbers do too.
+    `position`: of the method. The methods' papers count the attention products; tools that miss the
+    fused kernel do not, and neither do some published numbers.
     """
     count = partial(backbone_macs, cost, np.asarray(tokens), position)
     return Conventions(float(count().mean()), float(count(attention_products=False).mean()))
@@ -53,12 +53,13 @@ def torch_count(
 ) -> int:
     """MACs of one forward pass over all `images`, by torch's counter on the executed graph.
 
-    The counter counts 2 FLOPs a MAC; this is half of that. As shipped it may miss fused attention
-    on CPU (torch 2.13 does) and it counts matrix products and convolutions only. Given formulas
-    here: fused attention on CPU; and two of a method's steps that are no matrix products, one MAC
-    per number each: averaging rows (`index_add_` of rows) and distances between rows (`vector_norm`
-    without keepdim). Padding, added on CPU to keep bits stable, is not counted as work: it is
-    switched off while counting, so not thread-safe.
+    The counter counts 2 FLOPs for a MAC; the result here is half of its count. Out of the box it
+    counts only matrix products and convolutions, and it may miss fused attention on CPU (torch 2.13
+    does). Here three operations get a formula: fused attention on CPU, and two steps of methods
+    that are not matrix products, with one MAC per number: averaging rows (`index_add_` of rows) and
+    distances between rows (`vector_norm` without keepdim). Padding, which is added on CPU to keep
+    bits stable, is not counted as work. It is switched off while counting, so this function is not
+    thread-safe.
     """
     formulas = {} if out_of_the_box else _formulas()
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
@@ -74,9 +75,9 @@ def fvcore_count(
 ) -> dict[str, int]:
     """MACs of one forward pass over all `images` by fvcore, per operator; for dense backbones.
 
-    fvcore counts 1 a MAC, and LayerNorm as 5 a number and batch norm as 2, which the papers'
-    convention leaves out (operators "layer_norm", "batch_norm"). As shipped it skips fused
-    attention; here that has a formula.
+    fvcore counts 1 for a MAC, and 5 per number for LayerNorm and 2 for batch norm, which the
+    papers' convention leaves out (operators "layer_norm", "batch_norm"). Out of the box it skips
+    fused attention; here that gets a formula.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # fvcore needs torch.jit
@@ -91,7 +92,7 @@ def fvcore_count(
 
 
 def _formulas() -> dict[Any, Any]:
-    """FLOPs, 2 a MAC, of operators that torch's counter does not know."""
+    """FLOPs (2 for a MAC) of operators that torch's counter does not know."""
     found: dict[Any, Any] = {aten.index_add_: _averaged, aten.linalg_vector_norm: _distances}
     if hasattr(aten, "_scaled_dot_product_flash_attention_for_cpu"):
         found[aten._scaled_dot_product_flash_attention_for_cpu] = _attention

@@ -1,4 +1,4 @@
-"""The progress of long work, on a terminal or in a log."""
+"""Progress of long tasks, on a terminal or in the log."""
 
 import logging
 from collections.abc import Iterator

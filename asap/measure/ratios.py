@@ -1,4 +1,4 @@
-"""From timed rounds to speeds and paired ratios, or to the reason why there is no ratio."""
+"""Computes speeds and paired ratios from timed rounds, or the reason why there is no ratio."""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from scipy import stats
 from asap.measure.timing import Timings
 from asap.records.schema import Quartiles, Ratio, TimedBy
 
-WIDEST = 0.05  # half of a ratio's interval over its median: above, no ratio is given
-CLOCK_DRIFT = 0.03  # a round with an SM clock this far off the candidate's median is dropped
-FEWEST = 3  # rounds: fewer have no interval
-DRAWS = 2000  # of the bootstrap
-IDLE = 0.95  # CPU time over wall time: below, other programs had the processor too
-ELSEWHERE = 0.05  # of the CPU time, done in other threads by a method and not by dense
+WIDEST = 0.05  # largest half-width of a ratio's interval, as a share of its median
+CLOCK_DRIFT = 0.03  # a round is dropped if the SM clock is further off the candidate's median
+FEWEST = 3  # rounds needed for an interval
+DRAWS = 2000  # bootstrap samples
+IDLE = 0.95  # CPU time over wall time; below, other programs used the processor too
+ELSEWHERE = 0.05  # largest share of CPU time that a method, unlike dense, spends in other threads
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Summary:
     """The fields of a throughput record that come from the clock.
 
     `rounds`: rounds used; `dropped`: rounds left out because the device's clock had drifted.
-    `cpu_share`: CPU time over wall time, `wall_fused`, `wall_eager`: the ratios by the wall, if the
-    machine was idle; None where the clock is not "cpu".
+    `cpu_share`: CPU time over wall time. `wall_fused`, `wall_eager`: the ratios by wall-clock time,
+    if the machine was idle. The last three are None if the clock is not "cpu".
     """
 
     images_per_s: Quartiles
@@ -42,9 +42,9 @@ class Summary:
 
 
 def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int = 0) -> Summary:
-    """Speeds of three candidates over the rounds, and method over dense, paired round by round.
+    """Speeds of a method and both dense models, and the ratios method / dense, paired by round.
 
-    A ratio is None if it is too uncertain, and `refused` says which and what to do.
+    A ratio is None if it is too uncertain; `refused` then has the reason and a remedy.
     """
     names = (method, fused, eager)
     total = len(timings.laps[method])
@@ -80,7 +80,7 @@ def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int =
 
 
 def steady_rounds(timings: Timings, names: tuple[str, ...]) -> list[int]:
-    """Rounds in which no candidate's SM clock was off its median; all where it is unreadable."""
+    """Rounds in which every candidate's SM clock was near its median; all if it is unreadable."""
     off: set[int] = set()
     for name in names:
         clocks = [lap.condition.get("sm_mhz", math.nan) for lap in timings.laps[name]]
@@ -98,9 +98,9 @@ def quartiles(values: Float[np.ndarray, "rounds"]) -> Quartiles:
 def paired_ratio(
     method: Float[np.ndarray, "rounds"], baseline: Float[np.ndarray, "rounds"], seed: int
 ) -> Ratio:
-    """`method / baseline` of images per second, with the 95 % interval of its median.
+    """`method / baseline` of images per second, with a 95 % interval for its median.
 
-    The interval is the bootstrap's, widened about the median by `_widening`.
+    It is the bootstrap interval, widened around the median by `_widening`.
     """
     ratios = method / baseline
     found = quartiles(ratios)
@@ -112,11 +112,11 @@ def paired_ratio(
 
 
 def _widening(rounds: int) -> float:
-    """What the bootstrap's interval lacks with few rounds, as it draws from these rounds alone:
-    Student's quantile in place of the normal one, and n - 1 in place of n (Hesterberg 2015).
+    """The factor that corrects the bootstrap interval, which is too narrow with few rounds.
 
-    2.7 with three rounds, 1.1 with twenty. Without it, three rounds hold the median in 75 % of
-    cases and not in 95 %.
+    It replaces the normal quantile by Student's and n by n - 1 (Hesterberg 2015): 2.7 for three
+    rounds, 1.1 for twenty. Without it, the interval from three rounds contains the median in 75 %
+    of cases instead of 95 %.
     """
     freedom = max(rounds - 1, 1)  # a single round is refused in any case
     student = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
@@ -124,7 +124,7 @@ def _widening(rounds: int) -> float:
 
 
 def why_refused(ratio: Ratio, rounds: int, baseline: str, clock: TimedBy = "wall") -> str | None:
-    """Why this ratio must not be printed, and what to do about it; None if it may."""
+    """Why this ratio is too uncertain to print, and a remedy; None if it may be printed."""
     if rounds < FEWEST:
         return f"ratio to {baseline} dense: {rounds} rounds are too few: time at least {FEWEST}"
     half = half_width(ratio)
@@ -139,7 +139,7 @@ def why_refused(ratio: Ratio, rounds: int, baseline: str, clock: TimedBy = "wall
 
 
 def half_width(ratio: Ratio) -> float:
-    """Half of the interval, as a share of the median."""
+    """The half-width of the interval, as a share of the median."""
     return (ratio["hi"] - ratio["lo"]) / 2 / ratio["median"]
 
 
@@ -147,8 +147,9 @@ def half_width(ratio: Ratio) -> float:
 
 
 def _hidden_work(timings: Timings, method: str, fused: str) -> str | None:
-    """Why the CPU time of one thread is not what a method takes: it works in others as well. What
-    runs in the background of the process runs beside dense too, and is no method's.
+    """The reason for a refusal if a method also works in threads that the clock does not see.
+
+    Background threads of the process run beside the dense model too, so their share is subtracted.
     """
     if timings.clock != "cpu":
         return None
@@ -175,7 +176,7 @@ def _cpu_share(timings: Timings, names: tuple[str, ...]) -> float | None:
 def _wall_ratios(
     timings: Timings, names: tuple[str, ...], seed: int
 ) -> tuple[Ratio | None, Ratio | None]:
-    """Method over fused and over eager dense by the wall; None for one that is too uncertain."""
+    """Method over fused and over eager dense by wall-clock time; None if too uncertain."""
     method, *dense = (np.array(timings.wall_images_per_s(name)) for name in names)
     rounds = len(method)
     found = [paired_ratio(method, baseline, seed) for baseline in dense]

@@ -1,7 +1,7 @@
-"""Throughput of methods on a backbone, beside the dense backbone with fused and explicit attention.
+"""Throughput of methods, compared with the dense backbone with fused and with explicit attention.
 
-What is timed: normalising a batch of bytes that is on the device already, and the forward pass, for
-all candidates alike. Weights are in the stated precision, without autocast.
+For all candidates, the timed work is to normalise a batch of bytes that is already on the device,
+and the forward pass. Weights are in the stated precision, without autocast.
 """
 
 import logging
@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Speed:
-    """One method's throughput, and what the timed images were to it.
+    """One method's throughput, and its tokens and stops on the timed images.
 
-    `tokens_mean`: tokens entering a block, mean over blocks and images; `stop_histogram`: block
-    number from 1 -> images, "0" = never; both over exactly the `n_images` images that the counted
-    rounds ran.
+    `tokens_mean`: tokens that enter a block, mean over blocks and images. `stop_histogram`: block
+    number, from 1 -> number of images that stopped there, "0" = never. Both cover exactly the
+    `n_images` images of the counted rounds.
     """
 
     summary: Summary
@@ -93,7 +93,7 @@ class TimedTogether:
         }
 
     def circumstances(self, name: str) -> dict[str, Any]:
-        """What belongs beside the record's environment: what the clock cannot say."""
+        """Facts about the measurement, besides the times, for the record's environment."""
         return {
             "batch_halved": self.batch_halved,
             "rounds_dropped": self.speeds[name].summary.dropped,
@@ -120,9 +120,10 @@ def measure_throughput(
     By `watch`, or else by `stopwatch` of the device and torch's threads. Of the processes that a
     launcher started, rank 0 alone may do it: RequestError elsewhere.
 
-    The backbone is in its final precision and on the device, as the pictures are. On CUDA, if
-    memory runs out, the batch is halved for all candidates and timing starts again. `progress` is
-    told of steps done, `plan.steps(len(methods) + 2)` of them unless it starts again.
+    The backbone must have its final precision; it and the pictures must be on the device. If memory
+    runs out on CUDA, the batch is halved for all candidates and timing starts again. `progress` is
+    called with 1 for each step, `plan.steps(len(methods) + 2)` times if timing does not start
+    again.
     """
     refuse_company()
     weight = next(backbone.parameters())
@@ -185,7 +186,7 @@ def _speed(
     prepare: Prepare,
     seed: int,
 ) -> Speed:
-    """A method's summary, and the trace of the images it was timed on."""
+    """A method's summary, and tokens and stops from the traces of the images it was timed on."""
     tokens, stops, images = 0, Counter[int](), 0
     for batch in (batches[i] for i in timings.visited[name]):
         _, trace = model(prepare(batch.pixels), batch.ids, return_trace=True)

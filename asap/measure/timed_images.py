@@ -16,7 +16,7 @@ Prepare = Callable[[Tensor], Tensor]  # UInt8[Tensor, "b 3 h w"] -> normalised F
 
 @dataclass(frozen=True)
 class TimedImages:
-    """Images of a data set on a device, in a shuffled order, and their names for random draws."""
+    """Images of a data set on a device, in shuffled order, with their ids for random draws."""
 
     pixels: UInt8[Tensor, "n 3 h w"]
     ids: tuple[int, ...]
@@ -25,9 +25,9 @@ class TimedImages:
         return len(self.ids)
 
     def batches(self, size: int) -> list["TimedImages"]:
-        """All full batches of `size`, no two alike; what is left over is not used.
+        """All full batches of `size`; they share no image, and leftover images are not used.
 
-        RequestError if there is none.
+        RequestError if there is no full batch.
         """
         if not 1 <= size <= len(self):
             raise RequestError(f"batch_size={size}: give 1 to {len(self)}, the images there are")
@@ -48,10 +48,10 @@ def load_pictures(
     seed: int = 0,
     progress: Callable[[int], object] = lambda images: None,
 ) -> TimedImages:
-    """`count` images drawn from all of the data set, all there are if it is smaller.
+    """`count` images drawn from the whole data set, or all of them if it is smaller.
 
-    The data set's samples are normalised with `mean` and `std`; that is undone exactly, as they
-    were bytes before. Unreadable ones are skipped; RequestError if nothing is left.
+    The data set's samples are normalised with `mean` and `std`. That is undone exactly, since they
+    were bytes before. Unreadable images are skipped; RequestError if none is left.
     """
     order = np.random.default_rng(seed).permutation(len(data))
     pixels: list[Tensor] = []
@@ -82,7 +82,10 @@ def to_bytes(
 def normaliser(
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device | str
 ) -> Prepare:
-    """Bytes on the device to normalised images of `dtype` there; computed in at least float32."""
+    """A function that turns bytes on the device into normalised images of `dtype`.
+
+    It computes in at least float32.
+    """
     kind = torch.promote_types(dtype, torch.float32)
     centre, spread = (
         255 * torch.tensor(values, dtype=kind, device=device)[:, None, None]

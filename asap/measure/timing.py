@@ -1,9 +1,9 @@
-"""Interleaved timing: every candidate once a round, in shuffled order, over the same batches.
+"""Interleaved timing: every candidate once per round, in shuffled order, over the same batches.
 
-Speeds on a machine drift with temperature, clocks and neighbours; candidates timed minutes apart
-differ by more than methods do. Candidates timed in one round share its conditions, so ratios are
-taken per round. Many short rounds say more than a few long ones: what slows the machine down for a
-while then covers whole rounds, and the median of many noisy ratios is sharp.
+The speed of a machine drifts with its temperature, clocks and other programs; a model timed twice,
+minutes apart, can differ by more than two methods do. Candidates timed in one round have the same
+conditions, so ratios are computed per round. Many short rounds are better than a few long ones: a
+temporary slowdown then covers whole rounds, and the median of many noisy ratios is precise.
 """
 
 import math
@@ -16,17 +16,18 @@ from asap.errors import RequestError
 from asap.measure.device import Elapsed, Stopwatch
 from asap.records.schema import TimedBy
 
-FASTEST = 1e-6  # seconds a call: bounds the calls made before a look at the clock
-Gauge = Callable[[], dict[str, float]]  # the device's condition now
+FASTEST = 1e-6  # seconds per call; limits the number of calls before the clock is read
+Gauge = Callable[[], dict[str, float]]  # reads the device's current condition
 
 
 @dataclass(frozen=True)
 class ThroughputPlan:
-    """How long is timed. RequestError for values that time nothing.
+    """How long to time. RequestError for values with which nothing would be timed.
 
-    rounds: rounds that count; `discard` more are run before them. seconds_per_round: at least this
-    long for each candidate. warmup_seconds: for all candidates together, after every one of them
-    has run every batch shape. short: this plan is shorter than the protocol, and records say so.
+    rounds: rounds that count; `discard` more are run before them. seconds_per_round: each candidate
+    runs at least this long in a round. warmup_seconds: for all candidates together, after every one
+    has run every batch shape. short: this plan is shorter than the protocol, which records will
+    note.
     """
 
     rounds: int = 20
@@ -43,13 +44,13 @@ class ThroughputPlan:
             raise RequestError(f"seconds_per_round={self.seconds_per_round}: give more than 0")
 
     def steps(self, candidates: int) -> int:
-        """How often `progress` is called: once a candidate in the warm-up and in each round."""
+        """The number of calls of `progress`: one per candidate for the warm-up and each round."""
         return candidates * (1 + self.discard + self.rounds)
 
 
 @runtime_checkable
 class Batch(Protocol):
-    """Something a candidate is called with; a tensor is one."""
+    """The argument of a candidate, such as a tensor."""
 
     def __len__(self) -> int: ...
     @property
@@ -58,7 +59,7 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Lap:
-    """One candidate in one round: images done, time taken, the device's condition at its end."""
+    """One candidate in one round: number of images, time, the device's condition at the end."""
 
     images: int
     took: Elapsed
@@ -67,18 +68,18 @@ class Lap:
 
 @dataclass(frozen=True)
 class Timings:
-    """Every lap of the rounds that count, by candidate; which batches each ran; what timed them."""
+    """All laps of the rounds that count and the batches that were run, by candidate; the clock."""
 
     laps: dict[str, tuple[Lap, ...]]
     visited: dict[str, tuple[int, ...]]  # indices into the batches, ascending
     clock: TimedBy
 
     def images_per_s(self, candidate: str) -> list[float]:
-        """Images per second by the clock that decides, one number a round."""
+        """Images per second by `clock`, one number per round."""
         return [lap.images / lap.took.seconds for lap in self.laps[candidate]]
 
     def wall_images_per_s(self, candidate: str) -> list[float]:
-        """The same by the clock on the wall."""
+        """Images per second by the wall clock, one number per round."""
         return [lap.images / lap.took.wall for lap in self.laps[candidate]]
 
 
@@ -93,9 +94,9 @@ def interleave(
 ) -> Timings:
     """Warm up every candidate on every batch shape, then time all of them in every round.
 
-    In a round all candidates begin at the same batch and go on through the batches in order, round
-    and round; the next round begins where the one that came farthest stopped. `gauge` is
-    read after every lap.
+    In a round, all candidates begin at the same batch and cycle through the batches in order. The
+    next round begins after the last batch that any candidate reached. `gauge` is read after every
+    lap.
     """
     pace = {}
     for name, call in candidates.items():
@@ -126,7 +127,7 @@ def interleave(
 
 @dataclass
 class _Turn:
-    """Calls of one candidate on batch after batch."""
+    """The calls of one candidate in one round, on batch after batch from number `first`."""
 
     call: Callable[[Any], object]
     batches: Sequence[Batch]
@@ -135,10 +136,11 @@ class _Turn:
     images: int = 0
 
     def run(self, seconds: float, pace: float, watch: Stopwatch) -> Elapsed:
-        """Call for at least `seconds`; returns the time taken.
+        """Call the candidate for at least `seconds`; returns the time taken.
 
-        `pace`, seconds a call, says how many calls to make before the clock is looked at: on CUDA a
-        look waits for the device, which would hide the method's own waiting.
+        `pace`, seconds per call, gives the number of calls to make before reading the clock. On
+        CUDA, reading the clock waits for the device, which would hide the time that a method itself
+        waits.
         """
         watch.start()
         took = Elapsed(0.0, 0.0)
@@ -157,7 +159,7 @@ class _Turn:
 def _warm_up(
     call: Callable[[Any], object], batches: Sequence[Batch], seconds: float, watch: Stopwatch
 ) -> float:
-    """Run every batch shape once, then for `seconds`; returns the seconds a call takes."""
+    """Run every batch shape once, then call for `seconds`; returns the seconds per call."""
     for batch in {tuple(batch.shape): batch for batch in batches}.values():
         call(batch)
     watch.start()
