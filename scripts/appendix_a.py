@@ -5,10 +5,10 @@
     python scripts/appendix_a.py --backbone deit_base_patch16_224.fb_in1k \\
         --folder /data/imagenet/val --images 1000             # the paper's setting
 
-The paper drops the weights 1/pi of the diffusion distance and says that the order of distances to
-the sink hardly changes. Spearman's rho between `||P_i - P_s||` and `sum_j (P_ij - P_sj)^2 / pi_j`,
-pi the column mean of P, for every image that stops, over the patches other than the sink; then its
-mean.
+The paper drops the weights 1/pi of the diffusion distance and states that the order of distances to
+the sink hardly changes. This script computes, for every image that stops, Spearman's rho between
+`||P_i - P_s||` and `sum_j (P_ij - P_sj)^2 / pi_j` over the patches other than the sink, where pi is
+the column mean of P. It prints the mean and other statistics over the images.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def load(given: argparse.Namespace) -> tuple[torch.nn.Module, DataSet]:
 
 
 def agreements(backbone: torch.nn.Module, method: Asap, data: DataSet, count: int) -> torch.Tensor:
-    """Rho of every image that stopped, of `count` evenly spaced ones."""
+    """Rho of every image that stopped, among `count` evenly spaced images."""
     found = []
     prefix = backbone.num_prefix_tokens
     for i in tqdm(range(count), leave=False):

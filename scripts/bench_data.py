@@ -3,16 +3,16 @@
     python scripts/bench_data.py                       # some minutes
     python scripts/bench_data.py --rounds 40 --memory 400 4000 40000
 
-JPEG files of 500 x 375 pixels are made on the spot. In every round, in shuffled order, each of
-these goes over the same pictures on one thread, and its CPU time is taken:
+The script makes JPEG files of 500 x 375 pixels. In every round, in shuffled order, each of these
+candidates processes the same pictures on one thread, and its CPU time is measured:
 
     jpeg     our data set: decode, resize, crop and normalise, by timm's transform for DeiT
     pillow   Pillow alone: decode, resize (bicubic, short side 248), crop (224)
     cache    our data set from its crop cache: read, check, normalise
     model    a dense DeiT-Tiny with random weights, fp32, by the project's executor
 
-Memory is the peak (resident set) of whole processes that evaluate a tiny model over so many
-pictures. Writes results/bench/cpu/data.txt.
+Memory is the peak resident set of a process that evaluates a tiny model over a number of pictures.
+Writes results/bench/cpu/data.txt.
 """
 
 import argparse
@@ -41,11 +41,11 @@ from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "bench" / "cpu" / "data.txt"
 QUARTILES = (50, 25, 75)
-TINY, SMALL = ("test_vit", "random"), {"num_classes": 5, "img_size": 64}  # for memory
+TINY, SMALL = ("test_vit", "random"), {"num_classes": 5, "img_size": 64}  # for the memory test
 
 
 def make_pictures(root: Path, count: int, size: tuple[int, int], seed: int) -> Path:
-    """`count` JPEG files, quality 90: coarse random colours enlarged, with some fine noise."""
+    """Make `count` JPEG files, quality 90: enlarged coarse random colours with some fine noise."""
     draw = np.random.default_rng(seed)
     for i in range(count):
         coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), np.uint8))
@@ -58,7 +58,7 @@ def make_pictures(root: Path, count: int, size: tuple[int, int], seed: int) -> P
 
 
 def by_pillow(file: Path) -> np.ndarray:
-    """The crop of one file, by Pillow alone."""
+    """The crop of one file, made by Pillow alone."""
     with Image.open(file) as opened:
         picture = opened.convert("RGB")
     scale = 248 / min(picture.size)
@@ -97,7 +97,7 @@ def measured(root: Path, images: int, rounds: int) -> dict[str, np.ndarray]:
     for turn in range(rounds + 1):
         for name in draw.permutation(list(turns)):
             seconds = turns[name]()
-            if turn:  # the first warms up
+            if turn:  # the first one is the warm-up
                 found[name].append(seconds)
     return {name: np.array(seconds) for name, seconds in found.items()}
 
@@ -114,7 +114,7 @@ def _seconds(act: Callable[[], object]) -> float:
 
 
 def evaluated(root: Path, count: int, cache: bool) -> float:
-    """Peak memory, in MB, of a process that evaluates a tiny model over so many pictures."""
+    """Peak memory, in MB, of a process that evaluates a tiny model over `count` pictures."""
     command = [sys.executable, __file__, "--child", str(root), "--images", str(count)]
     done = subprocess.run(
         [*command, *(["--cached"] if cache else [])], check=True, stdout=subprocess.PIPE, text=True
@@ -136,13 +136,13 @@ def evaluate_here(root: Path, count: int, cache: bool) -> float:
         )
     )
     assert dense.accuracy is not None, dense.reason
-    # Not getrusage: what it says of a new process begins with the peak of the one that started it.
+    # Not getrusage: its peak of a new process begins with the peak of the parent process.
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def report(found: dict[str, np.ndarray], images: int) -> list[str]:
-    """Speeds and paired shares: median and quartiles over rounds."""
+    """The lines about speeds and paired ratios: median and quartiles over rounds."""
 
     def line(name: str, values: np.ndarray, form: str, what: str) -> str:
         median, low, high = (format(x, form) for x in np.percentile(values, QUARTILES))

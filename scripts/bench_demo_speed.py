@@ -1,11 +1,11 @@
-"""Time the demo's rows several times on a busy machine, and say how well the runs agree.
+"""Time the demo's rows several times on a busy machine, and report how well the runs agree.
 
     python scripts/bench_demo_speed.py --runs 3 --busy 4 --out results/bench/cpu/demo_speed
 
-Each run is the demo's own timing in a results folder of its own, beside so many processes that do
-nothing but matrix products on one thread. Writes every run's throughput records, all rows of all
-runs as one CSV, and a summary; prints the summary. Goal: at least 11 of the 13 ratios in every run,
-and the largest of a row's ratios at most 1.04 times the smallest.
+Each run is the demo's own timing in a new results folder, while `--busy` other processes compute
+matrix products on one thread each. Writes every run's throughput records, all rows of all runs as
+one CSV, and a summary; prints the summary. The goal: every run gives at least 11 of the 13 ratios,
+and the largest ratio of a row is at most 1.04 times the smallest.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-GOAL = 1.04  # largest over smallest ratio of a row
+GOAL = 1.04  # largest ratio of a row over its smallest
 BUSY = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile True: a @ a"
 FIELDS = ("run", "label", "ratio_fused", "lo", "hi", "q1", "q3", "cpu_share", "refused")
 
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many other programs on the machine."""
+    """Run `count` other programs on the machine."""
     others = [subprocess.Popen([sys.executable, "-c", BUSY], cwd=ROOT) for _ in range(count)]
     try:
-        time.sleep(10 if others else 0)  # they import first
+        time.sleep(10 if others else 0)  # until they have imported torch
         yield
     finally:
         for other in others:
@@ -58,7 +58,7 @@ def line_of(run: int, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(lines: list[dict[str, Any]], about: list[str]) -> str:
-    """What a reader wants to know."""
+    """The ratios of every row in every run, and how many rows agree."""
     runs = sorted({line["run"] for line in lines})
     found: dict[str, list[float]] = {}
     for line in lines:

@@ -1,10 +1,10 @@
-"""Measure what it costs to know the content of many small picture files: first and second start.
+"""Measure the time to hash many small picture files, at the first start and at the second.
 
     python scripts/bench_digest.py                     # 50,000 files of about 10 kB
 
-The files hold random bytes, in 1,000 class folders, on the disk of the temporary folder; they were
-just written, so that the first start reads them from memory. With --cold the system's file cache is
-emptied before each start (needs root). Writes results/bench/cpu/digest.txt.
+The files hold random bytes, in 1,000 class folders on the disk of the temporary folder. They have
+just been written, so the first start reads them from memory. With --cold, the system's file cache
+is emptied before each start (needs root). Writes results/bench/cpu/digest.txt.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from asap.data.images.folder import ImageFolder
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "bench" / "cpu" / "digest.txt"
 CLASSES = 1000
-STARTS = 3  # of the second kind; the median is given
+STARTS = 3  # starts after the first one; their median is reported
 
 
 def make_files(root: Path, count: int, size: int) -> int:
-    """`count` files of `size` bytes, a tenth more or less; bytes of all."""
+    """Make `count` files of `size` bytes, plus or minus 10 %; returns their total size."""
     draw, total = np.random.default_rng(0), 0
     for i in range(count):
         file = root / f"n{i % CLASSES:08d}" / f"{i:06d}.jpeg"
@@ -40,7 +40,7 @@ def make_files(root: Path, count: int, size: int) -> int:
 
 
 def start(root: Path, index: Path | None, cold: bool) -> tuple[float, float, str]:
-    """Seconds to list the files, seconds to know their content, and the digest."""
+    """Seconds to list the files, seconds to hash their content, and the digest."""
     if cold:
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -52,7 +52,7 @@ def start(root: Path, index: Path | None, cold: bool) -> tuple[float, float, str
 
 
 def speed(name: str) -> float:
-    """MB/s of a hash over pieces of 100 kB, on one core."""
+    """MB/s of a hash function over pieces of 100 kB, on one core."""
     piece, hashed = bytes(100_000), getattr(hashlib, name)()
     began = time.thread_time()
     for _ in range(1000):
@@ -64,7 +64,7 @@ def measured(count: int, size: int, cold: bool) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         root, index = Path(folder) / "set", Path(folder) / "results" / "digests" / "index"
         total = make_files(root, count, size)
-        time.sleep(content.SETTLED / 1e9 + 0.1)  # younger files are not remembered
+        time.sleep(content.SETTLED / 1e9 + 0.1)  # younger files are not put into the index
         listing, first, digest = start(root, index, cold)
         again = [start(root, index, cold) for _ in range(STARTS)]
         assert {said for _, _, said in again} == {digest}

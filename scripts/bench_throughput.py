@@ -1,15 +1,16 @@
-"""Time methods on a backbone by the full protocol, and keep the record.
+"""Time methods on a backbone by the full protocol, and write a record.
 
     python scripts/bench_throughput.py                                 # the embedded model
     python scripts/bench_throughput.py --device cuda --precision float16 --batch-size 32 256 \\
         --backbone deit_base_patch16_224.fb_in1k --images /data/imagenet/val \\
         --method "asap tau=3.0 clusters=4" "tome r=13"
 
-Methods and both dense baselines take turns in every round (see asap/measure). Prints the paired
-ratios and writes results/bench/<device>/<backbone>-<precision>-<time>.json. Images are digit
-scenes, resized to the backbone's size, or those of a folder with one sub-folder per class; the
-record says which.
-Run it on an idle machine. On a busy CPU give `--threads 1`, which is timed by its CPU time.
+Methods and both dense baselines take turns in every round (see asap/measure/timing.py). Prints the
+paired ratios and writes results/bench/<device>/<backbone>-<precision>-<time>.json. The images are
+digit scenes, resized to the backbone's size, or those of a folder with one sub-folder per class;
+the record names them.
+
+Run it on an idle machine. On a busy CPU use `--threads 1`, which is timed by CPU time.
 """
 
 import argparse
@@ -41,7 +42,7 @@ DEFAULT_METHODS = ("dense", "asap", "tome r=4")
 
 
 def method_of(text: str) -> Method:
-    """A method from "name option=value ..."; values are JSON, or else plain words."""
+    """A method from "name option=value ..."; values that are not JSON are taken as text."""
     name, *options = text.split()
     found: dict[str, Any] = {}
     for option in options:
@@ -99,7 +100,7 @@ def table_of(sessions: list[TimedTogether]) -> tuple[Table, list[str]]:
 def record_of(
     sessions: list[TimedTogether], given: argparse.Namespace, data: str
 ) -> dict[str, Any]:
-    """Everything, as it is written."""
+    """The content of the record file."""
     cells = [
         {"label": name} | session.fields(name) | {"circumstances": session.circumstances(name)}
         for session in sessions
@@ -119,7 +120,7 @@ def record_of(
 
 
 def write(record: dict[str, Any], folder: Path) -> Path:
-    """The record under the device's name; a file of its own for every run."""
+    """Write the record to a new file in the folder of the device's name."""
     cell = record["cells"][0]
     place = folder / re.sub(r"[^a-z0-9]+", "-", cell["device_name"].lower()).strip("-")
     place.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,9 @@
     python scripts/check_macs.py            # make check-macs; under a minute on a CPU
     python scripts/check_macs.py --giant    # the largest backbones too; some GB of memory
 
-Dense backbones get random weights, as their MACs do not depend on them; for methods, whose
-decisions do, the closed form is taken from the trace of the same images. Exit 1 if the closed form
-differs from torch's counter by a single MAC.
+Dense backbones get random weights, since their MACs do not depend on them. The decisions of methods
+do, so for methods the closed form is taken from the trace of the same images. The exit code is 1 if
+the closed form differs from torch's counter by a single MAC.
 """
 
 import argparse
@@ -39,13 +39,13 @@ GIANT = {
     "vit_large_patch14_clip_quickgelu_336": "174.6 (paper: attention not counted)",
     "vit_giant_patch14_clip_224": "-",
 }
-EXPECTED = {  # to the integer, and so checked
+EXPECTED = {  # exact values, which are checked
     "deit_tiny_patch16_224": 1_253_683_200,
     "deit_small_patch16_224": 4_598_882_304,
     "deit_base_patch16_224": 17_563_828_224,
     "lvvit_s": 6_551_485_440,
 }
-NORMS = ("layer_norm", "batch_norm")  # fvcore's names of what the convention leaves out
+NORMS = ("layer_norm", "batch_norm")  # operators of fvcore that the convention leaves out
 WHY = """\
 MACs are what the papers call FLOPs: patch embedding, linear layers, both attention products, head.
 - closed form = torch's counter to the integer, once that has a formula for fused attention on CPU.
@@ -88,7 +88,7 @@ def count_dense(backbone: nn.Module) -> DenseCounts:
 
 
 def dense_table(names: dict[str, str], seed: int) -> tuple[Table, list[str]]:
-    """The table over backbones, and what does not agree."""
+    """The table over backbones, and a line for each disagreement."""
     table = Table(title="GMACs of one image, dense backbones")
     for head in ("backbone", "closed form", "torch", "fvcore", "its norms"):
         table.add_column(head, justify="left" if head == "backbone" else "right")
@@ -115,7 +115,7 @@ def dense_table(names: dict[str, str], seed: int) -> tuple[Table, list[str]]:
 
 
 def methods_for(backbone: nn.Module, images: torch.Tensor) -> Iterator[tuple[str, Method]]:
-    """ToMe and ASAP; tau is a mass that the images have halfway, so they stop about there."""
+    """ToMe and ASAP. tau is the images' median mass halfway, so they stop near that block."""
     _, trace = ReducedViT(backbone, Asap(tau=1e9))(images, return_trace=True)
     tau = float(trace.mass[:, trace.mass.shape[1] // 2].median())
     yield "ToMe, r = 4", ToMe(4)
@@ -128,7 +128,7 @@ def methods_for(backbone: nn.Module, images: torch.Tensor) -> Iterator[tuple[str
 
 
 def method_table(seed: int, n_images: int) -> tuple[Table, list[str]]:
-    """Methods on digit scenes: the trace's closed form against the executed graph."""
+    """Methods on digit scenes: the closed form from the trace and the executed graph's count."""
     from timm.data import create_transform, resolve_model_data_config  # after asap: its guard
 
     try:

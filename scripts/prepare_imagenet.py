@@ -1,10 +1,10 @@
-"""Check an ImageNet-1k validation set before an evaluation, and say what is missing.
+"""Check an ImageNet-1k validation set before an evaluation, and report what is missing.
 
 python scripts/prepare_imagenet.py /data/imagenet             # layout, count, classes, checksums
 python scripts/prepare_imagenet.py /data/imagenet --decode    # and decode every image (minutes)
 
-Exit codes: 0 complete; 1 usable, but a part is missing or damaged, or a checksum is wrong; 2 there
-is no validation set (one line says what to do). Nothing is changed, copied or downloaded.
+Exit codes: 0 complete; 1 usable, but a part is missing or damaged, or a checksum is wrong; 2 no
+validation set found (one line tells what to do). Nothing is changed, copied or downloaded.
 """
 
 import argparse
@@ -44,11 +44,11 @@ HOW_TO_GET = """How to get the validation set (for non-commercial research, on i
   Hugging Face: accept the terms of the gated data set ILSVRC/imagenet-1k, then
       hf download ILSVRC/imagenet-1k --repo-type dataset --include "data/validation-*"
 Nothing needs unpacking. Then set IMAGENET to the folder."""
-SHOWN = 20  # names listed of each kind
+SHOWN = 20  # names listed per kind of problem
 
 
 def main() -> int:
-    """Check and report; the exit code."""
+    """Check and report; returns the exit code."""
     arguments = _arguments()
     out = Console(highlight=False, soft_wrap=True)
     try:
@@ -94,7 +94,7 @@ def _workers(text: str) -> int:
 
 
 def _counts(out: Console, source: Source) -> list[str]:
-    """Report counts and classes; what is wrong with them."""
+    """Report counts and classes; returns the problems found."""
     count, first = absent_files(source)
     classes = len(set(source.labels))
     missing = [path for path, size in zip(source.paths, source.sizes(), strict=True) if size <= 0]
@@ -113,7 +113,7 @@ def _counts(out: Console, source: Source) -> list[str]:
 
 
 def _checksums(out: Console, layout: Layout) -> list[str]:
-    """Compare the official archives that are there with torchvision's known checksums."""
+    """Compare the official archives, if present, with torchvision's known checksums."""
     from torchvision.datasets.imagenet import ARCHIVE_META  # importable after asap
 
     kit = find_devkit([layout.place, layout.place.parent, layout.place.parent.parent])
@@ -134,7 +134,7 @@ def _md5(file: Path) -> str:
 
 
 def _decoded(out: Console, source: Source, workers: int) -> list[str]:
-    """Decode every image; what could not be decoded."""
+    """Decode every image; returns the problem if some could not be decoded."""
     order = list(source.reading_order)
     failed = []
     with ProcessPoolExecutor(workers, initializer=_Worker.start, initargs=(source,)) as pool:
@@ -148,7 +148,7 @@ def _decoded(out: Console, source: Source, workers: int) -> list[str]:
 
 
 class _Worker:
-    """A process that decodes; it is given the source once."""
+    """A process that decodes images; it receives the source once, at its start."""
 
     source: Source
 
@@ -158,7 +158,7 @@ class _Worker:
 
     @classmethod
     def decode(cls, i: int) -> str | None:
-        """Why the image cannot be decoded, None if it can."""
+        """The reason why the image cannot be decoded, None if it can."""
         try:
             open_rgb(cls.source.read(i))
         except UnreadableImage as error:

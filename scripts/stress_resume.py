@@ -1,4 +1,4 @@
-"""Kill a run at random moments, restart it, and compare it with one that nobody disturbed.
+"""Kill a run at random moments, restart it, and compare it with an undisturbed run.
 
     python scripts/stress_resume.py                       # 20 kills, a few minutes
     python scripts/stress_resume.py --kills 2 --images 60
@@ -6,10 +6,11 @@
     python scripts/stress_resume.py --launch joblib --signals INT TERM KILL --each 10
     ... also --launch basic and submitit: multiruns under hydra's launchers
 
-Predictions and tables must be byte-identical with those of one undisturbed process, with no record
-lost, doubled, torn or made a second time and nothing left over; also when two processes run the
-same spec at once. What was seen goes to results/bench/cpu/stress_<launch>.txt (stress_multirun_...
-under a launcher). Exit code 1 if anything differs.
+Predictions and tables must be byte-identical with those of one undisturbed process. No record may
+be lost, duplicated, incomplete or measured again, and no temporary file may remain. The same holds
+when two processes run the same spec at once. The report is written to
+results/bench/cpu/stress_<launch>.txt (stress_multirun_... under a launcher). Exit code 1 if
+anything differs.
 """
 
 import argparse
@@ -39,12 +40,12 @@ from stress_signals import send
 
 REPORTS = Path("results/bench/cpu")
 NAMES = {"one": "resume", "torchrun": "torchrun"}
-PART = 0.4  # of the time of the work, from which the moments are drawn: several meet one round
+PART = 0.4  # moments are drawn from this part of the run time, so one run gets several signals
 
 
 @dataclass
 class Seen:
-    """What the signals met."""
+    """Counts of the situations in which the signals arrived."""
 
     rounds: int = 0
     ended_well: int = 0
@@ -58,8 +59,11 @@ class Seen:
 def disturb(
     run: Run, folder: Path, expected: dict[str, bytes], seconds: float, plan: list[str], seed: int
 ) -> Seen:
-    """Send the signals of the plan, each to a new start of the command. A run that ends before its
-    signal, or has all of its rows, is brought to its end and compared; the next starts anew."""
+    """Send the signals of the plan, each to a new start of the command.
+
+    A run that ends before its signal, or has all of its rows, is finished and compared with the
+    expected files. The next start then begins with an empty folder.
+    """
     draw, seen, results = random.Random(seed), Seen(), folder / "killed"
     left, plan, kept, rows = len(plan), draw.sample(plan, len(plan)), {}, 0
     while left or results.exists():
@@ -85,7 +89,7 @@ def disturb(
 
 
 def _still_runs(process: subprocess.Popen, at: float) -> bool:
-    """Wait until the time `at`; whether the process runs then."""
+    """Wait until the time `at`; True if the process still runs then."""
     try:
         process.wait(max(0.0, at - time.time()))
     except subprocess.TimeoutExpired:
@@ -94,7 +98,7 @@ def _still_runs(process: subprocess.Popen, at: float) -> bool:
 
 
 def _clear_jobs(results: Path, name: str, victim: str) -> None:
-    """Only a command that is killed may leave the folder where its jobs told what they did."""
+    """Remove the folder for the jobs' outcomes, which only a killed command may leave behind."""
     for path in results.glob("multirun/jobs-*"):
         if name != "KILL":
             raise Failure(f"{path.name} is left after SIG{name} to {victim}")
@@ -102,7 +106,7 @@ def _clear_jobs(results: Path, name: str, victim: str) -> None:
 
 
 def _note(seen: Seen, what: str, left: Counter[str], all_rows: int) -> int:
-    """Count what a signal left; the rows that are finished."""
+    """Count the files that a signal left; returns the number of finished rows."""
     rows = left["finished rows"]
     seen.victims[what] += 1
     seen.after_rows[rows] += 1
@@ -113,7 +117,7 @@ def _note(seen: Seen, what: str, left: Counter[str], all_rows: int) -> int:
 
 
 def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float | None) -> None:
-    """Two processes on one spec at once; with `kill_after`, seconds after which one is killed."""
+    """Run two processes on one spec at once; one is killed after `kill_after` seconds, if given."""
     results = folder / f"race-{kill_after is not None}"
     first, second = run.start(results), run.start(results)
     if kill_after is not None:
@@ -128,7 +132,7 @@ def race(run: Run, folder: Path, expected: dict[str, bytes], kill_after: float |
 
 
 def stress(run: Run, plan: list[str], seed: int, folder: Path) -> list[str]:
-    """The whole experiment; the lines of its report. Raises Failure."""
+    """Run the whole experiment; returns the lines of its report. Raises Failure."""
     expected, seconds = undisturbed(run, folder / "alone", alone=True)
     if run.launch not in ("one", "basic"):
         _, seconds = undisturbed(run, folder / "undisturbed", alone=False)
@@ -144,8 +148,7 @@ def stress(run: Run, plan: list[str], seed: int, folder: Path) -> list[str]:
 
 
 def undisturbed(run: Run, results: Path, alone: bool) -> tuple[dict[str, bytes], float]:
-    """What the run leaves when nobody disturbs it, and the seconds from its start-up to the last
-    record."""
+    """The files of an undisturbed run, and the seconds from its start-up to the last record."""
     started = run.start(results, alone)
     began = wait_for_work(started, results)
     started.finish()

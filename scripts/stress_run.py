@@ -1,6 +1,6 @@
-"""One command as a stress test runs it: how it is started, and what it must leave.
+"""The command that the stress test runs: how it is started, and the files that it must leave.
 
-In one process, under torchrun, and as a multirun under each of hydra's launchers.
+It runs in one process, under torchrun, and as a multirun under each of hydra's launchers.
 """
 
 import json
@@ -21,10 +21,10 @@ from asap.records.store import Store
 ROWS = "rows=[{method: dense}, {method: random_drop}, {method: tome, with: {r: 3}}, "
 ROWS += "{method: asap, with: {tau: 2.0}}]"
 N_ROWS = 4
-SWEEP = ("-m", "method=random_drop,tome,asap")  # with the baseline four records
-SHORT = ("-m", "method=tome,asap")  # three, where each job is a process that has to start
+SWEEP = ("-m", "method=random_drop,tome,asap")  # four records, with the baseline
+SHORT = ("-m", "method=tome,asap")  # three records, since each job starts a process
 TWO = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-LAUNCHES = {  # what it is, what starts it, its arguments, those of the same in one process
+LAUNCHES = {  # description, launching module, arguments, arguments for the same in one process
     "one": ("one process", [], [ROWS], [ROWS]),
     "torchrun": ("two processes under torchrun", TWO, [ROWS], [ROWS]),
     "basic": ("a multirun in one process (hydra's basic launcher)", [], [*SWEEP], [*SWEEP]),
@@ -41,23 +41,23 @@ LAUNCHES = {  # what it is, what starts it, its arguments, those of the same in 
         [*SHORT],
     ),
 }
-VOLATILE = ("created", "seconds", "environment")  # of a record: when and where, not what
+VOLATILE = ("created", "seconds", "environment")  # fields of a record that may differ
 PATIENCE = 300  # seconds until a process counts as hanging
 
 
 class Failure(Exception):
-    """What must not happen did."""
+    """Something happened that must not happen."""
 
 
 @dataclass
 class Started:
-    """A command that runs, in a session of its own, and what it writes to standard error."""
+    """A running command, in its own session, and its standard error."""
 
     process: subprocess.Popen
     errors: IO[str]
 
     def end(self) -> tuple[int, str]:
-        """Wait for its end; its exit code and standard error."""
+        """Wait for the end; returns the exit code and standard error."""
         try:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -66,7 +66,7 @@ class Started:
         return code, self.errors.read()
 
     def finish(self) -> None:
-        """Wait for its end, which must be a good one."""
+        """Wait for the end. Failure if the exit code is not 0."""
         code, said = self.end()
         if code != 0:
             raise Failure(f"exit code {code}: {said.strip()[-400:]}")
@@ -74,7 +74,7 @@ class Started:
 
 @dataclass
 class Run:
-    """The same command again and again, on different results folders."""
+    """A command that is started several times, on different results folders."""
 
     images: int
     launch: str = "one"
@@ -86,11 +86,11 @@ class Run:
 
     @property
     def rows(self) -> int:
-        """How many records it leaves."""
+        """The number of records that the command makes."""
         return N_ROWS - (LAUNCHES[self.launch][3] == [*SHORT])
 
     def start(self, results: Path, alone: bool = False) -> Started:
-        """Start it; `alone`: whatever the launch is, in one process."""
+        """Start the command; with `alone`, in one process instead of by the launcher."""
         _, through, what, in_one = LAUNCHES[self.launch]
         through, what = ([], in_one) if alone else (through, what)
         command = [
@@ -98,8 +98,8 @@ class Run:
             "title=Stress", "device=cpu", "batch_size=8", f"data.images={self.images}",
             f"shard_seconds={self.shard_seconds}", f"results={results}",
         ]  # fmt: skip
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it is read when the command has ended)
-        # A script in the background of a shell has SIGINT ignored, and so would its children.
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read after the end)
+        # A background job of a shell ignores SIGINT, and so would its child processes.
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
             start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -108,7 +108,7 @@ class Run:
 
 
 def wait_for_work(started: Started, results: Path) -> float:
-    """Wait until imports are done and the store is opened; the time."""
+    """Wait until the command has done its imports and opened the store; returns the time."""
     runs = results / "runs"
     before = _changed(runs)
     while _changed(runs) == before and started.process.poll() is None:
@@ -127,7 +127,7 @@ def _changed(folder: Path) -> int:
 
 
 def outcome(results: Path) -> dict[str, bytes]:
-    """Every file that must be the same whatever happened on the way, by its path."""
+    """The content, by path, of every file that must not depend on interruptions."""
     files = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
     found = {str(path.relative_to(results)): path.read_bytes() for path in files}
     for path in results.glob("runs/*/accuracy.json"):
@@ -138,7 +138,7 @@ def outcome(results: Path) -> dict[str, bytes]:
 
 
 def compare(results: Path, expected: dict[str, bytes], rows: int) -> None:
-    """Raise Failure unless a finished run's files are those of the undisturbed one, and no more."""
+    """Raise Failure unless a finished run has exactly the files of the undisturbed run."""
     found = outcome(results)
     if found.keys() != expected.keys():
         raise Failure(f"other files: {sorted(found.keys() ^ expected.keys())}")
@@ -152,7 +152,7 @@ def compare(results: Path, expected: dict[str, bytes], rows: int) -> None:
 
 
 def check_sound(results: Path, images: int) -> Counter[str]:
-    """What a kill left. Raises Failure if anything under a final name is torn or doubled."""
+    """Count what a kill left. Failure if a file with a final name is incomplete or duplicated."""
     seen = Counter[str]()
     for cell in (path for path in results.glob("runs/*") if path.is_dir()):
         bounds = []
@@ -177,7 +177,7 @@ def check_sound(results: Path, images: int) -> Counter[str]:
 
 
 def work_done(results: Path) -> dict[Path, int]:
-    """The files that a restart must leave as they are, with the time of writing of each."""
+    """The files that a restart must not change, with their modification times."""
     found = {}
     for cell in (path for path in results.glob("runs/*") if path.is_dir()):
         done = (cell / "accuracy.json").exists()
@@ -188,7 +188,7 @@ def work_done(results: Path) -> dict[Path, int]:
 
 
 def check_kept(before: dict[Path, int]) -> None:
-    """Failure if a row that was finished, or images that were saved, have been done again."""
+    """Raise Failure if a finished row, or saved images, have been evaluated again."""
     for path, written in before.items():
         if path.exists():
             if path.stat().st_mtime_ns != written:

@@ -1,4 +1,4 @@
-"""Signals to a command as its users, its scheduler or the kernel send them, and how it must end."""
+"""Sends signals as users, schedulers or the kernel do, and checks how a command ends."""
 
 import os
 import random
@@ -11,14 +11,15 @@ from stress_run import Failure, Started
 
 WORKERS = {"torchrun": "asap.run", "joblib": "popen_loky", "submitit": "submitit.core._submit"}
 PROMISED = {"INT": 130, "TERM": 143}
-GRACE = 60  # seconds until a process that outlives its command counts as left behind
+GRACE = 60  # seconds that processes may outlive their command
 
 
 def send(name: str, started: Started, launch: str, draw: random.Random) -> tuple[str, bool]:
-    """Send a signal and wait until all is over, which the command must bring about by itself.
+    """Send a signal and wait until the command has ended all of its processes.
 
-    Returns who got it, and whether the command ended well nevertheless: then its work was done.
-    Raises Failure if it ends otherwise than it promises, or leaves processes.
+    Returns a description of the receiver, and whether the exit code was 0, which means that the
+    work was done already. Raises Failure if the command ends with another exit code than
+    documented, or leaves processes running.
     """
     pid = started.process.pid
     parts = sorted({*_descendants(pid), *_session(pid)} - {pid})
@@ -27,7 +28,7 @@ def send(name: str, started: Started, launch: str, draw: random.Random) -> tuple
     _await_end(pid, parts)
     if code == 0:
         return victim, True
-    promised = name in PROMISED and launch != "torchrun"  # which gives 1 or its own traceback
+    promised = name in PROMISED and launch != "torchrun"  # torchrun itself gives 1 or a traceback
     if promised and code != PROMISED[name]:
         raise Failure(f"exit code {code} after SIG{name} to {victim}: {said.strip()[-600:]}")
     if promised and (trace := _tracebacks(said)):
@@ -43,7 +44,7 @@ def _send(name: str, pid: int, parts: list[int], launch: str, draw: random.Rando
         return _hit(draw.choice(["everything", "the command alone"]), signal.SIGTERM, pid, parts)
     workers = [part for part in parts if _is_worker(part, launch)]
     choices = ["everything", *(["one worker"] if workers else [])]
-    # A launcher of workers that is killed alone leaves them to themselves: only torchrun's end.
+    # If a launcher is killed alone, its workers go on; only those of torchrun end.
     victim = draw.choice([*choices, "torchrun itself"] if launch == "torchrun" else choices)
     if victim == "one worker":
         return _hit(victim, signal.SIGKILL, draw.choice(workers), [])
@@ -60,7 +61,7 @@ def _hit(victim: str, number: signal.Signals, pid: int, parts: list[int]) -> str
 
 
 def _tracebacks(said: str) -> str:
-    """What was said from the first traceback on."""
+    """The output from the first traceback on."""
     return said[said.index("Traceback") :] if "Traceback" in said else ""
 
 
@@ -68,7 +69,7 @@ def _tracebacks(said: str) -> str:
 
 
 def _is_worker(pid: int, launch: str) -> bool:
-    """Whether the process does work: launchers have helpers beside them."""
+    """True if the process is a worker and not a helper process of the launcher."""
     mark = WORKERS.get(launch)
     return mark is not None and mark in _read(pid, "cmdline")
 
@@ -80,7 +81,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _session(leader: int) -> Iterator[int]:
-    """The processes that run in a session, whoever their parent is by now."""
+    """The running processes of a session, whatever their parent is now."""
     for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
         fields = _read(pid, "stat").rpartition(")")[2].split()
         if fields and fields[0] != "Z" and int(fields[3]) == leader:
@@ -88,7 +89,7 @@ def _session(leader: int) -> Iterator[int]:
 
 
 def _await_end(leader: int, parts: list[int]) -> None:
-    """Wait until none of the processes runs; Failure if one goes on alone."""
+    """Wait until none of the processes runs. Failure if one is still running after `GRACE`."""
     deadline = time.monotonic() + GRACE
     while left := {*(pid for pid in parts if _runs(pid)), *_session(leader)}:
         if time.monotonic() > deadline:

@@ -1,10 +1,10 @@
-"""Train the embedded default: a 12-block ViT on scenes of handwritten digits.
+"""Train the bundled default model: a 12-block ViT on scenes of handwritten digits.
 
     python scripts/train_digits.py      # about an hour on 2 CPU cores, resumes after Ctrl-C
 
-The recipe was fixed before the run and the last step is kept: nothing is selected on evaluation
-digits. Writes `<out>/weights.safetensors` (fp16) and `<out>/training.json` (recipe, loss,
-calibration accuracy along the way).
+The recipe was fixed before the run, and the weights of the last step are kept: nothing is selected
+on evaluation digits. Writes `<out>/weights.safetensors` (fp16) and `<out>/training.json` (recipe,
+loss and calibration accuracy during training).
 """
 
 import argparse
@@ -35,7 +35,7 @@ ARCHITECTURE = dict(
 
 
 class TrainingScenes(Dataset):
-    """Scene `i` belongs to step `i // batch`: from large digits on plain grounds to the task."""
+    """Scene `i` is for step `i // batch`. Early scenes are easier: large digits, plain ground."""
 
     def __len__(self):
         return RECIPE["steps"] * RECIPE["batch"]

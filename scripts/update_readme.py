@@ -1,4 +1,4 @@
-"""Put the demo's recorded table and the example's code into README.md, between their markers.
+"""Write the demo's recorded table and the example's code into README.md, between markers.
 
 python scripts/update_readme.py results/bench/cpu/demo.csv
 """
@@ -45,7 +45,7 @@ def _number(text: str, spec: str) -> str:
 
 
 def replaced(text: str, marker: str, content: str) -> str:
-    """The text with what follows a marker's line, up to the next blank-line-and-text, replaced."""
+    """The text with `content` between a marker and its end marker, which is added if missing."""
     begin, end = f"<!-- {marker} -->", f"<!-- end {marker} -->"
     block = f"{begin}\n{content}\n{end}"
     if end in text:
