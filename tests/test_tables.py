@@ -508,9 +508,14 @@ def test_every_paper_delta_is_its_difference():
             assert float(row["acc_delta"]) == pytest.approx(difference, abs=0.005)
 
 
+def test_a_table_that_is_not_installed_is_a_warning_of_this_package(caplog):
+    assert paper.paper_table("no_such_table") == ()
+    assert [(r.name, r.levelname) for r in caplog.records] == [("asap.report.paper", "WARNING")]
+
+
 def test_footnotes_point_at_rows_that_exist():
     names = {"image_classification", "kinetics"}
-    for note in footnotes.FOOTNOTES:
+    for note in footnotes.all_footnotes():
         rows = paper.paper_table(note.table)
         assert rows
         assert note.column is None or note.column in rows[0]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-# The tables that ours are set beside, their columns of names, and the overhead table's models.
+log = logging.getLogger(__name__)
 
 _NUMBERS = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct")
+# Columns of names in the tables that ours are set beside, and the overhead table's models.
 _NAMES = ("model", "anchor", "alpha", "method")
 _CLIP = ("vit_large_patch14_clip_quickgelu_336.openai", "vit_large_patch14_clip_336.openai")
 _OVERHEAD = {
@@ -72,7 +73,7 @@ def paper_table(name: str) -> tuple[dict[str, str], ...]:
     paths = (folder / f"{name}.csv" for folder in _FOLDERS)
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        logging.warning("the paper's table %s is not installed: its columns stay empty", name)
+        log.warning("the paper's table %s is not installed: its columns stay empty", name)
         return ()
     with path.open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
