@@ -49,6 +49,7 @@ def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int =
     names = (method, fused, eager)
     total = len(timings.laps[method])
     rounds = steady_rounds(timings, names)
+    # If too few rounds had a steady clock, all are reported, but without a ratio.
     unsteady = len(rounds) < min(FEWEST, total)
     if unsteady:
         rounds = list(range(total))
@@ -56,12 +57,13 @@ def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int =
     reasons = ["the device's clock drifted: let it cool"] if unsteady else []
     if hidden := _hidden_work(timings, method, fused):
         reasons.append(hidden)
-    untrue, ratios = bool(reasons), {}
+    all_refused, ratios = bool(reasons), {}
     for name, baseline in (("fused", fused), ("eager", eager)):
         ratio = paired_ratio(speeds[method], speeds[baseline], seed)
         reason = why_refused(ratio, len(rounds), name, timings.clock)
         reasons += [reason] if reason else []
-        ratios[name] = None if reason or untrue else ratio
+        ratios[name] = None if reason or all_refused else ratio
+    # On an idle machine the ratios by wall-clock time are meaningful too.
     share = _cpu_share(timings, names)
     on_wall = _wall_ratios(timings, names, seed) if (share or 0) >= IDLE else (None, None)
     return Summary(

@@ -107,6 +107,7 @@ def interleave(
     visited: dict[str, set[int]] = {name: set() for name in candidates}
     first = 0
     for number in range(plan.discard + plan.rounds):
+        # A new order in every round, so no candidate always follows the same other one.
         shuffled.shuffle(order)
         calls = {}
         for name in order:

@@ -61,6 +61,7 @@ def load_weights(
     state = _converted(without_companions(found.tensors), model, path)
     if isinstance(getattr(model, "head", None), nn.Identity):
         state = {k: v for k, v in state.items() if k not in HEAD}
+    # Compare everything before loading anything, so that one error names all problems.
     kinds = {k: v.dtype for k, v in model.state_dict().items()}
     floats = (k for k, kind in kinds.items() if kind.is_floating_point and k in state)
     refuse_no_floats({k: state[k] for k in floats}, path)

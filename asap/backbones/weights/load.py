@@ -124,6 +124,7 @@ def load(
         described = source.said is not None
         fitted = load_weights(model, source.file.path, ema, source.image_size, described)
     _refuse_nan(model, name)
+    # Where each setting of the preprocessing comes from, for the record.
     reasons = dict.fromkeys(wanted, "backbone.preprocess")
     if size or "img_size" in given:
         reasons["input_size"] = "backbone.preprocess" if size else "backbone.model_args"

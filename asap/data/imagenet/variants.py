@@ -207,6 +207,7 @@ def _corrupted(
         raise RequestError(f"data.severity={severity} is not possible: give 1 to 5")
     if not root.is_dir():
         raise RequestError(f"{root} is not a folder: {hint}")
+    # If `root` holds class folders, its path ends with the corruption and the severity.
     place = Path(os.path.abspath(root))  # the name of a link, not of its target  # noqa: PTH100
     is_one = bool(set(class_folders(root)) & set(synsets()))
     own = place.parent.name if is_one else place.name
@@ -219,6 +220,7 @@ def _corrupted(
         raise RequestError("data.severity is missing: give 1 to 5")
     if is_one:
         return root, corruption, severity
+    # Otherwise look below `root`, with or without the published archives' folders.
     packed = next(group for group, names in CORRUPTIONS.items() if corruption in names)
     inside = [root] if own == corruption else []
     inside += [root / top / way / corruption for top in _C_TOPS for way in ("", packed)]

@@ -67,6 +67,7 @@ def hashes_of(files: Sequence[Stored], index: Path | None = None) -> list[bytes]
         None if stamp is None else known.get(_key(file, stamp))
         for file, stamp in zip(files, stamps, strict=True)
     ]
+    # Read what the index does not know, and store it even after an interruption.
     todo = [i for i, hashes in enumerate(found) if hashes is None]
     if todo:
         size = sum(stamp.size for i in todo if (stamp := stamps[i]))

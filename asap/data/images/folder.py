@@ -46,6 +46,7 @@ class ImageFolder(ImageFiles):
     ):
         self.root = Path(given_path("data.path", str(root)))
         folders = _folders(self.root, None if subset else classes, _HINT)
+        # Which folder is which class of the model; then the files of these folders.
         if classes is None:
             known = by_name(folders, order, outputs, self.root)
         else:
