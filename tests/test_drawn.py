@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import asap.publish.run_outputs
+import asap.report.page
 from asap.experiment.pipeline import run
 from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
@@ -48,3 +49,15 @@ def test_what_is_there_already_stays(measured, monkeypatch):
     mark.write_text("[]")
     asap.publish.run_outputs.write_outputs(session, results[:1])
     assert len(drawings) == 8
+
+
+def test_the_page_shows_the_table_and_charts_of_the_files(measured, monkeypatch):
+    def never(*_):
+        raise AssertionError("made for the files already")
+
+    monkeypatch.setattr(asap.report.page, "build_table", never)
+    monkeypatch.setattr(asap.report.page, "charts", never)
+    outputs = asap.publish.run_outputs.write_outputs(*measured, title="Made once")
+    assert outputs is not None
+    page = outputs.files[-1].read_text("utf-8")
+    assert "Accuracy and cost" in page and "Token counts" in page

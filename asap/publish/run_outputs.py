@@ -14,7 +14,7 @@ from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
-from asap.report.manifest import Picture, manifest_of, write_manifest
+from asap.report.manifest import manifest_of, write_manifest
 from asap.report.nonfinite import counts
 from asap.report.page import Section
 from asap.report.premise import premise_remark
@@ -87,30 +87,19 @@ def write_outputs(
         write_file(tables / f"{stem}.tex", to_latex(pieces)),
     ]
     with guarded(figures):
-        for chart in charts(results, circled())[0]:
+        found, absent = charts(results, circled())
+        for chart in found:
             files += save(chart.figure(), figures / f"{stem}-{chart.name}")
         pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
     files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
     manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
     rows = tables / f"{stem}.rows.json"
     write_manifest(manifest, rows)
-    section = _section(title, results, remarks, pictures, figures, spec.paper_table)
+    drawn_now = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
+    section = Section(title, results, remarks, drawn_now, table=table, charts=(found, absent))
     files.append(write_page_of(section, spec.results))
     note_drawn(mark, made_from, [rows, *files])
     return Outputs(shown, tuple(files))
-
-
-def _section(
-    title: str,
-    results: list[Result],
-    remarks: list[str],
-    pictures: list[Picture],
-    figures: Path,
-    paper_table: str,
-) -> Section:
-    """The run as a section of a page."""
-    drawn = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
-    return Section(title, results, remarks, drawn, paper_table=paper_table)
 
 
 def _mirror(session: Session, result: Result) -> None:

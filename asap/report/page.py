@@ -21,6 +21,7 @@ from asap.report.paper import paper_model
 from asap.report.provenance import Fact, facts
 from asap.report.result import Result
 from asap.report.result_table import build_table, parts
+from asap.report.table import Table
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _GIDS = ("point", "bar", "map", "cost")  # what the charts call a mark that stands for a row
@@ -30,7 +31,8 @@ _GIDS = ("point", "bar", "map", "cost")  # what the charts call a mark that stan
 class Section:
     """One table's worth of results and what goes with it.
 
-    pictures: with the bytes of the PNG, None if the file is gone; missing: further gaps, by name.
+    pictures: with the bytes of the PNG, None if the file is gone; missing: further gaps, by name;
+    table, charts: of `build_table` and `charts`, where they are made already.
     """
 
     title: str
@@ -39,6 +41,8 @@ class Section:
     pictures: Sequence[tuple[Picture, bytes | None]] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     paper_table: str = "image_classification"
+    table: Table | None = None
+    charts: tuple[Sequence[Chart], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,11 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
     missing = dict(section.missing)
     tables: list[HtmlTable] = []
     try:
-        whole = build_table(section.results, section.remarks, section.paper_table)
+        whole = section.table or build_table(section.results, section.remarks, section.paper_table)
         tables = [html_table(t) for t in parts(whole)]
     except RequestError as error:
         missing["Table"] = str(error)
-    there, absent = _charts(section.results, default)
+    there, absent = _charts(section, default)
     drawn = [(picture, picture_uri(png) if png else None) for picture, png in section.pictures]
     lost = [picture for picture, uri in drawn if uri is None]
     gone = {p.title: f"the file figures/{p.name} is gone or damaged" for p in lost}
@@ -118,12 +122,10 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
     )
 
 
-def _charts(
-    results: Sequence[Result], default: Mapping[str, Any]
-) -> tuple[Sequence[Chart], dict[str, str]]:
+def _charts(section: Section, default: Mapping[str, Any]) -> tuple[Sequence[Chart], dict[str, str]]:
     """The charts and the gaps; a damaged record must not cost the other sections."""
     try:
-        there, absent = charts(results, default)
+        there, absent = section.charts or charts(section.results, default)
     except RequestError as error:
         return [], {"Figures": str(error)}
     return there, dict(absent)
