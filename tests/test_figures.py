@@ -16,7 +16,7 @@ from asap.report.figures.mass import column_mass
 from asap.report.figures.style import _LOOKS, look, variant
 from asap.report.figures.sweep import tau_k
 from asap.report.figures.treated import at_equal_macs, draw_side_by_side, merged_view
-from asap.report.figures.walks import crossing, largest_mass, selected_blocks
+from asap.report.figures.walks import largest_mass, selected_blocks
 from asap.report.result import Result
 
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
@@ -192,7 +192,6 @@ def test_the_walk_over_all_blocks():
     walk = np.array([[[1.0, 0.0], [0.5, 0.5]], [[0.2, 0.8], [0.1, 0.9]]])
     assert largest_mass(walk, 1).tolist() == pytest.approx([0.5, 1.7])  # of the patch alone
     assert largest_mass(walk, 0).tolist() == pytest.approx([1.5, 1.7])
-    assert crossing(np.array([[1.0, 3.0, 4.0], [1.0, 2.0, 2.0]]), 2.0).tolist() == [2, 0]
     assert selected_blocks(12) == (1, 5, 8, 12)  # 1, 4.67, 8.33, 12
     assert selected_blocks(3) == (1, 2, 3)
 

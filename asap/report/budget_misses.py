@@ -1,18 +1,18 @@
-"""Rows that were brought to a MACs budget, and what they cost on the images of the table."""
+"""Footnotes for rows whose cost on the evaluated images misses the MACs budget."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from asap.report.result import Result
 
-TOLERANCE = 1.5  # points between a row's cost and the budget before the table says so
+TOLERANCE = 1.5  # percentage points of MACs; a smaller miss gets no footnote
 
 
 def note_misses(results: Sequence[Result], macs_pct: float) -> list[Result]:
     """The results with a footnote on every row whose MACs miss the budget by more than TOLERANCE.
 
-    `macs_pct`: MACs of backbone and method against the first dense row, in %. A setting is chosen
-    on calibration images, and where images differ in cost so do sets of images.
+    macs_pct: the budget, MACs of backbone and method against the first dense row in %. Settings are
+    chosen on calibration images, and their cost can differ on the evaluated ones.
     """
     dense = next((r for r in results if r.is_dense and r.accuracy is not None), None)
     return [_noted(result, dense, macs_pct) for result in results]

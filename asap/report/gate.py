@@ -1,9 +1,9 @@
 """The baseline gate: is this dense model, on these images, the published one?
 
-Reduced rows compare with published ones only if weights, images and preprocessing are right, and
-that shows in the dense accuracy: on the full ImageNet-1k validation set it must lie within a
-tolerance of the published value, and answers must be finite. The gate asks so in every precision:
-rounding moves the accuracy by less, or else the numbers are not those that were published.
+Reduced rows can be compared with published ones only if weights, images and preprocessing are
+right. The dense accuracy shows that: on the full ImageNet-1k validation set it must lie within a
+tolerance of the published value, and all but a few answers must be finite. The tolerance is the
+same in every precision: rounding should move the accuracy by less.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,8 +20,8 @@ N_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Gate:
-    """The verdict on one backbone's dense record; `reason`: with what numbers, or why there is
-    none.
+    """The verdict on one backbone's dense record; reason: the numbers behind it, or why the gate
+    does not apply.
     """
 
     model: str
@@ -30,11 +30,11 @@ class Gate:
 
     @property
     def comparable(self) -> str:
-        """Whether rows of this backbone compare with published ones: "yes", or "no: " and why."""
+        """Whether its rows can be compared with published ones: "yes", or "no: " and why."""
         return "yes" if self.state == "passed" else f"no: {self.state} ({self.reason})"
 
     def verdict(self, record: Mapping[str, Any] | None) -> str:
-        """`comparable` for a reduced row with this accuracy record, if it has one."""
+        """`comparable` for one row, given its accuracy record if it has one."""
         spoilt = None if record is None else too_many(record)
         if spoilt is None:
             return self.comparable
@@ -42,13 +42,13 @@ class Gate:
 
     @property
     def line(self) -> str:
-        """The verdict in one line, for below a table."""
+        """The verdict as a remark below a table."""
         so = "" if self.state == "passed" else ": its rows do not count as comparable with others'"
         return f"Baseline gate, {self.model}: {self.state} ({self.reason}){so}."
 
 
 def gates(dense: Mapping[str, Result], backbones: Iterable[str]) -> dict[str, Gate]:
-    """The verdict on each backbone of a table, `dense` being their baselines."""
+    """The verdict on each of a table's backbones; dense: their baselines."""
     found = {}
     for backbone in dict.fromkeys(backbones):
         cell, model = dense.get(backbone), paper.paper_model(backbone) or backbone
@@ -63,10 +63,10 @@ def baseline_gate(
     config: Mapping[str, Any] | None,
     left_out: Mapping[str, Any] | None = None,
 ) -> Gate:
-    """The verdict on the accuracy record of a dense run and its settings (config.yaml beside it).
+    """The verdict on a dense accuracy record and its run's settings (config.yaml beside it).
 
-    Exact: shares of integers against decimals, and a difference of just the tolerance passes.
-    left_out: the record on the images that calibration took, without which they are not all.
+    Computed with fractions, so a difference of exactly the tolerance passes. left_out: the dense
+    record on the images that calibration took; with it the gate sees the whole validation set.
     """
     spoilt = None if record is None else too_many(record)
     if record is not None and left_out is not None:
@@ -100,7 +100,7 @@ def _of_all(left_out: Mapping[str, Any] | None) -> str:
 def _not_applicable(
     record: Mapping[str, Any] | None, config: Mapping[str, Any] | None
 ) -> list[str]:
-    """Why this record can be held against no published number."""
+    """Reasons why no published number applies to this record."""
     if record is None:
         return ["there is no dense accuracy record"]
     if not config or not isinstance(config.get("backbone"), Mapping):
@@ -119,7 +119,7 @@ def _not_applicable(
 
 
 def _other_images(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    """Whether the images are all of the validation set, and only these."""
+    """Reasons if the images are not exactly the validation set; else empty."""
     if data.get("name") != "imagenet" or data.get("split", "evaluation") != "evaluation":
         return ["the data are not the ImageNet-1k validation set"]
     if differs := record.get("data_differs"):

@@ -1,4 +1,4 @@
-"""Figures inside a page: SVG that takes the page's colours and says its numbers, PNG as data."""
+"""Figures inside a page: SVG in the page's colours with its numbers as tooltips, PNG as data."""
 
 import base64
 import io
@@ -14,8 +14,8 @@ _IDS = re.compile(r'(\bid="|xlink:href="#|url\(#)([^")]+)')
 
 
 def inline_svg(text: str, prefix: str, label: str, titles: Mapping[str, str]) -> str:
-    """A figure's SVG for a page: ids made unique by `prefix`, inks as the page's variables, a
-    tooltip (`titles`, by group id) on marks, `label` for readers that do not see it.
+    """A figure's SVG for a page: `prefix` makes ids unique, inks become the page's variables,
+    `titles` (by group id) are tooltips of marks, `label` is read out by screen readers.
     """
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -36,10 +36,7 @@ def inline_svg(text: str, prefix: str, label: str, titles: Mapping[str, str]) ->
 
 
 def picture_uri(png: bytes) -> str | None:
-    """A PNG as the address of an image, made smaller: a page with ten of them should open fast.
-
-    None if it is damaged.
-    """
+    """A PNG as a data URI, re-encoded as WebP so that pages stay small; None if it is damaged."""
     out = io.BytesIO()
     try:
         Image.open(io.BytesIO(png)).convert("RGB").save(out, "WEBP", quality=85, method=4)

@@ -29,7 +29,7 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def escape(text: str) -> str:
-    """The text with every sign that LaTeX would take for a command as that sign."""
+    """The text with LaTeX's special characters escaped."""
     return "".join(_SPECIAL.get(sign, sign) for sign in text)
 
 
@@ -57,7 +57,7 @@ def _environment(table: Table) -> str:
 
 
 def _sentences(table: Table) -> str:
-    """Title and caption with one full stop between them."""
+    """Title and caption as sentences."""
     parts = [table.title, *table.caption]
     return " ".join([*(f"{part.rstrip('.')}." for part in parts[:-1]), parts[-1]])
 

@@ -1,4 +1,4 @@
-"""Text in lines of a terminal: none is wider than asked for, whatever stands in it."""
+"""Text in lines of a terminal, none wider than asked for."""
 
 import textwrap
 import unicodedata
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal: wide signs (of Chinese, Japanese, Korean) take two, and those that
-    stand on the sign before them (accents, joiners) none.
+    """Columns of a terminal: wide characters (Chinese, Japanese, Korean) take two, combining ones
+    (accents, joiners) none.
     """
     return sum(_width(sign) for sign in text)
 
@@ -45,9 +45,10 @@ def padded(text: str, width: int, left: bool) -> str:
 
 
 def fitted(widths: Sequence[int], floors: Sequence[Sequence[int]], room: int) -> list[int]:
-    """Widths of columns that together take at most `room`, as far as the last of `floors` lets
-    them. Each entry of `floors` says how far every column may be narrowed before the next one is
-    tried; the widest gives way first.
+    """Widths of columns that together take at most `room`, if the last of `floors` allows it.
+
+    The widest column is narrowed first. Each entry of `floors` holds a lowest width for every
+    column; when no column is above its own, the next entry applies.
     """
     found = list(widths)
     for floor in floors:
@@ -60,7 +61,7 @@ def fitted(widths: Sequence[int], floors: Sequence[Sequence[int]], room: int) ->
 
 
 def stacked(cells: Sequence[Sequence[str]], bottom: bool = False) -> list[list[str]]:
-    """Cells of several lines each as the lines of a row; `bottom`: what is short stands below."""
+    """Cells of several lines each as the lines of a row; bottom: align short cells there."""
     height = max((len(cell) for cell in cells), default=0)
     blank = [[""] * (height - len(cell)) for cell in cells]
     pairs = zip(blank, cells, strict=True)

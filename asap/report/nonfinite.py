@@ -1,7 +1,7 @@
-"""Answers that are not finite: how many a row may have, and what it says of them.
+"""Answers that are not finite (NaN or infinity): their footnote, and how many a row may have.
 
-They are wrong answers, so a reduction of a broken run loses little against its broken baseline: a
-row with more than `MOST` of them compares with nothing that others published.
+They count as wrong in every row, the baseline too, so a numerically broken run can look as if
+reduction cost nothing. A row with more than `MOST` of them cannot be compared with published rows.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ def nonfinite(record: Mapping[str, Any]) -> int:
 
 
 def too_many(record: Mapping[str, Any]) -> str | None:
-    """Why a record does not count as comparable, None if at most `MOST` of its answers are so."""
+    """Why a record does not count as comparable; None if at most `MOST` answers are not finite."""
     if nonfinite(record) <= MOST * record["n"]:
         return None
     return f"{_count(record)} are not finite, more than {float(100 * MOST):g} %"
 
 
 def nonfinite_note(record: Mapping[str, Any]) -> str | None:
-    """The footnote of a row with such answers: how many, and the remedy."""
+    """The footnote of a row with such answers: their number and a remedy; None without any."""
     if not nonfinite(record):
         return None
     precision = record["precision"]
@@ -37,7 +37,7 @@ def nonfinite_note(record: Mapping[str, Any]) -> str | None:
 
 
 def counts(record: Mapping[str, Any]) -> str:
-    """n, and what is not as it should be, in words."""
+    """The number of images, and of unreadable ones and answers that are not finite, if any."""
     parts = [f"n = {record['n']:,}"]
     parts += [f"{record['n_failed']:,} unreadable"] if record["n_failed"] else []
     parts += [f"{nonfinite(record):,} not finite"] if nonfinite(record) else []

@@ -17,7 +17,7 @@ _ACROSS = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """image (H, W, 3) uint8; label and the two predictions as names of classes."""
+    """An image (H, W, 3) uint8, its label and the two predictions, as names of classes."""
 
     image: np.ndarray
     label: str
@@ -26,7 +26,7 @@ class Pair:
 
 
 def pair_sheet(pairs: Sequence[Pair], names: tuple[str, str], path: Path) -> list[Path]:
-    """Four pictures a row, each with its label and both predictions, right ones green.
+    """Four pictures per row, each with its label and both predictions, correct ones green.
 
     Writes `path` with the suffixes .svg and .png and returns both. ValueError without a picture.
     """

@@ -1,6 +1,6 @@
 """The paper's numbers (arXiv 2605.22372).
 
-The tables are read from `results/paper/*.csv` of the checkout, verbatim. "FLOPs" there are
+The tables are read from `results/paper/*.csv`, transcribed as printed. "FLOPs" there are
 multiply-accumulates.
 """
 
@@ -35,8 +35,8 @@ MODELS = {
     "lvvit_s": "LV-ViT-S",
 }
 
-# The printed GMACs of the dense model and the decimals its FLOPs column was rounded to before
-# dividing.
+# Printed GMACs of the dense model, and the decimals to which the paper rounds GMACs before it
+# divides them for its FLOPs column.
 ROUNDING = {
     "DeiT-Base": (17.6, 1),
     "DeiT-Small": (4.6, 1),
@@ -67,8 +67,8 @@ class PaperRow:
 
 @functools.cache
 def paper_table(name: str) -> tuple[dict[str, str], ...]:
-    """Rows of `results/paper/<name>.csv` as printed (strings); empty, with a warning, if the file
-    is absent.
+    """Rows of `results/paper/<name>.csv` as printed (strings). Without the file: a warning, and no
+    rows.
     """
     paths = (folder / f"{name}.csv" for folder in _FOLDERS)
     path = next((path for path in paths if path.is_file()), None)
@@ -137,7 +137,7 @@ def _is_row(table: str, row: dict[str, str], model: str, method: str | None) -> 
 
 
 def _below(table: str, above: str | None, method: str | None) -> list[dict[str, str]]:
-    """The row of this name right below another one."""
+    """The rows named `method` that directly follow a row of the model `above`."""
     rows = paper_table(table)
     return [b for a, b in pairwise(rows) if above == a["model"] and b["model"] == method]
 
@@ -167,7 +167,7 @@ def paper_base(model: str) -> float | None:
 
 
 def flops_pct_rounded(model: str, gmacs: float) -> float | None:
-    """FLOPs (%) as the paper rounds it: both sides to the decimals it prints, then the ratio."""
+    """FLOPs (%) as the paper computes it: both GMACs rounded to its decimals, then the ratio."""
     if (name := paper_model(model)) is None:
         return None
     base, decimals = ROUNDING[name]

@@ -1,4 +1,4 @@
-"""The printed table: accuracy, cost and speed, as wide as a terminal. The files have more."""
+"""The table for a terminal: accuracy, cost and speed. The files have all columns."""
 
 import shutil
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ from asap.report.monospace import width_of
 from asap.report.table import Column, Table
 
 MOST, LEAST = 120, 80  # columns of a terminal
-_NAME = 24  # columns that a method's name keeps, if it needs them, before more numbers are shown
-# Of the paper's main table, what ours are laid beside; of its others all columns.
+_NAME = 24  # width that is kept for a method's name before more numbers are shown
+# Columns shown beside the paper's main table; beside its other tables all are.
 _MAIN = {"paper_top1_delta", "paper_flops_pct"}
 
 
@@ -22,9 +22,8 @@ def console_width() -> int:
 def printed(table: Table, title: str, width: int) -> str:
     """The whole table of `build_table` as text in lines of at most `width` columns.
 
-    Method, top-1 with its difference and interval, MACs and speed, as far as they were measured;
-    beside them, as far as there is room, the paper's numbers, GMACs and images per second. Only
-    what is shown has its footnotes.
+    Always method, top-1 with its difference and interval, MACs and speed, if measured; the paper's
+    numbers, GMACs and images per second where there is room. Footnotes are of shown cells only.
     """
     shown = _columns(table)
     for columns in _more(table):
@@ -54,7 +53,7 @@ def _columns(table: Table) -> list[Column]:
 
 
 def _more(table: Table) -> list[list[Column]]:
-    """Columns for which there may be room, those that come first before the others."""
+    """Groups of further columns, the most important first."""
     paper = [c for c in table.columns if c.group in PUBLISHED and c.title == "paper"]
     main = [c for c in paper if _MAIN.issuperset(c.keys)]
     beside = [replace(c, title=c.group.replace(" (", "\n("), group=NAMED) for c in main or paper]
@@ -74,7 +73,7 @@ def _in_order(columns: Iterable[Column]) -> list[Column]:
 
 
 def _needs(table: Table, columns: Sequence[Column]) -> int:
-    """Columns of a terminal for these, with `_NAME` of a long name."""
+    """Terminal columns that these table columns take, a long name at `_NAME`."""
     header, body, _ = replace(table, columns=tuple(columns)).texts(flat=False)
     total = 2 * (len(columns) - 1) + 1  # and the rule before the paper's
     for i, column in enumerate(columns):
@@ -100,7 +99,7 @@ def _difference(values: Values) -> str | None:
 
 
 def _how_many(table: Table) -> list[str]:
-    """Over how many images, and how many could not be read: the column n in a line."""
+    """The column n as a line: number of images, and of those that could not be read."""
     counted = [(v["n"], v["n_failed"]) for v in (row.values for row in table.rows) if v.get("n")]
     if not counted:
         return []

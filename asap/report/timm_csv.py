@@ -1,8 +1,8 @@
-"""Results under the names and in the roundings of timm's own result files.
+"""Results with the column names and roundings of timm's own result files.
 
-First the columns of its validate.py, then those of its benchmark.py for inference, then which
-method and record a line is: several methods share a model's name. Last, over how many images: n
-evaluated, n_failed unreadable and not among them, n_nonfinite of the n without a finite answer.
+First the columns of its validate.py, then those of its benchmark.py for inference, then method and
+record key, because several methods share a model's name. Last the numbers of images: n evaluated,
+n_failed unreadable (not in n), n_nonfinite (of n) without a finite answer.
 """
 
 import csv
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def to_timm_csv(results: Sequence[Result]) -> str:
-    """One line for each result with an accuracy record; a cell that nobody measured is empty."""
+    """One line for each result with an accuracy record; cells without a measurement are empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -32,7 +32,7 @@ def to_timm_csv(results: Sequence[Result]) -> str:
 
 
 def _line(result: Result) -> dict[str, Any]:
-    """In %, millions of parameters, GMACs of backbone and method, milliseconds for a batch."""
+    """In %, millions of parameters, GMACs of backbone and method, milliseconds per batch."""
     record = result.measured
     images = record["identity"].get("preprocessing", {})
     size = images.get("input_size", [""])[-1]

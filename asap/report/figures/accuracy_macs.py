@@ -13,16 +13,16 @@ from asap.report.figures.style import FAINT, INK, canvas, look, styled
 from asap.report.paper import paper_model
 from asap.report.result import Result
 
-_CROWD = 12  # with more rows that look alike, as in a sweep, only the front and dense are named
-_FEW = 6  # with more rows, names beside the points would not find room
+_CROWD = 12  # with more rows, only the front and dense are named
+_FEW = 6  # with more rows of different looks, names go into a legend
 _WIDTH = 30  # letters in a line of the legend
 _LOOK = ["colour", "marker", "filled"]
 
 
 def accuracy_macs(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a result with an accuracy record: label, GMACs per image (backbone and method),
-    top-1 with its 95 % interval in %, whether no other of its model is at least as accurate at no
-    more MACs (`front`), key, and the look.
+    """One row per result with an accuracy record: label, GMACs per image (backbone and method),
+    top-1 with its 95 % interval in %, key, and the look. front: no other row of the same model is
+    at least as accurate at no more MACs.
 
     ValueError if no result has a record.
     """
@@ -55,7 +55,9 @@ def _row(cell: Result) -> dict:
 
 
 def _is_front(frame: pd.DataFrame, i: int) -> bool:
-    """Whether no row of the same model beats row i: as accurate, as cheap, and not equal."""
+    """Whether no row of the same model is at least as accurate and as cheap as row i, and better
+    in one of them.
+    """
     one = frame.iloc[i]
     same = frame[frame["model"] == one["model"]]
     as_good = (same["top1"] >= one["top1"]) & (same["gmacs"] <= one["gmacs"])

@@ -13,8 +13,8 @@ from asap.report.result import Result
 
 
 def alpha(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
-    """One frame for each family with at least two alpha: as `tau_k` with alpha; `paper_top1` where
-    the paper has the same alpha on this backbone. Sorted by alpha.
+    """One frame for each family with at least two alpha, sorted by alpha. Columns as of `frame_of`,
+    and `paper_top1`: the paper's top-1 at this alpha on this backbone, NaN if it has none.
     """
     frames = []
     for family in families(results, ("alpha",)):
@@ -29,7 +29,7 @@ def alpha(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
 
 
 def draw_alpha(frame: pd.DataFrame) -> Figure:
-    """Accuracy over alpha with its interval and the paper's where it has one; MACs below."""
+    """Accuracy over alpha with its interval, beside the paper's; MACs below."""
     cost, title = ("macs_pct", "MACs (%)") if frame["macs_pct"].notna().all() else (
         "gmacs", "GMACs")  # fmt: skip
     with styled():

@@ -1,4 +1,4 @@
-"""Which ASAP results differ in swept options alone, and their numbers as a frame."""
+"""Groups of ASAP results that differ in the swept options only, and their numbers as a frame."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,8 @@ Options = Mapping[str, Any]
 
 
 def families(results: Sequence[Result], swept: Sequence[str]) -> list[list[Result]]:
-    """Results of ASAP that differ in the `swept` options alone, each family in order of appearance.
-
-    A setting that is there twice (under two labels, say) counts once.
+    """Results of ASAP grouped by backbone and all options but the `swept` ones, in order of
+    appearance. Of results with equal options the first counts.
     """
     found: dict[str, dict[str, Result]] = {}
     for cell in results:
@@ -31,7 +30,7 @@ def families(results: Sequence[Result], swept: Sequence[str]) -> list[list[Resul
 def name_families(
     found: Sequence[tuple[Sequence[Result], pd.DataFrame]], swept: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """The frames; their attribute `family` says in which options each differs from the others."""
+    """Adds `attrs["family"]` to each frame: the options that distinguish it from the others."""
     options = [dict(family[0].method["options"]) for family, _ in found]
     names = [name for name in dict.fromkeys(n for o in options for n in o) if name not in swept]
     telling = [n for n in names if len({json.dumps(o.get(n), default=str) for o in options}) > 1]
@@ -46,9 +45,9 @@ def frame_of(
     swept: Sequence[str],
     default: Options,
 ) -> pd.DataFrame:
-    """One row a cell: the swept options, top1 with its interval, gmacs, macs_pct (against dense in
-    %, NaN without a dense record), throughput (ratio to fused dense, NaN if not measured), default,
-    key, label.
+    """One row per result: the swept options, top1 with its interval in %, gmacs, macs_pct (against
+    dense in %, NaN without a dense record), throughput (ratio to fused dense, NaN if not measured),
+    default (whether the options equal `default`), key, label.
     """
     rows = []
     for cell in cells:
@@ -67,7 +66,7 @@ def frame_of(
 
 
 def option(cell: Result, name: str) -> Any:
-    """An option of the method as recorded."""
+    """The recorded value of one option of the method."""
     return cell.method["options"][name]
 
 

@@ -1,4 +1,4 @@
-"""Text beside points so that nothing overlaps: the first free one of the places around each."""
+"""Labels beside points without overlap: each takes the first free position around its point."""
 
 from collections.abc import Sequence
 
@@ -20,10 +20,9 @@ _NEAR = 15  # points; a label further away gets a line to its point
 def place_labels(
     axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Bbox]
 ) -> None:
-    """Annotate data `points` with `texts`; `taken` are boxes in pixels (error bars, say) to stay
-    clear of.
+    """Annotate data `points` with `texts`, clear of the boxes `taken` (in pixels: error bars, say).
 
-    A label for which no position is free is set at the first one within the axes.
+    If no position is free, the label takes the first one within the axes.
     """
     axes.figure.canvas.draw()
     pixels = axes.transData.transform(points)
@@ -46,7 +45,7 @@ def _place(axes: Axes, point: tuple[float, float], text: str, taken: Sequence[Bb
 
 
 def _moved(note: Annotation, offset: tuple[float, float]) -> Bbox:
-    """The label's box in pixels, with some air, once it is set at `offset` points."""
+    """Move the label to `offset` (in points); returns its box in pixels, with a margin."""
     note.set_position(offset)
     note.set_horizontalalignment(
         "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"

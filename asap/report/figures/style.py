@@ -1,8 +1,8 @@
-"""One look for all figures: fixed colour and marker per method, and files that are the same bytes.
+"""One style for all figures: a fixed colour and marker per method, and reproducible files.
 
-Hues are those of Okabe and Ito, darkened where they fade on paper, and no two methods share both
-colour and marker: a figure reads in grey and for colour-blind readers. In the page the inks follow
-the reader's scheme (`INKS`).
+Hues are those of Okabe and Ito, darkened where they would be faint on paper. No two methods share
+both colour and marker, so figures can be read in grey and by colour-blind readers. In the page the
+inks follow the reader's light or dark scheme (`INKS`).
 """
 
 import io
@@ -71,13 +71,13 @@ _OWN = Look("#6b7280", "d")
 
 
 def look(cell: Result) -> Look:
-    """The method's look; an extension of ours is hollow, a method of one's own is grey."""
+    """The method's look; hollow: an extension of ours, grey: a method of the user's own."""
     found = _LOOKS.get(variant(cell.method), _OWN)
     return Look(found.colour, found.marker, False) if cell.ours else found
 
 
 def variant(method: Mapping[str, Any]) -> str:
-    """The row a method makes: its name, or which variant of ASAP its options are."""
+    """The method's name; for ASAP the variant that its options make (a key of `_LOOKS`)."""
     name, options = str(method.get("name")), method.get("options", {})
     if name != "asap":
         return name
@@ -90,7 +90,7 @@ def variant(method: Mapping[str, Any]) -> str:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save under the one style, whatever a user's own settings are."""
+    """Context with the project's style; a user's own matplotlib settings have no effect in it."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -98,14 +98,17 @@ def styled() -> Iterator[None]:
 
 
 def canvas(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure of so many inches. Draw within `styled`."""
+    """An empty figure, `width` x `height` inches. Draw within `styled`."""
     figure = Figure(figsize=(width, height), dpi=150, **options)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write .svg and .png without a date or a version: equal input gives equal bytes."""
+    """Write `path` as .svg and .png, without date or version: equal figures give equal bytes.
+
+    Returns both paths.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(suffix) for suffix in (".svg", ".png")]
     with styled():
@@ -115,7 +118,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text with real letters, so small and searchable; the same each time."""
+    """The figure as SVG with text as text, not outlines: smaller, and searchable in a page."""
     out = io.StringIO()
     with styled():
         mpl.rcParams["svg.fonttype"] = "none"

@@ -17,9 +17,8 @@ _MARKERS = "osD^vP*X<>ph"
 
 
 def tau_k(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
-    """One frame for each family with at least two tau and two K: tau, clusters, top1 with its
-    interval, macs_pct (MACs against dense in %, NaN without a dense record), gmacs, throughput
-    (ratio to fused dense, NaN if not measured), default, key. Sorted by K, then tau.
+    """One frame for each family with at least two tau and two K, sorted by K, then tau. Columns as
+    of `frame_of`, with tau and clusters (K).
     """
     frames = []
     for family in families(results, ("tau", "clusters")):
@@ -58,7 +57,7 @@ def _map(
     form: str,
     gid: str = "map",
 ) -> None:
-    """One coloured square a setting, with its number; a setting that is missing stays empty."""
+    """One coloured square per setting, with its number in it; missing settings stay empty."""
     taus, ks = sorted(frame["tau"].unique()), sorted(frame["clusters"].unique())
     low, high = frame[name].min(), frame[name].max()
     for i, row in enumerate(frame.itertuples()):

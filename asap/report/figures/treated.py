@@ -1,4 +1,4 @@
-"""Several methods on the same image at equal MACs, side by side: what each left of it."""
+"""The same image after several methods at about equal MACs, side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ WINDOW = 5.0  # points of MACs against dense that count as equal
 
 @dataclass(frozen=True)
 class Treated:
-    """What a method left: assignment (n_patches,) int, the final token of each patch, -1 = dropped;
-    macs_pct: of this image, against dense in %.
+    """One method's result on an image. assignment (n_patches,) int: the final token of each patch,
+    -1 = dropped; macs_pct: MACs of this image against dense in %.
     """
 
     label: str
@@ -28,7 +28,7 @@ class Treated:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """One image, (H, W, 3) uint8, its class, its patches (down, across), and what methods left."""
+    """An image (H, W, 3) uint8, its class, its patch grid (down, across), each method's result."""
 
     image: np.ndarray
     label: str
@@ -37,8 +37,8 @@ class SideBySide:
 
 
 def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Result]:
-    """The reducing rows whose mean MACs are within `window` points of the first ASAP row's, with
-    the ablations left out (they keep another row's setting); fewer than two: none.
+    """The reducing rows whose mean MACs are within `window` percentage points of the first ASAP
+    row's, without ablations, whose settings are another row's. Empty if fewer than two.
     """
     dense = next((r for r in results if r.is_dense and r.accuracy), None)
     if dense is None:
@@ -54,8 +54,8 @@ def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Res
 
 
 def merged_view(image: np.ndarray, grid: tuple[int, int], assignment: np.ndarray) -> np.ndarray:
-    """The image as the tokens have it: patches that share a token get its mean colour, dropped ones
-    go dark. (H, W, 3) uint8; H and W are multiples of the grid or cut like them.
+    """The image as the tokens represent it, (H, W, 3) uint8: patches that share a token have their
+    mean colour, dropped ones are dark. H and W need not be multiples of the grid.
     """
     (down, across), (height, width) = grid, image.shape[:2]
     rows, columns = np.arange(height) * down // height, np.arange(width) * across // width

@@ -37,12 +37,6 @@ def largest_mass(matrices: np.ndarray, prefix: int) -> np.ndarray:
     return matrices.sum(axis=1)[:, prefix:].max(axis=1)
 
 
-def crossing(mass: np.ndarray, tau: float) -> np.ndarray:
-    """(images, L) -> (images,) int: the first block, from 1, whose mass is above tau; 0 = none."""
-    above = np.asarray(mass) > tau
-    return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
-
-
 def draw_walk(picture: WalkPicture, path: Path) -> list[Path]:
     """P of one image on top, the masses of all below; writes and returns .svg and .png."""
     with styled():
