@@ -341,7 +341,7 @@ def test_a_folder_without_classes_is_one_clear_line(make, message, tmp_path):
 
 
 def test_a_folder_that_is_no_class_is_named(tmp_path):
-    with pytest.raises(RequestError, match="the folder 'b', which is none of the 2 classes"):
+    with pytest.raises(RequestError, match="the folder 'b', which is not one of the 2 classes"):
         ImageFolder(small_folder(tmp_path), TO_32, classes=["a", "c"])
 
 

@@ -208,7 +208,10 @@ def test_the_known_corruptions_are_fifteen_and_four_more():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"corruption": "mist", "severity": 3}, "'mist' is none of .* fog, .* saturate"),
+        (
+            {"corruption": "mist", "severity": 3},
+            "'mist' is not a corruption of .* fog, .* saturate",
+        ),
         ({"corruption": "fog", "severity": 6}, "severity=6 is not possible: give 1 to 5"),
         ({"corruption": "fog"}, "severity is missing: give 1 to 5"),
         ({"severity": 3}, "corruption is missing: give one of gaussian_noise"),

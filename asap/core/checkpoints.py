@@ -126,12 +126,12 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError:
         raise RequestError(
             f"weights file {path} holds more than tensors (it may be a pickle that would run "
-            "code) or is no weights file: save the weights as .safetensors"
+            "code) or is not a weights file: save the weights as .safetensors"
         ) from None
     except Exception as error:  # damaged files may fail in any way
         reason = one_line(error, kind=True)[:200]
         raise RequestError(
-            f"weights file {path} cannot be read: {reason}: it is damaged or no weights file"
+            f"weights file {path} cannot be read: {reason}: it is damaged or not a weights file"
         ) from None
 
 

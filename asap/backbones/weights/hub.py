@@ -42,7 +42,8 @@ def hub_file(name: str, repository: str, files: Sequence[str] = FILES) -> Path:
     except HFValidationError as error:
         reason = one_line(error)
         raise RequestError(
-            f"backbone name={name!r} is no repository of the hub: {reason}: give hf-hub:owner/name"
+            f"backbone name={name!r} is not a repository on the hub: {reason}: give "
+            "hf-hub:owner/name"
         ) from None
     if cached := next((file for file in found if isinstance(file, str)), None):
         return Path(cached)

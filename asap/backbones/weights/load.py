@@ -13,7 +13,7 @@ from torch import nn
 
 from asap.backbones.accepted import OURS
 from asap.backbones.preprocess import apart_from, overrides, size_of
-from asap.backbones.weights.described import Described
+from asap.backbones.weights.config_json import WeightsConfig
 from asap.backbones.weights.fit import Fitted, load_weights
 from asap.backbones.weights.locate import (
     BUNDLED,
@@ -117,19 +117,19 @@ def load(
     source = find_source(name, weights, sha256)
     size = wanted.pop("input_size", None)
     _refuse_two_sizes(size, given)
-    model, args = _at_size(source, _args(source.said, given), size, seed)
+    model, args = _at_size(source, _args(source.config, given), size, seed)
     _check_patches(model, name, by_hand=bool(size) or "img_size" in given)
     fitted = Fitted()
     if source.file is not None:
-        described = source.said is not None
-        fitted = load_weights(model, source.file.path, ema, source.image_size, described)
+        has_config = source.config is not None
+        fitted = load_weights(model, source.file.path, ema, source.image_size, has_config)
     _refuse_nan(model, name)
     # Where each setting of the preprocessing comes from, for the record.
     reasons = dict.fromkeys(wanted, "backbone.preprocess")
     if size or "img_size" in given:
         reasons["input_size"] = "backbone.preprocess" if size else "backbone.model_args"
     else:
-        _refuse_other_size(model, source.said)
+        _refuse_other_size(model, source.config)
     own = _prepared(model, source, wanted, reasons)
     return Loaded(model.eval().requires_grad_(False), source.file, fitted, args, own)
 
@@ -150,21 +150,23 @@ def _prepared(
 
 def _refuse_no_model_args(args: Mapping[str, Any], place: str) -> None:
     for name in args.keys() & _NO_MODEL_ARGS.keys():
-        raise RequestError(f"{place}.{name} is no argument of a model: use {_NO_MODEL_ARGS[name]}")
+        raise RequestError(
+            f"{place}.{name} is not an argument of a model: use {_NO_MODEL_ARGS[name]}"
+        )
 
 
-def _args(said: Described | None, given: Mapping[str, Any]) -> dict[str, Any]:
+def _args(config: WeightsConfig | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """The model's arguments: given ones take precedence over those in the config.json."""
-    if said is None or said.architecture in OURS:
+    if config is None or config.architecture in OURS:
         return dict(given)
-    _refuse_no_model_args(said.model_args, f"{said.path}: model_args")
-    for name in given.keys() & said.model_args.keys():
-        ours, theirs = given[name], said.model_args[name]
+    _refuse_no_model_args(config.model_args, f"{config.path}: model_args")
+    for name in given.keys() & config.model_args.keys():
+        ours, theirs = given[name], config.model_args[name]
         if ours != theirs and not (name == "img_size" and [ours, ours] == theirs):
             log.warning(
-                "backbone.model_args.%s=%s is taken, %s says %s", name, ours, said.path, theirs
+                "backbone.model_args.%s=%s is taken, %s says %s", name, ours, config.path, theirs
             )
-    return {**said.model_args, **given}
+    return {**config.model_args, **given}
 
 
 def _refuse_two_sizes(size: tuple[int, int, int] | None, given: Mapping[str, Any]) -> None:
@@ -211,26 +213,26 @@ def _check_patches(model: Any, name: str, by_hand: bool) -> None:
     if by_hand and any(n % p for n, p in zip(size, across, strict=True)):
         whole = tuple(n - n % p for n, p in zip(size, across, strict=True))
         log.warning(
-            "backbone %r: images of %s pixels are no whole patches of %s, and what lies beyond "
-            "%s is not seen", name, _text(size), _text(across), _text(whole),
+            "backbone %r: images of %s pixels are not a multiple of the patch size %s: the model "
+            "does not see the pixels beyond %s", name, _text(size), _text(across), _text(whole),
         )  # fmt: skip
 
 
 def _build(source: WeightsSource, args: dict[str, Any], seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    name, said, own = source.model, source.said, OURS.get(source.model)
+    name, config, own = source.model, source.config, OURS.get(source.model)
     try:
         if own:
             model: Any = own.build(**args)
-            if said is not None:
-                own_cfg = PretrainedCfg(**said.pretrained_cfg).to_dict(remove_source=True)
+            if config is not None:
+                own_cfg = PretrainedCfg(**config.pretrained_cfg).to_dict(remove_source=True)
                 model.pretrained_cfg = {**own_cfg, "architecture": name}
             return model
-        if said is not None:
+        if config is not None:
             return timm.create_model(
-                said.architecture,
+                config.architecture,
                 pretrained=False,
-                pretrained_cfg=dict(said.pretrained_cfg),
+                pretrained_cfg=dict(config.pretrained_cfg),
                 **args,
             )
         return timm.create_model(name, pretrained=False, **args)
@@ -239,17 +241,17 @@ def _build(source: WeightsSource, args: dict[str, Any], seed: int) -> nn.Module:
         raise RequestError(f"backbone {name!r} with {args}: {reason}") from None
 
 
-def _refuse_other_size(model: nn.Module, said: Described | None) -> None:
+def _refuse_other_size(model: nn.Module, config: WeightsConfig | None) -> None:
     """RequestError if the config.json asks for images of another size than the model's.
 
     timm would resample the position embeddings, as in models of flexible size (dynamic_img_size).
     """
     built = _built_size(model)
-    if said is None or built is None or built == said.advised_size:
+    if config is None or built is None or built == config.advised_size:
         return
     raise RequestError(
-        f"{said.path} is of a model for images of {_text(built)} pixels and wants "
-        f"{_text(said.advised_size)}, for which its positions would have to be resampled: set "
+        f"{config.path} is of a model for images of {_text(built)} pixels and wants "
+        f"{_text(config.advised_size)}, for which its positions would have to be resampled: set "
         f"backbone.preprocess.img_size={_text(built)}, or give weights for that size"
     )
 

@@ -7,7 +7,7 @@ import timm
 from timm.models import get_pretrained_cfg, parse_model_name, split_model_name_tag
 
 from asap.backbones.accepted import OURS
-from asap.backbones.weights.described import Described, described
+from asap.backbones.weights.config_json import WeightsConfig, read_config
 from asap.backbones.weights.hub import CONFIG, FILES, hub_file
 from asap.core.checkpoints import file_digest
 from asap.errors import RequestError, one_line
@@ -33,13 +33,13 @@ class WeightsFile:
 class WeightsSource:
     """The model to build and its weights.
 
-    model: a name of timm's or ours. file: None for random weights. said: timm's config.json beside
-    the weights. image_size: height and width that the weights were made for, if known.
+    model: a name of timm's or ours. file: None for random weights. config: timm's config.json
+    beside the weights. image_size: height and width that the weights were made for, if known.
     """
 
     model: str
     file: WeightsFile | None
-    said: Described | None = None
+    config: WeightsConfig | None = None
     image_size: tuple[int, int] | None = None
 
     @property
@@ -59,16 +59,16 @@ def find_source(name: str, weights: str, sha256: str | None = None) -> WeightsSo
     if kind is None:
         _refuse_unknown(name)
     path, origin = _place(name, kind, place, weights)
-    named = None if kind is None else _described_name(name, kind, place, path, weights)
-    beside = described(path.parent) if path and origin in ("file", "local-dir") else None
-    said = beside or named
+    named = None if kind is None else _config_of_name(name, kind, place, path, weights)
+    beside = read_config(path.parent) if path and origin in ("file", "local-dir") else None
+    config = beside or named
     model = name if named is None else named.architecture
-    source = WeightsSource(model, None, said, _image_size(model, said, origin))
+    source = WeightsSource(model, None, config, _image_size(model, config, origin))
     _refuse_other_architecture(name, source)
     if path is None:
         _refuse_digest(name, sha256)
         return source
-    return WeightsSource(model, _digested(name, path, origin, sha256), said, source.image_size)
+    return WeightsSource(model, _digested(name, path, origin, sha256), config, source.image_size)
 
 
 def _parsed(name: str) -> tuple[str | None, str]:
@@ -92,7 +92,9 @@ def _refuse_unknown(name: str) -> None:
         raise RequestError(unknown(name))
 
 
-def _described_name(name: str, kind: str, place: str, path: Path | None, weights: str) -> Described:
+def _config_of_name(
+    name: str, kind: str, place: str, path: Path | None, weights: str
+) -> WeightsConfig:
     """The config.json of the folder or repository that is given as the name.
 
     Raises RequestError if there is none.
@@ -104,27 +106,29 @@ def _described_name(name: str, kind: str, place: str, path: Path | None, weights
         if path and weights == "hub":  # take the config of the same commit as the weights
             place = f"{repository}@{path.parent.name}"
         folder = hub_file(name, place, (CONFIG,)).parent
-    said = described(folder)
-    if said is None:
+    config = read_config(folder)
+    if config is None:
         raise RequestError(
-            f"backbone name={name!r}: {folder} has no {CONFIG} of timm's, which says what model it "
-            "is: give backbone.name=<timm name> and backbone.weights=<this folder>"
+            f"backbone name={name!r}: {folder} has no {CONFIG} of timm, which names the model: "
+            "give backbone.name=<timm name> and backbone.weights=<this folder>"
         )
-    if said.architecture not in OURS and not timm.is_model(said.architecture):
-        raise RequestError(f"{said.path}: {unknown(said.architecture)}")
-    return said
+    if config.architecture not in OURS and not timm.is_model(config.architecture):
+        raise RequestError(f"{config.path}: {unknown(config.architecture)}")
+    return config
 
 
 def _folder(name: str, place: str) -> Path:
     folder = Path(place).expanduser()
     if not folder.is_dir():
-        raise RequestError(f"backbone name={name!r}: {folder} is no folder: give one that there is")
+        raise RequestError(
+            f"backbone name={name!r}: {folder} is not a folder: give an existing one"
+        )
     return folder
 
 
-def _image_size(model: str, said: Described | None, origin: str) -> tuple[int, int] | None:
-    if said is not None:
-        return said.image_size
+def _image_size(model: str, config: WeightsConfig | None, origin: str) -> tuple[int, int] | None:
+    if config is not None:
+        return config.image_size
     if not origin.startswith("hub"):
         return None
     known = get_pretrained_cfg(model)
@@ -132,12 +136,12 @@ def _image_size(model: str, said: Described | None, origin: str) -> tuple[int, i
 
 
 def _refuse_other_architecture(name: str, source: WeightsSource) -> None:
-    said = source.said
-    if said is not None and said.architecture != source.architecture:
+    config = source.config
+    if config is not None and config.architecture != source.architecture:
         raise RequestError(
-            f"backbone.name={name} is {source.architecture}, and {said.path} says that the weights "
-            f"beside it are of {said.architecture}: set backbone.name={said.architecture}, or give "
-            "the weights of this backbone"
+            f"backbone.name={name} is {source.architecture}, and {config.path} says that the "
+            f"weights beside it are of {config.architecture}: set "
+            f"backbone.name={config.architecture}, or give the weights of this backbone"
         )
 
 

@@ -71,7 +71,7 @@ def _check(split: str, n: int, seed: int) -> None:
     if split not in digits.SPLITS:
         raise RequestError(f"split={split} is unknown: use one of {', '.join(digits.SPLITS)}")
     if n < 1:
-        raise RequestError(f"n={n} scenes are none: give at least 1")
+        raise RequestError(f"n={n} is not possible: give at least 1")
     if seed < 0:
         raise RequestError(f"seed={seed} is negative: give 0 or more")
 

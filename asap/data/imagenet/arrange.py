@@ -82,7 +82,7 @@ def arrange(places: Mapping[int, Place], labels: Labels, own: Mapping[int, str])
     if unknown := [number for number in numbers if wnids[number] not in class_index()]:
         raise RequestError(
             f"{labels.where} gives {file_name(unknown[0])} the class {wnids[unknown[0]]!r}, which "
-            f"is none of the 1,000 classes: {_REMEDY}"
+            f"is not one of the 1,000 classes: {_REMEDY}"
         )
     paths = [f"{wnids[number]}/{file_name(number)}" for number in numbers]
     order = in_order(paths)

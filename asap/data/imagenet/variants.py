@@ -201,7 +201,8 @@ def _corrupted(
     known = [name for names in CORRUPTIONS.values() for name in names]
     if corruption is not None and corruption not in known:
         raise RequestError(
-            f"data.corruption={corruption!r} is none of ImageNet-C: use one of {', '.join(known)}"
+            f"data.corruption={corruption!r} is not a corruption of ImageNet-C: use one of "
+            f"{', '.join(known)}"
         )
     if severity is not None and severity not in SEVERITIES:
         raise RequestError(f"data.severity={severity} is not possible: give 1 to 5")

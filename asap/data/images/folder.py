@@ -135,7 +135,7 @@ def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
     known = set(folders if classes is None else classes)
     if unknown := [name for name in folders if name not in known]:
         raise RequestError(
-            f"{root} has the folder {unknown[0]!r}, which is none of the "
+            f"{root} has the folder {unknown[0]!r}, which is not one of the "
             f"{len(known):,} classes: {hint}"
         )
     return folders

@@ -27,7 +27,7 @@ _OF_IMAGES = {"input_size", "mean", "std", "crop_pct", "interpolation"}
 
 
 @dataclass(frozen=True)
-class Described:
+class WeightsConfig:
     """The content of timm's config.json; `pretrained_cfg` is without the locations of weights."""
 
     path: Path
@@ -48,7 +48,7 @@ class Described:
         return size[-2], size[-1]
 
 
-def described(folder: Path) -> Described | None:
+def read_config(folder: Path) -> WeightsConfig | None:
     """Read timm's config.json in a folder; None without one. RequestError if it is invalid."""
     path = folder / CONFIG
     if not path.is_file():
@@ -61,13 +61,13 @@ def described(folder: Path) -> Described | None:
         known, architecture, model_args = load_model_config_from_path(folder)
         _refuse_unknown(known)
         if not isinstance(architecture, str):
-            raise TypeError(f"architecture={architecture!r} is no name")
+            raise TypeError(f"architecture={architecture!r} is not a name")
         architecture = split_model_name_tag(architecture)[0]  # a tag would name other weights
         _refuse_no_size(known, model_args)
         known = {**known, **_of_all_channels(known)}
         check_stated(known, str(path))
         plain = filter_pretrained_cfg(known, remove_source=True)
-        found = Described(path, architecture, plain, dict(model_args))
+        found = WeightsConfig(path, architecture, plain, dict(model_args))
     except RequestError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
@@ -82,8 +82,8 @@ def _json(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         reason = one_line(error)
         raise RequestError(
-            f"{path} says how these weights are used, and cannot be read: {reason}: repair it, or "
-            "take the weights out of its folder"
+            f"{path} describes how these weights are used, but cannot be read: {reason}: repair "
+            "it, or take the weights out of its folder"
         ) from None
 
 
@@ -117,4 +117,4 @@ def _refuse_no_size(known: Mapping[str, Any], model_args: Mapping[str, Any]) -> 
         numbers = size if isinstance(size, list | tuple) else []
         dimensions = 3 if name == "input_size" else 2
         if len(numbers) != dimensions or not all(type(n) is int and n > 0 for n in numbers):
-            raise ValueError(f"{name}={size!r} is no image size")
+            raise ValueError(f"{name}={size!r} is not an image size")
