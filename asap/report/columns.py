@@ -1,5 +1,5 @@
-"""The columns of the result table: the paper's first and in its order, then ours, then the paper's
-own numbers.
+"""The columns of the result table: first those of the paper's tables in their order, then further
+ones of ours, then the paper's own numbers.
 """
 
 import math
@@ -33,7 +33,11 @@ EXTRA_KEYS = (
 
 @dataclass(frozen=True)
 class Beside:
-    """A column of the paper's: its name in results/paper, ours, and both with their difference."""
+    """A column of one of the paper's tables and the values shown for it.
+
+    column: its name in results/paper; ours, paper, minus: keys of our value, the paper's and their
+    difference; spec: number format; dense: only for dense rows (True), the others (False) or both.
+    """
 
     column: str
     title: str
@@ -41,7 +45,7 @@ class Beside:
     paper: str
     minus: str
     spec: str
-    dense: bool | None = None  # of dense rows only, of the others only, or of both
+    dense: bool | None = None
 
 
 _TOP1 = ("paper_top1", "top1_minus_paper")
@@ -75,19 +79,19 @@ BESIDE = {
         _RATE,
     ),
 }  # by the paper's table
-PUBLISHED = tuple(dict.fromkeys(b.title for table in BESIDE.values() for b in table))  # as groups
+PUBLISHED = tuple(dict.fromkeys(b.title for table in BESIDE.values() for b in table))  # groups
 
 
 def number(key: str, spec: str) -> Text:
-    """Text of one value; z keeps a rounded -0.001 from reading -0.00."""
+    """Text of one value. The z of a format turns a rounded -0.00 into 0.00."""
     return lambda values: None if values.get(key) is None else format(values[key], spec)
 
 
 def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
     """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs.
 
-    With a table of the paper: its columns too, each as ours, the paper's and their difference.
-    Without: the name of each row's method in the paper.
+    With a table of the paper: its columns too, each with our value, the paper's and their
+    difference. Without: the name that the paper gives each row's method.
     """
     beside = [column for b in BESIDE.get(paper_table or "", ()) for column in _published(b)]
     ours = (*_form(), *_ours(decimals(gmacs)), *(() if beside else (_named(),)))
@@ -95,7 +99,7 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
 
 
 def csv_keys(shown: Sequence[Column]) -> tuple[str, ...]:
-    """Every key of the columns and the extra ones: the same header whatever a table leaves out."""
+    """The CSV's columns: the keys of all columns but the paper's, then `EXTRA_KEYS`."""
     shown = [column for column in shown if column.group not in (*PUBLISHED, NAMED)]
     return tuple(dict.fromkeys([*(key for c in shown for key in c.keys), *EXTRA_KEYS]))
 
@@ -135,7 +139,7 @@ def _ours(decimals: int) -> list[Column]:
 
 
 def _published(b: Beside) -> list[Column]:
-    """One column of the paper as three; FLOPs also in the paper's rounding."""
+    """Ours, the paper's and the difference; for FLOPs also ours in the paper's rounding."""
     signed = f"+z{b.spec.removeprefix('+z')}"
     found = [
         Column("ours", b.title, (b.ours,), _of(b, number(b.ours, b.spec))),
@@ -149,7 +153,7 @@ def _published(b: Beside) -> list[Column]:
 
 
 def _of(b: Beside, text: Text) -> Text:
-    """The text in rows that the column is about."""
+    """`text` for the rows that the column applies to, None for others."""
     return lambda values: None if b.dense not in (None, bool(values["dense"])) else text(values)
 
 
@@ -185,7 +189,7 @@ def _tokens() -> list[Column]:
 
 
 def decimals(gmacs: float) -> int:
-    """Three decimals for models of a GMAC and more, four significant digits for smaller ones."""
+    """Decimals for MACs: three from 1 GMAC on, four significant digits below."""
     return 3 if gmacs >= 1 or gmacs <= 0 else 3 - math.floor(math.log10(gmacs))
 
 

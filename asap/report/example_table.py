@@ -1,4 +1,4 @@
-"""Example images as small pictures: the input and the maps of what a method did to it."""
+"""Example images as small pictures: the input, and maps of what a method did to it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,9 @@ from asap.report.figures.image_panels import ImagePanel, cluster_colours, darken
 
 @dataclass(frozen=True)
 class Example:
-    """One image. pictures: name -> (H, W, 3) uint8; sink -1 and stop_block 0: none."""
+    """One image. pictures: name -> (H, W, 3) uint8; sink: patch index, -1 = none; stop_block: from
+    1, 0 = never reduced; tokens: how many leave the last block.
+    """
 
     pictures: dict[str, np.ndarray]
     label: str
@@ -21,7 +23,7 @@ class Example:
 
 
 def example_of(panel: ImagePanel) -> Example:
-    """The pictures of a panel; an image that was never reduced has its input alone."""
+    """The pictures of a panel; of an image that was never reduced only the input."""
     pictures = {"input": panel.image}
     if panel.stop_block:
         colours = cluster_colours(max(2, int(panel.cluster.max()) + 1))
@@ -37,7 +39,7 @@ def example_of(panel: ImagePanel) -> Example:
 
 
 def _heat(panel: ImagePanel, values: np.ndarray, colours: str) -> np.ndarray:
-    """A map over the patches, dark is low; scaled to the values but the sink's."""
+    """A map over the patches, dark is low; the colour scale leaves the sink's value out."""
     others = np.delete(values, panel.sink) if panel.sink >= 0 else values
     low, high = float(others.min()), float(others.max())
     scaled = np.clip((values - low) / (high - low or 1.0), 0, 1)

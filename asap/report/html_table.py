@@ -1,4 +1,4 @@
-"""A table for the page: texts, footnote marks, sort keys, and the exact values behind each cell."""
+"""A table for the page: texts, footnote marks, sort keys, and the exact values of each cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from asap.report.table import NOT_APPLICABLE, Column, MarkedCell, Table, TableRo
 
 @dataclass(frozen=True)
 class HtmlCell:
-    """text as shown; marks of its footnotes; sort: a number or a lower-case text, "" last; tip: the
-    unrounded values, one a line.
+    """text: as shown; marks: of its footnotes; sort: a number or a lower-case text, "" sorts last;
+    tip: the unrounded values, one per line.
     """
 
     text: str
@@ -24,7 +24,7 @@ class HtmlCell:
 
 @dataclass(frozen=True)
 class HtmlHead:
-    """A column's title, its marks, and whether it is text."""
+    """A column's title, its footnote marks, and whether it is aligned left."""
 
     title: str
     marks: tuple[str, ...]
@@ -33,8 +33,8 @@ class HtmlHead:
 
 @dataclass(frozen=True)
 class HtmlTable:
-    """What the template loops over. `groups`: (heading, columns it spans); `notes`: (mark, text);
-    `heading`: the column that heads each row.
+    """A table as the template needs it. groups: (heading, columns that it spans); notes: (mark,
+    text).
     """
 
     title: str
@@ -70,7 +70,7 @@ def html_table(table: Table) -> HtmlTable:
 
 
 def html_frame(frame: pd.DataFrame, title: str) -> HtmlTable:
-    """The numbers of a figure as a table, unrounded; looks are left out."""
+    """The numbers of a figure as a table, unrounded, without colours and markers."""
     names = [str(n) for n in frame.columns if n not in ("colour", "marker", "filled")]
     heads = tuple(HtmlHead(n, (), frame[n].dtype == object) for n in names)
     rows = tuple(
@@ -81,7 +81,7 @@ def html_frame(frame: pd.DataFrame, title: str) -> HtmlTable:
 
 
 def tips(frame: pd.DataFrame) -> list[str]:
-    """For each row of a figure's numbers its values in one text, to show on its mark."""
+    """The tooltip of each row's mark in a figure: its values, one per line."""
     names = [n for n in frame.columns if n not in ("colour", "marker", "filled")]
     return [
         "\n".join(f"{n}: {_plain(v)}" for n, v in zip(names, values, strict=True))
@@ -97,7 +97,7 @@ def _cell(row: TableRow, column: Column, cell: MarkedCell) -> HtmlCell:
 
 
 def _tip(row: TableRow, known: Sequence[tuple[str, Any]]) -> list[str]:
-    """The exact values of a cell and the record they are from; nothing for an empty cell."""
+    """The unrounded values of a cell and the key of their record; none for an empty cell."""
     key = row.values.get("key")
     lines = [f"{name}: {_plain(value)}" for name, value in known]
     return [*lines, f"record: {key}"] if lines and key else lines

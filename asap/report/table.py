@@ -1,8 +1,8 @@
 """A table as data, and its three forms: Markdown, CSV and plain text for a terminal.
 
-A cell without a value is "–" if the quantity does not apply to the row, and a bare footnote mark if
-it was not measured. Marks are given at rendering, in reading order, so that a table cut in two
-keeps its footnotes straight.
+A cell without a value shows "–" if the quantity does not apply to the row, and only a footnote mark
+if it was not measured. Footnotes are numbered when a table is rendered, so that each part of a
+divided table has its own marks in reading order.
 """
 
 import csv
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from asap.report.monospace import fitted, padded, stacked, width_of, wrapped
 
 NOT_APPLICABLE = "–"
-_NAMES = (16, 10)  # columns to which names are narrowed, before numbers break
+_NAMES = (16, 10)  # widths to which names are narrowed before numbers are broken
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as shown (`text` of a row's values, None for an empty cell) and the machine-readable
-    `keys` it stands for; `title` may have several lines; `left` aligns left.
+    """A column. text: what a cell shows, from the row's values (None: no value); keys: the
+    machine-readable values behind it; title: may have several lines; left: align left.
     """
 
     title: str
@@ -58,14 +58,12 @@ class Table:
     csv_keys: tuple[str, ...] = ()
 
     def select(self, title: str, groups: Sequence[str]) -> "Table":
-        """The columns of some groups only, in this table's order."""
+        """The table with the columns of these groups only."""
         columns = tuple(column for column in self.columns if column.group in groups)
         return replace(self, title=title, columns=columns, csv_keys=())
 
     def to_csv(self) -> str:
-        """One line a row under machine-readable names, numbers unrounded, empty where there is
-        none.
-        """
+        """One line per row under machine-readable names, numbers unrounded, missing ones empty."""
         shown = (key for column in self.columns for key in column.keys)
         keys = self.csv_keys or tuple(dict.fromkeys(shown))
         out = io.StringIO()
@@ -95,7 +93,7 @@ class Table:
 
     def to_console(self, width: int = 120) -> str:
         """Monospace text in lines of at most `width` columns, with group headings; a model's name
-        stands in its first row only. What is too wide goes on below: headers first, then names.
+        stands in its first row only. A table that is too wide breaks headers first, then names.
         """
         header, body, notes = self.texts(flat=False)
         if self.columns and self.columns[0].keys == ("model",):
@@ -208,7 +206,7 @@ def _escape(cell: str) -> str:
 
 
 def _rule(rules: Sequence[str]) -> list[str]:
-    """Rules come with their right padding; this adds the left one."""
+    """Adds the left padding to rules that have their right one."""
     return [f"-{rule}" for rule in rules]
 
 
@@ -227,7 +225,7 @@ def once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]
 
 
 def _separator(groups: Sequence[str], i: int) -> str:
-    """What stands in front of a column."""
+    """The text between column i - 1 and column i."""
     if i == 0:
         return ""
     return " │ " if groups[i] != groups[i - 1] else "  "
@@ -254,8 +252,8 @@ def _console_widths(
     left: Sequence[bool],
     room: int,
 ) -> list[int]:
-    """Widths of columns that take at most `room`: where they do not fit as they are, headers break
-    between words, then names (`left`), then numbers, then anything.
+    """Widths of columns that together take at most `room`. To make them fit, headers are broken
+    between words first, then names (`left`), then numbers, then anywhere.
     """
     cells = [max((width_of(row[i]) for row in body), default=0) for i in range(len(header))]
     lines = [max(map(width_of, head.split("\n"))) for head in header]
@@ -281,7 +279,7 @@ def _across(widths: Sequence[int], start: int, end: int) -> int:
 
 
 def _group_lines(groups: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """The groups' headings above their columns; no line where there is none."""
+    """Lines with the groups' headings above their columns; none without groups."""
     if not any(groups):
         return []
     across = [_across(widths, start, end) for _, start, end in spans(groups)]

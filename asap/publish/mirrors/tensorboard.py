@@ -1,6 +1,6 @@
 """Mirror a finished cell to TensorBoard. The records on disk are the truth; this may fail.
 
-Called after the record is on disk. Whatever goes wrong here is one warning, never an exception.
+Called after the record is on disk. Any failure here is one warning, never an exception.
 """
 
 import json
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def log_cell(result: Result, config: Mapping[str, Any], directory: Path) -> bool:
     """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
 
-    Written again, it replaces what was there. True if it was written; False, after a warning.
+    Replaces earlier files of the same record. True if it was written, False after a warning.
     """
     try:
         _log(result, config, directory)

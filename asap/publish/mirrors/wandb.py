@@ -1,8 +1,8 @@
 """Mirror a finished cell to Weights & Biases. The records on disk are the truth; this may fail.
 
-Called after the record is on disk. Whatever goes wrong here is one warning, never an exception: a
-dashboard cannot cost a result. Offline needs neither account nor network. What was mirrored is
-remembered (`<directory>/mirrored/<key>`) and not written again; delete that to write it again.
+Called after the record is on disk. Any failure here is one warning, never an exception: a dashboard
+must not cost a result. Offline mode needs neither account nor network. A marker file
+(`<directory>/mirrored/<key>`) keeps a row from being logged twice; delete it to log the row again.
 """
 
 import json
@@ -21,14 +21,14 @@ from asap.report.result import Result, curves, scalars
 log = logging.getLogger(__name__)
 Mode = Literal["offline", "online", "disabled"]
 
-_INIT_SECONDS = 30  # how long to wait for a server that does not answer
-_FINISH_SECONDS = 120  # how long an upload may hold up the next cell
-_CLOSED: set["Target"] = set()  # what could not be opened in this process: not waited for again
+_INIT_SECONDS = 30  # to wait for a server
+_FINISH_SECONDS = 120  # that an upload may delay the next row
+_CLOSED: set["Target"] = set()  # unavailable targets, which later rows skip
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where runs go. directory: of W&B's files; group: what a sweep's runs share."""
+    """Where runs are logged. directory: W&B's own files; group: shared by the runs of a sweep."""
 
     mode: Mode
     project: str
@@ -44,13 +44,13 @@ def log_cell(
     record: Path | None = None,
     examples: Callable[[], Sequence[Example]] = tuple,
 ) -> bool:
-    """Write one run: id = record key, job type eval, summary scalars, per-block curves, a table of
-    `examples()`, which is called only then, and an artifact that refers to the folder `record`
-    without copying it.
+    """Log one run: id = record key, job type eval, summary scalars, per-block curves, a table of
+    `examples()` (called only if the run is logged), and an artifact that refers to the folder
+    `record` without copying it.
 
-    The files are completed by W&B's own process a moment after this returns. True if it was written
-    now or before, or nothing was asked for (disabled); False, after a warning, if it failed. Where
-    no run can be begun there is one warning, and no further cell is tried in this process.
+    W&B's own process completes the files a moment after this returns. True if the run was logged
+    now or before, or if the mode is "disabled"; False, after a warning, if logging failed. If no
+    run can be started, later rows of this process skip the target.
     """
     if target.mode == "disabled":
         return True
@@ -72,7 +72,7 @@ def log_cell(
 
 @contextmanager
 def _no_logging_errors() -> Iterator[None]:
-    """W&B's own log files are on the disk that may be full: a traceback for every line of them."""
+    """Without logging's tracebacks: a full disk causes one for each line of W&B's own logs."""
     before, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
@@ -99,7 +99,7 @@ def _log(
 
 
 def _begun(result: Result, config: Mapping[str, Any], target: Target) -> Any:
-    """A run that can be written to. If there is none to be had, the target is closed."""
+    """A started W&B run; if none can be started, the target is marked unavailable."""
     try:
         import wandb
 
@@ -123,7 +123,7 @@ def _begun(result: Result, config: Mapping[str, Any], target: Target) -> Any:
             reinit="create_new",
             settings=_settings(),
         )
-    except Exception:  # whatever it is: `log_cell` tells it, and nobody waits for it twice
+    except Exception:  # `log_cell` reports it
         _CLOSED.add(target)
         raise
 
@@ -133,7 +133,7 @@ def _marker(result: Result, target: Target) -> Path:
 
 
 def _mirrored(result: Result, config: Mapping[str, Any], target: Target) -> bool:
-    """Whether exactly this was written before."""
+    """Whether this result was logged to this target with these values before."""
     marker = _marker(result, target)
     return marker.is_file() and marker.read_text("utf-8") == _digest(result, config, target)
 
@@ -151,7 +151,7 @@ def _digest(result: Result, config: Mapping[str, Any], target: Target) -> str:
 
 
 def _settings() -> Any:
-    """Quiet, and nothing collected about the machine: the record holds what belongs to a result."""
+    """Quiet, and without data about the machine: a record holds all that belongs to a result."""
     import wandb
 
     return wandb.Settings(
@@ -185,7 +185,7 @@ def _write(run: Any, result: Result) -> None:
 
 
 def _write_examples(run: Any, examples: Sequence[Example]) -> None:
-    """The table `examples`: a picture of each map beside the image."""
+    """The table `examples`: one row per image, one column per map."""
     import wandb
 
     if not examples:
@@ -199,7 +199,7 @@ def _write_examples(run: Any, examples: Sequence[Example]) -> None:
 
 
 def _refer(run: Any, result: Result, record: Path | None) -> None:
-    """An artifact that points to the record's folder; nothing is copied."""
+    """An artifact that refers to the record's folder without copying it."""
     import wandb
 
     if record is None:

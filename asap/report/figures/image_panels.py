@@ -70,7 +70,7 @@ def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -
     colour, verdict = verdict_of(panel.label, panel.prediction)
     row[0].imshow(panel.image)
     _above(row[0], verdict, 4, color=colour)
-    if panel.stop_block == 0:  # halfway between the second and the last column
+    if panel.stop_block == 0:  # halfway between the second column and the last
         row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=FAINT, size=13)
         return
     _heat(row[1], panel, panel.mass, "magma")
@@ -85,7 +85,7 @@ def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -
 
 
 def verdict_of(label: str, prediction: str) -> tuple[str, str]:
-    """Colour and words of a prediction; a picture without a label cannot be right or wrong."""
+    """Colour and text of a prediction; neutral for a picture without a label."""
     if not label:
         return INK, f"predicted {prediction}"
     return RIGHT if label == prediction else WRONG, f"{label}, predicted {prediction}"
@@ -100,10 +100,10 @@ def _above(axes: Axes, text: str, points: int, **style: Any) -> None:
 def _heat(
     axes: Axes, panel: ImagePanel, values: np.ndarray, colours: str, skip_sink: bool = False
 ) -> None:
-    """A map over the patches, over a grey copy of the image so that one sees what lies where.
+    """A map over the patches on top of a grey copy of the image.
 
-    `skip_sink` scales the colours to the other patches: the sink's own distance is 0 and far below
-    all others, which would come out in one colour.
+    skip_sink: scale the colours to the other patches. The sink's own distance is 0, far below all
+    others, which would otherwise have nearly one colour.
     """
     axes.imshow(panel.image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     others = np.delete(values, panel.sink) if skip_sink else values
@@ -112,7 +112,7 @@ def _heat(
 
 
 def on_pixels(values: np.ndarray, panel: ImagePanel) -> np.ndarray:
-    """Values per patch (n_patches,) -> per pixel (H, W), whatever the sizes."""
+    """Values per patch (n_patches,) as values per pixel (H, W); H and W may be any size."""
     (down, across), (height, width) = panel.grid, panel.image.shape[:2]
     rows, columns = np.arange(height) * down // height, np.arange(width) * across // width
     return np.asarray(values).reshape(down, across)[rows[:, None], columns[None, :]]
@@ -135,7 +135,7 @@ def _mark_sink(axes: Axes, panel: ImagePanel) -> None:
 
 
 def cluster_colours(n: int) -> ListedColormap:
-    """Grey for the cluster nearest to the sink, then light to dark with the distance."""
+    """Colours of n clusters: grey for the nearest to the sink, then light to dark by distance."""
     ramp = mpl.colormaps["YlOrRd"](np.linspace(0.22, 0.92, n - 1))
     return ListedColormap(np.vstack([[0.78, 0.8, 0.82, 1.0], ramp]))
 
