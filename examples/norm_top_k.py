@@ -27,11 +27,10 @@ class NormTopK(Method):
     def acts_in(self, block: int, depth: int) -> bool:
         return block == self.block
 
-    def decide(self, site: Site) -> Decision:
+    def reduce(self, site: Site, chosen: torch.Tensor | None) -> Decision:
         norms = site.tokens.to(site.sizes.dtype).norm(dim=-1)  # decide in at least float32
         norms[:, : site.prefix] = float("inf")  # the class token always stays
         ranked = norms.argsort(dim=1, descending=True, stable=True)
         kept = torch.zeros_like(norms, dtype=torch.bool)
         kept.scatter_(1, ranked[:, : site.prefix + self.k], True)
-        target, lengths = keep_only(kept)
-        return Decision(target, lengths, macs=site.tokens[0].numel())
+        return Decision(keep_only(kept), site.prefix + self.k, macs=site.tokens[0].numel())

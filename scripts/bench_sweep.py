@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def equal(
     return sum(
         all(
             same(x[0], y[0])
-            and all(same(getattr(x[1], f.name), getattr(y[1], f.name)) for f in fields(Trace))
+            and all(same(value, y[1].values()[name]) for name, value in x[1].values().items())
             for x, y in zip(mine, theirs, strict=True)
         )
         for mine, theirs in zip(left, right, strict=True)

@@ -447,10 +447,10 @@ class KeepFirst(Method):
     def acts_in(self, block: int, depth: int) -> bool:
         return block == depth - 1
 
-    def decide(self, site: Site) -> Decision:
+    def reduce(self, site: Site, chosen: torch.Tensor | None) -> Decision:
         kept = torch.zeros(len(site.images), site.length, dtype=torch.bool)
         kept[:, : site.prefix + self.count] = True
-        return Decision(*keep_only(kept))
+        return Decision(keep_only(kept), site.prefix + min(self.count, site.length - site.prefix))
 
 
 @torch.no_grad()

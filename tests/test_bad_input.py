@@ -622,7 +622,7 @@ from asap.methods.base import Decision, Method, keep_only
 @dataclass(frozen=True)
 class Mine(Method):
     x: int = 1
-    def decide(self, site):
+    def reduce(self, site, chosen):
 """
 KINDS = {
     "broken_raises": HEAD + "        raise KeyError('no\\nsuch thing')\n",
@@ -630,7 +630,7 @@ KINDS = {
     + "        n = site.length\n"
     + "        target = torch.arange(n).repeat(len(site.images), 1)\n"
     + "        weight = torch.full(target.shape, float('nan'))\n"
-    + "        return Decision(target, (n,) * len(site.images), weight)\n",
+    + "        return Decision(target, n, weight)\n",
     "broken_once": HEAD
     + "        if site.image_ids is None or 2 not in site.image_ids:\n"
     + "            return None\n"
@@ -638,11 +638,11 @@ KINDS = {
     + "        target = torch.arange(n).repeat(len(site.images), 1)\n"
     + "        weight = torch.ones(target.shape)\n"
     + "        weight[site.image_ids.index(2)] = float('nan')\n"
-    + "        return Decision(target, (n,) * len(site.images), weight)\n",
+    + "        return Decision(target, n, weight)\n",
     "broken_lengths": HEAD
     + "        target = torch.arange(site.length).repeat(len(site.images), 1)\n"
-    + "        return Decision(target, (site.length - 9,) * len(site.images))\n",
-    "broken_shape": HEAD + "        return Decision(torch.zeros(1, 3).long(), (1,))\n",
+    + "        return Decision(target, site.length - 9)\n",
+    "broken_shape": HEAD + "        return Decision(torch.zeros(1, 3).long(), 1)\n",
     "broken_type": HEAD + "        return 'everything'\n",
 }
 IMPORTS = {

@@ -90,14 +90,14 @@ def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeyp
 def test_a_row_that_fails_is_named_by_its_options_and_has_its_place(
     start, tmp_path, monkeypatch, capsys
 ):
-    real = ToMe.decide
+    real = ToMe.reduce
 
-    def faulty(self, site):
+    def faulty(self, site, chosen):
         if self.r == 3:
             raise ValueError("a defect of the method")
-        return real(self, site)
+        return real(self, site, chosen)
 
-    monkeypatch.setattr(ToMe, "decide", faulty)
+    monkeypatch.setattr(ToMe, "reduce", faulty)
     assert start("method=tome", "method.r=2,3", "data.images=4") == 1
     assert "1 failed: ToMe r=3: " in capsys.readouterr().err
     assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=3"]

@@ -9,21 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def class_attention(attention: Float[Tensor, "b n n"], prefix: int) -> Float[Tensor, "b patches"]:
-    """How much the class token attends to each patch, averaged over heads."""
-    return attention[:, 0, prefix:]
-
-
 def value_scores(
-    attention: Float[Tensor, "b n n"], values: Float[Tensor, "b heads n d"], prefix: int
+    class_row: Float[Tensor, "b n"], values: Float[Tensor, "b heads n d"], prefix: int
 ) -> Float[Tensor, "b patches"]:
     """`a_j ||v_j||`, scaled to sum 1: class attention times the norm over all heads' values.
 
     Whether attention is summed or averaged over heads makes no difference. In the precision of
-    `attention`. MACs: one square per patch and channel.
+    `class_row`. MACs: one square per patch and channel.
     """
-    whole = values[:, :, prefix:].transpose(1, 2).flatten(2).to(attention.dtype)
-    scores = class_attention(attention, prefix) * torch.linalg.vector_norm(whole, dim=-1)
+    whole = values[:, :, prefix:].transpose(1, 2).flatten(2).to(class_row.dtype)
+    scores = class_row[:, prefix:] * torch.linalg.vector_norm(whole, dim=-1)
     return scores / scores.sum(1, keepdim=True)
 
 

@@ -4,7 +4,6 @@ Images of equal length go together. Where the head-averaged map is wanted, score
 few images at a time, so that they stay in the processor's cache instead of filling fresh pages.
 """
 
-from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asap.core.packed import SHORT, Ragged, Run
-from asap.methods.base import Need
+from asap.core.rows import MIN_ROWS
+from asap.methods.base import Needs
 
 SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # attention scores held at once
 FUSED_FROM = 32  # tokens: below, the fused CPU kernel's bits depend on the thread it runs on
@@ -43,39 +43,63 @@ def split(
 
 @dataclass(frozen=True)
 class Attended:
-    """Attention output of all rows, and the maps of the runs that wanted one."""
+    """Attention output of all rows, and of the watched runs what the method wants to see of it."""
 
     rows: Float[Tensor, "total width"]
-    maps: dict[Run, Float[Tensor, "b n n"]]
-    head_maps: dict[Run, Float[Tensor, "b heads n n"]]
+    shown: dict[Run, Float[Tensor, "b *rows n"]]
 
 
 def attend(
-    heads: Heads,
-    batch: Ragged,
-    runs: list[Run],
-    wanted: Set[Need],
-    proportional: bool,
-    eager: bool,
+    heads: Heads, batch: Ragged, runs: list[Run], needs: Needs, proportional: bool, eager: bool
 ) -> Attended:
-    """Attention within every image; for the watched runs the maps that are wanted."""
-    outputs, maps, head_maps = [], {}, {}
-    with_map, with_heads = "attention" in wanted, "attention_heads" in wanted
+    """Attention within every image; for the watched runs the shares that are needed.
+
+    Shares of all queries come with an explicit softmax. The class token's alone are computed beside
+    the fused kernel.
+    """
+    outputs, shown, wanted = [], {}, needs.attention
     for run in runs:
         q, k, v = heads.of(run)
         bias = log_sizes(batch, run, q.dtype) if proportional and batch.merged else None
-        if run.watched and (with_map or with_heads):
-            out, mean, each = eager_attention(q, k, v, heads.scale, bias, with_map, with_heads)
-            if with_map:
-                maps[run] = mean
-            if with_heads:
-                head_maps[run] = each
+        if run.watched and wanted is not None and wanted.rows == "all":
+            mean, each = wanted.heads == "mean", wanted.heads == "each"
+            out, means, maps = eager_attention(q, k, v, heads.scale, bias, mean, each)
+            shown[run] = means if mean else maps
         elif eager or _unsafe_fused(q):
             out = eager_attention(q, k, v, heads.scale, bias)[0]
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=heads.scale)
+        if run.watched and wanted is not None and wanted.rows == "class":
+            row = class_row(q, k, heads.scale, bias)
+            shown[run] = row.mean(1) if wanted.heads == "mean" else row
         outputs.append(joined(out))
-    return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), maps, head_maps)
+    return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), shown)
+
+
+def shares(
+    q: Float[Tensor, "b h m d"],
+    k: Float[Tensor, "b h n d"],
+    scale: float,
+    bias: Float[Tensor, "b 1 1 n"] | None,
+) -> Float[Tensor, "b h m n"]:
+    """Softmax attention of some queries, in at least float32."""
+    scores = (q * scale) @ fresh(k).transpose(-2, -1)
+    if bias is not None:
+        scores += bias
+    return scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+def class_row(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    scale: float,
+    bias: Float[Tensor, "b 1 1 n"] | None,
+) -> Float[Tensor, "b h n"]:
+    """Softmax attention of token 0."""
+    first = q[:, :, :1]
+    if q.device.type == "cpu":
+        first = F.pad(first, (0, 0, 0, MIN_ROWS - 1))
+    return shares(first, k, scale, bias)[:, :, 0]
 
 
 def joined(out: Float[Tensor, "b heads n d"]) -> Float[Tensor, "rows width"]:

@@ -11,20 +11,23 @@ from asap.core.macs import backbone_macs
 from asap.core.packed import Ragged, Run, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
-from asap.engine.query_pruning import head_maps, kept_products, slabs
+from asap.engine.query_pruning import kept_products, shown_shares
+from asap.engine.regroup import Answer, lengths_left
 from asap.engine.steps import (
     Pass,
     add_attended,
     apply,
+    ask,
     attention_half,
     count,
     heads_of,
     mlp_half,
-    note,
     site_of,
 )
 from asap.engine.trace import Trace
-from asap.methods.base import Decision, Method
+from asap.methods.base import Method, Needs
+
+NOTHING = Needs()
 
 
 class ReducedViT(nn.Module):
@@ -87,7 +90,9 @@ class ReducedViT(nn.Module):
             )
         batch = pack(self.trunk.embed(images))
         anatomy = self.trunk.anatomy
-        trace = Trace.empty(len(images), anatomy.depth, anatomy.patches, anatomy.prefix)
+        trace = Trace.empty(
+            len(images), anatomy.depth, anatomy.patches, anatomy.prefix, self.method.trace_columns
+        )
         state = self.method.start(anatomy, len(images), batch.sizes)
         return Pass(batch, trace, state, ids, list(batch.runs()))
 
@@ -100,9 +105,9 @@ class ReducedViT(nn.Module):
         if acts and self.method.position == "in_attention":
             self._narrow(index, block, now, eager)
         else:
-            wanted = self.method.needs if acts else frozenset()
+            needs = self.method.needs if acts else NOTHING
             proportional = self.method.proportional_attention
-            heads, attended = attention_half(block, now, wanted, proportional, eager)
+            heads, attended = attention_half(block, now, needs, proportional, eager)
         if acts and self.method.position == "after_attention":
             self._reduce(index, now, heads, attended)
         mlp_half(block, now)
@@ -111,57 +116,47 @@ class ReducedViT(nn.Module):
 
     def _narrow(self, index: int, block: Any, now: Pass, eager: bool) -> None:
         """The attention half of a block whose queries the method thins out."""
-        hidden = rowwise(block.norm1, now.batch.rows)
+        method, hidden = self.method, rowwise(block.norm1, now.batch.rows)
         heads = heads_of(block, hidden)
-        outputs, decisions = [], []
+        answers = {}
         for run in now.runs:
-            if not run.watched:
-                outputs.append(self._attend(now, run, heads, eager))
-                continue
-            for slab in slabs(heads, run):
-                maps = head_maps(heads, now.batch, slab, self.method)
-                mean = maps.mean(1) if "attention" in self.method.needs else None
-                decision = self._ask(index, slab, now, heads, mean, maps)
-                outputs.append(kept_products(maps, heads, slab, decision))
-                decisions.append((slab, decision))
-        attended, source = torch.cat(outputs), apply(now, decisions)
+            if run.watched:
+                shown = shown_shares(heads, now.batch, run, method)
+                answers[run] = self._ask(index, run, now, heads, shown)
+        outputs = []
+        for run in now.runs:
+            answer = answers.get(run)
+            if run.watched:
+                left = lengths_left(run, answer)
+                decision = None if answer is None else answer.decision
+                out = kept_products(heads, now.batch, run, method, decision, left)
+            else:
+                proportional = method.proportional_attention
+                out = attend(heads, now.batch, [run], NOTHING, proportional, eager).rows
+            outputs.append(out)
+        attended, source = torch.cat(outputs), apply(now, list(answers.values()))
         if source is not None:
             attended, hidden = attended[source], hidden[source]
         add_attended(block, now, hidden, attended)
-
-    def _attend(self, now: Pass, run: Run, heads: Heads, eager: bool) -> Tensor:
-        proportional = self.method.proportional_attention
-        return attend(heads, now.batch, [run], frozenset(), proportional, eager).rows
 
     def _reduce(
         self, index: int, now: Pass, heads: Heads | None, attended: Attended | None
     ) -> None:
         """Ask the method about every watched run and apply what it says."""
-        decisions = []
+        answers = []
         for run in now.runs:
             if run.watched:
-                mean = attended.maps.get(run) if attended else None
-                each = attended.head_maps.get(run) if attended else None
-                decisions.append((run, self._ask(index, run, now, heads, mean, each)))
-        apply(now, decisions)
+                shown = attended.shown.get(run) if attended else None
+                answers.append(self._ask(index, run, now, heads, shown))
+        apply(now, answers)
 
     def _ask(
-        self,
-        index: int,
-        run: Run,
-        now: Pass,
-        heads: Heads | None,
-        mean: Tensor | None,
-        each: Tensor | None,
-    ) -> Decision | None:
-        """The method's decision about a run, its notes in the trace."""
+        self, index: int, run: Run, now: Pass, heads: Heads | None, shown: Tensor | None
+    ) -> Answer | None:
+        """What the method says of a run, in the trace too; None: nothing changes."""
         with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
-            needs = self.method.needs
-            site = site_of(self.trunk, index, run, now, needs, heads, mean, each)
-            decision = self.method.decide(site)
-        if decision is not None:
-            note(index, run, decision, now.trace)
-        return decision
+            site = site_of(self.trunk, index, run, now, self.method.needs, heads, shown)
+            return ask(self.method, site, run, now)
 
     def _finish(self, now: Pass) -> None:
         count(self.trunk.anatomy.depth, now)

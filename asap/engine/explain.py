@@ -12,7 +12,7 @@ from asap.engine.trace import Trace
 from asap.methods.asap import Asap
 from asap.methods.asap.clusters import cluster
 from asap.methods.asap.walk import make_walk
-from asap.methods.base import Decision, Site
+from asap.methods.base import Observation, Site
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class _Watched(Asap):
     def of(cls, method: Asap) -> "_Watched":
         return cls(**{f.name: getattr(method, f.name) for f in fields(method)})
 
-    def decide(self, site: Site) -> Decision | None:
+    def observe(self, site: Site) -> Observation:
         assert site.attention is not None
         self.maps.append(site.attention)
-        return super().decide(site)
+        return super().observe(site)
 
 
 def explain(
@@ -86,8 +86,8 @@ def walk_per_block(
     first = watched.maps[0]
     walk = make_walk(method.order, method.alpha, True, 1, first.shape[-1], first)
     alone, found = torch.tensor([0], device=first.device), []
-    for attention in watched.maps:
-        walk.advance(attention, alone)
+    for block, attention in enumerate(watched.maps):
+        walk.advance(attention, alone, block)
         found.append(walk.matrix(alone)[0][0].clone())
     return torch.stack(found)
 
@@ -100,8 +100,8 @@ def _geometry(
         return maps[-1], maps[-1][:, 0]
     walk = make_walk(method.order, method.alpha, method.overhead, 1, maps[0].shape[-1], maps[0])
     image = torch.tensor([0], device=maps[0].device)
-    for attention in maps:
-        walk.advance(attention, image)
+    for block, attention in enumerate(maps):
+        walk.advance(attention, image, block)
     return walk.matrix(image)[0], walk.class_row(image)
 
 

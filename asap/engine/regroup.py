@@ -1,9 +1,10 @@
 """Apply decisions: move, average and drop tokens, once, for every method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.core.packed import Ragged, Run
@@ -21,28 +22,46 @@ class Plan:
     released: frozenset[int]  # images no longer shown to the method
 
 
-def plan(batch: Ragged, decisions: list[tuple[Run, Decision]]) -> Plan | None:
+@dataclass(frozen=True)
+class Answer:
+    """A decision about a run's images, or about the `chosen` ones among them."""
+
+    run: Run
+    decision: Decision  # for all of the run's images, whatever it says of the others
+    chosen: Bool[Tensor, "images"] | None
+
+
+def lengths_left(run: Run, answer: Answer | None) -> tuple[int, ...]:
+    """Tokens left of every image of a run."""
+    count = len(run.images)
+    if answer is None:
+        return (run.length,) * count
+    left = answer.decision.left
+    if answer.chosen is None:
+        return (left,) * count if isinstance(left, int) else tuple(left.tolist())
+    return tuple(torch.where(answer.chosen, left, run.length).tolist())
+
+
+def plan(batch: Ragged, answers: Sequence[Answer | None]) -> Plan | None:
     """The decisions of all runs as one plan; None if no image changes."""
     target, weight = _places(batch), torch.ones_like(batch.sizes)
     lengths = dict(zip(batch.images, batch.lengths, strict=True))
     released: set[int] = set()
-    for run, decision in decisions:
-        if decision.target is None:
+    for answer in answers:
+        if answer is None:
             continue
+        run, decision, chosen = answer.run, answer.decision, answer.chosen
         view = (len(run.images), run.length)
-        chosen = decision.reduced
         if chosen is None:
             chosen = target.new_ones(view[0], dtype=torch.bool)
         old = target[run.rows].view(view)
         target[run.rows] = torch.where(chosen[:, None], decision.target, old).flatten()
         if decision.weight is not None:
             weight[run.rows] = torch.where(chosen[:, None], decision.weight, 1.0).flatten()
-        for image, left, change in zip(run.images, decision.lengths, chosen.tolist(), strict=True):
-            if change:
-                lengths[image] = left
-                if decision.final:
-                    released.add(image)
-    if not released and all(d.target is None for _, d in decisions):
+        lengths |= zip(run.images, lengths_left(run, answer), strict=True)
+        if decision.final:
+            released |= {i for i, c in zip(run.images, chosen.tolist(), strict=True) if c}
+    if not any(answers):
         return None
     return Plan(target, weight, tuple(lengths[i] for i in batch.images), frozenset(released))
 

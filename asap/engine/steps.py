@@ -1,20 +1,20 @@
 """A forward pass over a ragged batch in steps: halves of a block, and what a method sees."""
 
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.backbones.adapter import Trunk
 from asap.core.packed import Ragged, Run
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
-from asap.engine.regroup import plan, regroup
+from asap.engine.regroup import Answer, plan, regroup
 from asap.engine.trace import Trace
-from asap.methods.base import Decision, Need, Site
+from asap.methods.base import Decision, Method, Needs, Site
 
 
 @dataclass
@@ -29,12 +29,12 @@ class Pass:
 
 
 def attention_half(
-    block: Any, now: Pass, wanted: Set[Need], proportional: bool, eager: bool
+    block: Any, now: Pass, needs: Needs, proportional: bool, eager: bool
 ) -> tuple[Heads, Attended]:
-    """Norm, attention and residual of all rows; the maps that are wanted of the watched runs."""
+    """Norm, attention and residual of all rows; what is needed of the watched runs."""
     hidden = rowwise(block.norm1, now.batch.rows)
     heads = heads_of(block, hidden)
-    attended = attend(heads, now.batch, now.runs, wanted, proportional, eager)
+    attended = attend(heads, now.batch, now.runs, needs, proportional, eager)
     add_attended(block, now, hidden, attended.rows)
     return heads, attended
 
@@ -52,7 +52,7 @@ def run_rest(trunk: Trunk, now: Pass, block: int, midway: bool, proportional: bo
         if not (midway and index == block):
             count(index, now)
             eager = not layers.attn.fused_attn
-            attention_half(layers, now, frozenset(), proportional, eager)
+            attention_half(layers, now, Needs(), proportional, eager)
         mlp_half(layers, now)
     count(trunk.anatomy.depth, now)
 
@@ -89,9 +89,9 @@ def count(index: int, now: Pass) -> None:
     now.trace.tokens[torch.tensor(now.batch.images), index] = lengths
 
 
-def apply(now: Pass, decisions: list[tuple[Run, Decision | None]]) -> Tensor | None:
+def apply(now: Pass, answers: Sequence[Answer | None]) -> Tensor | None:
     """Regroup the batch; the old row of every new one, None if nothing changes."""
-    moves = plan(now.batch, [(run, d) for run, d in decisions if d is not None])
+    moves = plan(now.batch, answers)
     if moves is None:
         return None
     now.batch, averaged, source = regroup(now.batch, moves, now.trace)
@@ -105,12 +105,11 @@ def site_of(
     index: int,
     run: Run,
     now: Pass,
-    needs: Set[Need],
+    needs: Needs,
     heads: Heads | None,
-    mean: Tensor | None,
-    each: Tensor | None,
+    shown: Tensor | None,
 ) -> Site:
-    """What a method with these needs sees of a run at block `index`; `mean`, `each`: its maps."""
+    """What a method with these needs sees of a run at block `index`; `shown`: of its attention."""
     rows, sizes = now.batch.rows[run.rows], now.batch.sizes[run.rows]
     return Site(
         anatomy=trunk.anatomy,
@@ -119,29 +118,64 @@ def site_of(
         sizes=sizes.view(len(run.images), run.length),
         images=torch.tensor(run.images, device=rows.device),
         image_ids=None if now.image_ids is None else [now.image_ids[i] for i in run.images],
-        attention=mean,
-        attention_heads=each if "attention_heads" in needs else None,
-        keys=split(heads.k, run) if heads and "keys" in needs else None,
-        values=split(heads.v, run) if heads and "values" in needs else None,
+        attention=shown,
+        keys=split(heads.k, run) if heads and needs.keys else None,
+        values=split(heads.v, run) if heads and needs.values else None,
         state=now.state,
+        looks=rows.device.type == "cpu",
     )
 
 
-def note(index: int, run: Run, decision: Decision, trace: Trace) -> None:
-    """Write a decision's diagnostics into the trace."""
+def ask(method: Method, site: Site, run: Run, now: Pass) -> Answer | None:
+    """The two questions about a run, what is said noted in the trace; None: nothing changes.
+
+    Where looking is free, the method is shown the chosen images alone.
+    """
+    seen = method.observe(site)
+    if seen is None:
+        decision = method.reduce(site, None)
+        return None if decision is None else answer_of(run, site.block, decision, None, now)
+    now.trace.write(site.images, site.block, seen.macs, seen.diagnostics)
+    if seen.chosen is None:
+        return None
+    if not site.looks:
+        decision = method.reduce(site, seen.chosen)
+        return None if decision is None else answer_of(run, site.block, decision, seen.chosen, now)
+    here = seen.chosen.nonzero()[:, 0]
+    if not len(here):
+        return None
+    decision = method.reduce(site if len(here) == len(site.images) else site.of(here), None)
+    if decision is None:
+        return None
+    whole = for_all(decision, here, site)
+    return answer_of(run, site.block, whole, seen.chosen, now)
+
+
+def for_all(decision: Decision, here: Int[Tensor, "k"], site: Site) -> Decision:
+    """A decision about the images at places `here` of a site as one about all of them."""
+    count = len(site.images)
+    if len(here) == count:
+        return decision
+
+    def spread(values: Any, fill: Any) -> Any:
+        if not isinstance(values, Tensor):
+            return values
+        return values.new_full((count, *values.shape[1:]), fill).index_put((here,), values)
+
+    found = {name: spread(value, 0) for name, value in decision.diagnostics.items()}
+    return replace(
+        decision,
+        target=spread(decision.target, 0),
+        left=spread(decision.left, 0),
+        weight=spread(decision.weight, 1),
+        macs=spread(decision.macs, 0),
+        diagnostics=found,
+    )
+
+
+def answer_of(run: Run, block: int, decision: Decision, chosen: Tensor | None, now: Pass) -> Answer:
+    """A decision about a run, noted in the trace."""
     images = torch.tensor(run.images)
-    trace.macs_method[images] += torch.as_tensor(decision.macs).cpu()
-    if decision.target is not None:
-        reduced = decision.reduced
-        changed = images if reduced is None else images[reduced.cpu()]
-        first = trace.stop_block[changed] == 0
-        trace.stop_block[changed[first]] = index + 1
-    for name, value in decision.notes.items():
-        value = value.detach().cpu()
-        if name == "mass":
-            trace.mass[images, index] = value.to(trace.mass.dtype)
-        elif name == "sink":
-            trace.sink[images] = torch.where(value >= 0, value, trace.sink[images])
-        else:  # a margin: the smallest one seen
-            held: Tensor = getattr(trace, name)
-            held[images] = torch.fmin(held[images], value.to(held.dtype))
+    now.trace.write(images, block, decision.macs, decision.diagnostics, chosen)
+    now.trace.reduced(images, block, chosen)
+    return Answer(run, decision, chosen)

@@ -1,53 +1,118 @@
 """What happened to each image of a batch."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from asap.methods.base import Column
+
+CORE = ("tokens", "stop_block", "assignment", "macs_backbone", "macs_method")
+MISSING: dict[str, Any] = {"int": -1, "float": float("nan")}
 
 
 @dataclass
 class Trace:
     """What happened to each image of a batch (B images, L blocks, n patches).
 
-    All tensors are on the CPU. `stop_block` counts from 1 and 0 means never; `sink` is a patch
-    index, -1 if there is none; `assignment` is the final token that each patch ended in, -1 if it
-    was dropped. `mass` is NaN after the stop. A margin says how far a decision was from falling
-    otherwise: `margin_mass` min |largest column mass - tau| over the blocks tested, `margin_sink`
-    the lead of the sink over the next patch, `margin_bin` the distance of the nearest patch to the
-    edge of the background; NaN where there was no such decision.
+    All tensors are on the CPU. `stop_block` counts from 1 and 0 means never; `assignment` is the
+    final token that each patch ended in, -1 if it was dropped. `columns` holds what the method
+    declared, by name, readable as attributes too (`trace.sink`): int64 (B,) or float32 (B,), (B, L)
+    where per block; -1 or NaN where there is none. `sink` and `mass` are there for every method.
     """
 
     tokens: Int[Tensor, "b l_and_1"]
     stop_block: Int[Tensor, "b"]
-    sink: Int[Tensor, "b"]
-    mass: Float[Tensor, "b l"]
     assignment: Int[Tensor, "b patches"]
     macs_backbone: Int[Tensor, "b"]
     macs_method: Int[Tensor, "b"]
-    margin_mass: Float[Tensor, "b"]
-    margin_sink: Float[Tensor, "b"]
-    margin_bin: Float[Tensor, "b"]
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    declared: tuple[Column, ...] = ()
 
     @classmethod
-    def empty(cls, images: int, blocks: int, patches: int, prefix: int) -> "Trace":
+    def empty(
+        cls, images: int, blocks: int, patches: int, prefix: int, declared: Sequence[Column] = ()
+    ) -> "Trace":
         """The trace before the first block."""
         zero = torch.zeros(images, dtype=torch.int64)
-        nan = torch.full((images,), float("nan"))
         return cls(
             tokens=torch.zeros(images, blocks + 1, dtype=torch.int64),
             stop_block=zero.clone(),
-            sink=zero - 1,
-            mass=torch.full((images, blocks), float("nan")),
             assignment=(torch.arange(patches) + prefix).repeat(images, 1),
             macs_backbone=zero.clone(),
             macs_method=zero.clone(),
-            margin_mass=nan.clone(),
-            margin_sink=nan.clone(),
-            margin_bin=nan.clone(),
+            columns={column.name: _missing(column, images, blocks) for column in declared},
+            declared=tuple(declared),
         )
+
+    @property
+    def sink(self) -> Int[Tensor, "b"]:
+        return self._column("sink", torch.full_like(self.stop_block, -1))
+
+    @property
+    def mass(self) -> Float[Tensor, "b l"]:
+        return self._column("mass", torch.full(self.tokens[:, 1:].shape, float("nan")))
+
+    def _column(self, name: str, missing: Tensor) -> Tensor:
+        return self.columns.get(name, missing)
+
+    def __getattr__(self, name: str) -> Tensor:
+        columns = self.__dict__.get("columns", {})
+        if name not in columns:
+            raise AttributeError(f"this trace has no {name!r}: its method declares {[*columns]}")
+        return columns[name]
+
+    def write(
+        self,
+        images: Int[Tensor, "k"],
+        block: int,
+        macs: int | Int[Tensor, "k"],
+        diagnostics: Mapping[str, Tensor],
+        chosen: Bool[Tensor, "k"] | None = None,
+    ) -> None:
+        """Add what a method spent on some images at a block, and what it said of them; of the
+        chosen ones only, if there are some. Raises ValueError for what it has not declared.
+        """
+        images, macs = images.cpu(), torch.as_tensor(macs).cpu().expand(len(images))
+        if chosen is not None:
+            chosen = chosen.cpu()
+            images, macs = images[chosen], macs[chosen]
+        self.macs_method[images] += macs
+        declared = {column.name: column for column in self.declared}
+        for name, value in diagnostics.items():
+            if name not in declared:
+                raise ValueError(f"{name!r} is not among the columns that the method declares")
+            value = value.detach().cpu()
+            value = value if chosen is None else value[chosen]
+            held = self.columns[name]
+            place = (images, block) if declared[name].per_block else images
+            value = value.to(held.dtype)
+            smallest = declared[name].combine == "min"
+            held[place] = torch.fmin(held[place], value) if smallest else value
+
+    def reduced(
+        self, images: Int[Tensor, "k"], block: int, chosen: Bool[Tensor, "k"] | None
+    ) -> None:
+        """Note the first block in which images were reduced."""
+        images = images.cpu() if chosen is None else images.cpu()[chosen.cpu()]
+        first = self.stop_block[images] == 0
+        self.stop_block[images[first]] = block + 1
 
     def take(self, images: Int[Tensor, "k"]) -> "Trace":
         """The trace of some images of the batch."""
-        return Trace(**{f.name: getattr(self, f.name)[images] for f in fields(self)})
+        core = {name: getattr(self, name)[images] for name in CORE}
+        columns = {name: values[images] for name, values in self.columns.items()}
+        return Trace(**core, columns=columns, declared=self.declared)
+
+    def values(self) -> dict[str, Tensor]:
+        """Everything by name: what every method has, then the columns of this one."""
+        return {name: getattr(self, name) for name in CORE} | self.columns
+
+
+def _missing(column: Column, images: int, blocks: int) -> Tensor:
+    shape = (images, blocks) if column.per_block else (images,)
+    kind = torch.int64 if column.kind == "int" else torch.float32
+    return torch.full(shape, MISSING[column.kind], dtype=kind)

@@ -16,6 +16,7 @@ from asap.measure.objects import best_classes, object_recall, object_share, sink
 from asap.records.store import Cell
 
 NAN = float("nan")
+MARGINS = ("margin_mass", "margin_sink", "margin_bin")
 Part = tuple[int, int, pd.DataFrame]  # a shard: first image, one after its last, rows
 Ranges: TypeAlias = list[tuple[int, int]]  # of images: first, one after the last
 ROUNDS = 3  # more than one, in case a terminated process still writes overlapping shards
@@ -185,6 +186,7 @@ def rows_of(
     finite = logits.isfinite().all(1).tolist()
     for i, s in enumerate(samples):
         sink, mask = int(trace.sink[i]), s.mask
+        margins = {n: float(trace.columns[n][i]) if n in trace.columns else NAN for n in MARGINS}
         yield {
             "top5": classes[i].tolist() if finite[i] else [],
             "top5_logits": scores[i].tolist() if finite[i] else [],
@@ -192,9 +194,7 @@ def rows_of(
             "sink": sink,
             "tokens": trace.tokens[i].tolist(),
             "mass": trace.mass[i].tolist(),
-            "margin_mass": float(trace.margin_mass[i]),
-            "margin_sink": float(trace.margin_sink[i]),
-            "margin_bin": float(trace.margin_bin[i]),
+            **margins,
             "object_share": NAN if mask is None else object_share(mask),
             "object_recall": NAN if mask is None else object_recall(trace.assignment[i], mask),
             "sink_on_object": NAN if mask is None else sink_on_object(sink, mask),

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asap.core import rows
 from asap.core.macs import BackboneCost, backbone_macs
+from asap.engine import attention
 
 aten = torch.ops.aten
 
@@ -57,17 +58,28 @@ def torch_count(
     counts only matrix products and convolutions, and it may miss fused attention on CPU (torch 2.13
     does). Here three operations get a formula: fused attention on CPU, and two steps of methods
     that are not matrix products, with one MAC per number: averaging rows (`index_add_` of rows) and
-    distances between rows (`vector_norm` without keepdim). Padding, which is added on CPU to keep
-    bits stable, is not counted as work. It is switched off while counting, so this function is not
-    thread-safe.
+    distances between rows (`vector_norm` without keepdim). Two things are not counted as work:
+    padding, which is added on CPU to keep bits stable, and the class token's row of the attention
+    where it is computed beside the fused kernel, which computes it too. This changes modules while
+    it counts, so the function is not thread-safe.
     """
     formulas = {} if out_of_the_box else _formulas()
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with torch.no_grad(), _without_padding(), counter:
+    with torch.no_grad(), _without_padding(), _beside(counter) as again, counter:
         model(images) if image_ids is None else model(images, image_ids)
-    flops = counter.get_total_flops()
+    flops = counter.get_total_flops() - sum(again)
     assert flops % 2 == 0, flops
     return flops // 2
+
+
+def unscored(cost: BackboneCost, tokens: Int[Tensor, "images blocks_and_1"]) -> int:
+    """MACs of all images between queries that are dropped inside the attention and keys.
+
+    The closed form counts them, as the authors of such methods compute them; the engine does not.
+    """
+    kept, entering = tokens[:, 1:].long(), tokens[:, :-1].long()
+    widths = torch.tensor([block.attention_width for block in cost.blocks])
+    return int(((entering - kept) * entering * widths).sum())
 
 
 def fvcore_count(
@@ -116,6 +128,25 @@ def _distances(
 def _fvcore_attention(inputs: list[Any], _outputs: list[Any]) -> int:
     query, key, value = (value.type().sizes() for value in inputs[:3])
     return sdpa_flop_count(query, key, value) // 2
+
+
+@contextmanager
+def _beside(counter: FlopCounterMode) -> Iterator[list[int]]:
+    """The FLOPs that go into class rows, in a list that grows."""
+    found: list[int] = []
+    row = attention.class_row
+
+    def counted(*given: Any) -> Tensor:
+        before = counter.get_total_flops()
+        made = row(*given)
+        found.append(counter.get_total_flops() - before)
+        return made
+
+    attention.class_row = counted
+    try:
+        yield found
+    finally:
+        attention.class_row = row
 
 
 @contextmanager

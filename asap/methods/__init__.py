@@ -2,7 +2,16 @@
 
 from asap.methods.asap import Asap
 from asap.methods.ats import ATS
-from asap.methods.base import Anatomy, Decision, Method, Site
+from asap.methods.base import (
+    Anatomy,
+    Attention,
+    Column,
+    Decision,
+    Method,
+    Needs,
+    Observation,
+    Site,
+)
 from asap.methods.dense import Dense
 from asap.methods.dynamicvit import DynamicViT
 from asap.methods.evit import EViT
@@ -13,6 +22,7 @@ from asap.methods.tome import ToMe
 from asap.methods.zero_tprune import ZeroTPrune
 
 __all__ = [
-    "ATS", "PPT", "Anatomy", "Asap", "Decision", "Dense", "DynamicViT", "EViT", "Method",
-    "RandomDrop", "Site", "ToMe", "ZeroTPrune", "build", "find",
+    "ATS", "PPT", "Anatomy", "Asap", "Attention", "Column", "Decision", "Dense", "DynamicViT",
+    "EViT", "Method", "Needs", "Observation", "RandomDrop", "Site", "ToMe", "ZeroTPrune", "build",
+    "find",
 ]  # fmt: skip

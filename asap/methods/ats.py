@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from asap.core.token_sampling import class_value_scores, sampled
-from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
 from asap.methods.schedule import require_class_token, stage_blocks
 from asap.methods.search_space import Knob
 
@@ -40,8 +41,7 @@ class ATS(Method):
     blocks: Sequence[int] | None = None
     position = "in_attention"
     softmax_epsilon = 1e-6
-    method_version: ClassVar[int] = 2
-    needs: ClassVar[frozenset[Need]] = frozenset({"attention_heads", "values"})
+    method_version: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +54,10 @@ class ATS(Method):
         require(min(self.blocks, default=0) >= 0, "blocks", self.blocks, "at least 0 each")
         different = len(set(self.blocks)) == len(self.blocks)
         require(different, "blocks", self.blocks, "different numbers")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(Attention("class", "each"), values=True)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "ATS")
@@ -81,10 +85,10 @@ class ATS(Method):
             return block >= stage_blocks(None, depth)[0]
         return block in self.blocks
 
-    def decide(self, site: Site) -> Decision:
-        assert site.attention_heads is not None and site.values is not None
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision:
+        assert site.attention is not None and site.values is not None
         prefix = site.prefix
-        rows = site.attention_heads[:, :, 0, prefix:]
+        rows = site.attention[:, :, prefix:]
         values = site.values[:, :, prefix:]
         ascending, order = class_value_scores(rows, values).sort(dim=1, stable=True)
         points = site.anatomy.patches if self.samples is None else self.samples
@@ -92,5 +96,4 @@ class ATS(Method):
         place = (hit.long().cumsum(1) - 1 + prefix).masked_fill(~hit, -1)
         target = torch.arange(site.length, device=hit.device).repeat(len(hit), 1)
         target[:, prefix:] = torch.zeros_like(order).scatter(1, order, place)
-        lengths = tuple((hit.sum(1) + prefix).tolist())
-        return Decision(target, lengths, macs=values[0].numel())
+        return Decision(target, hit.sum(1) + prefix, macs=values[0].numel())

@@ -1,17 +1,19 @@
-"""The method interface: a method decides, the executor applies.
+"""The method interface: a method decides, the engine applies.
 
-A method is a frozen dataclass; its fields are its options. It says what it needs from a block and
-where it acts, looks at a `Site` (some images of equal length at one block), and answers with a
-`Decision`: the output position of every token, and its weight there. Moving and averaging tokens,
-their sizes, the assignment of patches and the counting of MACs exist once, in the engine.
+A method is a frozen dataclass; its fields are its options. It says where it acts and what it needs
+there, and answers two questions about a `Site` (some images of equal length at one block):
+`observe`, which images are to be reduced now, and `reduce`, what becomes of their tokens. Moving
+and averaging tokens, their sizes, the assignment of patches and the counting of MACs exist once, in
+the engine.
 """
 
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -20,18 +22,64 @@ from asap.core.anatomy import Anatomy
 from asap.methods.search_space import Knob
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
-Need = Literal["attention", "attention_heads", "keys", "values"]
+Left = int | Int[Tensor, "b"]  # tokens left: one number known beforehand, or one for each image
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The part of a block's attention that a method wants to see.
+
+    rows: "all" queries, or the "class" token's alone, which is much cheaper ("last" and "text" are
+    reserved for language models). heads: "each", or their "mean". Raises ValueError for anything
+    else.
+    """
+
+    rows: str = "all"
+    heads: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.rows in ("last", "text"):
+            raise ValueError(
+                f"rows={self.rows!r} is reserved for language models, which are not there yet: use "
+                "'all' or 'class'"
+            )
+        choice("rows", self.rows, "all", "class")
+        choice("heads", self.heads, "mean", "each")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants to see of the blocks where it acts. What it does not need is None."""
+
+    attention: Attention | None = None
+    keys: bool = False
+    values: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value per image that a method writes into the trace, through `diagnostics`.
+
+    kind: "int" (missing: -1) or "float" (missing: NaN). per_block: one value for every block.
+    combine: where an image gets several values, the "last" counts, or the smallest ("min").
+    """
+
+    name: str
+    kind: Literal["int", "float"]
+    per_block: bool = False
+    combine: Literal["last", "min"] = "last"
 
 
 @dataclass(frozen=True)
 class Site:
     """b images with n tokens each, at one block.
 
-    `tokens` (b, n, dim); `sizes` (b, n): patches each token stands for; `attention` (b, n, n):
-    attention averaged over heads, rows sum to 1, in at least float32; `attention_heads` (b, heads,
-    n, n): before averaging; `keys`, `values` (b, heads, n, head_dim). What a method does not need
-    is None. `images` are indices into the batch, `image_ids` the images' names for random draws,
-    `state` whatever `Method.start` returned.
+    `tokens` (b, n, dim); `sizes` (b, n): patches each token stands for. `attention`: as asked for
+    by `Needs.attention`, softmax shares in at least float32: (b, n, n) for all rows and the mean of
+    heads, (b, heads, n, n) for each head, (b, n) and (b, heads, n) for the class row alone. `keys`,
+    `values` (b, heads, n, head_dim). What a method does not need is None. `images` are indices into
+    the batch, `image_ids` the images' names for random draws, `state` whatever `Method.start`
+    returned. `looks`: whether values on the device may be read without making it wait.
     """
 
     anatomy: Anatomy
@@ -40,11 +88,11 @@ class Site:
     sizes: Float[Tensor, "b n"]
     images: Int[Tensor, "b"]
     image_ids: Sequence[int] | None = None
-    attention: Float[Tensor, "b n n"] | None = None
-    attention_heads: Float[Tensor, "b heads n n"] | None = None
+    attention: Float[Tensor, "b *rows n"] | None = None
     keys: Float[Tensor, "b heads n d"] | None = None
     values: Float[Tensor, "b heads n d"] | None = None
     state: Any = None
+    looks: bool = True
 
     @property
     def prefix(self) -> int:
@@ -54,45 +102,79 @@ class Site:
     def length(self) -> int:
         return self.tokens.shape[1]
 
+    def of(self, rows: Int[Tensor, "k"]) -> "Site":
+        """The site with some of its images only; `rows` are places in it, read by the host."""
+        ids = None if self.image_ids is None else [self.image_ids[i] for i in rows.tolist()]
+        shown = (self.attention, self.keys, self.values)
+        attention, keys, values = (None if x is None else x[rows] for x in shown)
+        return replace(
+            self,
+            tokens=self.tokens[rows],
+            sizes=self.sizes[rows],
+            images=self.images[rows],
+            image_ids=ids,
+            attention=attention,
+            keys=keys,
+            values=values,
+        )
+
+    def worth(self, wanted: Bool[Tensor, "b"]) -> Int[Tensor, "k"]:
+        """The images to compute something for that only the `wanted` ones need: these alone where
+        a look is free, else all, as a look would cost more.
+        """
+        if self.looks:
+            return wanted.nonzero()[:, 0]
+        return torch.arange(len(wanted), device=wanted.device)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a look at a site's b images found.
+
+    `chosen` (b,): the images to be reduced at this block, on the device; None = none of them, known
+    without looking. `macs` (b,) or one number: what the look cost each image. `diagnostics`: values
+    of the method's `trace_columns`, (b,) each.
+    """
+
+    chosen: Bool[Tensor, "b"] | None
+    macs: int | Int[Tensor, "b"] = 0
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of the tokens of a site's b images.
+    """What becomes of the tokens of a site's b images, of the chosen ones if only some are.
 
     `target` (b, n): output position of each token, -1 = dropped; an output token is the weighted
-    sum of the tokens sent to it, `weight` (b, n) being 1 where None. `lengths`: tokens left per
-    image. `reduced` (b,): the images concerned, all where None; the others stay as they are. With
-    `final`, the reduced images are not shown to the method again. `macs` (b,) or one number: the
-    method's own work at this site, averaging not included (the engine counts that).
-    `notes`: trace entries, (b,) each. At position "in_attention" tokens can be dropped and put in
+    sum of the tokens sent to it, `weight` (b, n) being 1 where None. `left`: tokens left; one
+    number if it is known beforehand, which spares the device a wait, else (b,). With `final`, the
+    images are not shown to the method again. `macs` (b,) or one number: the method's own work on
+    each image, averaging not included (the engine counts that). `diagnostics`: values of the
+    method's `trace_columns`, (b,) each. At position "in_attention" tokens can be dropped and put in
     another order, not averaged.
     """
 
-    target: Int[Tensor, "b n"] | None = None
-    lengths: tuple[int, ...] = ()
+    target: Int[Tensor, "b n"]
+    left: Left
     weight: Float[Tensor, "b n"] | None = None
-    reduced: Bool[Tensor, "b"] | None = None
     final: bool = False
     macs: int | Int[Tensor, "b"] = 0
-    notes: Mapping[str, Tensor] = field(default_factory=dict)
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Base of every method. Class attributes say what it needs; fields are its options.
+    """Base of every method. Class attributes say how it works; fields are its options.
 
     Options with impossible values raise ValueError at construction; options that do not fit a
     backbone raise it in `check`.
     """
 
     method_version: ClassVar[int] = 1  # raised by hand when results change
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    draws: ClassVar[bool] = False  # draws at random, so image ids are required
-    reduces: ClassVar[bool] = True
+    trace_columns: ClassVar[tuple[Column, ...]] = ()  # what its `diagnostics` may hold
     same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why, if there is none
     # without annotations, so that a method may make them options of its own, in its own order
-    extension = False  # these options are none of a paper's: tables mark the row
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
@@ -102,6 +184,26 @@ class Method:
         for option in fields(self):
             value = getattr(self, option.name)
             require(_is_a(value, option.type), option.name, value, f"of type {_name(option.type)}")
+
+    @property
+    def needs(self) -> Needs:
+        """What it wants to see of the blocks where it acts."""
+        return Needs()
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws at random, so that image ids are required."""
+        return False
+
+    @property
+    def reduces(self) -> bool:
+        """Whether it ever changes anything."""
+        return True
+
+    @property
+    def extension(self) -> bool:
+        """Whether these options are none of a paper's: tables mark the row."""
+        return False
 
     def check(self, anatomy: Anatomy) -> None:
         """Raise ValueError if these options do not fit the backbone."""
@@ -125,13 +227,30 @@ class Method:
         """State for one forward pass over `images` images; `like` gives dtype and device."""
         return None
 
-    def decide(self, site: Site) -> Decision | None:
-        """The decision for these images at this block; None = leave them as they are.
+    def observe(self, site: Site) -> Observation | None:
+        """Which of these images are to be reduced at this block: cheap, and without a look.
 
-        Called once for every run of images of equal length, so several times a block: what a
-        method remembers, it remembers per image (`site.images`).
+        Called once for every group of images of equal length, so several times a block: what a
+        method remembers, it remembers per image (`site.images`). None = all of them, and nothing
+        was to be watched: a method with a fixed schedule has only `reduce`.
         """
-        raise NotImplementedError(f"{type(self).__name__}.decide")
+        return None
+
+    def reduce(self, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision | None:
+        """What becomes of the tokens of these images; None = leave them as they are.
+
+        `chosen` None: all of the site's. Else a mask on the device of those that `observe` chose:
+        what the answer says of the others has no effect, and may be anything but an error. Where
+        looking is free the engine looks first and shows the chosen images alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.reduce")
+
+    def metrics(self, traces: Mapping[str, np.ndarray]) -> Mapping[str, float]:
+        """Numbers of the method's own about many images, for their record, by name.
+
+        `traces`: its `trace_columns` by name, (images,) each, (images, blocks) where per block.
+        """
+        return {}
 
 
 def _name(kind: Any) -> str:
@@ -150,10 +269,9 @@ def _is_a(value: Any, kind: Any) -> bool:
     return kinds is None or isinstance(value, kinds)
 
 
-def keep_only(kept: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "b n"], tuple[int, ...]]:
-    """Target and lengths that keep some tokens, in their order, and drop the others."""
-    target = (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-    return target, tuple(kept.sum(1).tolist())
+def keep_only(kept: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+    """The target that keeps some tokens, in their order, and drops the others."""
+    return (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
 
 
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:
@@ -169,7 +287,5 @@ def choice(name: str, value: Any, *allowed: str) -> None:
 
 def generator(seed: int, image_id: int) -> torch.Generator:
     """A generator that depends on the seed and the image alone."""
-    import numpy as np
-
     words = np.random.SeedSequence([seed, image_id & (2**64 - 1)]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0]) & (2**63 - 1))

@@ -1,7 +1,6 @@
 """The backbone as it is: the baseline of every table."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from asap.methods.base import Method
 
@@ -10,7 +9,9 @@ from asap.methods.base import Method
 class Dense(Method):
     """No reduction."""
 
-    reduces: ClassVar[bool] = False
+    @property
+    def reduces(self) -> bool:
+        return False
 
     def acts_in(self, block: int, depth: int) -> bool:
         return False

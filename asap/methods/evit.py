@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from asap.core.ranking import class_attention, ranked_target
-from asap.methods.base import Anatomy, Decision, Method, Need, Site
+from asap.core.ranking import ranked_target
+from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -42,7 +43,7 @@ class EViT(Method):
     keep_rate: float | Sequence[float] = 0.7
     blocks: Sequence[int] | None = None
     fuse: bool = True
-    needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    method_version: ClassVar[int] = 2
     same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -50,6 +51,10 @@ class EViT(Method):
         as_tuples(self, "keep_rate", "blocks")
         require_rate(self.keep_rate)
         require_blocks(self.blocks)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(Attention("class", "mean"))
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "EViT")
@@ -62,7 +67,7 @@ class EViT(Method):
     def acts_in(self, block: int, depth: int) -> bool:
         return block in stage_blocks(self.blocks, depth)
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         blocks = stage_blocks(self.blocks, site.anatomy.depth)
         rate = per_stage(self.keep_rate, len(blocks))[blocks.index(site.block)]
         patches = site.length - site.prefix
@@ -70,12 +75,12 @@ class EViT(Method):
         if keep >= patches:
             return None
         assert site.attention is not None
-        scores = class_attention(site.attention, site.prefix)
+        scores = site.attention[:, site.prefix :]
         target = ranked_target(scores, keep, site.prefix)
         left = site.prefix + keep
         if not self.fuse:
-            return Decision(target, (left,) * len(target))
+            return Decision(target, left)
         fused = target < 0
         weight = torch.ones_like(site.sizes)
         weight[:, site.prefix :] = torch.where(fused[:, site.prefix :], scores, 1.0)
-        return Decision(target.masked_fill(fused, left), (left + 1,) * len(target), weight)
+        return Decision(target.masked_fill(fused, left), left + 1, weight)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target, value_scores
-from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
 from asap.methods.schedule import (
     as_tuples,
     per_stage,
@@ -51,7 +52,7 @@ class PPT(Method):
     threshold: float | None = None
     blocks: Sequence[int] | None = None
     proportional_attention: bool = True
-    needs: ClassVar[frozenset[Need]] = frozenset({"attention", "keys", "values"})
+    method_version: ClassVar[int] = 2
     same_cost: ClassVar[bool] = True  # but for the similarities of the images that pool
 
     def __post_init__(self) -> None:
@@ -64,6 +65,10 @@ class PPT(Method):
         limit = self.threshold
         require(limit is None or limit >= 0, "threshold", limit, "at least 0")
         require_blocks(self.blocks)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(Attention("class", "mean"), keys=True, values=True)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "PPT")
@@ -97,7 +102,7 @@ class PPT(Method):
             return self.threshold
         return threshold * (patches / anatomy.patches) ** 2
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         patches = site.length - site.prefix
         r = min(self.removed(site.anatomy)[site.block], patches // 2)
         if r <= 0:
@@ -106,13 +111,15 @@ class PPT(Method):
         scores = value_scores(site.attention, site.values, site.prefix)
         target = ranked_target(scores, patches - r, site.prefix)
         weight = torch.ones_like(site.sizes)
-        macs = torch.full_like(site.images, patches * site.values.shape[1] * site.values.shape[3])
-        pools = (scores.var(1) < self.limit(site.anatomy)).nonzero()[:, 0]
-        if len(pools):
-            metric = site.keys[pools].to(site.sizes.dtype).mean(1)
-            sizes = site.sizes[pools]
-            target[pools] = joined = bipartite_matching(metric, r, site.prefix)
-            counted = sizes if self.proportional_attention else torch.ones_like(sizes)
-            weight[pools] = mean_weights(counted, joined)
-            macs[pools] += ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
-        return Decision(target, (site.length - r,) * len(target), weight, macs=macs)
+        pools = scores.var(1) < self.limit(site.anatomy)
+        here = site.worth(pools)
+        metric = site.keys[here].to(site.sizes.dtype).mean(1)
+        sizes = site.sizes[here]
+        joined = bipartite_matching(metric, r, site.prefix)
+        counted = sizes if self.proportional_attention else torch.ones_like(sizes)
+        merges = pools[here, None]
+        target[here] = torch.where(merges, joined, target[here])
+        weight[here] = torch.where(merges, mean_weights(counted, joined), 1.0)
+        matching = ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
+        norms = patches * site.values.shape[1] * site.values.shape[3]
+        return Decision(target, site.length - r, weight, macs=norms + pools * matching)

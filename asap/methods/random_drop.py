@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
 from asap.methods.search_space import Knob
@@ -21,7 +22,6 @@ class RandomDrop(Method):
     keep: float = 0.5
     block: int = 3
     seed: int = 0
-    draws: ClassVar[bool] = True
     same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -29,6 +29,10 @@ class RandomDrop(Method):
         require(0 < self.keep <= 1, "keep", self.keep, "in (0, 1]")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.block >= 0, "block", self.block, "at least 0")
+
+    @property
+    def draws(self) -> bool:
+        return True
 
     def check(self, anatomy: Anatomy) -> None:
         require(self.block < anatomy.depth, "block", self.block, f"below {anatomy.depth}")
@@ -44,7 +48,7 @@ class RandomDrop(Method):
     def acts_in(self, block: int, depth: int) -> bool:
         return block == self.block
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         count = max(1, int(self.keep * site.anatomy.patches + 0.5))
         if count == site.anatomy.patches:
             return None
@@ -53,5 +57,4 @@ class RandomDrop(Method):
         for row, image_id in zip(kept, site.image_ids or (), strict=True):
             drawn = torch.randperm(site.anatomy.patches, generator=generator(self.seed, image_id))
             row[site.prefix + drawn[:count]] = True
-        target, lengths = keep_only(kept)
-        return Decision(target.to(site.tokens.device), lengths)
+        return Decision(keep_only(kept).to(site.tokens.device), site.prefix + count)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
-from asap.methods.base import Anatomy, Decision, Method, Need, Site, require
+from asap.methods.base import Anatomy, Decision, Method, Needs, Site, require
 from asap.methods.schedule import is_schedule, tokens_removed
 from asap.methods.search_space import Knob, doubling
 
@@ -29,7 +31,6 @@ class ToMe(Method):
 
     r: int | Sequence[int | float] | None = None
     proportional_attention: bool = True
-    needs: ClassVar[frozenset[Need]] = frozenset({"keys"})
     same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -39,6 +40,10 @@ class ToMe(Method):
         whole = isinstance(self.r, int) and not isinstance(self.r, bool) and self.r >= 0
         allowed = "a whole number at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
         require(self.r is None or whole or is_schedule(self.r), "r", self.r, allowed)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(keys=True)
 
     def check(self, anatomy: Anatomy) -> None:
         if isinstance(self.r, tuple):
@@ -57,7 +62,7 @@ class ToMe(Method):
         scaled = (r * depth * anatomy.patches / (anatomy.depth * patches)) + 0.5
         return tokens_removed(max(1, int(scaled)) if self.r is None else self.r, anatomy.depth)
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         planned = self.removed(site.anatomy)[site.block]
         r = min(planned, (site.length - site.prefix) // 2)
         if r <= 0:
@@ -65,11 +70,5 @@ class ToMe(Method):
         assert site.keys is not None
         metric = site.keys.to(site.sizes.dtype).mean(1)
         target = bipartite_matching(metric, r, site.prefix)
-        left = site.length - r
         products = ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
-        return Decision(
-            target,
-            (left,) * len(site.images),
-            weight=mean_weights(site.sizes, target),
-            macs=products,
-        )
+        return Decision(target, site.length - r, mean_weights(site.sizes, target), macs=products)

@@ -13,7 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from asap.core.pagerank import among, best, most_similar, over_heads, page_rank, start_scores
-from asap.methods.base import Anatomy, Decision, Method, Need, Site, choice, keep_only, require
+from asap.methods.base import (
+    Anatomy,
+    Attention,
+    Decision,
+    Method,
+    Needs,
+    Site,
+    choice,
+    keep_only,
+    require,
+)
 from asap.methods.search_space import DIGITS, Knob
 
 LAYERS, DEPTH = (1, 3, 6, 9, 11), 12  # our schedule, and the depth it was written for
@@ -69,7 +79,6 @@ class ZeroTPrune(Method):
     low: float = 0.01
     high: float = 0.7
     position = "after_block"
-    needs: ClassVar[frozenset[Need]] = frozenset({"attention_heads", "keys"})
     same_cost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -92,6 +101,10 @@ class ZeroTPrune(Method):
         require(self.high >= 0, "high", self.high, "at least 0")
         require(0 <= self.low <= self.high, "low", self.low, f"in [0, high={self.high}]")
         choice("initial", self.initial, "class", "uniform")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(Attention("all", "each"), keys=True)
 
     def check(self, anatomy: Anatomy) -> None:
         layers, depth = self._layers(anatomy.depth), anatomy.depth
@@ -149,9 +162,9 @@ class ZeroTPrune(Method):
     def acts_in(self, block: int, depth: int) -> bool:
         return block + 1 in self._layers(depth)
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         stage, prefix, n = self.stages(site.anatomy)[site.block + 1], site.prefix, site.length
-        maps, keys, macs = site.attention_heads, site.keys, 0
+        maps, keys, macs = site.attention, site.keys, 0
         assert maps is not None and keys is not None
         left = torch.arange(n, device=maps.device).repeat(len(maps), 1)
         if stage.similar:
@@ -169,8 +182,7 @@ class ZeroTPrune(Method):
         if left.shape[1] == n:
             return None
         kept = torch.zeros(len(left), n, dtype=torch.bool, device=left.device)
-        target, lengths = keep_only(kept.scatter(1, left, True))
-        return Decision(target, lengths, macs=macs)
+        return Decision(keep_only(kept.scatter(1, left, True)), left.shape[1], macs=macs)
 
     def _importance(
         self, site: Site, maps: Float[Tensor, "b heads m m"], iterations: int

@@ -38,15 +38,16 @@ class Answers:
         anatomy, every = self.rests.trunk.anatomy, torch.arange(self.images)
         if cell in self.rules:
             rule, cut = self.rules[cell], self.cuts[cell]
-            stop, trace = rule.stop, replace(rule.trace)
+            stop = rule.stop
+            trace = replace(rule.trace, columns=dict(rule.trace.columns))
             never = self.left.get(rule.last)
             number = cut.rest[every, stop]
             if never is not None:
                 number = torch.where(stop > 0, number, never)
             trace.stop_block = stop.clone()
-            trace.sink = cut.sink[every, stop]
-            trace.margin_sink = cut.margins["margin_sink"][every, stop]
-            trace.margin_bin = cut.margins["margin_bin"][every, stop]
+            trace.columns["sink"] = cut.sink[every, stop]
+            trace.columns["margin_sink"] = cut.margins["margin_sink"][every, stop]
+            trace.columns["margin_bin"] = cut.margins["margin_bin"][every, stop]
             trace.macs_method = trace.macs_method + cut.spent[every, stop] + self._macs[number]
         else:
             trace = Trace.empty(self.images, anatomy.depth, anatomy.patches, anatomy.prefix)

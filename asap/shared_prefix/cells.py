@@ -8,7 +8,6 @@ from torch import Tensor
 
 from asap.core.anatomy import Anatomy
 from asap.core.packed import Run
-from asap.engine.steps import note
 from asap.engine.trace import Trace
 from asap.methods.asap import Asap
 from asap.methods.base import Decision
@@ -42,10 +41,11 @@ class Rule:
         stopped = torch.zeros_like(self.alive)
         if not len(shown):
             return stopped
-        stops, notes = self.method.test(mass[here], index + 1, depth)
-        seen = Run(tuple(shown.tolist()), 0, run.length, True)
-        note(index, seen, Decision(macs=macs, notes=notes), self.trace)
-        gone = shown[stops]
+        seen = self.method.test(mass[here], index + 1, depth, macs)
+        self.trace.write(shown, index, seen.macs, seen.diagnostics)
+        if seen.chosen is None:
+            return stopped
+        gone = shown[seen.chosen]
         stopped[gone] = True
         self.alive[gone] = False
         self.stop[gone] = index + 1
@@ -64,12 +64,12 @@ class Cut:
     cells: set[int] = field(default_factory=set)
 
     def write(self, decided: Decision, run: Run, here: Tensor, number: int) -> None:
-        """Keep the notes of a decision about the images at rows `here` of a run."""
+        """Keep the diagnostics of a decision about the images at rows `here` of a run."""
         images = torch.tensor(run.images)[here.cpu()]
-        self.sink[images, number] = decided.notes["sink"][here].cpu()
-        self.spent[images, number] = torch.as_tensor(decided.macs)[here].cpu()
+        self.sink[images, number] = decided.diagnostics["sink"].cpu()
+        self.spent[images, number] = torch.as_tensor(decided.macs).cpu()
         for name, held in self.margins.items():
-            held[images, number] = decided.notes[name][here].cpu().to(held.dtype)
+            held[images, number] = decided.diagnostics[name].cpu().to(held.dtype)
 
 
 def new_rule(method: Asap, images: int, anatomy: Anatomy) -> Rule:
@@ -78,7 +78,7 @@ def new_rule(method: Asap, images: int, anatomy: Anatomy) -> Rule:
         method,
         torch.ones(images, dtype=torch.bool),
         torch.zeros(images, dtype=torch.int64),
-        Trace.empty(images, anatomy.depth, anatomy.patches, anatomy.prefix),
+        Trace.empty(images, anatomy.depth, anatomy.patches, anatomy.prefix, Asap.trace_columns),
     )
 
 

@@ -16,13 +16,14 @@ from asap.engine.steps import Pass, attention_half, mlp_half, site_of
 from asap.engine.trace import Trace
 from asap.methods.asap import Asap
 from asap.methods.asap.walk import Walk
-from asap.methods.base import Decision, Method, Site
+from asap.methods.base import Attention, Decision, Method, Needs, Site
 from asap.shared_prefix.answers import Answers
 from asap.shared_prefix.cells import Cut, Rule, new_cut, new_rule
 from asap.shared_prefix.growing_walk import shared_walk
 from asap.shared_prefix.rules import cut_rule, shareable, stop_rule
 from asap.shared_prefix.suffixes import Leaving, Rests
 
+WATCHED = Needs(Attention("all", "mean"))
 Place = tuple[int, Cut, int]  # image, what becomes of it, number of the block
 
 
@@ -97,7 +98,7 @@ class _Batch:
         for index, block in enumerate(self.trunk.blocks):
             if not self._thin(now):
                 return
-            heads, attended = attention_half(block, now, {"attention"}, False, eager=True)
+            heads, attended = attention_half(block, now, WATCHED, False, eager=True)
             stopped = self._look(index, now, attended)
             self._reduce(index, now, heads, attended, stopped, "after_attention")
             if not late and not self._thin(now):
@@ -166,7 +167,8 @@ class _Batch:
         for run in now.runs:
             images = torch.tensor(run.images, device=now.batch.rows.device)
             steps = {
-                key: walk.advance(attended.maps[run], images) for key, walk in self.walks.items()
+                key: walk.advance(attended.shown[run], images, index)
+                for key, walk in self.walks.items()
             }
             masses: dict[tuple, Tensor] = {}
             for rule in self._active():
@@ -205,7 +207,8 @@ class _Batch:
                 decided = self._ask(index, run, now, heads, attended, cut, leaving)
                 if decided is None:
                     continue
-                for place, image, one in _split(decided, run):
+                here = leaving[torch.tensor(run.images)].nonzero()[:, 0].tolist()
+                for place, image, one in _split(decided, run, here):
                     name = (place, one.target.tobytes(), one.weight.tobytes())
                     groups.setdefault(kind, {}).setdefault(name, one)
                     wanted.setdefault(kind, []).append((name, (image, cut, index + 1)))
@@ -232,10 +235,11 @@ class _Batch:
         here = leaving[torch.tensor(run.images)]
         if not here.any():
             return None
-        mean, method = attended.maps[run], cut.method
-        site = site_of(self.trunk, index, run, now, method.needs, heads, mean, None)
-        stops, walk = here.to(mean.device), self.walks[_walk_key(method)]
-        decided = self._guarded(cut.cells, partial(_decide, method, site, walk, stops))
+        mean, method = attended.shown[run], cut.method
+        site = site_of(self.trunk, index, run, now, method.needs, heads, mean)
+        rows = here.to(mean.device).nonzero()[:, 0]
+        site = replace(site.of(rows), state=self.walks[_walk_key(method)])
+        decided = self._guarded(cut.cells, partial(_decide, method, site))
         if decided is not None:
             cut.write(decided, run, here.nonzero()[:, 0], index + 1)
         return decided
@@ -255,18 +259,17 @@ def _walk_key(method: Asap) -> tuple[str, float]:
     return method.order, method.alpha
 
 
-def _decide(method: Asap, site: Site, walk: Walk, stops: Tensor) -> Decision:
+def _decide(method: Asap, site: Site) -> Decision:
     with torch.autocast(site.tokens.device.type, enabled=False):  # decide in float32
-        return method.cut(site, walk, stops, 0, {})
+        return method.reduce(site, None)
 
 
-def _split(decided: Decision, run: Run) -> list[tuple[int, int, Leaving]]:
-    """(place in the trunk, image, what becomes of it) of the images that are reduced."""
-    assert decided.target is not None and decided.weight is not None
-    assert decided.reduced is not None
+def _split(decided: Decision, run: Run, here: list[int]) -> list[tuple[int, int, Leaving]]:
+    """(place in the trunk, image, what becomes of it) of the images at places `here` of a run."""
+    assert decided.weight is not None and isinstance(decided.left, Tensor)
     first = run.first_row // run.length
     target, weight = decided.target.cpu().numpy(), decided.weight.cpu().numpy()
     return [
-        (first + i, run.images[i], Leaving(first + i, target[i], weight[i], decided.lengths[i]))
-        for i in decided.reduced.nonzero()[:, 0].tolist()
+        (first + i, run.images[i], Leaving(first + i, target[k], weight[k], left))
+        for k, (i, left) in enumerate(zip(here, decided.left.tolist(), strict=True))
     ]

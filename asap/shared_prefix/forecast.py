@@ -19,9 +19,9 @@ from asap.core.macs import BackboneCost, backbone_macs
 from asap.methods import Asap, Method
 from asap.methods.asap.anchors import anchor_macs, find_anchor
 from asap.methods.asap.clusters import cluster
-from asap.methods.asap.reduction import Reduced, reduce
+from asap.methods.asap.reduction import Reduced, reduced_sequence
 from asap.methods.asap.walk import Walk
-from asap.methods.base import Anatomy, Need, Site
+from asap.methods.base import Anatomy, Needs, Observation, Site
 from asap.methods.search_space import Knob
 
 VARIED = ("clusters", "max_tokens")  # with tau, the knobs whose every setting can be forecast
@@ -56,11 +56,11 @@ class Probe(Method):
     passes: list[_Pass] = field(default_factory=list)
 
     @property
-    def draws(self) -> bool:  # type: ignore[override]
+    def draws(self) -> bool:
         return self.options.draws
 
     @property
-    def needs(self) -> frozenset[Need]:  # type: ignore[override]
+    def needs(self) -> Needs:
         return self.options.needs
 
     @property
@@ -80,20 +80,21 @@ class Probe(Method):
         self.passes.append(_Pass(walk, peak, torch.zeros_like(peak).long()))
         return self.passes[-1]
 
-    def decide(self, site: Site) -> None:
+    def observe(self, site: Site) -> Observation:
         """A look at all images together, as none is ever reduced."""
         assert site.attention is not None
         now: _Pass = site.state
-        now.spent += now.walk.advance(site.attention, site.images)
+        now.spent += now.walk.advance(site.attention, site.images, site.block)
         skip = 0 if self.options.columns == "all" else site.prefix
         mass = now.walk.mass(site.images)[:, skip:].amax(1)
         here = self._stopping(site, mass, now).nonzero()[:, 0]
         left = now.spent.new_full((2, len(self.variants), len(mass)), -1)
         if len(here):
-            left[:, :, here] = self._stopped(site, now.walk, here)
+            left[:, :, here] = self._stopped(replace(site.of(here), state=now.walk))
             left[1, :, here] += now.spent[here]
         now.masses.append(mass.cpu())
         now.stops.append(torch.cat([left[0], left[1], now.spent[None]]).cpu())
+        return Observation(None)
 
     def _stopping(self, site: Site, mass: Tensor, now: _Pass) -> Tensor:
         """The images that some threshold stops in this block and in none before."""
@@ -105,17 +106,17 @@ class Probe(Method):
         forced = self.options.miss == "force" and number == last
         return torch.ones_like(stops) if forced else stops
 
-    def _stopped(self, site: Site, walk: Walk, here: Int[Tensor, "k"]) -> Int[Tensor, "2 v k"]:
+    def _stopped(self, site: Site) -> Int[Tensor, "2 v k"]:
         """Tokens left and the method's MACs of stopping here, under every variant."""
-        matrix, spent = self.options.geometry(site, walk, here)
-        anchor, _ = find_anchor(self.options, site, walk, matrix, here)
+        matrix, spent = self.options.geometry(site)
+        anchor, _ = find_anchor(self.options, site, matrix)
         spent += anchor_macs(self.options, site) + self.options.distance_macs(site)
         found = []
         for variant in self.variants:
             clusters = cluster(variant, matrix, anchor, site.prefix)
-            reduced = reduce(variant, site, matrix, clusters, anchor, here)
+            reduced = reduced_sequence(variant, site, matrix, clusters, anchor)
             macs = _averaged(reduced) * site.tokens.shape[-1] + reduced.macs + spent
-            found.append(torch.stack([reduced.lengths, macs]))
+            found.append(torch.stack([reduced.left, macs]))
         return torch.stack(found, 1)
 
 

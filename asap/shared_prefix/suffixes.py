@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asap.backbones.adapter import Trunk
 from asap.core.packed import Ragged, Run
+from asap.engine.regroup import Answer
 from asap.engine.steps import Pass, apply, count, run_rest
 from asap.engine.trace import Trace
 from asap.methods.base import Decision
@@ -58,7 +59,7 @@ class Rests:
         for chunk in self._chunks(order, leaving):
             part = [leaving[i] for i in chunk]
             now = self._pass(batch, [one.place for one in part])
-            apply(now, [(whole(now.batch), decision(part, batch.rows.device))])
+            apply(now, [Answer(whole(now.batch), decision(part, batch.rows.device), None)])
             run_rest(self.trunk, now, block, midway, proportional)
             for i, number in zip(chunk, self._keep(now, range(len(part))), strict=True):
                 numbers[i] = number
@@ -109,6 +110,6 @@ def decision(leaving: list[Leaving], device: torch.device) -> Decision:
     return Decision(
         target=torch.from_numpy(np.stack([one.target for one in leaving])).to(device),
         weight=torch.from_numpy(np.stack([one.weight for one in leaving])).to(device),
-        lengths=tuple(one.length for one in leaving),
+        left=torch.tensor([one.length for one in leaving], device=device),
         final=True,
     )

@@ -13,20 +13,16 @@ from asap.methods.base import Site, generator
 
 
 def find_anchor(
-    options: AsapOptions,
-    site: Site,
-    walk: Walk,
-    matrix: Float[Tensor, "k n n"],
-    here: Int[Tensor, "k"],
-) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
-    """The anchor patch of the images at rows `here`, and its lead over the next patch.
+    options: AsapOptions, site: Site, matrix: Float[Tensor, "b n n"]
+) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
+    """The anchor patch of a site's images, and its lead over the next patch.
 
     `matrix` is P, or the block's attention without accumulation. The lead of a random one is NaN.
     """
     if options.anchor == "random":
-        drawn = [_draw(options.seed, i, site) for i in here.tolist()]
-        return here.new_tensor(drawn), matrix.new_full((len(here),), float("nan"))
-    scores = _scores(options, site, walk, matrix, here)
+        drawn = [_draw(options.seed, image_id, site) for image_id in site.image_ids or ()]
+        return site.images.new_tensor(drawn), matrix.new_full((len(drawn),), float("nan"))
+    scores = _scores(options, site, matrix)
     best = scores.topk(2, dim=1).values
     return first_argmax(scores), (best[:, 0] - best[:, 1]).to(matrix.dtype)
 
@@ -37,24 +33,20 @@ def anchor_macs(options: AsapOptions, site: Site) -> int:
     return patches**2 * site.length if options.anchor == "pca" else 0
 
 
-def _draw(seed: int, row: int, site: Site) -> int:
-    source = generator(seed, (site.image_ids or ())[row])
+def _draw(seed: int, image_id: int, site: Site) -> int:
+    source = generator(seed, image_id)
     return int(torch.randint(site.anatomy.patches, (1,), generator=source))
 
 
 def _scores(
-    options: AsapOptions,
-    site: Site,
-    walk: Walk,
-    matrix: Float[Tensor, "k n n"],
-    here: Int[Tensor, "k"],
-) -> Float[Tensor, "k patches"]:
+    options: AsapOptions, site: Site, matrix: Float[Tensor, "b n n"]
+) -> Float[Tensor, "b patches"]:
     """The anchor is the patch with the largest of these."""
-    images = site.images[here]
+    walk: Walk = site.state
     if options.anchor == "pca":
         return -radius_in_plane(patch_rows(matrix, site.prefix))
     if options.anchor == "sink":
-        row = walk.class_row(images) if options.accumulate else matrix[:, 0]
+        row = walk.class_row(site.images) if options.accumulate else matrix[:, 0]
         return row[:, site.prefix :]
-    mass = walk.mass(images) if options.accumulate else matrix.sum(1)
+    mass = walk.mass(site.images) if options.accumulate else matrix.sum(1)
     return mass[:, site.prefix :] if options.anchor == "mass" else -mass[:, site.prefix :]

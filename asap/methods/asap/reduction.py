@@ -19,47 +19,45 @@ from asap.methods.base import Site
 class Reduced:
     """Target and weight of every token, tokens left, and the MACs of a budget, per image."""
 
-    target: Int[Tensor, "k n"]
-    weight: Float[Tensor, "k n"]
-    lengths: Int[Tensor, "k"]
-    macs: int | Int[Tensor, "k"]
+    target: Int[Tensor, "b n"]
+    weight: Float[Tensor, "b n"]
+    left: Int[Tensor, "b"]
+    macs: int | Int[Tensor, "b"]
 
 
-def reduce(
+def reduced_sequence(
     options: AsapOptions,
     site: Site,
-    matrix: Float[Tensor, "k n n"],
+    matrix: Float[Tensor, "b n n"],
     clusters: Clusters,
-    anchor: Int[Tensor, "k"],
-    here: Int[Tensor, "k"],
+    anchor: Int[Tensor, "b"],
 ) -> Reduced:
-    """Prefix, foreground patches in their order, pooled token last; `here`: the images' rows."""
+    """Prefix, foreground patches in their order, pooled token last."""
     background = clusters.index < options.background
     if not options.pool:  # where nothing is foreground, pruning leaves the anchor
         background = background.scatter(1, anchor[:, None], ~background.all(1, keepdim=True))
-    kept, macs = _within_budget(options, site, matrix, clusters, ~background, here)
+    kept, macs = _within_budget(options, site, matrix, clusters, ~background)
     kept = torch.nn.functional.pad(kept, (site.prefix, 0), value=True)
     target = (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-    lengths = kept.sum(1)
+    left = kept.sum(1)
     weight = site.sizes.new_ones(kept.shape)
     if options.pool:
         pooled = torch.nn.functional.pad(background, (site.prefix, 0))
-        target = torch.where(pooled, lengths[:, None], target)
+        target = torch.where(pooled, left[:, None], target)
         raw = clusters.distance if options.weights == "raw" else clusters.scaled
         shares = transition_weights(raw, background, options.temperature)
         weight[:, site.prefix :] = torch.where(background, shares, weight[:, site.prefix :])
-        lengths = lengths + 1
-    return Reduced(target, weight, lengths, macs)
+        left = left + 1
+    return Reduced(target, weight, left, macs)
 
 
 def _within_budget(
     options: AsapOptions,
     site: Site,
-    matrix: Float[Tensor, "k n n"],
+    matrix: Float[Tensor, "b n n"],
     clusters: Clusters,
-    foreground: Bool[Tensor, "k patches"],
-    here: Int[Tensor, "k"],
-) -> tuple[Bool[Tensor, "k patches"], int | Int[Tensor, "k"]]:
+    foreground: Bool[Tensor, "b patches"],
+) -> tuple[Bool[Tensor, "b patches"], int | Int[Tensor, "b"]]:
     """The foreground patches that stay, and the MACs that choosing them took."""
     if options.max_tokens is None:
         return foreground, 0
@@ -67,22 +65,22 @@ def _within_budget(
     if options.plugin is None:
         return stride_sample(clusters.distance, clusters.index, foreground, budget), 0
     best = options.kappa if options.kappa is not None else (options.max_tokens + 1) // 2
-    pairwise, width = _pairwise(options, site, matrix, here)
+    pairwise, width = _pairwise(options, site, matrix)
     scores = matrix[:, 0, site.prefix :]
     kept, pairs = thin(pairwise, scores, foreground, budget, best, options.per_round)
     return kept, pairs * width
 
 
 def _pairwise(
-    options: AsapOptions, site: Site, matrix: Float[Tensor, "k n n"], here: Int[Tensor, "k"]
-) -> tuple[Float[Tensor, "k patches patches"], int]:
+    options: AsapOptions, site: Site, matrix: Float[Tensor, "b n n"]
+) -> tuple[Float[Tensor, "b patches patches"], int]:
     """Distances between all patches by the plug-in's metric, and the MACs of one of them."""
     if options.plugin == "diffusion":
         rows = patch_rows(matrix, site.prefix, options.distance_columns)
         return row_distances(rows), rows.shape[-1]
     if options.plugin == "features":
-        metric = site.tokens[here].to(site.sizes.dtype)
+        metric = site.tokens.to(site.sizes.dtype)
     else:
         assert site.keys is not None
-        metric = site.keys[here].to(site.sizes.dtype).mean(1)
+        metric = site.keys.to(site.sizes.dtype).mean(1)
     return cosine_distances(metric[:, site.prefix :]), metric.shape[-1]

@@ -14,8 +14,10 @@ from asap.core.transition import first_walk, rollout_on, start_vectors, walk_on,
 class Walk(Protocol):
     """Column mass and class row of every image's cumulative transition matrix; P on demand."""
 
-    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
-        """One more block for some images; the MACs spent per image."""
+    def advance(
+        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+    ) -> int:
+        """One more block for some images; the MACs spent per image. Blocks are numbered from 0."""
         ...
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
@@ -33,20 +35,25 @@ class VectorWalk:
 
     Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers. A block
     may show its images in several calls: an image's chain is the calls that it was in, and images
-    that are asked for together have been together from the start.
+    that are asked for together have been together from the start. Where every block was one call,
+    all that are asked for were in it, and nothing on the device has to be read.
     """
 
     alpha: float
     vectors: Float[Tensor, "images 2 n"]
     maps: list[Float[Tensor, "b n n"]] = field(default_factory=list)
     places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row there, or -1
+    blocks: list[int] = field(default_factory=list)  # of the calls
 
-    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
+    def advance(
+        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+    ) -> int:
         self.vectors[images] = walk_vectors(self.vectors[images], attention, self.alpha)
         place = images.new_full((len(self.vectors),), -1)
         place[images] = torch.arange(len(images), device=images.device)
         self.maps.append(attention)
         self.places.append(place)
+        self.blocks.append(block)
         return 2 * attention.shape[-1] ** 2
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
@@ -57,7 +64,9 @@ class VectorWalk:
 
     def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
         rows = torch.stack(self.places)[:, images]
-        shown = (rows[:, 0] >= 0).tolist()
+        shown = [True] * len(rows)
+        if len(set(self.blocks)) < len(self.blocks):
+            shown = (rows[:, 0] >= 0).tolist()
         chain = [maps[row] for maps, row, here in zip(self.maps, rows, shown, strict=True) if here]
         walk = first_walk(chain[0], self.alpha)
         for attention in chain[1:]:
@@ -73,12 +82,11 @@ class MatrixWalk:
     alpha: float
     order: str
     walk: Float[Tensor, "images n n"]
-    started: set[int] = field(default_factory=set)  # a block may show its images in several calls
 
-    def advance(self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"]) -> int:
-        shown = set(images.tolist())
-        if shown.isdisjoint(self.started):
-            self.started |= shown
+    def advance(
+        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+    ) -> int:
+        if block == 0:
             self.walk[images] = first_walk(attention, self.alpha)
             return 0
         step = rollout_on if self.order == "rollout" else walk_on

@@ -108,7 +108,7 @@ class DynamicViT(Method):
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Weights:
         return self._file.at(like)
 
-    def decide(self, site: Site) -> Decision | None:
+    def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         keep = self.kept(site.anatomy)[site.block]
         patches = site.tokens[:, site.prefix :]
         if keep >= patches.shape[1]:
@@ -117,7 +117,7 @@ class DynamicViT(Method):
         weights = site.state[stage]
         target = ranked_target(keep_scores(patches, weights), keep, site.prefix)
         macs = patches.shape[1] * predictor_macs(weights)
-        return Decision(target, (site.prefix + keep,) * len(target), macs=macs)
+        return Decision(target, site.prefix + keep, macs=macs)
 
     @cached_property
     def _file(self) -> Checkpoint:
