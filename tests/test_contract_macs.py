@@ -108,7 +108,7 @@ def _no_padding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def executed(run: Any) -> int:
-    """What ran, but for the class rows that are computed beside the fused kernel: once is enough."""
+    """What ran, but for class rows computed beside the fused kernel, which has them too."""
     again, row = [], attention.class_row
 
     def beside(*given: Any) -> Any:
