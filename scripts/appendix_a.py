@@ -24,9 +24,9 @@ from asap.core.agreement import rank_agreement
 from asap.data.base import DataSet
 from asap.data.digits.scenes import DigitScenes
 from asap.data.images.folder import ImageFolder
-from asap.engine.explain import walk_at_stop
 from asap.errors import RequestError
 from asap.methods import Asap
+from asap.publish.pictures.explain import walk_at_stop
 from asap.spec.paths import path_argument
 
 

@@ -33,7 +33,7 @@ from asap.data.digits.scenes import DigitScenes
 from asap.engine.trace import Trace
 from asap.methods import Asap, Method
 from asap.records.schema import environment
-from asap.shared_prefix import SharedTrunk
+from asap.shared_prefix import SharedPrefix
 
 ROOT = Path(__file__).resolve().parents[1]
 TAUS, CLUSTERS = (2.0, 2.5, 3.0, 3.5, 4.0), (2, 3, 4, 6, 8)
@@ -70,7 +70,7 @@ class Work:
 
     def shared(self, methods: Sequence[Method]) -> list[list[tuple[torch.Tensor, Trace]]]:
         """Per batch and method: the same over one trunk."""
-        model, every = SharedTrunk(self.backbone, methods), range(len(methods))
+        model, every = SharedPrefix(self.backbone, methods), range(len(methods))
         found = []
         for x, ids in self.parts():
             answers = model(x, ids)
@@ -113,7 +113,7 @@ def closed_form(
     work: Work, methods: list[Method], results: list[list[tuple[torch.Tensor, Trace]]]
 ) -> Cost:
     """From the traces of separate runs; a pooled token differs between alphas, what is left not."""
-    trunk = SharedTrunk(work.backbone, []).trunk
+    trunk = SharedPrefix(work.backbone, []).trunk
     cost, depth, dense = trunk.cost, trunk.anatomy.depth, trunk.anatomy.tokens
     full = torch.full((1, depth + 1), dense)
     outside = cost.embed + cost.head

@@ -24,7 +24,7 @@ from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, T
 from asap.methods.search_space import Knob
 from asap.report.budget_misses import note_misses
 from asap.report.result import Result
-from asap.shared_prefix.forecast import AsapForecast, Probe, probe_for
+from asap.shared_prefix.forecast import CostForecast, Probe, probe_for
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 BENCH = Path(__file__).parents[1] / "results" / "bench" / "cpu" / "matched_macs"
@@ -173,8 +173,8 @@ def test_a_forecast_is_what_measuring_gives(name: str, bench: CalibrationSet):
     seen = []
     bench.look(probe, seen.append)
     assert sum(seen) == len(bench)
-    forecast = AsapForecast(probe, trunk.cost, trunk.anatomy)
-    for tau in np.quantile(forecast.mass, [0.3, 0.9]).tolist():
+    forecast = CostForecast(probe, trunk.cost, trunk.anatomy)
+    for tau in np.quantile(forecast.level, [0.3, 0.9]).tolist():
         for variant in probe.variants[2::9]:
             options = {"tau": tau, "clusters": variant.clusters, "max_tokens": variant.max_tokens}
             measured, _, images = bench.measure(replace(variant, tau=tau))
@@ -232,10 +232,10 @@ def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
     probe = probe_for(method, method.knobs(trunk.anatomy))
     assert probe is not None
     bench.look(probe, lambda images: None)
-    whole = AsapForecast(probe, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3})
-    broken = replace(probe.passes[0], masses=[], stops=[])  # memory ran out in its first block
+    whole = CostForecast(probe, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3})
+    broken = replace(probe.passes[0], levels=[], stops=[])  # memory ran out in its first block
     again = replace(probe, passes=[broken, *probe.passes])
-    assert AsapForecast(again, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3}) == whole
+    assert CostForecast(again, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3}) == whole
 
 
 def test_only_asaps_own_knobs_can_be_forecast():
@@ -331,7 +331,7 @@ def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: Calibrati
     probe = probe_for(method, knobs)
     if probe is not None:
         bench.look(probe, lambda images: None)
-    forecast = None if probe is None else AsapForecast(probe, trunk.cost, trunk.anatomy)
+    forecast = None if probe is None else CostForecast(probe, trunk.cost, trunk.anatomy)
 
     def measure(options: dict[str, Any], early: bool) -> Point | None:
         try:

@@ -24,11 +24,11 @@ from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.calibrate.calibration_set import CalibrationSet
 from asap.core.pca import radius_in_plane
 from asap.data.base import Sample
-from asap.engine.explain import explain
 from asap.engine.trace import Trace
 from asap.experiment.pipeline import run
 from asap.measure.accuracy import NOTHING, about, rows_of
 from asap.methods import Asap, Dense
+from asap.publish.pictures.explain import explain
 from asap.publish.pictures.panels import NOT_FINITE, named
 from asap.publish.run_outputs import write_outputs
 from asap.records.predictions import decode_predictions, encode_predictions
@@ -36,7 +36,7 @@ from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
 from asap.report.result import Result
 from asap.report.statistics import summarise
-from asap.shared_prefix import SharedTrunk
+from asap.shared_prefix import SharedPrefix
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 
@@ -92,7 +92,7 @@ FORCED = (
 def test_nor_those_of_settings_that_share_a_trunk() -> None:
     methods, images = variants("plain-p25"), pictures("plain-p25", torch.float32, 8)
     model, ids = backbone("plain-p25", torch.float32), list(range(8))
-    answers = SharedTrunk(model, methods)(spoilt(images, "all"), ids)
+    answers = SharedPrefix(model, methods)(spoilt(images, "all"), ids)
     for i, one in enumerate(methods):
         alone = asap.ReducedViT(model, one)(images, ids, return_trace=True)
         kept = answers[i][0][WHOLE], answers[i][1].take(torch.tensor(WHOLE))

@@ -2,9 +2,12 @@
 
 import functools
 import logging
+import re
 import sys
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -21,9 +24,23 @@ from asap.experiment.shared_pass import likeness, share_multirun
 from asap.measure.accuracy import Evaluation, evaluate
 from asap.measure.joint_evaluation import evaluate_together, intervals
 from asap.methods import Asap, Dense, Method, ToMe
+from asap.methods.base import (
+    Attention,
+    Column,
+    Decision,
+    Needs,
+    Observation,
+    Sharing,
+    Site,
+    StopThreshold,
+    keep_only,
+)
+from asap.methods.registry import names
+from asap.methods.search_space import Knob
 from asap.records.predictions import encode_predictions
 from asap.records.store import Cell
-from asap.shared_prefix import SharedTrunk
+from asap.shared_prefix import SharedPrefix
+from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.row_sweep import expand
@@ -94,7 +111,7 @@ def variants(key: str) -> list[Method]:
 )  # fmt: skip
 def test_every_variant_is_that_of_a_separate_run(key: str, dtype: torch.dtype) -> None:
     methods, images = variants(key), pictures(key, dtype)
-    answers = SharedTrunk(backbone(key, dtype), methods)(images, IDS)
+    answers = SharedPrefix(backbone(key, dtype), methods)(images, IDS)
     for i, method in enumerate(methods):
         alone = asap.ReducedViT(backbone(key, dtype), method)(images, IDS, return_trace=True)
         assert not differing(alone, answers[i], list(range(IMAGES))), method
@@ -137,7 +154,7 @@ def test_all_25_prediction_files_are_those_of_separate_runs(
         cell.path.mkdir(parents=True)
     told: list[int] = []
     evaluate_together(
-        lambda members: SharedTrunk(model, [GRID[i] for i in members]),
+        lambda members: SharedPrefix(model, [GRID[i] for i in members]),
         data, shared, evaluation(dtype), told.append,
     )  # fmt: skip
     assert sum(told) == len(GRID) * IMAGES
@@ -178,8 +195,8 @@ def test_equal_rests_are_run_once() -> None:
             place = tuple(trace.assignment[i].tolist())
             distinct.add((i, int(trace.stop_block[i]), place))
             asked += 1
-    answers = SharedTrunk(model, [*methods, Dense()])(images, IDS)
-    assert answers.rests.numbered == len(distinct) + IMAGES  # the dense ones apart
+    answers = SharedPrefix(model, [*methods, Dense()])(images, IDS)
+    assert answers.suffixes.numbered == len(distinct) + IMAGES  # the dense ones apart
     assert len(distinct) < asked
 
 
@@ -188,10 +205,86 @@ def test_the_dense_blocks_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     first = model.blocks[0].attn.qkv
     handle = first.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
-    SharedTrunk(model, GRID)(images, IDS)
+    SharedPrefix(model, GRID)(images, IDS)
     handle.remove()
     tokens = IMAGES * (model.patch_embed.num_patches + 1)
     assert len(seen) == 1 and seen[0] in range(tokens, tokens + 8), "filled up to groups of eight"
+
+
+# ---- what a method declares
+
+
+@dataclass(frozen=True)
+class PeakStop(Method):
+    """Keeps `kept` patches in the first block where the class token attends to one above `peak`."""
+
+    peak: float = 0.1
+    kept: int = 8
+    trace_columns: ClassVar[tuple[Column, ...]] = (
+        Column("highest", "float", per_block=True),
+        Column("lowest_kept", "float"),
+    )
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(Attention("class", "mean"))
+
+    @property
+    def sharing(self) -> Sharing:
+        return Sharing(PeakStop(peak=self.peak), PeakStop(kept=self.kept))
+
+    @property
+    def stop_threshold(self) -> StopThreshold:
+        return StopThreshold("peak", "highest", ("kept",))
+
+    def observe(self, site: Site) -> Observation:
+        assert site.attention is not None
+        highest = site.attention[:, site.prefix :].amax(1)
+        return Observation(highest > self.peak, 5, {"highest": highest})
+
+    def reduce(self, site: Site, chosen: torch.Tensor | None) -> Decision:
+        assert site.attention is not None
+        best = site.attention[:, site.prefix :].topk(self.kept, dim=1)
+        kept = torch.zeros(site.tokens.shape[:2], dtype=torch.bool)
+        kept[:, : site.prefix] = True
+        kept.scatter_(1, best.indices + site.prefix, True)
+        found = {"lowest_kept": best.values[:, -1]}
+        left = site.prefix + self.kept
+        return Decision(keep_only(kept), left, final=True, macs=7, diagnostics=found)
+
+
+def test_a_method_of_ones_own_shares_and_its_costs_are_forecast() -> None:
+    """It says what its settings have in common; nothing here knows ASAP."""
+    model, images = backbone("plain-p25", torch.float32), pictures("plain-p25", torch.float32)
+    trunk = asap.ReducedViT(model, Dense()).trunk
+    peaks, kept = (0.2, 0.29, 0.31, 0.33, 0.9), (2, 5, 9)
+    methods: list[Method] = [PeakStop(peak, k) for peak, k in product(peaks, kept)]
+    answers = SharedPrefix(model, [*methods, Dense()])(images, IDS)
+    knobs = [Knob("peak", peaks), Knob("kept", kept)]
+    probe = probe_for(PeakStop(), knobs)
+    assert probe is not None
+    asap.ReducedViT(model, probe)(images, IDS)
+    forecast, stops = CostForecast(probe, trunk.cost, trunk.anatomy), set()
+    for i, method in enumerate(methods):
+        alone = asap.ReducedViT(model, method)(images, IDS, return_trace=True)
+        assert not differing(alone, answers[i], list(range(IMAGES))), method
+        trace = alone[1]
+        macs = (trace.macs_backbone + trace.macs_method).double().mean()
+        expected = 100 * (float(macs) / forecast.dense - 1)
+        assert forecast(method.identity()) == pytest.approx(expected, abs=1e-9)
+        stops |= set(trace.stop_block.tolist())
+    assert len(stops) > 2, "images stop in different blocks"
+    seen = answers[0][1]
+    assert torch.equal(seen.lowest_kept.isnan(), seen.stop_block == 0)
+
+
+@pytest.mark.parametrize("room", ["shared_prefix", "engine", "publish/pictures"])
+def test_no_method_is_named_where_the_two_questions_are_asked(room: str) -> None:
+    named = "|".join(names())
+    for path in (Path(asap.__file__).parent / room).glob("*.py"):
+        text = path.read_text("utf-8")
+        found = re.findall(rf"asap\.methods\.(?:{named})|asap\.methods import .*", text)
+        assert set(found) <= {"asap.methods import Method"}, path
 
 
 # ---- resuming, failing, falling back
@@ -222,13 +315,13 @@ CELLS = ({"method": "dense"}, {"method": "asap", "sweep": {"tau": [2.0, 3.0], "c
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Grows by (cells, images) with every batch through a shared trunk."""
     batches: list[tuple[int, int]] = []
-    original = SharedTrunk.__call__
+    original = SharedPrefix.__call__
 
-    def counting(self: SharedTrunk, images: torch.Tensor, ids: list[int]):
+    def counting(self: SharedPrefix, images: torch.Tensor, ids: list[int]):
         batches.append((len(self.methods), len(images)))
         return original(self, images, ids)
 
-    monkeypatch.setattr(SharedTrunk, "__call__", counting)
+    monkeypatch.setattr(SharedPrefix, "__call__", counting)
     return batches
 
 
@@ -248,15 +341,15 @@ def test_a_killed_sweep_goes_on_where_it_stopped(
     asked: list, separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run(spec_of(tmp_path, CELLS[0]))  # one cell has its record already
-    counting = SharedTrunk.__call__
+    counting = SharedPrefix.__call__
 
-    def killed(self: SharedTrunk, *given: object):
+    def killed(self: SharedPrefix, *given: object):
         if len(asked) == 2:
             raise KeyboardInterrupt
         return counting(self, *given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(SharedTrunk, "__call__", killed)
+        patch.setattr(SharedPrefix, "__call__", killed)
         run(spec_of(tmp_path, *CELLS))
     assert asked == [(4, 2), (4, 2)]
     sorted(tmp_path.glob("runs/*/shard-2-4.parquet"))[0].unlink()  # killed between two cells
@@ -310,7 +403,7 @@ def test_a_failing_trunk_costs_the_sharing_only(
     def broken(*_: object):
         raise RuntimeError("no kernel for this")
 
-    monkeypatch.setattr(SharedTrunk, "__call__", broken)
+    monkeypatch.setattr(SharedPrefix, "__call__", broken)
     monkeypatch.setattr(logging.getLogger("asap"), "propagate", True)
     run(spec_of(tmp_path, *CELLS))
     assert predictions(tmp_path) == separate
@@ -320,14 +413,14 @@ def test_a_failing_trunk_costs_the_sharing_only(
 def test_batches_are_halved_when_memory_runs_out(
     asked: list, separate: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    counting = SharedTrunk.__call__
+    counting = SharedPrefix.__call__
 
-    def small(self: SharedTrunk, images: torch.Tensor, ids: list[int]):
+    def small(self: SharedPrefix, images: torch.Tensor, ids: list[int]):
         if len(images) > 1:
             raise torch.OutOfMemoryError("too many")
         return counting(self, images, ids)
 
-    monkeypatch.setattr(SharedTrunk, "__call__", small)
+    monkeypatch.setattr(SharedPrefix, "__call__", small)
     _, results = run(spec_of(tmp_path, *CELLS))
     assert predictions(tmp_path) == separate
     assert all(images == 1 for _, images in asked)
@@ -361,7 +454,7 @@ def test_it_is_never_used_for_throughput(asked: list, tmp_path: Path) -> None:
 
 def test_a_method_that_reduces_block_by_block_cannot_share() -> None:
     with pytest.raises(ValueError, match="ToMe cannot share"):
-        SharedTrunk(backbone("plain-p25", torch.float32), [ToMe(2)])
+        SharedPrefix(backbone("plain-p25", torch.float32), [ToMe(2)])
 
 
 def test_the_jobs_of_a_multirun_share(

@@ -31,7 +31,7 @@ from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Method, build
 from asap.records.key import key_of
-from asap.shared_prefix.forecast import AsapForecast, probe_for
+from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
@@ -230,7 +230,7 @@ def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
     with tqdm(total=len(images), desc=label, unit="img", disable=None, leave=False) as bar:
         images.look(probe, bar.update)
     trunk = trunk_of(context.session.backbone)
-    return AsapForecast(probe, trunk.cost, trunk.anatomy)
+    return CostForecast(probe, trunk.cost, trunk.anatomy)
 
 
 # ---- rows that get their point from elsewhere

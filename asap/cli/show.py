@@ -27,7 +27,7 @@ from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.errors import RequestError
 from asap.measure.session import Session
-from asap.methods import Asap, Dense, Method
+from asap.methods import Dense, Method
 from asap.publish.pictures.panels import explained, named, on_device, pixels_of
 from asap.records.disk import guarded, stem_of
 from asap.report.figures import scene_panels
@@ -122,7 +122,7 @@ def _facts(trace: Trace) -> list[str]:
 def _draw(session: Session, method: Method, label: str, sample: Sample, path: Path) -> list[Path]:
     """ASAP's maps, or what any other method left."""
     names = class_names(session)
-    if isinstance(method, Asap):
+    if method.explains:
         return scene_panels([explained(session, method, sample, "", names)], path)
     model = ReducedViT(session.backbone, method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)

@@ -88,8 +88,7 @@ def regroup(
     destination, owner = _destinations(batch, moves, order)
     valid = destination >= 0
     total = sum(lengths)
-    members = torch.bincount(destination[valid], minlength=total)
-    mixed = ((members[destination.clamp(min=0)] > 1) | (moves.weight != 1)) & valid
+    mixed = averaged_rows(destination[None], moves.weight[None])[0]
     source = destination.new_zeros(total)
     kept = valid.nonzero()[:, 0]
     source[destination[kept]] = kept
@@ -110,6 +109,16 @@ def regroup(
         merged=merged,
     )
     return after, averaged, source
+
+
+def averaged_rows(
+    target: Int[Tensor, "b n"], weight: Float[Tensor, "b n"] | None
+) -> Bool[Tensor, "b n"]:
+    """Tokens that take part in an average: their output has several members, or they a weight."""
+    to, kept = target.clamp(min=0), target >= 0
+    members = torch.zeros_like(to).scatter_add(1, to, kept.long()).gather(1, to)
+    mixed = members > 1 if weight is None else (members > 1) | (weight != 1)
+    return mixed & kept
 
 
 def _order(batch: Ragged, moves: Plan) -> list[int]:

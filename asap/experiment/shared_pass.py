@@ -19,7 +19,7 @@ from asap.measure.session import DTYPES, Session, Shared
 from asap.methods import Method, build
 from asap.records.key import key_of
 from asap.records.store import Cell
-from asap.shared_prefix import SharedTrunk, shareable
+from asap.shared_prefix import SharedPrefix
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 log = logging.getLogger("asap")
@@ -34,7 +34,9 @@ def share(session: Session) -> None:
     wanted = session.spec.shared_trunk and session.spec.measure.accuracy
     if not wanted or size() > 1:  # several processes share out the images of one row instead
         return
-    rows = [m for m in dict.fromkeys(session.methods) if shareable(m) and _fits(session, m)]
+    rows = [
+        m for m in dict.fromkeys(session.methods) if m.sharing is not None and _fits(session, m)
+    ]
     if sum(method.reduces for method in rows) < 2:
         return
     lacking = {key_of(session.identity(m)): m for m in rows}
@@ -86,7 +88,7 @@ def likeness(spec: RunSpec) -> str:
 
 def _builds(row: MethodSpec) -> bool:
     try:
-        return shareable(build(row.name, row.options))
+        return build(row.name, row.options).sharing is not None
     except RequestError:
         return False
 
@@ -94,7 +96,7 @@ def _builds(row: MethodSpec) -> bool:
 def _fits(session: Session, method: Method) -> bool:
     """Whether the runner will accept this method on this backbone."""
     try:
-        SharedTrunk(session.backbone, [method])
+        SharedPrefix(session.backbone, [method])
     except ValueError:
         return False
     return True
@@ -125,8 +127,8 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
     )
     started = time.monotonic()
 
-    def model(members: list[int]) -> SharedTrunk:
-        return SharedTrunk(session.backbone, [methods[i] for i in members])
+    def model(members: list[int]) -> SharedPrefix:
+        return SharedPrefix(session.backbone, [methods[i] for i in members])
 
     label = f"{len(cells)} cells, one trunk"
     with progress(label, len(data) * len(cells)) as bar:

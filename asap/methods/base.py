@@ -7,9 +7,7 @@ and averaging tokens, their sizes, the assignment of patches and the counting of
 the engine.
 """
 
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -19,55 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
+from asap.methods.declared import Attention as Attention
+from asap.methods.declared import Column, Needs, StopThreshold
+from asap.methods.option_checks import choice as choice
+from asap.methods.option_checks import is_a, kind_name, require
 from asap.methods.search_space import Knob
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
 Left = int | Int[Tensor, "b"]  # tokens left: one number known beforehand, or one for each image
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The part of a block's attention that a method wants to see.
-
-    rows: "all" queries, or the "class" token's alone, which is much cheaper ("last" and "text" are
-    reserved for language models). heads: "each", or their "mean". Raises ValueError for anything
-    else.
-    """
-
-    rows: str = "all"
-    heads: str = "mean"
-
-    def __post_init__(self) -> None:
-        if self.rows in ("last", "text"):
-            raise ValueError(
-                f"rows={self.rows!r} is reserved for language models, which are not there yet: use "
-                "'all' or 'class'"
-            )
-        choice("rows", self.rows, "all", "class")
-        choice("heads", self.heads, "mean", "each")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method wants to see of the blocks where it acts. What it does not need is None."""
-
-    attention: Attention | None = None
-    keys: bool = False
-    values: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """A value per image that a method writes into the trace, through `diagnostics`.
-
-    kind: "int" (missing: -1) or "float" (missing: NaN). per_block: one value for every block.
-    combine: where an image gets several values, the "last" counts, or the smallest ("min").
-    """
-
-    name: str
-    kind: Literal["int", "float"]
-    per_block: bool = False
-    combine: Literal["last", "min"] = "last"
 
 
 @dataclass(frozen=True)
@@ -163,6 +120,23 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """What a setting has in common with other settings of its method, for a pass in which images go
+    through the dense blocks once for all of them (see `asap.shared_prefix`).
+
+    observer, reducer: settings that observe, or reduce, exactly as this one does, equal for all
+    that do so alike: each is asked once, and reduces an image for good or not at all. state: equal
+    for settings that ask the same state; equal observers have equal states, and so have equal
+    reducers if they ask it at all. A method that shares acts in every block up to the last one in
+    which it acts, after the attention or after the block.
+    """
+
+    observer: "Method"
+    reducer: "Method"
+    state: Hashable = None
+
+
+@dataclass(frozen=True)
 class Method:
     """Base of every method. Class attributes say how it works; fields are its options.
 
@@ -172,6 +146,7 @@ class Method:
 
     method_version: ClassVar[int] = 1  # raised by hand when results change
     trace_columns: ClassVar[tuple[Column, ...]] = ()  # what its `diagnostics` may hold
+    explains: ClassVar[bool] = False  # `explain` says something
     same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why, if there is none
     # without annotations, so that a method may make them options of its own, in its own order
@@ -183,7 +158,8 @@ class Method:
         """Raise ValueError for an option of the wrong kind; subclasses add their ranges."""
         for option in fields(self):
             value = getattr(self, option.name)
-            require(_is_a(value, option.type), option.name, value, f"of type {_name(option.type)}")
+            right = is_a(value, option.type)
+            require(right, option.name, value, f"of type {kind_name(option.type)}")
 
     @property
     def needs(self) -> Needs:
@@ -245,6 +221,31 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__}.reduce")
 
+    @property
+    def sharing(self) -> Sharing | None:
+        """What it shares with other settings in one pass; None: it runs alone."""
+        return None
+
+    @property
+    def stop_threshold(self) -> StopThreshold | None:
+        """How its costs can be forecast; None: they have to be measured. A method that says it
+        observes, and has a state that several settings can ask.
+        """
+        return None
+
+    def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
+        """As `start`, a state that several settings ask: at a block each of them observes the same
+        site, and an image that one of them reduced still comes again.
+        """
+        return self.start(anatomy, images, like)
+
+    def explain(self, site: Site) -> Mapping[str, Tensor]:
+        """What pictures show of a site's images after a look at it, as the method sees it there, if
+        it `explains`: "walk" (b, n, n), its "class_row" (b, n); "anchor" (b,), a patch, "distance"
+        to it and "cluster" (b, patches).
+        """
+        return {}
+
     def metrics(self, traces: Mapping[str, np.ndarray]) -> Mapping[str, float]:
         """Numbers of the method's own about many images, for their record, by name.
 
@@ -253,36 +254,9 @@ class Method:
         return {}
 
 
-def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether an option's value is of its annotated type; types not listed here pass."""
-    if isinstance(kind, types.UnionType):
-        return any(_is_a(value, part) for part in typing.get_args(kind))
-    if kind is types.NoneType:
-        return value is None
-    if kind is bool or isinstance(value, bool):
-        return isinstance(value, bool) and kind not in (int, float, str)
-    kinds = {int: int, float: (int, float), str: str}.get(kind)
-    return kinds is None or isinstance(value, kinds)
-
-
 def keep_only(kept: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     """The target that keeps some tokens, in their order, and drops the others."""
     return (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-
-
-def require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    """Raise ValueError that names an option, its value and what is allowed."""
-    if not holds:
-        raise ValueError(f"{name}={value!r} is not possible: {name} must be {allowed}")
-
-
-def choice(name: str, value: Any, *allowed: str) -> None:
-    """Raise ValueError unless the option is one of the allowed words."""
-    require(value in allowed, name, value, "one of " + ", ".join(allowed))
 
 
 def generator(seed: int, image_id: int) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asap.methods.base import Method
+from asap.methods.base import Method, Sharing
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,8 @@ class Dense(Method):
 
     def acts_in(self, block: int, depth: int) -> bool:
         return False
+
+    @property
+    def sharing(self) -> Sharing:
+        """Its images leave before the first block that any setting looks at."""
+        return Sharing(self, self)

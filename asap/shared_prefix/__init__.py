@@ -1,17 +1,20 @@
-"""Many settings of ASAP over one shared dense trunk: prefix memoisation, not an algorithm.
+"""Many settings of a method over one shared dense prefix: memoisation, not an algorithm.
 
-Up to the block where an image stops, nothing of it depends on tau, on K, or on what is done there,
-and its column masses depend on alpha alone. So a batch runs through the dense blocks once, every
-setting says where its images leave, and only the rests of their ways are run, equal ones once.
-Results are those of separate runs: bitwise on CPU, to rounding on CUDA. Never for timing.
+Until a setting reduces an image, nothing of the image depends on the setting. So a batch runs
+through the dense blocks once, every setting says where its images leave (`Method.observe`) and as
+what (`Method.reduce`), and only the blocks after that are run, equal ones once. Which settings may
+share, and what they have in common, they declare themselves (`Method.sharing`). Results are those
+of separate runs: bitwise on CPU, to rounding on CUDA. Never for timing.
 
-Held at once, for a batch of B images: one dense batch, the head-averaged maps of its blocks (as in
-an ordinary run), P for every alpha (B N^2 numbers each), `MOST_COPIES` batches of tokens on their
-way out, and logits and patch places of every distinct rest.
+Held at once, for a batch of B images: one dense batch, the maps of its blocks (as in an ordinary
+run), for ASAP P for every alpha (B N^2 numbers each), `MOST_COPIES` batches of tokens on their way
+out, and logits and patch places of every distinct suffix.
+
+`forecast.py` uses the same fact for costs alone: one pass that reduces nothing says what every
+setting would cost.
 """
 
 from asap.shared_prefix.answers import Answers
-from asap.shared_prefix.dense_pass import SharedTrunk
-from asap.shared_prefix.rules import shareable
+from asap.shared_prefix.dense_pass import SharedPrefix
 
-__all__ = ["Answers", "SharedTrunk", "shareable"]
+__all__ = ["Answers", "SharedPrefix"]

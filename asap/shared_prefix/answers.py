@@ -8,8 +8,8 @@ from torch import Tensor
 from asap.core.macs import backbone_macs
 from asap.engine.trace import Trace
 from asap.methods.base import Method
-from asap.shared_prefix.cells import Cut, Rule
-from asap.shared_prefix.suffixes import Rests
+from asap.shared_prefix.rules import Reduction, StopRule
+from asap.shared_prefix.suffixes import Suffixes
 
 
 @dataclass
@@ -18,49 +18,51 @@ class Answers:
 
     methods: list[Method]
     failed: dict[int, Exception]
-    rests: Rests
-    rules: dict[int, Rule]  # by cell; a dense one has none
-    cuts: dict[int, Cut]
-    left: dict[int, Tensor]  # block -> (images,) numbers of the rests without reduction
-    images: int
+    suffixes: Suffixes
+    rule_of: dict[int, StopRule]  # by cell
+    reduction_of: dict[int, Reduction]
+    unreduced: dict[int, Tensor]  # block number -> (images,) numbers of suffixes not reduced
 
     def __post_init__(self) -> None:
-        r = self.rests
-        if not r.logits:  # every cell has failed
+        found = self.suffixes
+        if not found.logits:  # every cell has failed
             return
-        self._logits, self._assignment = torch.cat(r.logits), torch.cat(r.assignment)
-        self._lengths, self._macs = torch.cat(r.lengths), torch.cat(r.macs)
+        self._logits, self._assignment = torch.cat(found.logits), torch.cat(found.assignment)
+        self._lengths, self._macs = torch.cat(found.lengths), torch.cat(found.macs)
 
     def __getitem__(self, cell: int) -> tuple[Tensor, Trace]:
         """Logits and trace on the CPU. Raises what the cell's own decisions raised."""
         if cell in self.failed:
             raise self.failed[cell]
-        anatomy, every = self.rests.trunk.anatomy, torch.arange(self.images)
-        if cell in self.rules:
-            rule, cut = self.rules[cell], self.cuts[cell]
-            stop = rule.stop
-            trace = replace(rule.trace, columns=dict(rule.trace.columns))
-            never = self.left.get(rule.last)
-            number = cut.rest[every, stop]
-            if never is not None:
-                number = torch.where(stop > 0, number, never)
-            trace.stop_block = stop.clone()
-            trace.columns["sink"] = cut.sink[every, stop]
-            trace.columns["margin_sink"] = cut.margins["margin_sink"][every, stop]
-            trace.columns["margin_bin"] = cut.margins["margin_bin"][every, stop]
-            trace.macs_method = trace.macs_method + cut.spent[every, stop] + self._macs[number]
-        else:
-            trace = Trace.empty(self.images, anatomy.depth, anatomy.patches, anatomy.prefix)
-            stop, number = trace.stop_block, self.left[0]
-        self._after(trace, stop, number, self.methods[cell].position)
+        rule, reduction = self.rule_of[cell], self.reduction_of[cell]
+        stop, every = rule.stop, torch.arange(len(rule.stop))
+        number = reduction.suffix[every, stop]
+        never = self.unreduced.get(rule.last)
+        if never is not None:
+            number = torch.where(stop > 0, number, never)
+        trace = replace(rule.trace, stop_block=stop.clone())
+        trace.columns = self._columns(rule, reduction)
+        trace.macs_method = trace.macs_method + reduction.spent[every, stop] + self._macs[number]
+        trace.assignment = self._assignment[number]
+        anatomy = self.suffixes.trunk.anatomy
+        before = (stop == 0)[:, None] | (torch.arange(anatomy.depth + 1) < stop[:, None])
+        trace.tokens = torch.where(before, anatomy.tokens, self._lengths[number][:, None])
+        position = self.methods[cell].position
+        macs = backbone_macs(self.suffixes.trunk.cost, trace.tokens.numpy(), position)
+        trace.macs_backbone = torch.from_numpy(macs)
         return self._logits[number], trace
 
-    def _after(self, trace: Trace, stop: Tensor, number: Tensor, position: str) -> None:
-        """What an image's rest says: its patches' places, and the tokens of all blocks."""
-        anatomy = self.rests.trunk.anatomy
-        trace.assignment = self._assignment[number]
-        blocks = torch.arange(anatomy.depth + 1)
-        before = (stop == 0)[:, None] | (blocks < stop[:, None])
-        trace.tokens = torch.where(before, anatomy.tokens, self._lengths[number][:, None])
-        macs = backbone_macs(self.rests.trunk.cost, trace.tokens.numpy(), position)
-        trace.macs_backbone = torch.from_numpy(macs)
+    def _columns(self, rule: StopRule, reduction: Reduction) -> dict[str, Tensor]:
+        """The method's columns: of the observations, and of the reduction in the stop block."""
+        columns = dict(rule.trace.columns)
+        stopped = rule.stop.nonzero()[:, 0]
+        for column in rule.trace.declared:
+            if column.name in reduction.diagnostics:
+                stop = rule.stop[stopped]
+                found = reduction.diagnostics[column.name][stopped, stop]
+                place = (stopped, stop - 1) if column.per_block else stopped
+                held = columns[column.name].clone()
+                found = found.to(held.dtype)
+                held[place] = torch.fmin(held[place], found) if column.combine == "min" else found
+                columns[column.name] = held
+        return columns

@@ -1,11 +1,12 @@
 """One batch through the dense blocks, once for all cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asap.backbones.accepted import trunk_of
@@ -14,21 +15,17 @@ from asap.core.packed import Run, pack
 from asap.engine.attention import Attended, Heads
 from asap.engine.steps import Pass, attention_half, mlp_half, site_of
 from asap.engine.trace import Trace
-from asap.methods.asap import Asap
-from asap.methods.asap.walk import Walk
-from asap.methods.base import Attention, Decision, Method, Needs, Site
+from asap.methods.base import Decision, Method, Needs, Observation, Sharing, Site
 from asap.shared_prefix.answers import Answers
-from asap.shared_prefix.cells import Cut, Rule, new_cut, new_rule
-from asap.shared_prefix.growing_walk import shared_walk
-from asap.shared_prefix.rules import cut_rule, shareable, stop_rule
-from asap.shared_prefix.suffixes import Leaving, Rests
+from asap.shared_prefix.rules import Reduction, StopRule
+from asap.shared_prefix.suffixes import Exit, Suffixes
 
-WATCHED = Needs(Attention("all", "mean"))
-Place = tuple[int, Cut, int]  # image, what becomes of it, number of the block
+Kind = tuple[bool, bool]  # of suffixes that may run together: sizes in attention, averages
+Want = tuple[tuple, int, Reduction, int]  # name of the exit, image, what asks, number of the block
 
 
-class SharedTrunk:
-    """Many settings of ASAP, and the dense baseline, in one pass over a batch.
+class SharedPrefix:
+    """Many settings of a method, and the dense baseline, in one pass over a batch.
 
     Raises ValueError for a method that cannot share or does not fit the backbone. A setting whose
     decisions raise is left out from then on; `failed` holds its exception.
@@ -37,10 +34,14 @@ class SharedTrunk:
     def __init__(self, backbone: nn.Module, methods: Sequence[Method]) -> None:
         self.backbone = backbone
         self.trunk = trunk_of(backbone)
+        self.sharings: list[Sharing] = []
         for method in methods:
-            if not shareable(method):
-                raise ValueError(f"{type(method).__name__} cannot share a trunk")
+            sharing = method.sharing
+            if sharing is None:
+                raise ValueError(f"{type(method).__name__} cannot share a prefix")
             method.check(self.trunk.anatomy)
+            self.sharings.append(sharing)
+        self.needs = _joined([method.needs for method in methods])
         self.methods = list(methods)
         self.failed: dict[int, Exception] = {}
 
@@ -49,57 +50,73 @@ class SharedTrunk:
         """What every method makes of the images, which `image_ids` name for random draws."""
         if self.backbone.training:
             raise ValueError("the backbone is in training mode: call backbone.eval() first")
-        one = _Batch(self.trunk, self.methods, self.failed, len(images))
+        one = _Batch(self, len(images))
         one.run(images, [int(i) for i in image_ids])
         return one.answers()
+
+
+def _joined(needs: Sequence[Needs]) -> Needs:
+    """What all of them want to see; ValueError if that is not one kind of attention."""
+    kinds = {need.attention for need in needs} - {None}
+    if len(kinds) > 1:
+        raise ValueError(f"these settings cannot share a prefix: they need {kinds}")
+    keys, values = any(need.keys for need in needs), any(need.values for need in needs)
+    return Needs(next(iter(kinds), None), keys, values)
 
 
 class _Batch:
     """The cells' common state over one batch."""
 
-    def __init__(
-        self, trunk: Trunk, methods: list[Method], failed: dict[int, Exception], images: int
-    ) -> None:
-        self.trunk, self.methods, self.failed, self.images = trunk, methods, failed, images
-        self.rests = Rests(trunk, images)
-        self.left: dict[int, Tensor] = {}
-        self.rules: dict[Asap, Rule] = {}
-        self.cuts: dict[Asap, Cut] = {}
-        self.rule_of: dict[int, Rule] = {}
-        self.cut_of: dict[int, Cut] = {}
-        self.walks: dict[tuple[str, float], Walk] = {}
-        anatomy = trunk.anatomy
-        for cell, method in enumerate(methods):
-            if not isinstance(method, Asap) or cell in failed:
-                continue
-            rule, cut = stop_rule(method, anatomy.depth), cut_rule(method)
-            if rule not in self.rules:
-                self.rules[rule] = new_rule(rule, images, anatomy)
-            if cut not in self.cuts:
-                self.cuts[cut] = new_cut(cut, images, anatomy)
-            self.rule_of[cell], self.cut_of[cell] = self.rules[rule], self.cuts[cut]
-            self.rules[rule].cells.add(cell)
-            self.cuts[cut].cells.add(cell)
+    def __init__(self, shared: SharedPrefix, images: int) -> None:
+        self.trunk: Trunk = shared.trunk
+        self.methods, self.failed, self.needs = shared.methods, shared.failed, shared.needs
+        self.images = images
+        self.suffixes = Suffixes(self.trunk, images)
+        self.unreduced: dict[int, Tensor] = {}
+        self.rules: dict[Method, StopRule] = {}
+        self.reductions: dict[Method, Reduction] = {}
+        self.rule_of: dict[int, StopRule] = {}
+        self.reduction_of: dict[int, Reduction] = {}
+        self.state_of: dict[int, Hashable] = {}
+        self.states: dict[Hashable, Any] = {}
+        for cell, sharing in enumerate(shared.sharings):
+            if cell not in self.failed:
+                self._add(cell, sharing)
+
+    def _add(self, cell: int, sharing: Sharing) -> None:
+        rule, reduction = sharing.observer, sharing.reducer
+        if rule not in self.rules:
+            self.rules[rule] = StopRule.of(rule, self.images, self.trunk.anatomy)
+        if reduction not in self.reductions:
+            made = Reduction.of(reduction, self.images, self.trunk.anatomy)
+            self.reductions[reduction] = made
+        self.rule_of[cell], self.reduction_of[cell] = self.rules[rule], self.reductions[reduction]
+        self.rules[rule].cells.add(cell)
+        self.reductions[reduction].cells.add(cell)
+        self.state_of[cell] = sharing.state
 
     def answers(self) -> Answers:
         return Answers(
-            self.methods, self.failed, self.rests, self.rule_of, self.cut_of, self.left, self.images
-        )
+            self.methods, self.failed, self.suffixes,
+            self.rule_of, self.reduction_of, self.unreduced,
+        )  # fmt: skip
 
     def run(self, images: Tensor, ids: list[int]) -> None:
         batch = pack(self.trunk.embed(images))
         trace = Trace.empty(0, 0, 0, 0)  # every rule has its own
         now = Pass(batch, trace, None, ids, list(batch.runs()))
-        late = any(cut.method.position == "after_block" for cut in self.cuts.values())
-        dense = any(not isinstance(method, Asap) for method in self.methods)
-        if dense:
-            self._leave(0, now, torch.ones(self.images, dtype=torch.bool))
-        self._start(now)
+        late = any(r.method.position == "after_block" for r in self.reductions.values())
+        for cell, state in self.state_of.items():
+            if state not in self.states:
+                start = self.methods[cell].start_shared
+                self.states[state] = start(self.trunk.anatomy, self.images, batch.sizes)
+        self._leave_after(0, now)
         for index, block in enumerate(self.trunk.blocks):
             if not self._thin(now):
                 return
-            heads, attended = attention_half(block, now, WATCHED, False, eager=True)
-            stopped = self._look(index, now, attended)
+            eager = not block.attn.fused_attn
+            heads, attended = attention_half(block, now, self.needs, False, eager)
+            stopped = self._observe(index, now, heads, attended)
             self._reduce(index, now, heads, attended, stopped, "after_attention")
             if not late and not self._thin(now):
                 return
@@ -110,77 +127,58 @@ class _Batch:
 
     # ---- who is where
 
-    def _start(self, now: Pass) -> None:
-        like, tokens = now.batch.sizes, self.trunk.anatomy.tokens
-        for order, alpha in {_walk_key(method) for method in (*self.rules, *self.cuts)}:
-            self.walks[order, alpha] = shared_walk(order, alpha, self.images, tokens, like)
+    def _active(self) -> list[StopRule]:
+        return [rule for rule in self.rules.values() if rule.cells - self.failed.keys()]
 
     def _thin(self, now: Pass) -> bool:
         """Drop the images that no rule waits for; whether any is left."""
         alive = torch.zeros(self.images, dtype=torch.bool)
         for rule in self._active():
             alive |= rule.alive
-        batch = now.batch
-        kept = [i for i, image in enumerate(batch.images) if alive[image]]
-        if len(kept) == len(batch.images):
-            return bool(kept)
-        tokens = self.trunk.anatomy.tokens
-        index = torch.tensor(kept, dtype=torch.int64, device=batch.rows.device)
-        now.batch = replace(
-            batch,
-            rows=batch.rows.view(-1, tokens, batch.rows.shape[1])[index].flatten(0, 1),
-            sizes=batch.sizes.view(-1, tokens)[index].flatten(),
-            lengths=(tokens,) * len(kept),
-            images=tuple(batch.images[i] for i in kept),
-            watched=len(kept),
-        )
-        now.runs = list(now.batch.runs())
+        kept = [i for i, image in enumerate(now.batch.images) if alive[image]]
+        if len(kept) < len(now.batch.images):
+            now.batch = self.suffixes.copies(now.batch, kept)
+            now.runs = list(now.batch.runs())
         return bool(kept)
 
-    def _active(self) -> list[Rule]:
-        return [rule for rule in self.rules.values() if rule.cells - self.failed.keys()]
-
     def _leave_after(self, number: int, now: Pass) -> None:
-        """Images that did not stop in block `number`, the last one of some rules."""
+        """Images that did not stop in block `number`, the last one of some rules, go on as they
+        are.
+        """
         rules = [rule for rule in self._active() if rule.last == number]
-        if rules:
-            leaving = torch.stack([rule.alive for rule in rules]).any(0)
-            for rule in rules:
-                rule.alive[:] = False
-            self._leave(number, now, leaving)
-
-    def _leave(self, number: int, now: Pass, leaving: Tensor) -> None:
-        """Some images leave unreduced after block `number`."""
+        if not rules:
+            return
+        leaving = torch.stack([rule.alive for rule in rules]).any(0)
+        for rule in rules:
+            rule.alive[:] = False
         places = [i for i, image in enumerate(now.batch.images) if leaving[image]]
-        self.left[number] = torch.zeros(self.images, dtype=torch.int64)
+        self.unreduced[number] = torch.zeros(self.images, dtype=torch.int64)
         if places:
-            numbers = self.rests.leave(now.batch, places, number)
             images = torch.tensor([now.batch.images[i] for i in places])
-            self.left[number][images] = torch.tensor(numbers)
+            numbers = self.suffixes.go_on(now.batch, places, number)
+            self.unreduced[number][images] = torch.tensor(numbers)
 
-    # ---- decisions
+    # ---- the two questions
 
-    def _look(self, index: int, now: Pass, attended: Attended) -> dict[Asap, Tensor]:
-        """Advance the walks and test every rule; which images stop under each."""
-        depth, prefix = self.trunk.anatomy.depth, self.trunk.anatomy.prefix
-        stopped = {m: torch.zeros(self.images, dtype=torch.bool) for m in self.rules}
+    def _site(self, index: int, run: Run, now: Pass, heads: Heads, attended: Attended) -> Site:
+        """What the settings see of a run; each with the state that it asks."""
+        shown = attended.shown.get(run)
+        return site_of(self.trunk, index, run, now, self.needs, heads, shown)
+
+    def _observe(
+        self, index: int, now: Pass, heads: Heads, attended: Attended
+    ) -> dict[Method, Bool[Tensor, "images"]]:
+        """Ask every rule about the images; which of them stop under each."""
+        stopped = {rule: torch.zeros(self.images, dtype=torch.bool) for rule in self.rules}
         for run in now.runs:
-            images = torch.tensor(run.images, device=now.batch.rows.device)
-            steps = {
-                key: walk.advance(attended.shown[run], images, index)
-                for key, walk in self.walks.items()
-            }
-            masses: dict[tuple, Tensor] = {}
+            images, site = torch.tensor(run.images), self._site(index, run, now, heads, attended)
             for rule in self._active():
-                key = (*_walk_key(rule.method), rule.method.columns)
-                if key not in masses:
-                    walk = self.walks[key[:2]]
-                    masses[key] = rule.method.largest_mass(walk, images, prefix).cpu()
-                macs = steps[key[:2]]
-                look = partial(rule.look, index, run, masses[key], macs, depth)
-                found = self._guarded(rule.cells, look)
-                if found is not None:
-                    stopped[rule.method] |= found
+                if not rule.alive[images].any():
+                    continue
+                site = replace(site, state=self._state(rule.cells))
+                seen = self._guarded(rule.cells, partial(_observed, rule.method, site))
+                if seen is not None:
+                    stopped[rule.method] |= rule.note(index, images, seen)
         return stopped
 
     def _reduce(
@@ -189,63 +187,53 @@ class _Batch:
         now: Pass,
         heads: Heads,
         attended: Attended,
-        stopped: dict[Asap, Tensor],
+        stopped: dict[Method, Tensor],
         position: str,
     ) -> None:
-        """Cut the images that stop in this block, and run each distinct outcome once."""
-        groups: dict[tuple[bool, bool], dict[tuple, Leaving]] = {}
-        wanted: dict[tuple[bool, bool], list[tuple[tuple, Place]]] = {}
-        for cut in self.cuts.values():
-            alive = cut.cells - self.failed.keys()
-            if cut.method.position != position or not alive:
+        """Reduce the images that stop in this block, and run each distinct suffix once."""
+        groups: dict[Kind, dict[tuple, Exit]] = {}
+        wanted: dict[Kind, list[Want]] = {}
+        sites: dict[tuple, Site] = {}  # of a run and places in it
+        for reduction in self.reductions.values():
+            cells = reduction.cells - self.failed.keys()
+            if reduction.method.position != position or not cells:
                 continue
-            leaving = torch.stack([stopped[self.rule_of[c].method] for c in alive]).any(0)
-            if not leaving.any():
-                continue
-            kind = (cut.method.proportional_attention, cut.method.pool)
+            leaving = torch.stack([stopped[self.rule_of[c].method] for c in cells]).any(0)
             for run in now.runs:
-                decided = self._ask(index, run, now, heads, attended, cut, leaving)
+                places = leaving[torch.tensor(run.images)].nonzero()[:, 0]
+                if not len(places):
+                    continue
+                name = (run, *places.tolist())
+                if name not in sites:
+                    site = self._site(index, run, now, heads, attended)
+                    sites[name] = site.of(places.to(site.images.device))
+                site = replace(sites[name], state=self._state(cells))
+                ask = partial(_decided, reduction.method, site)
+                decided = self._guarded(reduction.cells, ask)
                 if decided is None:
                     continue
-                here = leaving[torch.tensor(run.images)].nonzero()[:, 0].tolist()
-                for place, image, one in _split(decided, run, here):
-                    name = (place, one.target.tobytes(), one.weight.tobytes())
-                    groups.setdefault(kind, {}).setdefault(name, one)
-                    wanted.setdefault(kind, []).append((name, (image, cut, index + 1)))
+                images = torch.tensor(run.images)[places]
+                reduction.note(decided, images, index + 1)
+                kind = (reduction.method.proportional_attention, decided.weight is not None)
+                first = run.first_row // run.length
+                exits = Exit.all_of(decided, [first + i for i in places.tolist()])
+                for image, one in zip(images.tolist(), exits, strict=True):
+                    groups.setdefault(kind, {}).setdefault(one.name, one)
+                    wanted.setdefault(kind, []).append((one.name, image, reduction, index + 1))
         midway = position == "after_attention"
-        block = index if midway else index + 1
         for kind, distinct in groups.items():
-            leavers = list(distinct.values())
-            numbers = self.rests.reduce(now.batch, leavers, block, midway, kind[0])
+            exits, block = list(distinct.values()), index if midway else index + 1
+            numbers = self.suffixes.reduce(now.batch, exits, block, midway, kind[0])
             number_of = dict(zip(distinct, numbers, strict=True))
-            for name, (image, cut, number) in wanted[kind]:
-                cut.rest[image, number] = number_of[name]
+            for name, image, reduction, number in wanted[kind]:
+                reduction.suffix[image, number] = number_of[name]
 
-    def _ask(
-        self,
-        index: int,
-        run: Run,
-        now: Pass,
-        heads: Heads,
-        attended: Attended,
-        cut: Cut,
-        leaving: Tensor,
-    ) -> Decision | None:
-        """The cut's decision about those of a run's images that leave; None if none does."""
-        here = leaving[torch.tensor(run.images)]
-        if not here.any():
-            return None
-        mean, method = attended.shown[run], cut.method
-        site = site_of(self.trunk, index, run, now, method.needs, heads, mean)
-        rows = here.to(mean.device).nonzero()[:, 0]
-        site = replace(site.of(rows), state=self.walks[_walk_key(method)])
-        decided = self._guarded(cut.cells, partial(_decide, method, site))
-        if decided is not None:
-            cut.write(decided, run, here.nonzero()[:, 0], index + 1)
-        return decided
+    def _state(self, cells: set[int]) -> Any:
+        """The state that some cells ask. Cells that reduce alike with different states ask none."""
+        return self.states[self.state_of[min(cells)]]
 
-    def _guarded(self, cells: set[int], ask: Callable):
-        """What a decision says; None, and its cells have failed, where it raises."""
+    def _guarded(self, cells: set[int], ask: Callable[[], Any]) -> Any:
+        """What a setting says; None, and its cells have failed, where it raises."""
         try:
             return ask()
         except torch.OutOfMemoryError:
@@ -255,21 +243,11 @@ class _Batch:
             return None
 
 
-def _walk_key(method: Asap) -> tuple[str, float]:
-    return method.order, method.alpha
-
-
-def _decide(method: Asap, site: Site) -> Decision:
+def _observed(method: Method, site: Site) -> Observation | None:
     with torch.autocast(site.tokens.device.type, enabled=False):  # decide in float32
+        return method.observe(site)
+
+
+def _decided(method: Method, site: Site) -> Decision | None:
+    with torch.autocast(site.tokens.device.type, enabled=False):
         return method.reduce(site, None)
-
-
-def _split(decided: Decision, run: Run, here: list[int]) -> list[tuple[int, int, Leaving]]:
-    """(place in the trunk, image, what becomes of it) of the images at places `here` of a run."""
-    assert decided.weight is not None and isinstance(decided.left, Tensor)
-    first = run.first_row // run.length
-    target, weight = decided.target.cpu().numpy(), decided.weight.cpu().numpy()
-    return [
-        (first + i, run.images[i], Leaving(first + i, target[k], weight[k], left))
-        for k, (i, left) in enumerate(zip(here, decided.left.tolist(), strict=True))
-    ]

@@ -1,38 +1,80 @@
-"""What two settings of ASAP have in common: when their images stop, and what is done to them."""
+"""What settings share, as state of one batch: when images stop, and what becomes of those."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field
 
-from asap.methods.asap import Asap
-from asap.methods.base import Method
-from asap.methods.dense import Dense
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
+from asap.core.anatomy import Anatomy
+from asap.engine.trace import Trace
+from asap.methods.base import Decision, Method, Observation
 
-def shareable(method: Method) -> bool:
-    """Whether a method can share a trunk: the dense baseline, and ASAP where it reduces."""
-    return type(method) is Dense or (type(method) is Asap and not method.overhead)
-
-
-def stop_rule(method: Asap, depth: int) -> Asap:
-    """All that decides when an image stops; equal for settings whose images always stop alike."""
-    return Asap(
-        alpha=method.alpha,
-        order=method.order,
-        columns=method.columns,
-        tau=method.tau,
-        min_block=method.min_block,
-        max_block=method.last_block(depth),
-        miss=method.miss,
-    )
+NONE = -1
 
 
-def cut_rule(method: Asap) -> Asap:
-    """All that decides what becomes of an image that stops; the rest at its default."""
-    plain = Asap()
-    same = ("tau", "min_block", "max_block", "miss", "columns")
-    if not method.accumulate:
-        same += ("alpha", "order")
-    if method.anchor != "random":
-        same += ("seed",)
-    if not method.pool:
-        same += ("temperature", "weights")
-    return replace(method, **{name: getattr(plain, name) for name in same})
+@dataclass
+class StopRule:
+    """When images stop, for all cells that observe alike, and the trace up to there."""
+
+    method: Method  # `Sharing.observer`
+    last: int  # number, from 1, of the last block that is observed; 0 = none
+    alive: Bool[Tensor, "images"]  # not yet stopped
+    stop: Int[Tensor, "images"]  # number of the stop block, 0 = never
+    trace: Trace
+    cells: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, method: Method, images: int, anatomy: Anatomy) -> "StopRule":
+        """The rule before the first block."""
+        depth = anatomy.depth
+        return cls(
+            method,
+            max((b + 1 for b in range(depth) if method.acts_in(b, depth)), default=0),
+            torch.ones(images, dtype=torch.bool),
+            torch.zeros(images, dtype=torch.int64),
+            Trace.empty(images, depth, anatomy.patches, anatomy.prefix, method.trace_columns),
+        )
+
+    def note(
+        self, index: int, images: Int[Tensor, "k"], seen: Observation
+    ) -> Bool[Tensor, "images"]:
+        """Keep what was seen of some images in block `index`; which of the batch stop there."""
+        here = self.alive[images]
+        stopped = torch.zeros_like(self.alive)
+        self.trace.write(images, index, seen.macs, seen.diagnostics, here)
+        if seen.chosen is not None:
+            gone = images[here & seen.chosen.cpu()]
+            stopped[gone] = True
+            self.alive[gone] = False
+            self.stop[gone] = index + 1
+        return stopped
+
+
+@dataclass
+class Reduction:
+    """What becomes of images that stop, for all cells that reduce alike, by image and number of
+    the block (0: never).
+    """
+
+    method: Method  # `Sharing.reducer`
+    suffix: Int[Tensor, "images l_and_1"]  # its number
+    spent: Int[Tensor, "images l_and_1"]  # MACs
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)  # (images, l_and_1) each
+    cells: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, method: Method, images: int, anatomy: Anatomy) -> "Reduction":
+        """The reduction before the first block."""
+        none = torch.full((images, anatomy.depth + 1), NONE)
+        return cls(method, none, torch.zeros_like(none))
+
+    def note(self, decided: Decision, images: Int[Tensor, "k"], number: int) -> None:
+        """Keep the diagnostics of a decision about these images in block `number`, from 1."""
+        self.spent[images, number] = torch.as_tensor(decided.macs).cpu().expand(len(images))
+        for name, value in decided.diagnostics.items():
+            value = value.detach().cpu()
+            if name not in self.diagnostics:
+                missing = float("nan") if value.is_floating_point() else NONE
+                self.diagnostics[name] = torch.full(self.spent.shape, missing, dtype=value.dtype)
+            self.diagnostics[name][images, number] = value

@@ -1,5 +1,6 @@
-"""The rests of the images' ways, from where they leave the trunk to their logits."""
+"""The remaining blocks of each image after it leaves the shared prefix, up to its logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,18 +19,36 @@ MOST_COPIES = 4  # batches of tokens on their way out at once
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """One image that leaves the trunk reduced: its place there, and where its tokens go."""
+class Exit:
+    """One image that leaves the prefix reduced: its place there, and where its tokens go.
+
+    `weight` is None where nothing is averaged.
+    """
 
     place: int
     target: Int[np.ndarray, "n"]
-    weight: Float[np.ndarray, "n"]
-    length: int
+    weight: Float[np.ndarray, "n"] | None
+    left: int
+
+    @classmethod
+    def all_of(cls, decided: Decision, places: Sequence[int]) -> "list[Exit]":
+        """The exits of the images at these places, which a decision is about."""
+        count, left = len(places), decided.left
+        targets = decided.target.cpu().numpy()
+        weights = [None] * count if decided.weight is None else decided.weight.cpu().numpy()
+        lefts = [left] * count if isinstance(left, int) else left.tolist()
+        return [cls(*one) for one in zip(places, targets, weights, lefts, strict=True)]
+
+    @property
+    def name(self) -> tuple:
+        """Equal for exits whose suffixes are the same."""
+        weight = None if self.weight is None else self.weight.tobytes()
+        return self.place, self.target.tobytes(), weight
 
 
 @dataclass
-class Rests:
-    """What became of every distinct rest, by its number. All on the CPU."""
+class Suffixes:
+    """What became of every distinct suffix, by its number. All on the CPU."""
 
     trunk: Trunk
     most: int  # images in a dense batch
@@ -39,77 +58,84 @@ class Rests:
     macs: list[Int[Tensor, "k"]] = field(default_factory=list)  # of averaging
     numbered: int = 0
 
-    def leave(self, batch: Ragged, places: list[int], block: int) -> list[int]:
-        """Images of the trunk go on densely from `block` on, with the backbone's own attention."""
+    def go_on(self, batch: Ragged, places: list[int], block: int) -> list[int]:
+        """Images go on unreduced from `block` on, with the backbone's own attention."""
         now = self._pass(batch, places)
         if block == self.trunk.anatomy.depth:
             count(block, now)
         run_rest(self.trunk, now, block, midway=False, proportional=False)
-        return self._keep(now, range(len(places)))
+        return self._keep(now)
 
     def reduce(
-        self, batch: Ragged, leaving: list[Leaving], block: int, midway: bool, proportional: bool
+        self, batch: Ragged, exits: list[Exit], block: int, midway: bool, proportional: bool
     ) -> list[int]:
-        """Images of the trunk are reduced and go on from `block`, from its MLP if `midway`.
+        """Images are reduced and go on from `block`, from its MLP if `midway`.
 
         Those of like length go together, so many at a time as make a dense batch's tokens.
         """
-        numbers = [0] * len(leaving)
-        order = sorted(range(len(leaving)), key=lambda i: leaving[i].length)
-        for chunk in self._chunks(order, leaving):
-            part = [leaving[i] for i in chunk]
+        numbers = [0] * len(exits)
+        order = sorted(range(len(exits)), key=lambda i: exits[i].left)
+        for chunk in self._chunks(order, exits):
+            part = [exits[i] for i in chunk]
             now = self._pass(batch, [one.place for one in part])
-            apply(now, [Answer(whole(now.batch), decision(part, batch.rows.device), None)])
+            whole = Run(now.batch.images, 0, now.batch.lengths[0], False)
+            apply(now, [Answer(whole, _decision(part, batch.rows.device), None)])
             run_rest(self.trunk, now, block, midway, proportional)
-            for i, number in zip(chunk, self._keep(now, range(len(part))), strict=True):
+            for i, number in zip(chunk, self._keep(now), strict=True):
                 numbers[i] = number
         return numbers
 
-    def _chunks(self, order: list[int], leaving: list[Leaving]) -> list[list[int]]:
-        chunks: list[list[int]] = []
-        room = 0
-        for i in order:
-            if not chunks or room < leaving[i].length or len(chunks[-1]) == MOST_COPIES * self.most:
-                chunks.append([])
-                room = self.most * self.trunk.anatomy.tokens
-            chunks[-1].append(i)
-            room -= leaving[i].length
-        return chunks
-
-    def _pass(self, batch: Ragged, places: list[int]) -> Pass:
-        """Copies of some of the trunk's images as a batch of its own."""
-        anatomy, tokens = self.trunk.anatomy, self.trunk.anatomy.tokens
-        index = torch.tensor(places, device=batch.rows.device)
-        taken = replace(
+    def copies(self, batch: Ragged, places: list[int]) -> Ragged:
+        """Copies of the images at these places of a dense batch."""
+        tokens = self.trunk.anatomy.tokens
+        index = torch.tensor(places, dtype=torch.int64, device=batch.rows.device)
+        return replace(
             batch,
             rows=batch.rows.view(-1, tokens, batch.rows.shape[1])[index].flatten(0, 1),
             sizes=batch.sizes.view(-1, tokens)[index].flatten(),
             lengths=(tokens,) * len(places),
-            images=tuple(range(len(places))),
-            watched=0,
+            images=tuple(batch.images[i] for i in places),
+            watched=len(places),
         )
+
+    def _chunks(self, order: list[int], exits: list[Exit]) -> list[list[int]]:
+        """Neighbours in `order` that run together."""
+        chunks: list[list[int]] = []
+        space = 0
+        for i in order:
+            if not chunks or space < exits[i].left or len(chunks[-1]) == MOST_COPIES * self.most:
+                chunks.append([])
+                space = self.most * self.trunk.anatomy.tokens
+            chunks[-1].append(i)
+            space -= exits[i].left
+        return chunks
+
+    def _pass(self, batch: Ragged, places: list[int]) -> Pass:
+        """Copies of some images as a batch of its own, which no method watches."""
+        anatomy, images = self.trunk.anatomy, tuple(range(len(places)))
+        taken = replace(self.copies(batch, places), images=images, watched=0)
         trace = Trace.empty(len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
         return Pass(taken, trace, None, None, list(taken.runs()))
 
-    def _keep(self, now: Pass, images: range) -> list[int]:
+    def _keep(self, now: Pass) -> list[int]:
+        """Keep what came of a batch; the numbers of its suffixes."""
         self.logits.append(self.trunk.classify(now.batch).cpu())
         self.assignment.append(now.trace.assignment)
         self.lengths.append(now.trace.tokens[:, -1])
         self.macs.append(now.trace.macs_method)
-        first, self.numbered = self.numbered, self.numbered + len(images)
+        first, self.numbered = self.numbered, self.numbered + len(now.trace.tokens)
         return list(range(first, self.numbered))
 
 
-def whole(batch: Ragged) -> Run:
-    """All images of a batch of one length."""
-    return Run(batch.images, 0, batch.lengths[0], False)
+def _decision(exits: Sequence[Exit], device: torch.device) -> Decision:
+    """What becomes of the tokens of images that leave; either all of them average or none."""
 
+    def stacked(parts: list) -> Tensor:
+        return torch.from_numpy(np.stack(parts)).to(device)
 
-def decision(leaving: list[Leaving], device: torch.device) -> Decision:
-    """What becomes of the tokens of images that leave."""
     return Decision(
-        target=torch.from_numpy(np.stack([one.target for one in leaving])).to(device),
-        weight=torch.from_numpy(np.stack([one.weight for one in leaving])).to(device),
-        left=torch.tensor([one.length for one in leaving], device=device),
+        target=stacked([one.target for one in exits]),
+        left=torch.tensor([one.left for one in exits], device=device),
+        weight=None if exits[0].weight is None else stacked([one.weight for one in exits]),
         final=True,
     )

@@ -1,5 +1,6 @@
 """ASAP: Attention Sink Anchored Pruning (arXiv 2605.22372), with every open choice as an option."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from asap.methods.asap.clusters import cluster
 from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.reduction import reduced_sequence
 from asap.methods.asap.search_space import asap_knobs
+from asap.methods.asap.sharing import SharedWalk, shared_walk, sharing_of
 from asap.methods.asap.walk import Walk, make_walk
 from asap.methods.base import (
     Anatomy,
@@ -20,7 +22,9 @@ from asap.methods.base import (
     Decision,
     Needs,
     Observation,
+    Sharing,
     Site,
+    StopThreshold,
 )
 from asap.methods.search_space import Knob
 
@@ -37,6 +41,7 @@ class Asap(AsapOptions):
     ours; the paper's are not known. The options are explained in `AsapOptions`.
     """
 
+    explains: ClassVar[bool] = True
     trace_columns: ClassVar[tuple[Column, ...]] = (
         Column("sink", "int"),  # patch index
         Column("mass", "float", per_block=True),  # largest column mass after each block
@@ -63,6 +68,15 @@ class Asap(AsapOptions):
     def needs(self) -> Needs:
         return Needs(Attention("all", "mean"), keys=self.plugin == "keys")
 
+    @property
+    def sharing(self) -> Sharing | None:
+        """A subclass may decide otherwise, so it does not share."""
+        return sharing_of(self) if type(self) is Asap and not self.overhead else None
+
+    @property
+    def stop_threshold(self) -> StopThreshold | None:
+        return None if self.overhead else StopThreshold("tau", "mass", ("clusters", "max_tokens"))
+
     def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
         """None if nothing is reduced. The options that the row leaves to others stay as they are:
         `clusters` where Otsu's threshold sets it, and where a token budget decides what is left.
@@ -74,6 +88,9 @@ class Asap(AsapOptions):
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Walk:
         return make_walk(self.order, self.alpha, self.overhead, images, anatomy.tokens, like)
+
+    def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> SharedWalk:
+        return shared_walk(self.order, self.alpha, images, anatomy.tokens, like)
 
     def observe(self, site: Site) -> Observation:
         """One more step of the walk, and the test of the column mass."""
@@ -105,6 +122,19 @@ class Asap(AsapOptions):
         macs = spent + anchor_macs(self, site) + self.distance_macs(site) + reduced.macs
         found = {"sink": anchor, "margin_sink": lead, "margin_bin": clusters.margin}
         return Decision(reduced.target, reduced.left, reduced.weight, True, macs, found)
+
+    def explain(self, site: Site) -> Mapping[str, Tensor]:
+        """The walk so far, and what a stop here would find."""
+        matrix, _ = self.geometry(site)
+        anchor, _ = find_anchor(self, site, matrix)
+        clusters = cluster(self, matrix, anchor, site.prefix)
+        return {
+            "walk": site.state.matrix(site.images)[0],
+            "class_row": site.state.class_row(site.images) if self.accumulate else matrix[:, 0],
+            "anchor": anchor,
+            "distance": clusters.distance,
+            "cluster": clusters.index,
+        }
 
     def geometry(self, site: Site) -> tuple[Float[Tensor, "b n n"], int]:
         """The matrix whose rows give distances, and the MACs an image spent on it just now."""

@@ -17,10 +17,12 @@ from asap.methods.base import Site
 
 @dataclass(frozen=True)
 class Reduced:
-    """Target and weight of every token, tokens left, and the MACs of a budget, per image."""
+    """Target and weight of every token (None: nothing is averaged), tokens left, and the MACs of a
+    budget, per image.
+    """
 
     target: Int[Tensor, "b n"]
-    weight: Float[Tensor, "b n"]
+    weight: Float[Tensor, "b n"] | None
     left: Int[Tensor, "b"]
     macs: int | Int[Tensor, "b"]
 
@@ -39,14 +41,14 @@ def reduced_sequence(
     kept, macs = _within_budget(options, site, matrix, clusters, ~background)
     kept = torch.nn.functional.pad(kept, (site.prefix, 0), value=True)
     target = (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-    left = kept.sum(1)
-    weight = site.sizes.new_ones(kept.shape)
+    left, weight = kept.sum(1), None
     if options.pool:
         pooled = torch.nn.functional.pad(background, (site.prefix, 0))
         target = torch.where(pooled, left[:, None], target)
         raw = clusters.distance if options.weights == "raw" else clusters.scaled
         shares = transition_weights(raw, background, options.temperature)
-        weight[:, site.prefix :] = torch.where(background, shares, weight[:, site.prefix :])
+        shares = torch.where(background, shares, torch.ones_like(shares))
+        weight = torch.nn.functional.pad(shares, (site.prefix, 0), value=1)
         left = left + 1
     return Reduced(target, weight, left, macs)
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap.measure.session import Session
-from asap.methods import Asap
 from asap.publish.pictures.panels import draw_panels, evenly
 from asap.publish.pictures.side_by_side import draw_compared, model_of
 from asap.publish.pictures.walk_pictures import draw_sink_dynamics
@@ -19,10 +18,10 @@ _WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mea
 def draw_pictures(
     session: Session, results: Sequence[Result], count: int, folder: Path, stem: str
 ) -> list[Picture]:
-    """Panels of `count` evenly spaced images under the first reducing ASAP row, methods side by
-    side, a random anchor's cases and the walk, as far as the run has such rows.
+    """Panels of `count` evenly spaced images under the first reducing row that can explain itself,
+    methods side by side, a random anchor's cases and the walk, as far as the run has such rows.
     """
-    method = next((m for m in session.methods if isinstance(m, Asap) and m.reduces), None)
+    method = next((m for m in session.methods if m.explains and m.reduces), None)
     if method is None or count == 0:
         return []
     chosen = evenly(session, count)
@@ -59,7 +58,6 @@ def _anchor_pictures(
     assert random.predictions is not None and sink.predictions is not None
     cases = anchor_cases(random.predictions(), sink.predictions(), count)
     method = model_of(session, random).method
-    assert isinstance(method, Asap)
     found = []
     for name, positions in (("failures", cases.failures), ("lucky", cases.lucky)):
         path = folder / f"{stem}-random-anchor-{name}"

@@ -4,7 +4,6 @@ from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.engine.executor import ReducedViT
 from asap.measure.session import Session
-from asap.methods import Asap
 from asap.publish.pictures.panels import evenly, named, on_device, panel_of, pixels_of, readable
 from asap.publish.pictures.side_by_side import model_of
 from asap.report.example_table import Example, example_of
@@ -20,7 +19,7 @@ def examples_of(session: Session, row: Result, count: int) -> list[Example]:
         return []
     model = model_of(session, row)
     samples = readable(session, evenly(session, count))
-    if isinstance(model.method, Asap):
+    if model.method.explains:
         return [example_of(panel_of(session, model.method, sample)) for sample in samples]
     return [_left(session, model, sample) for sample in samples]
 

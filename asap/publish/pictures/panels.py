@@ -1,4 +1,4 @@
-"""Pictures of what ASAP does to a few images of a run's data."""
+"""Pictures of what a method does to a few images of a run's data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from asap.data.base import Sample
-from asap.engine.explain import explain
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
-from asap.methods import Asap
+from asap.methods import Method
+from asap.publish.pictures.explain import explain
 from asap.report.figures import ImagePanel, scene_panels
 
 NOT_FINITE = "(not finite)"
@@ -29,21 +29,21 @@ def readable(session: Session, positions: Sequence[int]) -> list[Sample]:
 
 
 def draw_panels(
-    session: Session, method: Asap, positions: Sequence[int], path: Path, anchor: str = "the sink"
+    session: Session, method: Method, positions: Sequence[int], path: Path, anchor: str = "the sink"
 ) -> list[Path]:
     """The images at `positions` under `method`; the files written, none without an image."""
     panels = [panel_of(session, method, sample) for sample in readable(session, positions)]
     return scene_panels(panels, path, anchor) if panels else []
 
 
-def panel_of(session: Session, method: Asap, sample: Sample) -> ImagePanel:
+def panel_of(session: Session, method: Method, sample: Sample) -> ImagePanel:
     """What the method does to one readable image of the run's data."""
     classes = session.data.classes
     return explained(session, method, sample, classes[sample.label], classes)
 
 
 def explained(
-    session: Session, method: Asap, sample: Sample, label: str, classes: Sequence[str]
+    session: Session, method: Method, sample: Sample, label: str, classes: Sequence[str]
 ) -> ImagePanel:
     """What the method does to one image; `label`: "" where it has none."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.id)

@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from asap.engine.executor import ReducedViT
-from asap.engine.explain import walk_per_block
 from asap.measure.session import Session
-from asap.methods import Asap
+from asap.methods import Method
+from asap.publish.pictures.explain import walk_per_block
 from asap.publish.pictures.panels import on_device, readable
 from asap.report.figures.walks import WalkPicture, draw_walk, largest_mass, selected_blocks
 
 
 def draw_sink_dynamics(
-    session: Session, method: Asap, positions: Sequence[int], path: Path
+    session: Session, method: Method, positions: Sequence[int], path: Path
 ) -> list[Path]:
     """P of the first readable image after four blocks, and the largest column mass of all of them;
-    the files written.
+    the files written, none for a method without a threshold.
     """
-    samples = readable(session, positions)
-    if not samples:
+    samples, threshold = readable(session, positions), method.stop_threshold
+    if not samples or threshold is None:
         return []
     prefix, walks = ReducedViT(session.backbone, method).trunk.anatomy.prefix, []
     mass = []
@@ -29,5 +29,6 @@ def draw_sink_dynamics(
         walks = walks or [walk.double().cpu().numpy()]
         mass.append(largest_mass(walk.double().cpu().numpy(), prefix))
     blocks = selected_blocks(len(walks[0]))
+    tau = getattr(method, threshold.option)
     shown = walks[0][[block - 1 for block in blocks]]
-    return draw_walk(WalkPicture(blocks, shown, np.array(mass), method.tau, prefix), path)
+    return draw_walk(WalkPicture(blocks, shown, np.array(mass), tau, prefix), path)

@@ -1,0 +1,65 @@
+"""What a method declares of itself: what it sees, what it writes, how its costs can be told."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from asap.methods.option_checks import choice
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The part of a block's attention that a method wants to see.
+
+    rows: "all" queries, or the "class" token's alone, which is much cheaper ("last" and "text" are
+    reserved for language models). heads: "each", or their "mean". Raises ValueError for anything
+    else.
+    """
+
+    rows: str = "all"
+    heads: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.rows in ("last", "text"):
+            raise ValueError(
+                f"rows={self.rows!r} is reserved for language models, which are not there yet: use "
+                "'all' or 'class'"
+            )
+        choice("rows", self.rows, "all", "class")
+        choice("heads", self.heads, "mean", "each")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants to see of the blocks where it acts. What it does not need is None."""
+
+    attention: Attention | None = None
+    keys: bool = False
+    values: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value per image that a method writes into the trace, through `diagnostics`.
+
+    kind: "int" (missing: -1) or "float" (missing: NaN). per_block: one value for every block.
+    combine: where an image gets several values, the "last" counts, or the smallest ("min").
+    """
+
+    name: str
+    kind: Literal["int", "float"]
+    per_block: bool = False
+    combine: Literal["last", "min"] = "last"
+
+
+@dataclass(frozen=True)
+class StopThreshold:
+    """How one pass that reduces nothing tells what every setting of a method would cost.
+
+    An image is reduced once, in the first block where the diagnostic `column` exceeds the option
+    `option`, or in a block where it is reduced whatever the option. The method acts in every block
+    up to the last one in which it acts. `amounts`: options that change only what is left.
+    """
+
+    option: str
+    column: str
+    amounts: tuple[str, ...] = ()
