@@ -2,8 +2,11 @@
 
 import logging
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
 
 _scratch = tempfile.TemporaryDirectory(prefix="asap-tests-")
 os.environ |= {
@@ -29,6 +32,7 @@ import asap  # noqa: F401  (first: it makes torchvision importable)
 import hypothesis
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 hypothesis.settings.register_profile(
     "asap",
@@ -55,6 +59,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         plain = given.get("dtype", torch.float32) == torch.float32 or not contract
         if given.get("threads", 1) != 1 or not plain:
             item.add_marker(pytest.mark.slow)
+
+
+EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _draws_empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A figure is made but not painted, which takes longer than a run on a few images, except in
+    a module marked `painted`.
+    """
+
+    def save(figure: Figure, target: str | Path | TextIO, **_: object) -> None:
+        if isinstance(target, str | Path):
+            Path(target).write_text(EMPTY, "utf-8")
+        else:
+            target.write(EMPTY)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("painted") is None:
+            patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a test marked `process` starts a program: `make check` leaves these out."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("this test starts a program: mark it with pytest.mark.process")
+
+    if request.node.get_closest_marker("process") is None:
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from PIL import Image
 
 from asap.data.imagenet.validation import synsets
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8",
          "measure.panels=1")  # fmt: skip

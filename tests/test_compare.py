@@ -14,6 +14,8 @@ from asap.report.manifest import Manifest, RowRef, write_manifest
 from asap.report.named import row_named
 from asap.report.result import Result
 
+pytestmark = pytest.mark.painted
+
 
 def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
     """Four images with labels 0, 1, 2 and 3."""

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python -m asap.run --config-dir examples/configs method=norm_top_k method.k=24"
 
@@ -16,6 +18,7 @@ def test_the_readme_shows_the_example_as_it_is():
     assert COMMAND in readme
 
 
+@pytest.mark.process
 def test_the_example_runs_from_the_command_line(tmp_path):
     command = [sys.executable, *COMMAND.split()[1:], "limit=40", f"results={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

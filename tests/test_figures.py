@@ -19,6 +19,8 @@ from asap.report.figures.treated import at_equal_macs, draw_side_by_side, merged
 from asap.report.figures.walks import largest_mass, selected_blocks
 from asap.report.result import Result
 
+pytestmark = pytest.mark.painted
+
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
 LOST = Result("Lost", None, False, None, None, None, "out of memory")
 

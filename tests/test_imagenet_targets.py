@@ -27,6 +27,8 @@ from asap.data.imagenet.validation import synsets
 from asap.measure.timing import ThroughputPlan
 from asap.report.paper import paper_table
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = ("deit-base", "deit-small", "deit-tiny", "vit-augreg", "lvvit-s")
 TARGETS = (*(f"imagenet-{name}" for name in MAIN), "imagenet-all", "imagenet-anchors", "overhead")

@@ -28,6 +28,8 @@ from asap.report.provenance import facts
 from asap.report.result import Result
 from asap.report.result_table import build_table, parts
 
+pytestmark = pytest.mark.painted
+
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
 EVIL = '<script>alert("1")</script>'
 WRONG = [[1, 0], [0, 1]]

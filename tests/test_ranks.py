@@ -36,6 +36,8 @@ from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, RunSpec
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [{"method": "dense"}, {"method": "asap", "with": {"tau": 2.0}}]
 IMAGES = 13  # does not divide by 2, 3 or 5

@@ -26,6 +26,8 @@ from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -14,6 +14,8 @@ from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import RunSpec
 
+pytestmark = pytest.mark.painted
+
 TINY = {"depth": 2, "embed_dim": 24, "num_heads": 2, "img_size": 32, "patch_size": 8}
 
 

@@ -32,6 +32,8 @@ from asap.cli.run import main
 from asap.cli.signals import Terminated, exit_code, terminable
 from asap.measure import processes
 
+pytestmark = pytest.mark.process
+
 fork = multiprocessing.get_context("fork")
 IMAGES = 64
 SWEEP = ["-m", "method=random_drop,asap"]

@@ -19,6 +19,8 @@ from asap.report.figures import ImagePanel, scene_panels
 from asap.report.figures.labels import place_labels
 from asap.report.result import Result, curves, scalars
 
+pytestmark = pytest.mark.painted
+
 NAN = float("nan")
 
 
