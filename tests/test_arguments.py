@@ -218,6 +218,7 @@ def test_the_commands_of_the_readme_can_be_read(command: list[str]) -> None:
 # ---- how a command ends
 
 
+@pytest.mark.process
 def test_ctrl_c_while_a_command_imports_ends_it_at_once() -> None:
     """The file alone, as `python -m asap...` comes to it first of all."""
     lines = [

@@ -770,21 +770,15 @@ def test_a_dashboard_without_a_key_does_not_cost_the_result(cli, monkeypatch, tm
     assert warning.startswith("W&B: ") and "WANDB_API_KEY" in warning and "is kept" in warning
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        ("method.tau=-1", ["tau=-1", "above 0"]),
-        ("method.taus=1", ["'method.taus'", "did you mean 'method.tau'"]),
-        ("backbone=deit_tiny", ["deit_tiny", "HF_HUB_OFFLINE"]),
-    ],
-)
-def test_a_real_command_ends_in_exit_code_2_and_one_line(arguments, parts, tmp_path):
-    done = command(*arguments.split(), f"results={tmp_path / 'r'}", HF_HOME=str(tmp_path))
+@pytest.mark.process
+def test_a_real_command_ends_in_exit_code_2_and_one_line(tmp_path):
+    done = command("backbone=deit_tiny", f"results={tmp_path / 'r'}", HF_HOME=str(tmp_path))
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and all(part in line for part in parts)
+    assert line.startswith("error: ") and "deit_tiny" in line and "HF_HUB_OFFLINE" in line
 
 
+@pytest.mark.process
 def test_options_of_a_wrong_kind_are_refused(tmp_path):
     """As a command, because type checks that only tests have would come first in this process."""
     options = ["method.tau=high,true,3.0", "method.clusters=4.5,4", "method.max_block=2.5"]
@@ -803,6 +797,7 @@ def test_options_of_a_wrong_kind_are_refused(tmp_path):
     assert not list((tmp_path / "r").glob("runs/*/accuracy.json"))
 
 
+@pytest.mark.process
 def test_a_real_disk_that_is_full_is_one_line(tmp_path):
     limited = f"ulimit -f 16; exec {sys.executable} -m asap.run results={tmp_path} data.images=4"
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)

@@ -161,6 +161,7 @@ def test_every_method_is_explained():
     assert set(re.findall(r"\]\(#([a-z-]+)\)", text)) <= slugs
 
 
+@pytest.mark.process
 def test_make_without_imagenet_says_so_in_one_line():
     command = ["make", "--no-print-directory", "imagenet-deit-base", "IMAGENET="]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -227,6 +228,7 @@ sys.stdout.write(f"{len(found['_definitions'])} declared, imported {builtins.imp
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("state", TORCHVISIONS)
 def test_the_guard_repairs_torchvision_only_if_operators_are_missing(state, tmp_path):
     beginning, expected = TORCHVISIONS[state]
@@ -237,6 +239,7 @@ def test_the_guard_repairs_torchvision_only_if_operators_are_missing(state, tmp_
     assert (done.stdout or done.stderr.strip().splitlines()[-1]) == expected
 
 
+@pytest.mark.process
 def test_nothing_that_a_run_leaves_is_committed():
     """Without its records, the page of a fresh clone would show its rows as gone."""
     command = ["git", "ls-files", "results/tables", "results/runs"]

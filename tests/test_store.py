@@ -297,6 +297,7 @@ def test_a_run_killed_within_a_write_leaves_nothing_torn(n_bytes, undisturbed, t
     assert files_of(tmp_path) == undisturbed
 
 
+@pytest.mark.process
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(undisturbed, tmp_path):
     delays = np.random.default_rng(0).uniform(0.001, 0.06, 8)
     for delay in delays:
@@ -313,6 +314,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(undisturbed, tmp_
 # ---- two processes
 
 
+@pytest.mark.process
 def test_two_processes_on_one_cell_measure_it_once(undisturbed, tmp_path):
     journal = tmp_path / "journal"
 
@@ -336,6 +338,7 @@ def test_two_processes_on_one_cell_measure_it_once(undisturbed, tmp_path):
     assert files_of(tmp_path) == undisturbed
 
 
+@pytest.mark.process
 def test_a_process_that_waits_for_a_cell_says_so_and_a_dead_one_holds_nothing(tmp_path, caplog):
     held = fork.Event()
     Store(tmp_path)

@@ -282,6 +282,7 @@ def test_a_hub_that_fails_is_asked_once_and_named(cache, hub):
     assert "\n" not in said
 
 
+@pytest.mark.process
 def test_without_a_network_a_run_ends_in_one_line(tmp_path):
     unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "home")}
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
