@@ -1,6 +1,7 @@
 """Bad options of every method: one clear line with the option, its value and what is allowed."""
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from peers import model, predictor_file
 
 import asap
 from asap.errors import RequestError
-from asap.methods import build
+from asap.methods import EViT, Method, ToMe, build
 
 NAN, INF = math.nan, math.inf
 # Method, options, what the line says after "method '...': ". The last option is the bad one.
@@ -136,3 +137,9 @@ def test_dynamicvit_refuses_predictors_of_another_number_or_width() -> None:
         with pytest.raises(ValueError, match=said) as refused:
             asap.ReducedViT(net, build("dynamicvit", {"weights": path}))
         assert f"weights={path!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("method", [ToMe(r=[1, 2]), EViT(keep_rate=[0.5, 0.7], blocks=[1, 2])])
+def test_lists_are_tuples_in_a_method(method: Method) -> None:
+    assert all(not isinstance(getattr(method, f.name), list) for f in fields(method))
+    assert isinstance(hash(method), int)

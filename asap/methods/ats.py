@@ -48,9 +48,8 @@ class ATS(Method):
         require(self.samples is None or self.samples >= 1, "samples", self.samples, "at least 1")
         if self.blocks is None:
             return
-        kind = isinstance(self.blocks, list | tuple) and all(type(b) is int for b in self.blocks)
+        kind = isinstance(self.blocks, tuple) and all(type(b) is int for b in self.blocks)
         require(kind, "blocks", self.blocks, "a list of whole numbers")
-        object.__setattr__(self, "blocks", tuple(self.blocks))
         require(min(self.blocks, default=0) >= 0, "blocks", self.blocks, "at least 0 each")
         different = len(set(self.blocks)) == len(self.blocks)
         require(different, "blocks", self.blocks, "different numbers")

@@ -155,9 +155,14 @@ class Method:
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an option of the wrong kind; subclasses add their ranges."""
+        """Turn lists into tuples, so that methods can be hashed. Raise ValueError for an option of
+        the wrong kind; subclasses add their ranges.
+        """
         for option in fields(self):
             value = getattr(self, option.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, option.name, value)
             right = is_a(value, option.type)
             require(right, option.name, value, f"of type {kind_name(option.type)}")
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from asap.core.ranking import ranked_target
 from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site
 from asap.methods.schedule import (
-    as_tuples,
     per_stage,
     require_blocks,
     require_class_token,
@@ -48,7 +47,6 @@ class EViT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_tuples(self, "keep_rate", "blocks")
         require_rate(self.keep_rate)
         require_blocks(self.blocks)
 

@@ -13,7 +13,6 @@ from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target, value_scores
 from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
 from asap.methods.schedule import (
-    as_tuples,
     per_stage,
     require_blocks,
     require_class_token,
@@ -57,7 +56,6 @@ class PPT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_tuples(self, "r", "blocks")
         removed = per_stage(self.r, 1)
         whole = self.r is None or (bool(removed) and all(type(r) is int for r in removed))
         require(whole, "r", self.r, "a whole number, or a list of them, one a stage")

@@ -115,8 +115,6 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
 
 
 def _plain(value: Any, declared: Any) -> Any:
-    """YAML's lists as tuples, and 3 as 3.0 where a float is declared."""
-    if isinstance(value, list):
-        return tuple(value)
+    """3 as 3.0 where a float is declared."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and declared is float else value

@@ -56,14 +56,7 @@ def stage_blocks(blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
 
 def per_stage(value: Any, stages: int) -> tuple[Any, ...]:
     """One value for every stage: the number itself for all, or a list's."""
-    return tuple(value) if isinstance(value, tuple | list) else (value,) * stages
-
-
-def as_tuples(method: Any, *names: str) -> None:
-    """Turn options that were given as lists into tuples."""
-    for name in names:
-        if isinstance(getattr(method, name), list):
-            object.__setattr__(method, name, tuple(getattr(method, name)))
+    return tuple(value) if isinstance(value, tuple) else (value,) * stages
 
 
 def require_blocks(blocks: Any) -> None:

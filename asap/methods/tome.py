@@ -35,8 +35,6 @@ class ToMe(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.r, list):
-            object.__setattr__(self, "r", tuple(self.r))
         whole = isinstance(self.r, int) and not isinstance(self.r, bool) and self.r >= 0
         allowed = "a whole number at least 0, (r, inflection in [-1, 1]) or a list of such numbers"
         require(self.r is None or whole or is_schedule(self.r), "r", self.r, allowed)

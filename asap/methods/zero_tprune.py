@@ -85,13 +85,12 @@ class ZeroTPrune(Method):
         super().__post_init__()
         for name, (kind, inside, allowed) in NUMBERS.items():
             value = getattr(self, name)
-            many = tuple(value) if isinstance(value, list | tuple) else (value,)
+            many = value if isinstance(value, tuple) else (value,)
             if value is None and name in ("layers", "similar"):
                 continue
-            fits = isinstance(value, list | tuple) or name != "layers"
+            fits = isinstance(value, tuple) or name != "layers"
             numbers = all(isinstance(v, kind) and not isinstance(v, bool) for v in many)
             require(fits and numbers and all(map(inside, many)), name, value, allowed)
-            object.__setattr__(self, name, many if isinstance(value, list) else value)
         layers = LAYERS if self.layers is None else tuple(self.layers)
         require(layers == tuple(sorted(set(layers))), "layers", layers, "ascending, each once")
         for name in ("keep", "similar", "iterations"):

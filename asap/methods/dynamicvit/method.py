@@ -17,7 +17,6 @@ from asap.core.ranking import ranked_target
 from asap.methods.base import Anatomy, Decision, Method, Position, Site, require
 from asap.methods.dynamicvit.checkpoint import Checkpoint, Weights, read_checkpoint
 from asap.methods.schedule import (
-    as_tuples,
     require_blocks,
     require_rate,
     require_stages,
@@ -53,7 +52,6 @@ class DynamicViT(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_tuples(self, "keep_rate", "blocks")
         require_rate(self.keep_rate)
         require_blocks(self.blocks)
 
