@@ -123,6 +123,11 @@ def _derived(digest: str, positions: tuple[int, ...]) -> str:
     return sha256(f"{digest}:{positions}".encode()).hexdigest()
 
 
+def evenly(n: int, count: int) -> list[int]:
+    """The middles of `count` equal stretches of range(n), each once: all of it if `count` >= n."""
+    return list(dict.fromkeys((2 * i + 1) * n // (2 * count) for i in range(count)))
+
+
 def take(dataset: DataSet, limit: int | None) -> DataSet:
     """`limit` images at even distances, all of them if there are no more or `limit` is None.
 
@@ -134,8 +139,9 @@ def take(dataset: DataSet, limit: int | None) -> DataSet:
     n = len(dataset)
     if limit is None or limit >= n:
         return dataset
-    middles = [(2 * i + 1) * n // (2 * limit) for i in range(limit)]
-    return Subset(dataset, middles, f"{dataset.description}; {limit:,} of them, evenly spaced")
+    return Subset(
+        dataset, evenly(n, limit), f"{dataset.description}; {limit:,} of them, evenly spaced"
+    )
 
 
 def loader(

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from asap.data.base import evenly
 from asap.measure.session import Session
-from asap.publish.pictures.panels import draw_panels, evenly
+from asap.publish.pictures.panels import draw_panels
 from asap.publish.pictures.side_by_side import draw_compared, model_of
 from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.report.figures.cases import RULE, anchor_cases
@@ -24,8 +25,8 @@ def draw_pictures(
     method = next((m for m in session.methods if m.explains and m.reduces), None)
     if method is None or count == 0:
         return []
-    chosen = evenly(session, count)
-    many = evenly(session, _WALKS * count)
+    chosen = evenly(len(session.data), count)
+    many = evenly(len(session.data), _WALKS * count)
     found = [
         Picture.of(
             draw_panels(session, method, chosen, folder / f"{stem}-scenes"),

@@ -1,10 +1,10 @@
 """A few images under one row, as small pictures for a dashboard's table."""
 
 from asap.core.order import best_class
-from asap.data.base import Sample
+from asap.data.base import Sample, evenly
 from asap.engine.executor import ReducedViT
 from asap.measure.session import Session
-from asap.publish.pictures.panels import evenly, named, on_device, panel_of, pixels_of, readable
+from asap.publish.pictures.panels import named, on_device, panel_of, pixels_of, readable
 from asap.publish.pictures.side_by_side import model_of
 from asap.report.example_table import Example, example_of
 from asap.report.figures.treated import merged_view
@@ -18,7 +18,7 @@ def examples_of(session: Session, row: Result, count: int) -> list[Example]:
     if row.is_dense or row.own_weights or count == 0:
         return []
     model = model_of(session, row)
-    samples = readable(session, evenly(session, count))
+    samples = readable(session, evenly(len(session.data), count))
     if model.method.explains:
         return [example_of(panel_of(session, model.method, sample)) for sample in samples]
     return [_left(session, model, sample) for sample in samples]

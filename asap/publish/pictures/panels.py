@@ -16,12 +16,6 @@ from asap.report.figures import ImagePanel, scene_panels
 NOT_FINITE = "(not finite)"
 
 
-def evenly(session: Session, count: int) -> list[int]:
-    """`count` positions in the data at even distances: not chosen by how they turn out."""
-    n = len(session.data)
-    return list(dict.fromkeys((2 * i + 1) * n // (2 * count) for i in range(count)))
-
-
 def readable(session: Session, positions: Sequence[int]) -> list[Sample]:
     """The samples there, without those that cannot be read."""
     samples = [session.data[i] for i in positions]
