@@ -191,9 +191,9 @@ def _verified(run: Run) -> list[str]:
         "After every signal: no process went on, no torn file under a final name, no image twice,",
         "no finished row and no saved images made again (the files' times of writing). After",
         "SIGINT and SIGTERM (but under torchrun): exit code 130 or 143, no traceback.",
-        f"At every end: predictions.parquet of all {run.rows} rows, the records (but for date,",
-        "time and environment) and the tables (Markdown, CSV) byte-identical with those of one",
-        "process that nobody disturbed; no shard and no temporary file left.",
+        f"At every end: answers.parquet and traces.parquet of all {run.rows} rows, the records",
+        "(but for date, time and environment) and the tables (Markdown, CSV) byte-identical with",
+        "those of one process that nobody disturbed; no shard and no temporary file left.",
     ]
 
 

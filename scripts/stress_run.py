@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
-from asap.records.predictions import decode_predictions
 from asap.records.store import Store
+from asap.records.tables import ANSWER_COLUMNS, decode
 
 ROWS = "rows=[{method: dense}, {method: random_drop}, {method: tome, with: {r: 3}}, "
 ROWS += "{method: asap, with: {tau: 2.0}}]"
@@ -128,7 +128,7 @@ def _changed(folder: Path) -> int:
 
 def outcome(results: Path) -> dict[str, bytes]:
     """The content, by path, of every file that must not depend on interruptions."""
-    files = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
+    files = [*results.glob("runs/*/*.parquet"), *results.glob("tables/*")]
     found = {str(path.relative_to(results)): path.read_bytes() for path in files}
     for path in results.glob("runs/*/accuracy.json"):
         record = json.loads(path.read_bytes())
@@ -157,8 +157,10 @@ def check_sound(results: Path, images: int) -> Counter[str]:
     for cell in (path for path in results.glob("runs/*") if path.is_dir()):
         bounds = []
         for path in cell.glob("*.parquet"):
-            rows = sorted(decode_predictions(path.read_bytes())["index"])
-            if path.name == "predictions.parquet":
+            if path.name == "traces.parquet":
+                continue
+            rows = decode(path.read_bytes(), ANSWER_COLUMNS)["index"].to_pylist()
+            if path.name == "answers.parquet":
                 start, stop = 0, images
             else:
                 start, stop = map(int, path.stem.split("-")[1:])
@@ -181,7 +183,7 @@ def work_done(results: Path) -> dict[Path, int]:
     found = {}
     for cell in (path for path in results.glob("runs/*") if path.is_dir()):
         done = (cell / "accuracy.json").exists()
-        names = ("accuracy.json", "predictions.parquet", "config.yaml") if done else ("shard-*",)
+        names = ("accuracy.json", "*.parquet", "config.yaml") if done else ("shard-*",)
         for path in (path for name in names for path in cell.glob(name)):
             found[path] = path.stat().st_mtime_ns
     return found

@@ -1,15 +1,22 @@
 """Hand-made results for tests of figures and pages."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pandas as pd
 
-from asap.report.result import Result
+from asap.measure.traces import costs
+from asap.report.result import Read, Result
+from asap.tasks.classification import Classification
 
 NAN = float("nan")
 ASAP = {"alpha": 0.5, "tau": 3.0, "clusters": 4, "anchor": "sink", "accumulate": True, "pool": True}
 
 
 def frame(n=2, **columns):
-    """Predictions of n images, all right and without a sink unless `columns` say otherwise."""
+    """Answers of n images with what traces say of them, all right and without a sink unless
+    `columns` say otherwise; `reads` tells the two apart.
+    """
     values = {
         "index": list(range(n)),
         "id": list(range(n)),
@@ -29,6 +36,31 @@ def frame(n=2, **columns):
     return pd.DataFrame(values | columns)
 
 
+def methods(name: str, options: dict | None = None, version: int = 1) -> dict[str, dict]:
+    """The methods of an identity: one, of the images."""
+    return {"vision": {"name": name, "options": options or {}, "version": version}}
+
+
+def traces_of(found: pd.DataFrame) -> pd.DataFrame:
+    """The traces of what `frame` made: a row for each image that could be read."""
+    read = found[found["error"].isna()]
+    names = ("tokens", "stop_block", "sink", "mass", "macs_backbone", "macs_method")
+    columns = {f"vision.{name}": read[name] for name in names if name in read}
+    return pd.DataFrame({"example": read["index"], **columns}).reset_index(drop=True)
+
+
+def reads(found: pd.DataFrame | Callable[[], pd.DataFrame]) -> dict[str, Read]:
+    """What reads the tables of a result from what `frame` made, or will make."""
+    make = found if callable(found) else lambda: found
+    return {"answers": make, "traces": lambda: traces_of(make())}
+
+
+def counted(found: pd.DataFrame, clustered: bool = False, reduces: bool = True) -> dict[str, Any]:
+    """The counting fields of the record of what `frame` made."""
+    scores = Classification().score(found, clustered)
+    return {**scores, **costs(traces_of(found), reduces)}
+
+
 def record(name, top1, gmacs, options=None, **changes):
     """An accuracy record: `gmacs` of the backbone, nothing of the method."""
     made = {
@@ -37,9 +69,9 @@ def record(name, top1, gmacs, options=None, **changes):
             "engine": 1,
             "backbone": {"name": "digits_vit", "weights": "w" * 64},
             "data": {"content": "d" * 64, "labels": "l" * 64},
+            "methods": methods(name, options),
         },
         "label": name,
-        "method": {"name": name, "options": options or {}},
         "backbone": "digits_vit",
         "data": "two scenes",
         "n": 2,
@@ -65,12 +97,11 @@ def record(name, top1, gmacs, options=None, **changes):
     return made | changes
 
 
-def cell(name, top1, gmacs, options=None, label=None, predictions=None, **changes):
-    """A row with its record, and predictions if they are given."""
+def cell(name, top1, gmacs, options=None, label=None, found=None, **changes: Any) -> Result:
+    """A row with its record, and answers and traces if they are given."""
     made = record(name, top1, gmacs, options)
-    reads = None if predictions is None else lambda: predictions
-    values = {"paper_method": None, "ours": False, "throughput": None} | changes
-    return Result(label or name, accuracy=made, predictions=reads, **values)
+    read = {} if found is None else reads(found)
+    return Result(label or name, records={"accuracy": made}, read=read, **changes)
 
 
-DENSE = cell("dense", 90.0, 2.0, label="Dense", predictions=frame())
+DENSE = cell("dense", 90.0, 2.0, label="Dense", found=frame())

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
-FINISHED = {"predictions.parquet", "accuracy.json", "config.yaml", ".lock"}
+TABLES = ("answers.parquet", "traces.parquet")
+FINISHED = {*TABLES, "accuracy.json", "config.yaml", ".lock"}
 
 
 def outcome(results: Path) -> dict[str, bytes]:
@@ -12,7 +13,7 @@ def outcome(results: Path) -> dict[str, bytes]:
     cells = (path for path in results.rglob("*") if path.parent.parent.name == "runs")
     left = {path.name for path in cells if path.is_file()}
     assert left <= FINISHED, left
-    paths = [*results.glob("runs/*/predictions.parquet"), *results.glob("tables/*")]
+    paths = [*results.glob("runs/*/*.parquet"), *results.glob("tables/*")]
     found = {str(path.relative_to(results)): path.read_bytes() for path in paths}
     for path in results.glob("runs/*/accuracy.json"):
         record = json.loads(path.read_bytes())

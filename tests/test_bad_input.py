@@ -62,8 +62,8 @@ class Result:
         found = [json.loads(path.read_text("utf-8")) for path in paths]
         return {record["label"]: record for record in found}
 
-    def predictions(self) -> pd.DataFrame:
-        (path,) = self.results.glob("runs/*/predictions.parquet")
+    def answers(self) -> pd.DataFrame:
+        (path,) = self.results.glob("runs/*/answers.parquet")
         return pd.read_parquet(path)
 
 
@@ -514,7 +514,7 @@ def test_unreadable_images_are_counted_and_left_out(cli, folder):
     assert (record["n"], record["n_failed"]) == (12, 6)
     assert record["top1"] == pytest.approx(100 * record["correct1"] / 12)
 
-    frame = done.predictions().set_index("path")
+    frame = done.answers().set_index("path")
     reasons = frame["error"].dropna()
     assert {path: reason.split(" (")[0] for path, reason in reasons.items()} == {
         "0/truncated.JPEG": "truncated or damaged",
@@ -701,7 +701,7 @@ def test_a_method_that_fails_is_recorded_and_the_other_rows_go_on(cli, own_folde
     (report,) = done.results.glob("runs/*/error.json")
     told = json.loads(report.read_text("utf-8"))
     assert "Traceback" in told["traceback"] and str(report) in failed
-    assert {"accuracy.json", "predictions.parquet"}.isdisjoint(
+    assert {"accuracy.json", "answers.parquet", "traces.parquet"}.isdisjoint(
         path.name for path in report.parent.iterdir()
     )
     assert name in done.out, "the table shows the row that failed"

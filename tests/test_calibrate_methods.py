@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
 from draws import models
+from made import methods
 from peers import predictor_file
 
 import asap
@@ -375,8 +375,8 @@ def test_steps_wider_than_the_window_and_a_method_without_a_knob(tmp_path: Path)
 
 def result(name: str, gmacs: float, note: str | None = None) -> Result:
     record: Any = {"gmacs_backbone": gmacs - 0.01, "gmacs_method": 0.01, "key": name}
-    record |= {"backbone": "b", "method": {"name": name, "options": {}}}
-    return Result(name, None, False, record, pd.DataFrame, None, note=note)
+    record |= {"backbone": "b", "identity": {"methods": methods(name)}}
+    return Result(name, records={"accuracy": record}, note=note)
 
 
 def test_a_row_that_misses_the_budget_says_so():
@@ -391,7 +391,7 @@ def test_a_row_that_misses_the_budget_says_so():
     assert notes[:2] == [None, None]
     assert notes[2] == "Note. Misses the budget: 1.60 points below -35 % MACs on these images."
     assert notes[3] == "Misses the budget: 1.60 points above -35 % MACs on these images."
-    unmeasured = replace(rows[1], accuracy=None, reason="unreachable: x")
+    unmeasured = replace(rows[1], records={}, reason="unreachable: x")
     assert note_misses([rows[0], unmeasured], -35.0) == [rows[0], unmeasured]
     assert note_misses(rows[1:], -35.0) == rows[1:]  # nothing to compare with
 

@@ -23,8 +23,8 @@ from asap.data.images.folder import ImageFolder
 from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
-from asap.measure.objects import best_classes
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.tasks.classification import best_classes
 
 TO_32 = create_transform(32)
 NUMBERED = [f"class{i}" for i in range(1, 13)]
@@ -393,7 +393,7 @@ def test_a_run_takes_a_part_of_imagenet_for_its_model(tmp_path):
     assert all_of.measured["key"] != subset.measured["key"]
     assert subset.measured["data"].startswith("Imagenette: image folder val, 10 images of 10")
     inside = {synsets().index(wnid) for wnid in IMAGENETTE}
-    frame = subset.predictions()
+    frame = subset.answers()
     assert set(frame["label"]) == inside and all(set(row) <= inside for row in frame["top5"])
     # The same content under another title is the same record, told as this run calls it.
     (again,) = run(spec_of(tmp_path, scored="subset", title="Ten classes"))[1]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from made import counted, reads
 from made import record as made_record
 from scipy import stats
 from test_gate import config
@@ -25,7 +26,6 @@ from asap.report.latex import to_latex
 from asap.report.prose import sweep_remarks
 from asap.report.result import Result, scalars
 from asap.report.result_table import build_table, parts
-from asap.report.statistics import summarise
 from asap.report.timm_csv import to_timm_csv
 
 KINDS = ("right", "second", "wrong", NAN, "unreadable")
@@ -35,9 +35,9 @@ def cell(label: str, kinds: Sequence, options: dict | None = None, **changes) ->
     """A row whose record and predictions say these kinds, image by image."""
     frame = predicted([(kind, 0, i) for i, kind in enumerate(kinds)])
     name = "dense" if label == "Dense" else "asap" if options else "tome"
-    counted = {**summarise(frame, clustered=False), **changes}
-    made = {**made_record(name, 0.0, 1.0, options), **counted, "key": label, "label": label}
-    return Result(label, None, False, made, lambda: frame, None)  # type: ignore[arg-type]
+    counts = {**counted(frame), **changes}
+    made = {**made_record(name, 0.0, 1.0, options), **counts, "key": label, "label": label}
+    return Result(label, records={"accuracy": made}, read=reads(frame))
 
 
 def lines(results: list[Result]) -> dict[str, dict[str, str]]:

@@ -2,13 +2,13 @@
 
 import json
 import logging
-from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from asap.cli.compare import main
 from asap.errors import RequestError
+from asap.records.identity import method_of
 from asap.report.disagreement import compare
 from asap.report.manifest import Manifest, RowRef, write_manifest
 from asap.report.named import row_named
@@ -31,7 +31,7 @@ def frame(tops: list[list[int]], logits: list[list[float]]) -> pd.DataFrame:
 
 def result(label: str, predictions: pd.DataFrame) -> Result:
     record = {"label": label, "clustered": False}
-    return Result(label, None, False, record, lambda: predictions, None)  # type: ignore[arg-type]
+    return Result(label, records={"accuracy": record}, read={"answers": lambda: predictions})
 
 
 FIRST = frame([[0, 1], [1, 0], [2, 3], [0, 3]], [[5.0, 1], [4.0, 3.5], [9.0, 1], [2.0, 1]])
@@ -67,7 +67,7 @@ def test_equal_predictions_disagree_nowhere():
 
 def test_a_record_with_an_image_twice_is_named_with_the_remedy():
     broken = result("two", SECOND.assign(id=[10, 11, 11, 13]))
-    broken = replace(broken, accuracy={**broken.measured, "key": "ab12"})  # type: ignore[arg-type]
+    broken = broken.with_records(accuracy={**broken.measured, "key": "ab12"})
     said = r"^record ab12 \(two\) holds an image twice, .*: delete its folder runs/ab12 and eval"
     for pair in ((result("one", FIRST), broken), (broken, result("one", FIRST))):
         with pytest.raises(RequestError, match=said):
@@ -105,7 +105,7 @@ def said(monkeypatch, caplog):
 
 def keys(results) -> dict[str, str]:
     records = [json.loads(p.read_text()) for p in results.glob("runs/*/accuracy.json")]
-    return {record["method"]["name"]: record["key"] for record in records}
+    return {method_of(record)["name"]: record["key"] for record in records}
 
 
 def test_the_command_lists_compares_and_draws(results, said):
@@ -150,7 +150,7 @@ def test_records_are_named_with_the_options_that_are_not_the_default(results, sa
 TABLE = Manifest(
     "My table, é", (),
     tuple(
-        RowRef(label, None, False, None, None, key, None)
+        RowRef(label, records={} if key is None else {"accuracy": key})
         for label, key in [
             ("Dense", "1"), ("ToMe", "2"), ("ASAP (pool.)", "3"), ("ASAP (prun.)", "4"),
             ("DynamicViT", None), ("Twice", "5"), ("Twice", "6"), ("Same", "7"), ("Same", "7"),
@@ -168,7 +168,7 @@ def test_a_row_is_found_by_its_label_or_its_only_beginning(name, key):
         with pytest.raises(RequestError, match="2 begin so: 'Dense', 'DynamicViT'"):
             row_named(TABLE, name)
     else:
-        assert row_named(TABLE, name).accuracy == key
+        assert row_named(TABLE, name).records["accuracy"] == key
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_name_that_means_no_one_row_lists_what_there_is(name, said):
 def test_rows_of_a_table_are_compared_by_name(results, said, tmp_path):
     key = keys(results)
     rows = [
-        RowRef(label, None, False, None, None, key[name], None)
+        RowRef(label, records={"accuracy": key[name]})
         for label, name in (("Dense", "dense"), ("Random drop", "random_drop"))
     ]
     write_manifest(Manifest("Drops (1)", (), tuple(rows)), results / "tables/drops--1.rows.json")

@@ -149,8 +149,9 @@ def test_predictions_and_key_are_the_same_byte_for_byte(root, tmp_path):
             device="cpu",
         )
         run(spec)
-        (file,) = (tmp_path / results).glob("runs/*/predictions.parquet")
-        found.append((file.parent.name, file.read_bytes()))
+        files = sorted((tmp_path / results).glob("runs/*/*.parquet"))
+        found.append([(file.parent.name, file.name, file.read_bytes()) for file in files])
+        assert len(files) == 2
     assert found[0] == found[1] == found[2]
     assert names(tmp_path / "auto" / "cache") == names(tmp_path / "own") == {"", ".lock"}
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from asap.records.identity import method_of
+
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python -m asap.run --config-dir examples/configs method=norm_top_k method.k=24"
 
@@ -24,8 +26,8 @@ def test_the_example_runs_from_the_command_line(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     records = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*/accuracy.json")]
-    record = next(r for r in records if r["method"]["name"] == "examples.norm_top_k")
-    assert record["method"]["options"] == {"k": 24, "block": 3}
-    assert [r["method"]["name"] for r in records if r is not record] == ["dense"]  # its baseline
+    record = next(r for r in records if method_of(r)["name"] == "examples.norm_top_k")
+    assert method_of(record)["options"] == {"k": 24, "block": 3}
+    assert [method_of(r)["name"] for r in records if r is not record] == ["dense"]  # its baseline
     assert record["tokens_mean"] == [65.0] * 4 + [25.0] * 9
     assert record["n"] == 40

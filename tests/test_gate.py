@@ -4,17 +4,16 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import cast
 
 import pytest
 import yaml
+from made import methods
 
 from asap.backbones.weights.load import BUNDLED
 from asap.cli.report import write_tables
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.publish.run_outputs import write_outputs
-from asap.records.schema import AccuracyRecord
 from asap.report import paper
 from asap.report.gate import baseline_gate
 from asap.report.result import Result
@@ -107,14 +106,14 @@ def test_all_reasons_are_given():
 def cell(name: str, correct: int, backbone: str = DEIT, settings: dict | None = None) -> Result:
     top1 = correct / 500
     entry = {
-        **record(correct), "key": name, "identity": {}, "backbone": backbone, "data": "val",
-        "method": {"name": name, "options": {}}, "top1": top1, "top5": 95.0, "clustered": False,
+        **record(correct), "key": name, "identity": {"methods": methods(name)},
+        "backbone": backbone, "data": "val",
+        "top1": top1, "top5": 95.0, "clustered": False,
         "top1_interval": [top1 - 1, top1 + 1], "gmacs_backbone": 1.0, "gmacs_method": 0.0,
         "gmacs_sd": 0.0, "gmacs_no_attention": None, "final_tokens_mean": 9.0, "device": "cpu",
         "missed_share": None, "object_recall": None, "sink_on_object": None, "object_share": None,
     }  # fmt: skip
-    written = cast(AccuracyRecord, entry)
-    return Result(name, None, False, written, None, None, config=settings or config())
+    return Result(name, records={"accuracy": entry}, config=settings or config())
 
 
 def test_a_table_carries_the_verdict_on_each_of_its_backbones():

@@ -29,9 +29,9 @@ from asap.data.images.geometry import map_of
 from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
-from asap.measure.objects import best_classes
 from asap.report.statistics import hits
 from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.tasks.classification import best_classes
 from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -680,13 +680,14 @@ def test_every_layout_gives_one_record_and_the_same_predictions(opened, tmp_path
             (root / "val.txt").write_text(text)
         (result,) = run_on(root, tmp_path / f"results{i}")
         keys.add(result.accuracy["key"])
-        frames.append(result.predictions())
+        frames.append(result.answers())
         assert (result.accuracy["n"], result.accuracy["n_failed"]) == (27, 6)
     assert len(keys) == 1
     for frame in frames[1:]:
         pd.testing.assert_frame_equal(frame, frames[0])
-    files = [next(tmp_path.glob(f"results{i}/runs/*/predictions.parquet")) for i in range(4)]
-    assert len({file.read_bytes() for file in files}) == 1
+    for table in ("answers", "traces"):
+        files = [next(tmp_path.glob(f"results{i}/runs/*/{table}.parquet")) for i in range(4)]
+        assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_a_strict_run_refuses_unreadable_images_and_boxes_are_measured(tmp_path):
@@ -698,7 +699,7 @@ def test_a_strict_run_refuses_unreadable_images_and_boxes_are_measured(tmp_path)
     FAKE.kaggle_csv(tmp_path / "boxes.csv", {5: [(0, 0, 25, 40)]})
     boxes = {"boxes": str(tmp_path / "boxes.csv")}
     (result,) = run_on(folders, tmp_path / "results", **boxes)
-    shares = result.predictions()["object_share"].tolist()
+    shares = result.answers()["object_share"].tolist()
     assert result.accuracy["n_failed"] == 1 and result.accuracy["object_recall"] == 1.0
     assert np.isfinite(shares).tolist() == [False, True, False] and 0 < shares[1] < 1
     (plain,) = run_on(folders, tmp_path / "results")

@@ -25,6 +25,7 @@ import asap.report.page
 from asap.cli.jobs import BOARD
 from asap.data.imagenet.validation import synsets
 from asap.measure.timing import ThroughputPlan
+from asap.records.identity import method_of
 from asap.report.paper import paper_table
 
 pytestmark = pytest.mark.process
@@ -324,4 +325,4 @@ def test_every_alpha_has_the_point_of_one_half(make, desk: Desk) -> None:
 
 def options(desk: Desk, row: dict[str, str]) -> dict:
     path = desk.folder / "results" / "runs" / row["key"] / "accuracy.json"
-    return json.loads(path.read_text("utf-8"))["method"]["options"]
+    return method_of(json.loads(path.read_text("utf-8")))["options"]

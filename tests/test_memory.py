@@ -18,23 +18,36 @@ import asap
 from asap.data.base import Sample
 from asap.engine.trace import Trace
 from asap.experiment.pipeline import run
-from asap.measure.accuracy import MOST_ROWS, Evaluation, evaluate
-from asap.records.predictions import PREDICTION_SCHEMA, decode_predictions, encode_predictions
+from asap.measure.accuracy import evaluate
+from asap.measure.joint_evaluation import MOST_ROWS, Evaluation
+from asap.measure.traces import fields_of
+from asap.methods import Dense
+from asap.records.recent import RECENT, Recent
 from asap.records.store import Cell
+from asap.records.tables import ANSWER_COLUMNS, Evaluated, decode, encode, frame_of
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
+from asap.tasks.classification import Classification
 
 BLOCKS, PATCHES, PATH_LETTERS = 12, 4, 44
 ALLOWED = 1.5  # times an image's numbers; with an array of numpy for every list it takes 2.6
 
 # Bytes of an image's numbers: a value for each column, and what its lists and its path hold.
-LISTED = {"other_labels": 0, "top5": 5, "top5_logits": 5, "tokens": BLOCKS + 1, "mass": BLOCKS}
-SIZE = PATH_LETTERS + sum(
-    LISTED[field.name] * field.type.value_type.bit_width // 8 + 4
-    if field.name in LISTED
-    else 4 if field.type == pa.string() else field.type.bit_width // 8
-    for field in PREDICTION_SCHEMA
-)  # fmt: skip
+LISTED = {"other_labels": 0, "top5": 5, "top5_logits": 5, "vision.tokens": BLOCKS + 1}
+LISTED |= {"vision.mass": BLOCKS}
+
+
+def size_of(fields: tuple[pa.Field, ...]) -> int:
+    return sum(
+        LISTED[field.name] * field.type.value_type.bit_width // 8 + 4
+        if field.name in LISTED
+        else 4 if field.type == pa.string() else field.type.bit_width // 8
+        for field in fields
+    )  # fmt: skip
+
+
+ANSWER = PATH_LETTERS + size_of((*ANSWER_COLUMNS, *Classification.columns))
+SIZE = ANSWER + size_of(fields_of(Dense()))
 
 
 class Pictures:
@@ -60,6 +73,7 @@ class Answers(asap.ReducedViT):
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
+        self.method = Dense()
 
     def forward(self, images: torch.Tensor, ids: list[int], return_trace: bool = False):
         logits = torch.tensor([[float((i * k) % 101) for k in range(10)] for i in ids])
@@ -68,10 +82,10 @@ class Answers(asap.ReducedViT):
         return logits, trace
 
 
-def evaluated(count: int, folder: Path) -> pd.DataFrame:
+def evaluated(count: int, folder: Path) -> Evaluated:
     cell = Cell(folder, f"{count:016x}")
     cell.path.mkdir(parents=True)
-    how = Evaluation(64, 0, torch.device("cpu"), torch.float32)
+    how = Evaluation(64, 0, torch.device("cpu"), torch.float32, Classification())
     return evaluate(Answers(), Pictures(count), cell, how)
 
 
@@ -93,22 +107,22 @@ def test_an_evaluation_holds_the_size_of_its_numbers(held, tmp_path):
     costs = []
     for count in (8, few, many):  # the first makes what is made once
         before = held()
-        frame = evaluated(count, tmp_path / str(count))
+        found = evaluated(count, tmp_path / str(count))
         costs.append(held() - before)
-        assert len(frame) == count
-        del frame
+        assert len(found) == count
+        del found
     assert (costs[2] - costs[1]) / (many - few) < ALLOWED * SIZE
 
 
-def test_read_predictions_have_the_size_of_their_numbers(held, tmp_path):
-    content = encode_predictions(evaluated(MOST_ROWS, tmp_path))
-    decode_predictions(content)  # makes what is made once
+def test_answers_that_are_read_have_the_size_of_their_numbers(held, tmp_path):
+    content = encode(evaluated(MOST_ROWS, tmp_path).answers)
+    frame_of(decode(content, ANSWER_COLUMNS))  # makes what is made once
     before = held()
-    frame = decode_predictions(content)
-    assert (held() - before) / len(frame) < ALLOWED * SIZE
+    frame = frame_of(decode(content, ANSWER_COLUMNS))
+    assert (held() - before) / len(frame) < ALLOWED * ANSWER
 
 
-def test_the_results_of_a_run_hold_no_predictions(tmp_path):
+def test_the_results_of_a_run_hold_no_answers(tmp_path):
     def frames() -> set[int]:
         gc.collect()
         found = (x for x in gc.get_objects() if type(x) is pd.DataFrame)
@@ -124,10 +138,30 @@ def test_the_results_of_a_run_hold_no_predictions(tmp_path):
         "device": "cpu",
     }
     results = run(read_spec(config, lambda name: read_method(name, [])))[1]
+    RECENT.clear()
     assert frames() <= before
-    assert [len(result.predictions()) for result in results] == [4, 4]
+    assert [len(result.answers()) for result in results] == [4, 4]
+
+
+def test_what_was_read_last_is_kept_within_bounds(tmp_path):
+    """A sweep of hundreds of rows does not stay in memory; what one table asks for twice does."""
+    made, recent = pd.DataFrame({"a": range(100)}), Recent(most_bytes=2000)  # 932 bytes each
+    reads = []
+
+    def read(path: Path) -> pd.DataFrame:
+        return recent.get(path, lambda: reads.append(path.name) or made.copy())
+
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text(path.name)
+    for path in (*paths, paths[2], paths[1], paths[0]):
+        read(path)
+    assert reads == ["a", "b", "c", "a"]
+    paths[0].write_text("changed")
+    read(paths[0])
+    assert reads == ["a", "b", "c", "a", "a"]
 
 
 def test_arrow_takes_memory_where_numpy_does():
-    """Its own allocator keeps what is given back to it: many times the size of predictions."""
+    """Its own allocator keeps what is given back to it: many times the size of answers."""
     assert pa.default_memory_pool().backend_name == "system"

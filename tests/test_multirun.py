@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import example, given
 from hypothesis import strategies as st
+from made import methods
 
 import asap.cli.multirun_tables
 import asap.publish.run_outputs
@@ -29,7 +29,6 @@ from asap.cli.run import main
 from asap.errors import RequestError
 from asap.methods import ToMe
 from asap.records.disk import stem_of
-from asap.records.schema import AccuracyRecord
 from asap.report.result import Result
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec, spec_from
@@ -221,10 +220,10 @@ def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_pat
     monkeypatch.setattr(asap.cli.multirun_tables, "write_outputs", write)
     spec = replace(SPEC, table="All", results=tmp_path)
     rest = replace(spec, data=replace(spec.data, part="rest"))
-    record = {"key": "k", "method": {"name": "dense"}}
+    record = {"key": "k", "identity": {"methods": methods("dense")}}
 
     def job(number: int, spec: RunSpec, **more: object) -> Job:
-        result = Result(f"row {number}", None, False, cast(AccuracyRecord, record), None, None)
+        result = Result(f"row {number}", records={"accuracy": record})
         return Job(number, several=True, spec=spec, results=[result], **more)  # type: ignore[arg-type]
 
     show_jobs([job(0, rest), job(1, spec), job(2, rest), job(3, spec, refused=True)])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made import counted, traces_of
 from safetensors.torch import load_file, save_file
 from test_contract_batch import (
     METHODS,
@@ -26,19 +27,19 @@ from asap.core.pca import radius_in_plane
 from asap.data.base import Sample
 from asap.engine.trace import Trace
 from asap.experiment.pipeline import run
-from asap.measure.accuracy import NOTHING, about, rows_of
+from asap.measure.joint_evaluation import _answered, _in_order, _unread
 from asap.methods import Asap, Dense
 from asap.publish.pictures.explain import explain
 from asap.publish.pictures.panels import NOT_FINITE, named
 from asap.publish.run_outputs import write_outputs
-from asap.records.predictions import decode_predictions, encode_predictions
+from asap.records.tables import Evaluated, decode_shard, encode_shard, frame_of, joined
 from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
 from asap.report.result import Result
-from asap.report.statistics import summarise
 from asap.shared_prefix import SharedPrefix
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
+from asap.tasks.classification import Classification
 
 NAN, INF = float("nan"), float("inf")
 SPOILT, WHOLE = (1, 4, 5), [0, 2, 3, 6, 7]  # of eight images
@@ -115,7 +116,7 @@ def test_the_plane_of_an_image_with_nan_is_nan_and_the_others_keep_theirs() -> N
     assert torch.equal(found[[0, 2]], radius_in_plane(rows[[0, 2]]))
 
 
-# ---- what predictions say
+# ---- what answers say
 
 
 def sample(index: int) -> Sample:
@@ -134,11 +135,13 @@ def trace_of(images: int) -> Trace:
 def test_a_row_without_a_finite_answer_names_no_class_and_keeps_the_rest(bad, scored) -> None:
     logits = torch.eye(2, CLASSES)
     logits[1, 5] = bad  # of a class that may not be scored: what computed it is not sound
-    rows = list(rows_of([sample(0), sample(1)], logits, trace_of(2), scored))
+    task = Classification(scored)
+    part = _answered(task, Dense(), [sample(0), sample(1)], logits, trace_of(2))
+    rows, traces = part.answers.to_pylist(), part.traces.to_pylist()
     assert rows[0]["top5"][0] == 0
     assert rows[1]["top5"] == rows[1]["top5_logits"] == []
-    assert (rows[1]["macs_backbone"], rows[1]["tokens"]) == (100, [5, 4, 3])
-    assert "error" not in rows[1]  # it was read: the next run does not read it again
+    assert (traces[1]["vision.macs_backbone"], traces[1]["vision.tokens"]) == (100, [5, 4, 3])
+    assert rows[1]["error"] is None  # it was read: the next run does not read it again
 
 
 answers = st.lists(
@@ -152,9 +155,9 @@ answers = st.lists(
 )
 
 
-def predicted(drawn: list[tuple], width: int = 5) -> pd.DataFrame:
-    """Predictions of images of class 0, as an evaluation writes them and a file gives them back."""
-    rows = []
+def evaluated(drawn: list[tuple]) -> Evaluated:
+    """What is found of images of class 0, as an evaluation writes it and a shard gives it back."""
+    task, parts = Classification(), []
     for i, (kind, place, source) in enumerate(drawn):
         image = None if kind == "unreadable" else torch.zeros(3, 2, 2)
         error = "gone" if image is None else None
@@ -164,16 +167,30 @@ def predicted(drawn: list[tuple], width: int = 5) -> pd.DataFrame:
             logits[0] = 6.5 - 1 if kind == "second" else -1
         if isinstance(kind, float):
             logits[place] = kind
-        answer = NOTHING if image is None else next(rows_of([s], logits[None], trace_of(1), None))
-        rows.append({**about(s), **answer})
-    return decode_predictions(encode_predictions(pd.DataFrame(rows)))
+        if image is None:
+            parts.append(_unread(task, Dense(), [s]))
+        else:
+            parts.append(_answered(task, Dense(), [s], logits[None], trace_of(1)))
+    return decode_shard(encode_shard(_in_order(joined(parts))))
+
+
+def predicted(drawn: list[tuple]) -> pd.DataFrame:
+    """The answers of `evaluated`, with what traces say of the images that could be read."""
+    found = evaluated(drawn)
+    answers, traces = frame_of(found.answers), frame_of(found.traces).set_index("example")
+    own = {name: f"vision.{name}" for name in ("tokens", "stop_block", "macs_backbone")}
+    own["macs_method"] = "vision.macs_method"
+    for name, column in own.items():
+        kept = traces[column].to_dict()
+        answers[name] = [kept.get(i, []) for i in answers["index"]]
+    return answers
 
 
 @given(answers.filter(lambda rows: any(kind != "unreadable" for kind, *_ in rows)), st.booleans())
 def test_counts_are_those_of_a_plain_loop(drawn: list[tuple], clustered: bool) -> None:
     read = [kind for kind, *_ in drawn if kind != "unreadable"]
     first, five = read.count("right"), read.count("right") + read.count("second")
-    found = summarise(predicted(drawn), clustered)
+    found = counted(predicted(drawn), clustered)
     assert (found["n"], found["n_failed"]) == (len(read), len(drawn) - len(read))
     assert found["n_nonfinite"] == sum(isinstance(kind, float) for kind in read)
     assert (found["correct1"], found["correct5"]) == (first, five)
@@ -184,16 +201,16 @@ def test_counts_are_those_of_a_plain_loop(drawn: list[tuple], clustered: bool) -
 
 
 def test_all_answers_not_finite_is_a_result() -> None:
-    found = summarise(predicted([(NAN, 0, 0), (INF, 1, 1)]), clustered=False)
+    found = counted(predicted([(NAN, 0, 0), (INF, 1, 1)]))
     assert (found["n"], found["n_nonfinite"], found["top1"], found["top5"]) == (2, 2, 0.0, 0.0)
 
 
-# ---- who reads predictions
+# ---- who reads answers
 
 
 def row(label: str, drawn: list[tuple]) -> Result:
     record = {"key": label, "clustered": False}
-    return Result(label, None, False, record, lambda: predicted(drawn), None)  # type: ignore[arg-type]
+    return Result(label, records={"accuracy": record}, read={"answers": lambda: predicted(drawn)})
 
 
 def test_two_records_compared_have_no_class_where_there_is_none() -> None:
@@ -208,7 +225,8 @@ def test_two_records_compared_have_no_class_where_there_is_none() -> None:
 
 def test_a_case_of_an_anchor_is_no_case_of_a_precision() -> None:
     random = predicted([(NAN, 0, 0), ("wrong", 0, 1)]).assign(stop_block=1)
-    found = anchor_cases(random, predicted([("right", 0, 0), ("right", 0, 1)]), 5)
+    sink = predicted([("right", 0, 0), ("right", 0, 1)])
+    found = anchor_cases(random, sink, traces_of(random), 5)
     assert found.failures == (1,)
 
 

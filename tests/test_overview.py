@@ -3,15 +3,15 @@
 from itertools import product
 from types import SimpleNamespace
 
-from made import ASAP, frame, record
+from made import ASAP, frame, methods, reads, record
 
 from asap.cli.report import main
-from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
 from asap.methods import Asap
 from asap.methods.registry import find
 from asap.publish.all_records import current_keys, grouped, label_of, write_page
 from asap.records.store import Store
+from asap.records.versions import ENGINE_VERSION
 from asap.report.manifest import Manifest, RowRef, write_manifest
 
 IDENTITY = {
@@ -32,14 +32,14 @@ class Shelf(Store):
 
     def cell(self, key):
         found = self.made.get(key, {})
-        speed = found if "images_per_s" in found else None
-        one = found if "top1" in found else None
+        kind = "throughput" if "images_per_s" in found else "accuracy"
+        records = {kind: found} if found else {}
         return SimpleNamespace(
             key=key,
-            accuracy=lambda: one,
-            throughput=lambda: speed,
-            predictions=lambda: self.frames.get(key, frame()),
+            record=records.get,
+            records=lambda: records,
             config=lambda: self.configs.get(key),
+            **reads(lambda: self.frames.get(key, frame())),
         )
 
     def cells(self):
@@ -47,14 +47,14 @@ class Shelf(Store):
 
 
 def row(key, tau=3.0, **changes):
-    method = {"name": "asap", "options": ASAP | {"tau": tau}}
-    identity = IDENTITY | {"method": method} | changes
-    return record("asap", 80.0, 1.0, key=key, identity=identity, method=method)
+    identity = IDENTITY | {"methods": methods("asap", ASAP | {"tau": tau})} | changes
+    return record("asap", 80.0, 1.0, key=key, identity=identity)
 
 
 def speed(key, of, device, created, short=False):
     return {
-        "key": key, "identity": {**of["identity"], "batch_size": 8}, "device_name": device,
+        "key": key, "identity": {**of["identity"], "conditions": {"batch_size": 8}},
+        "device_name": device,
         "images_per_s": {"median": 1.0}, "created": created, "short": short,
     }  # fmt: skip
 
@@ -98,16 +98,19 @@ def test_equal_images_in_two_folders_are_one_group_and_called_as_they_were_first
 
 
 def test_records_of_other_versions_are_left_out():
-    shelf = Shelf(row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", method_version=-1))
+    shelf = Shelf(
+        row("1"), row("2", engine=ENGINE_VERSION - 1), row("3", methods=methods("asap", version=-1))
+    )
     assert current_keys(shelf) == ["1"]
 
 
 def test_a_baseline_on_the_rest_has_its_record_on_what_calibration_took():
     """Of the same model and the same files; without it the gate would miss the slice's images."""
-    method, slices = {"name": "dense", "options": {}}, {"1": "rest", "2": "slice", "3": "slice"}
+    slices = {"1": "rest", "2": "slice", "3": "slice"}
     records = [
-        record("dense", 80.0, 1.0, key=key, data=f"data {key}", method=method, identity=IDENTITY
-               | {"method": method, "data": {"content": key * 64, "labels": key}, "seed": seed})
+        record("dense", 80.0, 1.0, key=key, data=f"data {key}", identity=IDENTITY
+               | {"data": {"content": key * 64, "labels": key}, "seed": seed,
+                  "methods": methods("dense")})
         for key, seed in (("1", 0), ("3", 1), ("2", 0), ("4", 0))
     ]  # fmt: skip
     configs = {k: {"data": {"path": "/x", "part": p}, "limit": None} for k, p in slices.items()}
@@ -134,7 +137,7 @@ def test_a_page_shows_runs_first_and_groups_with_something_new(tmp_path, monkeyp
     monkeypatch.setattr("asap.publish.all_records.Store", lambda root: shelf)
 
     def run(*keys):
-        rows = tuple(RowRef(f"Row {k}", None, False, None, None, k, None) for k in keys)
+        rows = tuple(RowRef(f"Row {k}", records={"accuracy": k}) for k in keys)
         write_manifest(Manifest("My run", ("Said.",), rows), tmp_path / "tables" / "my.rows.json")
         return write_page(tmp_path).read_text()
 
@@ -149,11 +152,10 @@ def test_records_that_cannot_be_paired_cost_no_other_table_and_the_page(
     tmp_path, monkeypatch, capsys
 ):
     def cell(key, name, data, **options):
-        method = {"name": name, "options": ASAP | options if name == "asap" else {}}
-        version = find(name).method_version
-        identity = IDENTITY | {"method": method, "method_version": version}
+        own = ASAP | options if name == "asap" else {}
+        identity = IDENTITY | {"methods": methods(name, own, find(name).method_version)}
         identity |= {"data": {"content": data, "labels": data}}
-        return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
+        return record(name, 80.0, 1.0, key=key, identity=identity, data=data)
 
     sweep = [(str(i), *pair) for i, pair in enumerate(product((2.0, 3.0), (4, 6)))]
     bad = [cell(f"bad{i}", "asap", "twice", tau=tau, clusters=k) for i, tau, k in sweep]
@@ -178,18 +180,18 @@ def test_damaged_predictions_cost_their_own_group_alone(tmp_path, monkeypatch, c
 
     class Damaged(Shelf):
         def cell(self, key):
-            def predictions():
+            def answers():
                 if key.startswith("bad"):
-                    raise RequestError(f"runs/{key}/predictions.parquet was damaged: run again")
+                    raise RequestError(f"runs/{key}/answers.parquet was damaged: run again")
                 return frame()
 
-            return SimpleNamespace(**{**vars(super().cell(key)), "predictions": predictions})
+            return SimpleNamespace(**{**vars(super().cell(key)), **reads(answers)})
 
     def cell(key, name, data, tau=3.0):
-        method = {"name": name, "options": ASAP | {"tau": tau} if name == "asap" else {}}
-        identity = IDENTITY | {"method": method, "method_version": find(name).method_version}
+        own = ASAP | {"tau": tau} if name == "asap" else {}
+        identity = IDENTITY | {"methods": methods(name, own, find(name).method_version)}
         identity |= {"data": {"content": data, "labels": data}}
-        return record(name, 80.0, 1.0, key=key, identity=identity, method=method, data=data)
+        return record(name, 80.0, 1.0, key=key, identity=identity, data=data)
 
     taus = enumerate((1.5, 2.0, 2.5, 3.0))
     bad = [cell(f"bad{i}", "asap", "torn", tau) for i, tau in taus]

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -35,7 +34,7 @@ EVIL = '<script>alert("1")</script>'
 WRONG = [[1, 0], [0, 1]]
 POOL = cell("asap", 50.0, 1.6, ASAP, "Pooling", frame(top5=WRONG, stop_block=[1, 2]))
 TOME = cell("tome", 100.0, 1.5, {"r": 4}, EVIL, frame(), note="r is <b>ours</b>")
-LOST = Result("Lost", None, False, None, None, None, "out of memory & time")
+LOST = Result("Lost", reason="out of memory & time")
 
 
 def png():
@@ -158,7 +157,7 @@ def test_equal_results_make_equal_pages(page):
 
 
 def test_records_that_cannot_share_a_table_say_so():
-    other = replace(TOME, accuracy={**TOME.measured, "precision": "bf16"})
+    other = TOME.with_records(accuracy={**TOME.measured, "precision": "bf16"})
     page = render_page([Section("Mixed", [DENSE, other])], DEFAULT, "All")
     assert "<dt>Table</dt><dd>one table holds one precision" in page
     empty = render_page([Section("Nothing", [LOST])], DEFAULT, "All")
@@ -199,14 +198,14 @@ def test_provenance_lists_what_differs():
 def test_a_manifest_is_read_back_and_a_damaged_one_left_out(tmp_path, caplog):
     made = manifest_of("Demo", ["r"], [DENSE, LOST], [PICTURES[0][0]])
     assert made.rows == (
-        RowRef("Dense", None, False, None, None, "dense-90-2", None),
-        RowRef("Lost", None, False, None, "out of memory & time", None, None),
+        RowRef("Dense", records={"accuracy": "dense-90-2"}),
+        RowRef("Lost", reason="out of memory & time"),
     )
     write_manifest(made, tmp_path / "tables" / "demo.rows.json")
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"version": 9}')):
         (tmp_path / "tables" / f"{name}.rows.json").write_text(text)
-    rows = [{**vars(made.rows[0]), "accuracy": ["a", "list"]}]
-    strange = json.dumps({"version": 1, **vars(made), "rows": rows, "pictures": []})
+    rows = [{**vars(made.rows[0]), "records": {"accuracy": ["a", "list"]}}]
+    strange = json.dumps({"version": 2, **vars(made), "rows": rows, "pictures": []})
     (tmp_path / "tables" / "strange.rows.json").write_text(strange)
     assert read_manifests(tmp_path) == [made]
     assert len(caplog.records) == 4

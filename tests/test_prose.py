@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import pandas as pd
-from made import ASAP, DENSE, cell, frame
+from made import ASAP, DENSE, cell, frame, reads
 
 from asap.report.prose import Box, sweep_answer, sweep_remarks
 
@@ -74,7 +74,7 @@ def test_words_of_a_sweep_with_the_papers_beside_them():
         for k, top5 in ((4, [right, right]), (2, [wrong, wrong])):
             top1 = 100.0 * top5.count(right) / 2
             made = cell("asap", top1, tau, ASAP | {"tau": tau, "clusters": k}, f"{tau} {k}")
-            rows.append(replace(made, predictions=partial(frame, top5=top5)))
+            rows.append(replace(made, read=reads(partial(frame, top5=top5))))
     (words,) = sweep_remarks(rows, {"tau": 3.0, "clusters": 4})
     assert "Best: τ = 2, K = 4, 100.00 %" in words  # the cheaper of two equals
     assert "τ 2 to 3, K 4, 100.00 to 100.00 % (range 0.00 points); 1 of its 2 settings" in words
@@ -82,6 +82,6 @@ def test_words_of_a_sweep_with_the_papers_beside_them():
     assert "in 2 of 2 steps and lowers it in 0" in words and "MACs in 2 of 2" in words
     assert "The paper" not in words
     name = "deit_base_patch16_224.fb_in1k"
-    named = [replace(r, accuracy={**r.measured, "backbone": name}) for r in rows]
+    named = [r.with_records(accuracy={**r.measured, "backbone": name}) for r in rows]
     assert "best point of the grid: accuracy 82.03" in sweep_remarks(named, ASAP)[0]
     assert sweep_remarks(rows[:3], ASAP) == []

@@ -115,7 +115,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     results = tmp_path_factory.mktemp("alone")
     whole(results)
     found = outcome(results)
-    assert len(found) == 9  # two records with predictions, a table in four forms, its rows
+    assert len(found) == 11  # two records with two tables each, a table in four forms, its rows
     return found
 
 

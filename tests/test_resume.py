@@ -19,9 +19,10 @@ import asap.measure.session
 from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
-from asap.measure import accuracy
+from asap.measure import joint_evaluation
 from asap.measure.accuracy import evaluate
 from asap.publish.run_outputs import write_outputs
+from asap.records.identity import method_of
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
@@ -83,7 +84,7 @@ def test_another_threshold_does_not_reuse_a_record(evaluated, tmp_path):
         run(spec_of(tmp_path, {"method": "asap", "with": {"tau": tau}}))
     assert [method.tau for method in evaluated] == [2.0, 2.5]
     records = [json.loads(p.read_bytes()) for p in tmp_path.glob("runs/*/accuracy.json")]
-    assert sorted(r["method"]["options"]["tau"] for r in records) == [2.0, 2.5]
+    assert sorted(method_of(r)["options"]["tau"] for r in records) == [2.0, 2.5]
 
 
 def test_what_changes_no_number_reuses_the_record(evaluated, tmp_path):
@@ -147,7 +148,7 @@ def test_a_data_folder_that_vanishes_is_no_unreadable_image(emptied, monkeypatch
     whole = replace(spec, results=tmp_path / "whole")
     run(whole)
 
-    predict, batches = accuracy._predict, []
+    predict, batches = joint_evaluation._evaluate, []
 
     def vanishing(*rest):
         batches.append(rest)
@@ -158,7 +159,7 @@ def test_a_data_folder_that_vanishes_is_no_unreadable_image(emptied, monkeypatch
         return predict(*rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(accuracy, "_predict", vanishing)
+        patch.setattr(joint_evaluation, "_evaluate", vanishing)
         with pytest.raises(RequestError, match="has vanished"):
             run(replace(spec, shard_seconds=0.0001))
     assert [p.name for p in (tmp_path / "run").rglob("shard-*")] == [
@@ -170,9 +171,10 @@ def test_a_data_folder_that_vanishes_is_no_unreadable_image(emptied, monkeypatch
     shutil.rmtree(root, ignore_errors=True)
     (tmp_path / "elsewhere").rename(root)
     run(spec)
-    predictions = "runs/*/predictions.parquet"
-    (one,), (other,) = (list(s.results.glob(predictions)) for s in (spec, whole))
-    assert one.read_bytes() == other.read_bytes()
+    for table in ("answers", "traces"):
+        files = f"runs/*/{table}.parquet"
+        (one,), (other,) = (list(s.results.glob(files)) for s in (spec, whole))
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_single_file_that_vanishes_is_counted(monkeypatch, tmp_path):

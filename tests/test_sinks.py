@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import wandb_file
+from made import methods, reads
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -27,8 +28,7 @@ NAN = float("nan")
 def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome", ours=False):
     accuracy = {
         "key": key,
-        "identity": {},
-        "method": {"name": name, "options": {"r": 4}},
+        "identity": {"methods": methods(name, {"r": 4})},
         "backbone": "digits_vit",
         "n": 2,
         "n_failed": 0,
@@ -48,7 +48,7 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
         "precision": "float32",
     }
     errors = [None, None, "torn"]
-    frame = pd.DataFrame({"mass": [[1.0, 3.0], [2.0, NAN], []], "error": errors})
+    frame = pd.DataFrame({"index": range(3), "mass": [[1.0, 3.0], [2.0, NAN], []], "error": errors})
     speed = {
         "key": "speed",
         "precision": "float32",
@@ -56,7 +56,8 @@ def cell(label="ToMe", top1=80.0, macs=1.5, key="00c0ffee00c0ffee", name="tome",
         "ratio_fused": {"median": 1.25},
         "ratio_eager": None,
     }
-    return Result(label, None, ours, accuracy, lambda: frame, speed)
+    records = {"accuracy": accuracy, "throughput": speed}
+    return Result(label, ours=ours, records=records, read=reads(frame))
 
 
 @pytest.fixture
@@ -99,8 +100,9 @@ def test_scalars_and_curves_by_hand():
 
 
 def test_curves_of_a_method_without_mass():
-    frame = pd.DataFrame({"mass": [[NAN, NAN], [NAN, NAN]], "error": [None, None]})
-    result = Result("ToMe", None, False, None, lambda: frame, None)
+    masses = [[NAN, NAN], [NAN, NAN]]
+    frame = pd.DataFrame({"index": [0, 1], "mass": masses, "error": [None, None]})
+    result = Result("ToMe", read=reads(frame))
     assert curves(result) == {"mass": {}}
     assert scalars(result) == {}
 
@@ -232,7 +234,7 @@ def test_a_disk_that_is_full_for_wandb_only_is_one_line(quiet_wandb, caplog, cap
 
 
 def test_nothing_recorded_warns(quiet_wandb, caplog, tmp_path):
-    empty = Result("Lost", None, False, None, None, None)
+    empty = Result("Lost")
     assert not log(empty, "offline", quiet_wandb)
     expect_one_warning(caplog, "there is no record")
     caplog.clear()

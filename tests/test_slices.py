@@ -1,9 +1,9 @@
 """The slice of the validation images that MACs are met on, and the rows that get points."""
 
 from dataclasses import replace
-from typing import cast
 
 import pytest
+from made import methods
 
 from asap.calibrate.calibration_images import blind, evaluation_spec
 from asap.calibrate.search import Calibrated, by_hand, untuned, with_points
@@ -12,7 +12,6 @@ from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
 from asap.experiment.separate_rows import with_left_out
 from asap.methods.search_space import Knob
-from asap.records.schema import AccuracyRecord
 from asap.report.manifest import manifest_of
 from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
@@ -86,8 +85,8 @@ def test_training_images_come_first_and_labels_are_not_seen_without(tmp_path):
 
 
 def result_of(label: str, name: str, n: int) -> Result:
-    record = cast(AccuracyRecord, {"key": f"{label}-{n}", "method": {"name": name}, "n": n})
-    return Result(label, None, False, record, None, None)
+    record = {"key": f"{label}-{n}", "identity": {"methods": methods(name)}, "n": n}
+    return Result(label, records={"accuracy": record})
 
 
 def test_the_baseline_alone_is_run_on_what_calibration_took():
@@ -108,7 +107,7 @@ def test_the_baseline_alone_is_run_on_what_calibration_took():
     assert shown[0] == results[0] and shown[1].accuracy == results[1].accuracy
     assert shown[1].left_out is not None and shown[1].left_out["n"] == 1
     (ref,) = manifest_of("t", (), shown[1:]).rows
-    assert (ref.accuracy, ref.left_out) == ("Dense-49", "Dense-1")
+    assert (ref.records["accuracy"], ref.left_out) == ("Dense-49", "Dense-1")
     for other in (
         published,
         replace(ready, limit=10),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import counted
 from scipy import stats
 
 from asap.errors import RequestError
@@ -14,7 +15,6 @@ from asap.report.statistics import (
     mean_interval,
     paired_difference,
     share_interval,
-    summarise,
     wilson_interval,
 )
 
@@ -24,6 +24,7 @@ def frame(right, clusters=None, ids=None, **columns):
     n = len(right)
     tops = {1: [0, 1, 2, 3, 4], 5: [1, 2, 3, 4, 0], 0: [1, 2, 3, 4, 5]}
     values = {
+        "index": list(range(n)),
         "id": list(range(n)) if ids is None else ids,
         "label": [0] * n,
         "other_labels": [[]] * n,
@@ -229,7 +230,7 @@ def test_summarise_by_hand():
         sink_on_object=[1.0, math.nan, 0.0, 0.0, math.nan],
         error=[None, None, None, None, "truncated file"],
     )
-    found = summarise(table, clustered=False)
+    found = counted(table, clustered=False)
     assert (found["n"], found["n_failed"]) == (4, 1)
     assert (found["correct1"], found["correct5"]) == (2, 3)
     assert (found["top1"], found["top5"]) == (50.0, 75.0)
@@ -250,7 +251,7 @@ def test_summarise_deviation_and_dense():
     table = frame(
         [1, 1, 1], macs_backbone=[10**9, 2 * 10**9, 3 * 10**9], macs_method=[0, 0, 3 * 10**9]
     )
-    found = summarise(table, clustered=False, reduces=False)
+    found = counted(table, clustered=False, reduces=False)
     assert found["gmacs_sd"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2))  # 1, 2, 6 about 3
     assert found["missed_share"] is None
     assert found["object_share"] is None
@@ -262,17 +263,17 @@ def test_summarise_uses_clusters():
     table = frame([1, 1, 1, 0, 0, 1], clusters=[0, 0, 1, 1, 2, 2])
     hits, clusters = np.array([1, 1, 1, 0, 0, 1], dtype=bool), np.array([0, 0, 1, 1, 2, 2])
     expected = [100 * bound for bound in share_interval(hits, clusters)]
-    assert summarise(table, clustered=True)["top1_interval"] == expected
-    assert summarise(table, clustered=False)["top1_interval"] != expected
+    assert counted(table, clustered=True)["top1_interval"] == expected
+    assert counted(table, clustered=False)["top1_interval"] != expected
 
 
 def test_summarise_fewer_than_five_classes_and_row_order():
     table = frame([1, 1], top5=[[1, 0], [0, 1]], object_recall=[0.1, 0.7])
-    found = summarise(table, clustered=False)
+    found = counted(table, clustered=False)
     assert (found["correct1"], found["correct5"]) == (1, 2)
-    assert summarise(table.iloc[::-1], clustered=False) == found
+    assert counted(table.iloc[::-1], clustered=False) == found
 
 
 def test_summarise_refuses_nothing_read():
     with pytest.raises(RequestError, match="none of the 2 images"):
-        summarise(frame([1, 1], error=["gone", "gone"]), clustered=False)
+        counted(frame([1, 1], error=["gone", "gone"]), clustered=False)

@@ -14,19 +14,32 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asap.errors import RequestError
-from asap.records import disk
-from asap.records import schema as schemas
+from asap.records import disk, kinds
 from asap.records.key import key_of
-from asap.records.predictions import PREDICTION_SCHEMA, encode_predictions, matrix
-from asap.records.schema import SCHEMA_VERSION, environment
+from asap.records.kinds import HEAD, Kind
+from asap.records.schema import environment
 from asap.records.store import Cell, Store
+from asap.records.tables import (
+    ANSWER_COLUMNS,
+    TRACE_COLUMNS,
+    Evaluated,
+    column,
+    decode_shard,
+    encode,
+    encode_shard,
+    joined,
+    matrix,
+    stage_columns,
+    table_of,
+)
+from asap.tasks.classification import Classification
 
 IDENTITY = {"method": {"name": "asap", "options": {"tau": 3.0}}, "backbone": "tiny"}
 KEY = key_of(IDENTITY)
@@ -37,62 +50,80 @@ KILLED = 77  # exit status of a child that ends itself with os._exit
 fork = multiprocessing.get_context("fork")  # children share the imported modules: fast
 
 
-def rows_of(start: int, stop: int) -> pd.DataFrame:
-    """Predictions as a run makes them: ragged lists, NaN, an unreadable image now and then."""
-    rows = []
-    for i in range(start, stop):
-        draw = np.random.default_rng(i)
-        unreadable = i % 7 == 3
-        rows.append(
-            {
-                "index": i,
-                "id": i * 1_000_003,
-                "path": f"größe/{i}.JPEG",
-                "label": i % 10,
-                "other_labels": [7, 8][: i % 3],
-                "cluster": i // 2,
-                "top5": [] if unreadable else draw.permutation(10)[:5].tolist(),
-                "top5_logits": np.zeros(0) if unreadable else draw.normal(size=5),
-                "stop_block": -1 if unreadable else i % 4,
-                "sink": -1,
-                "tokens": [] if unreadable else [65] * (5 - i % 3),
-                "mass": [] if unreadable else [0.25, 0.5, float("nan")],
-                "margin_mass": float("nan") if unreadable else 0.125,
-                "margin_sink": float("nan"),
-                "object_share": float("nan"),
-                "margin_bin": float("nan"),
-                "object_recall": 0.5,
-                "sink_on_object": 1.0,
-                "macs_backbone": -1 if unreadable else 2**52 + i,
-                "macs_method": i,
-                "error": "truncated or damaged (12 bytes)" if unreadable else None,
-            }
-        )
-    return pd.DataFrame(rows)
+def answers_of(start: int, stop: int) -> dict[str, list]:
+    """Answers as a run makes them: ragged lists, NaN, an unreadable image now and then."""
+    indices = range(start, stop)
+    draws = {i: np.random.default_rng(i) for i in indices}
+    lost = {i: i % 7 == 3 for i in indices}
+    return {
+        "index": [*indices],
+        "id": [i * 1_000_003 for i in indices],
+        "path": [f"größe/{i}.JPEG" for i in indices],
+        "cluster": [i // 2 for i in indices],
+        "n": [int(not lost[i]) for i in indices],
+        "error": ["truncated or damaged (12 bytes)" if lost[i] else None for i in indices],
+        "label": [i % 10 for i in indices],
+        "other_labels": [[7, 8][: i % 3] for i in indices],
+        "top5": [[] if lost[i] else draws[i].permutation(10)[:5].tolist() for i in indices],
+        "top5_logits": [np.zeros(0) if lost[i] else draws[i].normal(size=5) for i in indices],
+        "object_share": [float("nan")] * len(indices),
+        "object_recall": [0.5] * len(indices),
+        "sink_on_object": [1.0] * len(indices),
+    }
 
 
-def filled(schema: type, **given: object) -> dict:
-    """A record with every field of its schema."""
-    fields = dict.fromkeys(schema.__required_keys__, 0)
-    return fields | {"schema_version": SCHEMA_VERSION, "key": KEY, "identity": IDENTITY} | given
+def traces_of(start: int, stop: int) -> dict[str, list]:
+    """The traces of the readable ones."""
+    indices = [i for i in range(start, stop) if i % 7 != 3]
+    none = [0] * len(indices)
+    return {
+        "example": indices,
+        "view": none,
+        "frame": none,
+        "vision.tokens": [[65] * (5 - i % 3) for i in indices],
+        "vision.stop_block": [i % 4 for i in indices],
+        "vision.macs_backbone": [2**52 + i for i in indices],
+        "vision.macs_method": indices,
+        "vision.mass": [[0.25, 0.5, float("nan")]] * len(indices),
+        "vision.margin": [0.125] * len(indices),
+    }
 
 
-ACCURACY = filled(schemas.AccuracyRecord, n=N - 3, n_failed=3, label="ASAP τ=3")
-THROUGHPUT = filled(schemas.ThroughputRecord)
+ANSWERS = (*ANSWER_COLUMNS, *Classification.columns)
+OWN = (column("mass", "float", listed=True), column("margin", "float"))
+TRACES = (*TRACE_COLUMNS, *stage_columns("vision", OWN))
+
+
+def rows_of(start: int, stop: int) -> Evaluated:
+    """What a run finds of some images."""
+    answers = table_of(answers_of(start, stop), ANSWERS)
+    return Evaluated(answers, table_of(traces_of(start, stop), TRACES))
+
+
+def filled(kind: Kind, **given: object) -> dict:
+    """A record with every field of its kind."""
+    fields = dict.fromkeys(HEAD | kind.fields, 0)
+    return fields | {"schema_version": kind.version, "key": KEY, "identity": IDENTITY} | given
+
+
+SCHEMA_VERSION = kinds.ACCURACY.version
+ACCURACY = filled(kinds.ACCURACY, n=N - 3, n_failed=3, label="ASAP τ=3")
+THROUGHPUT = filled(kinds.THROUGHPUT)
 
 
 def measure(root: Path, shards: tuple[int, ...] = (0, 8, 16, N)) -> None:
     """What a run does with its cell: resume from shards, fill the gaps, finish."""
     cell = Store(root).cell(KEY)
     with cell.lock():
-        if cell.accuracy():
+        if cell.record("accuracy"):
             return
         done = {start: frame for start, _, frame in cell.shards()}
         for start, stop in pairwise(shards):
             if start not in done:
                 done[start] = rows_of(start, stop)
                 cell.write_shard(start, stop, done[start])
-        cell.finish_accuracy(CONFIG, ACCURACY, pd.concat(done.values()))
+        found = joined([done[start] for start in sorted(done)])
+        cell.finish("accuracy", CONFIG, ACCURACY, found)
 
 
 def child(task: Callable[[], None]) -> int:
@@ -105,16 +136,16 @@ def child(task: Callable[[], None]) -> int:
 
 
 def assert_sound(root: Path) -> None:
-    """Nothing under a final name is torn, and a record stands for readable predictions."""
+    """Nothing under a final name is torn, and a record stands for readable tables."""
     for path in root.glob("*/*"):
         if path.suffix == ".json" and not path.name.startswith("."):
             json.loads(path.read_text("utf-8"))
         if path.name.startswith("shard-"):
             start, stop = map(int, path.stem.split("-")[1:])
-            assert path.read_bytes() == encode_predictions(rows_of(start, stop))
+            assert path.read_bytes() == encode_shard(rows_of(start, stop))
     cell = Cell(root, KEY)
-    if cell.accuracy():
-        assert len(cell.predictions()) == N
+    if cell.record("accuracy"):
+        assert len(cell.answers()) == N and len(cell.traces()) == N - 3
         assert yaml.safe_load((cell.path / "config.yaml").read_text()) is not None
 
 
@@ -134,27 +165,32 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def test_a_finished_cell_holds_its_record_and_nothing_temporary(undisturbed, tmp_path):
-    assert set(undisturbed) == {"accuracy.json", "predictions.parquet", "config.yaml"}
+    tables = {"answers.parquet", "traces.parquet"}
+    assert set(undisturbed) == {"accuracy.json", "config.yaml", *tables}
     measure(tmp_path)
     cell = Store(tmp_path).cell(KEY)
-    assert cell.accuracy() == ACCURACY and cell.throughput() is None
-    assert key_of(cell.accuracy()["identity"]) == KEY
+    assert cell.record("accuracy") == ACCURACY and cell.record("throughput") is None
+    assert key_of(cell.record("accuracy")["identity"]) == KEY
     assert "τ" in (cell.path / "accuracy.json").read_text("utf-8")
     assert [c.key for c in Store(tmp_path).cells()] == [KEY]
 
 
-def test_predictions_come_back_as_they_were(tmp_path):
+def test_answers_and_traces_come_back_as_they_were(tmp_path):
     measure(tmp_path)
-    frame = Store(tmp_path).cell(KEY).predictions()
-    assert list(frame.columns) == PREDICTION_SCHEMA.names
-    expected = rows_of(0, N)
-    for name in ("index", "id", "path", "label", "macs_backbone"):
-        assert frame[name].tolist() == expected[name].tolist()
-    assert [e for e in frame["error"] if e is not None] == ["truncated or damaged (12 bytes)"] * 3
-    assert frame["tokens"].tolist() == expected["tokens"].tolist()
-    mass = matrix(frame[frame["error"].isna()], "mass")
+    cell = Store(tmp_path).cell(KEY)
+    answers, traces = cell.answers(), cell.traces()
+    assert list(answers.columns) == [field.name for field in ANSWERS]
+    assert list(traces.columns) == [field.name for field in TRACES]
+    expected, there = answers_of(0, N), traces_of(0, N)
+    for name in ("index", "id", "path", "label", "n"):
+        assert answers[name].tolist() == expected[name]
+    assert [e for e in answers["error"] if e is not None] == ["truncated or damaged (12 bytes)"] * 3
+    assert traces["vision.tokens"].map(list).tolist() == there["vision.tokens"]
+    assert traces["vision.macs_backbone"].tolist() == there["vision.macs_backbone"]
+    mass = matrix(traces, "vision.mass")
     np.testing.assert_array_equal(mass, np.float32([[0.25, 0.5, np.nan]] * (N - 3)))
-    assert encode_predictions(frame) == encode_predictions(expected)
+    assert encode_shard(cell.evaluated()) == encode_shard(rows_of(0, N))
+    assert cell.answers() is answers  # read once
 
 
 def test_throughput_and_failures_have_their_files(tmp_path):
@@ -166,56 +202,74 @@ def test_throughput_and_failures_have_their_files(tmp_path):
     report = json.loads((cell.path / "error.json").read_text())
     assert report["type"] == "ValueError" and "raise ValueError" in report["traceback"]
     assert Store(tmp_path).cells() == []
-    cell.finish_throughput(CONFIG, THROUGHPUT)
-    assert cell.throughput() == THROUGHPUT and cell.accuracy() is None
+    cell.finish("throughput", CONFIG, THROUGHPUT)
+    assert cell.record("throughput") == THROUGHPUT and cell.record("accuracy") is None
     assert set(files_of(tmp_path)) == {"throughput.json", "config.yaml"}
     assert [c.key for c in Store(tmp_path).cells()] == [KEY]
 
 
 def test_reading_makes_no_folder(tmp_path):
     cell = Store(tmp_path).cell(KEY)
-    assert cell.accuracy() is None and cell.throughput() is None and cell.shards() == []
+    assert (
+        cell.record("accuracy") is None
+        and cell.record("throughput") is None
+        and cell.shards() == []
+    )
     with pytest.raises(RequestError, match="is missing"):
-        cell.predictions()
+        cell.answers()
     assert list(tmp_path.iterdir()) == []
 
 
 # ---- bytes
 
 
-@given(st.lists(st.integers(1, N - 1), unique=True), st.randoms())
-def test_predictions_have_the_same_bytes_from_any_shards(cuts, random):
-    bounds = [0, *sorted(cuts), N]
-    parts = [rows_of(a, b) for a, b in pairwise(bounds)]
-    random.shuffle(parts)
-    assert encode_predictions(pd.concat(parts)) == encode_predictions(rows_of(0, N))
+@given(st.lists(st.integers(1, N - 1), unique=True))
+def test_tables_have_the_same_bytes_from_any_shards(cuts):
+    bounds, whole = [0, *sorted(cuts), N], rows_of(0, N)
+    parts = [decode_shard(encode_shard(rows_of(a, b))) for a, b in pairwise(bounds)]
+    for found in (joined(parts), joined([whole.slice(a, b) for a, b in pairwise(bounds)])):
+        assert encode(found.answers) == encode(whole.answers)
+        assert encode(found.traces) == encode(whole.traces)
 
 
 def test_every_nan_has_the_same_bytes():
-    rows, other = rows_of(0, 4), rows_of(0, 4)
     payload = np.uint32(0xFFC00001).view(np.float32)
-    other["margin_bin"] = np.full(4, payload)
-    other["mass"] = [np.array([0.25, 0.5, payload])] * 3 + [[]]
-    assert encode_predictions(rows) == encode_predictions(other)
+    other = traces_of(0, 4) | {"vision.margin": np.full(3, payload)}
+    other["vision.mass"] = [np.array([0.25, 0.5, payload])] * 3
+    usual = traces_of(0, 4) | {"vision.margin": [float("nan")] * 3}
+    assert encode(table_of(other, TRACES)) == encode(table_of(usual, TRACES))
 
 
-def test_predictions_are_one_row_group_without_foreign_metadata(tmp_path):
+def test_tables_are_one_row_group_without_foreign_metadata(tmp_path):
     import pyarrow.parquet as pq
 
     measure(tmp_path)
-    file = pq.ParquetFile(tmp_path / KEY / "predictions.parquet")
-    assert file.num_row_groups == 1 and file.schema_arrow.equals(PREDICTION_SCHEMA)
-    assert file.schema_arrow.metadata is None
+    for name, fields in (("answers", ANSWERS), ("traces", TRACES)):
+        file = pq.ParquetFile(tmp_path / KEY / f"{name}.parquet")
+        assert file.num_row_groups == 1 and file.schema_arrow.equals(pa.schema(fields))
+        assert file.schema_arrow.metadata is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"index": [0]}, "unknown columns"),
+        (answers_of(0, N) | {"extra": [1] * N}, "unknown columns: .'extra'"),
+        (answers_of(0, N) | {"path": [None] * N}, "a value is missing in column path"),
+    ],
+)
+def test_a_table_of_other_columns_or_without_a_value_is_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        table_of(columns, ANSWERS)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: f.drop(columns="sink"), "unknown columns: .'sink'"),
-        (lambda f: f.assign(extra=1), "unknown columns: .'extra'"),
-        (lambda f: f.assign(path=None), "missing value in column path"),
-        (lambda f: pd.concat([f, f]), "each once"),
-        (lambda f: f.iloc[1:], "each once"),
+        (lambda f: joined([f, f]), "each once"),
+        (lambda f: f.slice(1, N), "each once"),
+        (lambda f: Evaluated(f.answers, f.traces.slice(1)), "each once"),
+        (lambda f: Evaluated(f.answers.take([1, 0, *range(2, N)]), f.traces), "each once"),
     ],
 )
 def test_wrong_rows_are_refused_before_anything_is_written(spoil, message, tmp_path):
@@ -223,7 +277,7 @@ def test_wrong_rows_are_refused_before_anything_is_written(spoil, message, tmp_p
     with pytest.raises(ValueError, match=message):
         cell.write_shard(0, N, spoil(rows_of(0, N)))
     with pytest.raises(ValueError, match=message):
-        cell.finish_accuracy(CONFIG, ACCURACY, spoil(rows_of(0, N)))
+        cell.finish("accuracy", CONFIG, ACCURACY, spoil(rows_of(0, N)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +292,7 @@ def test_wrong_rows_are_refused_before_anything_is_written(spoil, message, tmp_p
 )
 def test_wrong_records_are_refused_before_anything_is_written(record, tmp_path):
     with pytest.raises(ValueError):
-        Store(tmp_path).cell(KEY).finish_accuracy(CONFIG, record, rows_of(0, N))
+        Store(tmp_path).cell(KEY).finish("accuracy", CONFIG, record, rows_of(0, N))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -321,12 +375,12 @@ def test_two_processes_on_one_cell_measure_it_once(undisturbed, tmp_path):
     def task():
         cell = Store(tmp_path).cell(KEY)
         with cell.lock():
-            if cell.accuracy():
+            if cell.record("accuracy"):
                 return
             with journal.open("a") as file:
                 file.write(f"{os.getpid()}\n")
             time.sleep(0.2)
-            cell.finish_accuracy(CONFIG, ACCURACY, rows_of(0, N))
+            cell.finish("accuracy", CONFIG, ACCURACY, rows_of(0, N))
 
     racers = [fork.Process(target=task) for _ in range(3)]
     for racer in racers:
@@ -382,8 +436,8 @@ def test_a_disk_that_refuses_gives_one_line_and_leaves_nothing(number, call, tmp
     monkeypatch.setattr(os, call, refusing(number))
     for write in (
         lambda: cell.write_shard(0, N, rows_of(0, N)),
-        lambda: cell.finish_accuracy(CONFIG, ACCURACY, rows_of(0, N)),
-        lambda: cell.finish_throughput(CONFIG, THROUGHPUT),
+        lambda: cell.finish("accuracy", CONFIG, ACCURACY, rows_of(0, N)),
+        lambda: cell.finish("throughput", CONFIG, THROUGHPUT),
         lambda: cell.fail(ValueError("x")),
     ):
         with pytest.raises(RequestError) as error:
@@ -411,7 +465,7 @@ def test_a_failed_finish_keeps_the_shards(tmp_path, monkeypatch, undisturbed):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refusing(errno.ENOSPC))
         with pytest.raises(RequestError):
-            cell.finish_accuracy(CONFIG, ACCURACY, rows_of(0, N))
+            cell.finish("accuracy", CONFIG, ACCURACY, rows_of(0, N))
     assert [(start, stop) for start, stop, _ in cell.shards()] == [(0, N)]
     measure(tmp_path, (0, N))
     assert files_of(tmp_path) == undisturbed
@@ -441,7 +495,7 @@ def test_a_cell_that_cannot_be_locked_or_read_is_one_line(tmp_path, monkeypatch)
     cell = Store(tmp_path).cell(KEY)
     monkeypatch.setattr(Path, "read_bytes", refusing(errno.EACCES))
     with pytest.raises(RequestError, match="Permission denied"):
-        cell.accuracy()
+        cell.record("accuracy")
     monkeypatch.setattr(os, "mkdir", refusing(errno.EROFS))
     with pytest.raises(RequestError, match="Read-only"), Cell(tmp_path, "new").lock():
         pass
@@ -473,7 +527,7 @@ def test_a_record_of_another_version_counts_as_absent_and_stays(version, tmp_pat
     measure(tmp_path)
     path = tmp_path / KEY / "accuracy.json"
     path.write_text(json.dumps(ACCURACY | {"schema_version": version}))
-    assert Store(tmp_path).cell(KEY).accuracy() is None
+    assert Store(tmp_path).cell(KEY).record("accuracy") is None
     assert path.exists() and "schema version" in caplog.text
 
 
@@ -485,27 +539,29 @@ def test_a_cell_copied_by_hand_is_not_counted_twice(tmp_path, caplog):
     assert f"belongs to {KEY}" in caplog.text
 
 
-def test_a_record_without_its_predictions_is_not_complete(tmp_path):
+@pytest.mark.parametrize("table", ["answers", "traces"])
+def test_a_record_without_its_tables_is_not_complete(table, tmp_path):
     measure(tmp_path)
-    (tmp_path / KEY / "predictions.parquet").unlink()
+    (tmp_path / KEY / f"{table}.parquet").unlink()
     cell = Store(tmp_path).cell(KEY)
-    assert cell.accuracy() is None
+    assert cell.record("accuracy") is None
     cell.write_shard(0, 8, rows_of(0, 8))
     with cell.lock():  # a record that stands for nothing must not cost the shards
         assert len(cell.shards()) == 1
 
 
-def test_damaged_predictions_are_set_aside(tmp_path):
+@pytest.mark.parametrize("table", ["answers", "traces"])
+def test_damaged_tables_are_set_aside(table, tmp_path):
     measure(tmp_path)
     cell = Store(tmp_path).cell(KEY)
-    path = cell.path / "predictions.parquet"
+    path = cell.path / f"{table}.parquet"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(RequestError, match="was damaged: run the command again"):
-        cell.predictions()
-    assert cell.accuracy() is None and not path.exists()
+        getattr(cell, table)()
+    assert cell.record("accuracy") is None and not path.exists()
 
 
-WHOLE = encode_predictions(rows_of(0, 8))
+WHOLE = encode_shard(rows_of(0, 8))
 
 
 @pytest.mark.parametrize(
@@ -516,8 +572,8 @@ WHOLE = encode_predictions(rows_of(0, 8))
         WHOLE[: len(WHOLE) // 2],
         bytes(len(WHOLE)),
         WHOLE[:60] + bytes([WHOLE[60] ^ 1]) + WHOLE[61:],  # one bit, found by the checksum
-        encode_predictions(rows_of(1, 9)),  # sound, but of other images
-        encode_predictions(rows_of(0, 7)),
+        encode_shard(rows_of(1, 9)),  # sound, but of other images
+        encode_shard(rows_of(0, 7)),
     ],
 )
 def test_a_damaged_shard_is_deleted_with_a_warning(content, tmp_path, caplog):

@@ -21,8 +21,8 @@ from asap.data.base import Sample
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.experiment.shared_pass import likeness, share_multirun
-from asap.measure.accuracy import Evaluation, evaluate
-from asap.measure.joint_evaluation import evaluate_together, intervals
+from asap.measure.accuracy import evaluate
+from asap.measure.joint_evaluation import Evaluation, Target, evaluate_together, intervals
 from asap.methods import Asap, Dense, Method, ToMe
 from asap.methods.base import (
     Attention,
@@ -37,8 +37,8 @@ from asap.methods.base import (
 )
 from asap.methods.registry import names
 from asap.methods.search_space import Knob
-from asap.records.predictions import encode_predictions
 from asap.records.store import Cell
+from asap.records.tables import encode_shard
 from asap.shared_prefix import SharedPrefix
 from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.configs import read_method
@@ -141,7 +141,7 @@ class Pictures:
 
 
 def evaluation(dtype: torch.dtype) -> Evaluation:
-    return Evaluation(4, 0, torch.device("cpu"), dtype, 1e-9)
+    return Evaluation(4, 0, torch.device("cpu"), dtype, Classification(), 1e-9)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -155,7 +155,8 @@ def test_all_25_prediction_files_are_those_of_separate_runs(
     told: list[int] = []
     evaluate_together(
         lambda members: SharedPrefix(model, [GRID[i] for i in members]),
-        data, shared, evaluation(dtype), told.append,
+        data, [Target(*pair) for pair in zip(shared, GRID, strict=True)], evaluation(dtype),
+        told.append,
     )  # fmt: skip
     assert sum(told) == len(GRID) * IMAGES
     stops = set()
@@ -166,9 +167,9 @@ def test_all_25_prediction_files_are_those_of_separate_runs(
             asap.ReducedViT(model, method), data, alone, evaluation(dtype)
         )  # in one go: nothing of the shared pass is looked at
         found = evaluate(Refusing(model, method), data, cell, evaluation(dtype))
-        assert encode_predictions(found) == encode_predictions(expected), method
-        stops |= set(found["stop_block"])
-    assert len(stops - {-1}) >= 2, "images stop in different blocks"
+        assert encode_shard(found) == encode_shard(expected), method
+        stops |= set(found.traces["vision.stop_block"].to_pylist())
+    assert len(stops) >= 2, "images stop in different blocks"
 
 
 class Refusing(asap.ReducedViT):
@@ -326,7 +327,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def predictions(results: Path) -> dict[str, bytes]:
-    return {p.parent.name: p.read_bytes() for p in results.glob("runs/*/predictions.parquet")}
+    files = [p for name in ("answers", "traces") for p in results.glob(f"runs/*/{name}.parquet")]
+    return {f"{p.parent.name}/{p.name}": p.read_bytes() for p in files}
 
 
 @pytest.fixture(scope="module")

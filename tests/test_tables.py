@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 import pytest
+from made import methods
 
 from asap.errors import RequestError
 from asap.measure.ratios import why_refused
@@ -36,8 +37,7 @@ def predictions(right, **columns):
 def accuracy(name, top1, backbone_macs, method_macs, **changes):
     record = {
         "key": f"{name}-key",
-        "identity": {},
-        "method": {"name": name, "options": {}},
+        "identity": {"methods": methods(name)},
         "backbone": "digits_vit",
         "data": "ten scenes",
         "n": 10,
@@ -89,15 +89,8 @@ def throughput(fused, eager, **changes):
 
 
 def cell(label, record, right=None, speed=None, **changes):
-    values = {
-        "label": label,
-        "paper_method": None,
-        "ours": False,
-        "accuracy": record,
-        "predictions": None if right is None else lambda: predictions(right),
-        "throughput": speed,
-    }
-    return Result(**(values | changes))
+    found = {} if right is None else {"answers": lambda: predictions(right)}
+    return Result(label, read=found, **changes).with_records(accuracy=record, throughput=speed)
 
 
 DENSE = cell("Dense", accuracy("dense", 90.0, 2.0, 0.0), [1, 1, 1, 1, 1, 1, 1, 1, 1, 0])
@@ -190,7 +183,7 @@ def test_missing_parts_are_empty_with_a_reason():
     mark = gone[3]
     assert f"- {mark} No record: out of memory at batch 1." in text
     mark = shown(first, 3)["Δ, 95 % interval"]
-    assert f"- {mark} No predictions beside both records, so nothing to pair." in text
+    assert f"- {mark} No answers beside both records, so nothing to pair." in text
     mark = shown(last, 3)["ratio to fused dense"]
     assert f"- {mark} No ratio: IQR 9 %." in last.to_markdown()
     assert shown(last, 3)["img/s"] == "250"
@@ -216,7 +209,7 @@ def test_ratios_refused_for_scatter_share_a_footnote():
 
 
 def test_speed_nobody_measured():
-    tome = cell("ToMe", accuracy("tome", 80.0, 1.0, 0.0), DENSE.predictions()["id"] > 1)
+    tome = cell("ToMe", accuracy("tome", 80.0, 1.0, 0.0), DENSE.answers()["id"] > 1)
     first, last = parts(build_table([DENSE, tome]))
     mark = list(shown(first, 1).values())[6]
     assert f"- {mark} No throughput record: it was not measured." in first.to_markdown()
@@ -246,6 +239,7 @@ def test_first_dense_of_each_backbone_is_its_baseline():
 
 
 LOADED = {"backbone": {"weights": "b"}}
+LOADED_A = {"backbone": {"weights": "a"}}
 
 
 @pytest.mark.parametrize(
@@ -261,7 +255,7 @@ LOADED = {"backbone": {"weights": "b"}}
     ],
 )
 def test_mixtures_are_refused(other, message):
-    dense = replace(DENSE, accuracy={**DENSE.measured, "identity": {"backbone": {"weights": "a"}}})
+    dense = DENSE.with_records(accuracy={**DENSE.measured, "identity": LOADED_A})
     with pytest.raises(RequestError, match=message) as caught:
         build_table([dense, POOL, other])
     assert "\n" not in str(caught.value)
@@ -277,9 +271,10 @@ def test_a_row_with_a_checkpoint_of_its_own_is_in_the_table_and_says_so():
         }  # fmt: skip
         identity = {"backbone": {"weights": weights}, "preprocessing": pictures}
         record = {**of.measured, "identity": identity, "weights": {"file": f"{weights}.pth"}}
-        return replace(of, accuracy={**record, "preprocessing_from": "somewhere"}, **changes)
+        record["preprocessing_from"] = "somewhere"
+        return replace(of.with_records(accuracy=record), **changes)
 
-    dense, pool = with_identity(DENSE, "a", 0.5), replace(POOL, throughput=None)
+    dense, pool = with_identity(DENSE, "a", 0.5), POOL.with_records(throughput=None)
     apart = with_identity(pool, "b", 0.25)
     with pytest.raises(RequestError, match="one set of weights"):
         build_table([dense, apart])
@@ -295,7 +290,7 @@ def test_a_row_with_a_checkpoint_of_its_own_is_in_the_table_and_says_so():
     assert not any("mean 0.25" in line for line in table.caption)
     same = build_table([dense, replace(with_identity(pool, "b", 0.5), own_weights=True)])
     assert same.rows[1].notes["method"][0].endswith("checkpoint b.pth, not the baseline's.")
-    other = replace(with_identity(pool, "c", 0.5, own_weights=True), accuracy=None)
+    other = with_identity(pool, "c", 0.5, own_weights=True).with_records(accuracy=None)
     assert build_table([dense, other]).rows[1].values["method"] == "Pooling"
 
 
@@ -304,9 +299,9 @@ def test_the_same_images_under_another_name_share_a_table_and_others_do_not():
 
     def called(of, name, content="c", labels="l"):
         identity = {"data": {"content": content, "labels": labels}}
-        return replace(of, accuracy={**of.measured, "identity": identity, "data": name})
+        return of.with_records(accuracy={**of.measured, "identity": identity, "data": name})
 
-    pool = replace(POOL, throughput=None)
+    pool = POOL.with_records(throughput=None)
     table = build_table([called(DENSE, "mine: ten scenes"), called(pool, "ten scenes")])
     assert "Data: mine: ten scenes." in table.caption[0] and len(table.rows) == 2
     for other in (called(pool, "ten scenes", "d"), called(pool, "ten scenes", labels="m")):
@@ -426,11 +421,11 @@ MASKED = {"object_share": 0.25, "object_recall": 0.9}
 
 def sinks(label, share, name="asap", on_object=None, **options):
     record = accuracy(name, 80.0, 1.0, 0.0, sink_on_object=share, **MASKED)
-    record["method"] = {"name": name, "options": options}
-    reads = None
+    record["identity"] = {"methods": methods(name, options)}
+    read = {}
     if on_object is not None:
-        reads = partial(predictions, [1] * len(on_object), sink_on_object=on_object)
-    return Result(label, None, False, record, reads, None)
+        read["answers"] = partial(predictions, [1] * len(on_object), sink_on_object=on_object)
+    return Result(label, records={"accuracy": record}, read=read)
 
 
 def test_masks_show_sinks_and_recall():

@@ -11,8 +11,8 @@ from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet, Sample, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.objects import best_classes
 from asap.methods import Dense, Method
+from asap.tasks.classification import best_classes
 
 log = logging.getLogger("asap")
 FIRST = 32  # images before a setting may be left early

@@ -15,6 +15,7 @@ from asap.errors import RequestError
 from asap.measure.session import DTYPES, Session
 from asap.methods import Method
 from asap.methods.search_space import Knob
+from asap.records.identity import VISION
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 log = logging.getLogger("asap")
@@ -120,12 +121,12 @@ class CalibrationContext:
         """Exactly what changes which setting is found: not the values that knobs had before."""
         identity = self.session.identity(asked.method)
         turned = {knob.name for knob in asked.knobs}
-        about = identity["method"]
+        about = identity["methods"][VISION]
         options = {k: v for k, v in about["options"].items() if k not in turned}
         apart = None if asked.method.same_cost else self.costs
         return {
             **identity,
-            "method": {**about, "options": options},
+            "methods": {VISION: {**about, "options": options}},
             "calibration": CALIBRATION_VERSION,
             "budget": None if asked.budget is None else asdict(asked.budget),
             **({"blind": True} if self.blind else {}),

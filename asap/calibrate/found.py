@@ -17,9 +17,9 @@ import yaml
 
 from asap.calibrate.context import CalibrationContext, Request
 from asap.calibrate.space_walk import Found, Point, describe, several
-from asap.engine import ENGINE_VERSION
 from asap.records.disk import guarded, read_bytes, write_file
 from asap.records.schema import environment
+from asap.records.versions import ENGINE_VERSION
 from asap.shared_prefix.forecast import probe_for
 from asap.spec.run_spec import MethodSpec
 

@@ -14,6 +14,7 @@ import argparse
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,13 +26,12 @@ from asap.measure.timed_images import to_bytes
 from asap.publish.all_records import label_of
 from asap.publish.pictures.panels import NOT_FINITE, named
 from asap.records.disk import guarded
-from asap.records.schema import AccuracyRecord
 from asap.records.store import Cell, Store
 from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
 from asap.report.nonfinite import nonfinite
 from asap.report.pairs import Pair, pair_sheet
-from asap.report.result import Result
+from asap.report.result import Result, RowRef
 from asap.spec.paths import path_argument
 
 log = logging.getLogger("asap")
@@ -79,7 +79,7 @@ def _count(text: str) -> int:
 def _cells(results: Path) -> list[Cell]:
     if not (results / "runs").is_dir():
         raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
-    return [cell for cell in Store(results / "runs").cells() if cell.accuracy()]
+    return [cell for cell in Store(results / "runs").cells() if cell.record("accuracy")]
 
 
 def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
@@ -91,7 +91,8 @@ def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
     called = {cell.key: label_of(_record(cell)) for cell in cells}
     if names:
         rows = table_named(results, names[0]).rows
-        called = {row.accuracy: row.label for row in rows if row.accuracy in called}
+        named = [(row.records.get("accuracy"), row.label) for row in rows]
+        called = {key: label for key, label in named if key in called}
     for cell in cells:
         if cell.key in called:
             record = _record(cell)
@@ -107,7 +108,7 @@ def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[Result, Re
     if len(names) == 3:
         table = table_named(results, names[0])
         rows = [row_named(table, name) for name in names[1:]]
-        found = [_result(_find(cells, str(row.accuracy)), row.label) for row in rows]
+        found = [_result(_find(cells, row.records["accuracy"]), row.label) for row in rows]
     else:
         found = [_result(_find(cells, name)) for name in names]
     if found[0].key == found[1].key:
@@ -128,15 +129,15 @@ def _find(cells: list[Cell], start: str) -> Cell:
     return found[0]
 
 
-def _record(cell: Cell) -> AccuracyRecord:
-    record = cell.accuracy()
+def _record(cell: Cell) -> dict[str, Any]:
+    record = cell.record("accuracy")
     assert record is not None
     return record
 
 
 def _result(cell: Cell, label: str | None = None) -> Result:
-    record = _record(cell)
-    return Result(label or label_of(record), None, False, record, cell.predictions, None)
+    row = RowRef(label or label_of(_record(cell)), records={"accuracy": cell.key})
+    return Result.from_store(Store(cell.path.parent), row)
 
 
 def summary(found: Comparison) -> str:

@@ -9,20 +9,17 @@ user reads them all, makes one table of them and removes them. The numbers are i
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 
 from asap.records.disk import read_bytes, write_bytes
-from asap.records.store import Cell
-from asap.report.result import Result
+from asap.records.store import Store
+from asap.report.result import Result, RowRef
 from asap.spec.read import spec_from
 from asap.spec.run_spec import RunSpec
-
-_RECORDS = ("accuracy", "predictions", "throughput")
 
 
 @dataclass
@@ -81,13 +78,7 @@ def _encode(job: Job) -> bytes:
 
 def _names(result: Result) -> dict[str, Any]:
     """A result with the keys of its records in their place."""
-    said = {f.name: getattr(result, f.name) for f in fields(Result) if f.name not in _RECORDS}
-    keys = {name: _key(getattr(result, name)) for name in ("accuracy", "throughput")}
-    return {**said, **keys}
-
-
-def _key(record: Mapping[str, Any] | None) -> str | None:
-    return None if record is None else record["key"]
+    return {"ref": asdict(result.ref), "config": result.config}
 
 
 def _decode(content: bytes) -> Job:
@@ -99,16 +90,5 @@ def _decode(content: bytes) -> Job:
 
 def _found(spec: RunSpec, named: dict[str, Any]) -> Result:
     """A result with its records as they are on the disk."""
-    runs, found = spec.results / "runs", dict.fromkeys(_RECORDS)
-    if named["accuracy"] is not None:
-        cell = Cell(runs, named["accuracy"])
-        found["accuracy"] = _labelled(cell.accuracy(), named["label"])
-        found["predictions"] = cell.predictions if found["accuracy"] else None
-    if named["throughput"] is not None:
-        timed = Cell(runs, named["throughput"]).throughput()
-        found["throughput"] = _labelled(timed, named["label"])
-    return Result(**{**named, **found})
-
-
-def _labelled(record: Mapping[str, Any] | None, label: str) -> Any:
-    return None if record is None else {**record, "label": label}
+    found = Result.from_store(Store(spec.results / "runs"), RowRef(**named["ref"]))
+    return replace(found, config=named["config"])

@@ -19,14 +19,14 @@ def note_failure(cell: Cell, label: str, error: Exception) -> str:
     return f"failed: {reason}"
 
 
-def refuse_unreadable(predictions: pd.DataFrame) -> None:
+def refuse_unreadable(answers: pd.DataFrame) -> None:
     """RequestError with the first images that could not be evaluated and why, if there are any."""
-    failed = predictions[predictions["error"].notna()]
+    failed = answers[answers["error"].notna()]
     if failed.empty:
         return
     pairs = zip(failed["path"], failed["error"], strict=True)
     some = "; ".join(f"{path}: {error}" for path, error in list(pairs)[:3])
     raise RequestError(
-        f"data.strict=true: {len(failed):,} of {len(predictions):,} images could not be evaluated "
+        f"data.strict=true: {len(failed):,} of {len(answers):,} images could not be evaluated "
         f"({some}): repair them or set it false"
     )

@@ -9,7 +9,6 @@ the workers evaluate their share of a row's images (measure/workers.py).
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +22,8 @@ from asap.experiment.failure import note_failure, refuse_unreadable
 from asap.experiment.shared_pass import share
 from asap.experiment.throughput_rows import measure_speed, refuse_timing
 from asap.measure import workers
-from asap.measure.accuracy import Evaluation, evaluate
+from asap.measure.accuracy import evaluate
+from asap.measure.joint_evaluation import Evaluation
 from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import (
@@ -31,16 +31,17 @@ from asap.measure.session import (
     NOTHING_SHARED,
     Session,
     config_of,
-    describe,
 )
+from asap.measure.traces import costs, metrics_of
 from asap.methods import Method
 from asap.records.key import key_of
-from asap.records.predictions import matrix
-from asap.records.schema import SCHEMA_VERSION, AccuracyRecord, environment
+from asap.records.kinds import ACCURACY
+from asap.records.schema import AccuracyRecord, environment
 from asap.records.store import Cell
+from asap.records.tables import Evaluated, frame_of, matrix
 from asap.report.result import Result, unmeasured
-from asap.report.statistics import evaluated, summarise
 from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.tasks.classification import Classification
 
 log = logging.getLogger("asap")
 
@@ -73,19 +74,17 @@ def _attempt(session: Session, row: MethodSpec, method: Method, result: Result) 
     cell = session.store.cell(key_of(session.identity(method)))
     try:
         with ExitStack() as held:
-            record = _recorded(session, cell, held) or _measure(session, row, method, cell)
-        predictions = _predictions(cell, session.spec.data.strict)
-        # As this run calls them, whoever recorded the same numbers before.
-        record = {**record, "label": row.label, **session.about_data}
-        return replace(result, accuracy=record, predictions=predictions)
+            if not _is_recorded(session, cell, held):
+                _measure(session, row, method, cell)
+        return _found(session, result, cell)
     except RequestError:
         raise
     except Exception as error:  # the other rows go on; the failure is recorded and listed
         return replace(result, reason=note_failure(cell, row.label, error))
 
 
-def _recorded(session: Session, cell: Cell, held: ExitStack) -> AccuracyRecord | None:
-    """What is recorded already. The cell stays locked until `held` is closed.
+def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
+    """Whether there is a record already. The cell stays locked until `held` is closed.
 
     Images that could not be read are tried again, whatever the reason was: a record is final where
     they still cannot be, else it lacks them.
@@ -93,40 +92,42 @@ def _recorded(session: Session, cell: Cell, held: ExitStack) -> AccuracyRecord |
     held.enter_context(cell.lock())
     if cell.key not in session.shared:  # whose images were tried a moment ago
         cell.drop_failed()
-    record = cell.accuracy()
+    record = cell.record("accuracy")
     if record is None or not record["n_failed"]:
-        return record
+        return record is not None
     failed = cell.failed()
     if not (again := session.readable(failed)):
-        return record
+        return True
     log.info("%s: %d of %d failed images can be read now", cell.key, len(again), len(failed))
     cell.reopen(again)
-    return None
+    return False
 
 
-def _predictions(cell: Cell, strict: bool) -> Callable[[], pd.DataFrame]:
-    """What reads the recorded predictions, once they are seen to be sound. RequestError where
-    `strict` and an image could not be read.
+def _found(session: Session, result: Result, cell: Cell) -> Result:
+    """The row with its record as this run calls it, whoever recorded the same numbers before, once
+    its tables are seen to be sound. RequestError where data.strict and an image could not be read.
     """
-    found = cell.predictions()
-    if strict:
-        refuse_unreadable(found)
-    return cell.predictions
+    ref = replace(result.ref, records={"accuracy": cell.key})
+    found = Result.from_store(session.store, ref)
+    answers, _ = found.answers(), found.traces()
+    if session.spec.data.strict:
+        refuse_unreadable(answers)
+    record = {**found.measured, **session.about_data}
+    return replace(found.with_records(accuracy=record), config=result.config)
 
 
-def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> AccuracyRecord:
+def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> None:
     """Evaluate one row and write its record."""
     spec, data = session.spec, session.data
+    task = Classification(data.scored)
     dtype = DTYPES[spec.precision]
-    how = Evaluation(
-        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
-    )
+    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, task, spec.shard_seconds)
     model = ReducedViT(session.backbone, method)
     started = time.monotonic()
     with progress(row.label, len(data)) as bar:
         spread = workers.spread(session, row, model, cell, how, bar.update)
-        predictions = evaluate(model, data, cell, how, bar.update, spread)
-    return _record(session, row, model, cell, how, predictions, started)
+        evaluated = evaluate(model, data, cell, how, bar.update, spread)
+    _record(session, row, model, cell, how, evaluated, started)
 
 
 def _record(
@@ -135,27 +136,28 @@ def _record(
     model: ReducedViT,
     cell: Cell,
     how: Evaluation,
-    predictions: pd.DataFrame,
+    evaluated: Evaluated,
     started: float,
-) -> AccuracyRecord:
+) -> None:
     """Write the record of a row that is evaluated."""
     spec, data, method = session.spec, session.data, model.method
-    _refuse_none(predictions, cell)
+    answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
+    _refuse_none(answers, cell)
     earlier = session.shared.get(cell.key, NOTHING_SHARED)
-    counted = summarise(predictions, data.clustered, method.reduces)
     record = AccuracyRecord(
-        schema_version=SCHEMA_VERSION,
+        schema_version=ACCURACY.version,
         key=cell.key,
         identity=session.identity(method),
         label=row.label,
-        method=describe(method),
+        metrics=metrics_of(method, traces),
         backbone=spec.backbone.shown,
         weights=session.weights_record,
         preprocessing_from=session.preprocessing_from,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
         **session.about_data,
-        **counted,
-        gmacs_no_attention=_without_attention(model, predictions),
+        **how.task.score(answers, data.clustered),
+        **costs(traces, method.reduces),
+        gmacs_no_attention=_without_attention(model, traces),
         precision=spec.precision,
         device=session.device.type,
         seed=spec.seed,
@@ -165,28 +167,27 @@ def _record(
         batch_halved=how.halved + earlier.halved,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    cell.finish_accuracy(config_of(spec, row), record, predictions)
-    return record
+    cell.finish("accuracy", config_of(spec, row), record, evaluated)
 
 
-def _refuse_none(predictions: pd.DataFrame, cell: Cell) -> None:
+def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
     """RequestError if no image could be read: no number comes from no image.
 
     A row whose answers are all not finite is a row: 0.00 % of them are right, and the next run
     would find the same.
     """
-    errors = predictions["error"]
+    errors = answers["error"]
     if errors.isna().any():
         return
     cell.discard_shards()  # what is repaired may look the same from outside
     raise RequestError(
-        f"none of the {len(errors)} images could be read; {predictions['path'][0]}: {errors[0]}: "
+        f"none of the {len(errors)} images could be read; {answers['path'][0]}: {errors[0]}: "
         "check data.path"
     )
 
 
-def _without_attention(model: ReducedViT, predictions: pd.DataFrame) -> float:
+def _without_attention(model: ReducedViT, traces: pd.DataFrame) -> float:
     """Mean GMACs of the backbone in the convention that leaves out the attention products."""
-    tokens = matrix(evaluated(predictions), "tokens")
+    tokens = matrix(traces, "vision.tokens")
     macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
     return float(macs.sum()) / len(macs) / 1e9

@@ -1,6 +1,6 @@
 """Rows that differ only in what a shared trunk can tell apart, evaluated in one pass.
 
-It leaves shards of predictions in every cell and nothing else: the runner then finds nothing
+It leaves shards in every cell and nothing else: the runner then finds nothing
 missing and writes the records. A row that fails here is left to the runner, where it fails alone.
 """
 
@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from asap.errors import RequestError, one_line
-from asap.measure.accuracy import Evaluation
-from asap.measure.joint_evaluation import evaluate_together
+from asap.measure.joint_evaluation import Evaluation, Target, evaluate_together
 from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import DTYPES, Session, Shared
@@ -21,6 +20,7 @@ from asap.records.key import key_of
 from asap.records.store import Cell
 from asap.shared_prefix import SharedPrefix
 from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.tasks.classification import Classification
 
 log = logging.getLogger("asap")
 MOST_CELLS = 256  # in one pass: each holds an open lock, and the rows since the last shard
@@ -40,7 +40,7 @@ def share(session: Session) -> None:
     if sum(method.reduces for method in rows) < 2:
         return
     lacking = {key_of(session.identity(m)): m for m in rows}
-    lacking = {k: m for k, m in lacking.items() if session.store.cell(k).accuracy() is None}
+    lacking = {k: m for k, m in lacking.items() if session.store.cell(k).record("accuracy") is None}
     keys = sorted(lacking)  # every process locks in the same order
     for start in range(0, len(keys), MOST_CELLS):
         part = {key: lacking[key] for key in keys[start : start + MOST_CELLS]}
@@ -108,7 +108,9 @@ def _together(session: Session, part: dict[str, Method]) -> None:
         for cell in cells:
             locks.enter_context(cell.lock())
             cell.drop_failed()
-        todo = [cell for cell in cells if cell.accuracy() is None]  # another process may be done
+        todo = [
+            cell for cell in cells if cell.record("accuracy") is None
+        ]  # another process may be done
         try:
             _evaluate(session, todo, [part[cell.key] for cell in todo])
         except RequestError:
@@ -123,8 +125,9 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
     spec, data = session.spec, session.data
     dtype = DTYPES[spec.precision]
     how = Evaluation(
-        spec.batch_size, spec.workers, session.device, dtype, spec.shard_seconds, scored=data.scored
-    )
+        spec.batch_size, spec.workers, session.device, dtype, Classification(data.scored),
+        spec.shard_seconds,
+    )  # fmt: skip
     started = time.monotonic()
 
     def model(members: list[int]) -> SharedPrefix:
@@ -132,7 +135,8 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
 
     label = f"{len(cells)} cells, one trunk"
     with progress(label, len(data) * len(cells)) as bar:
-        failed = evaluate_together(model, data, cells, how, bar.update)
+        targets = [Target(*pair) for pair in zip(cells, methods, strict=True)]
+        failed = evaluate_together(model, data, targets, how, bar.update)
     share_of = (time.monotonic() - started) / max(len(cells), 1)
     session.shared |= {cell.key: Shared(share_of, how.halved) for cell in cells}
     if failed:

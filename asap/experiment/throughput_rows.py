@@ -19,7 +19,8 @@ from asap.measure.timed_images import load_pictures
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
 from asap.records.key import key_of
-from asap.records.schema import SCHEMA_VERSION, ThroughputRecord, environment
+from asap.records.kinds import THROUGHPUT
+from asap.records.schema import ThroughputRecord, environment
 from asap.records.store import Cell
 from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
@@ -64,7 +65,7 @@ def _measure_speed(session: Session, results: list[Result]) -> list[Result]:
     cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
     # A row that has failed already would cost the others their timing: all are timed together.
     runs = [i for i, result in enumerate(results) if result.reason is None]
-    missing = [i for i in runs if cells[i].throughput() is None]
+    missing = [i for i in runs if cells[i].record("throughput") is None]
     try:
         if missing:
             _time_and_record(session, missing, cells, plan)
@@ -77,7 +78,7 @@ def _measure_speed(session: Session, results: list[Result]) -> list[Result]:
             results[i] = replace(results[i], reason=reason)
         log.error("%s (details: %s/error.json)", reason, cells[missing[0]].path)
     return [
-        replace(result, throughput=_called(cell.throughput(), session, result.label))
+        result.with_records(throughput=_called(cell.record("throughput"), session, result.label))
         for result, cell in zip(results, cells, strict=True)
     ]
 
@@ -89,13 +90,11 @@ def _time_and_record(
     for i, record in zip(missing, records, strict=True):
         row = session.spec.rows[i]
         with cells[i].lock():
-            entry = {"key": cells[i].key, "label": row.label, **record}
-            cells[i].finish_throughput(config_of(session.spec, row), ThroughputRecord(**entry))
+            entry = ThroughputRecord(**{"key": cells[i].key, "label": row.label, **record})
+            cells[i].finish("throughput", config_of(session.spec, row), entry)
 
 
-def _called(
-    record: ThroughputRecord | None, session: Session, label: str
-) -> ThroughputRecord | None:
+def _called(record: dict[str, Any] | None, session: Session, label: str) -> dict[str, Any] | None:
     """The record with the row and its data as this run calls them."""
     if record is None:
         return None
@@ -111,8 +110,7 @@ def _plan(session: Session) -> ThroughputPlan:
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
     """What changes a speed: all that changes a result, and everything about the machine."""
     m = session.spec.measure
-    return {
-        **session.identity(method),
+    conditions = {
         "batch_size": _batch_size(session),
         "images": m.throughput_images,
         "rounds": plan.rounds,
@@ -125,6 +123,7 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
         "cuda": torch.version.cuda,
         "driver": _driver(session.device),
     }
+    return session.identity(method, THROUGHPUT, conditions)
 
 
 def _driver(device: torch.device) -> int | None:
@@ -156,7 +155,8 @@ def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list
             log.info("throughput: %d methods, %d laps", len(named), steps)
     return [
         {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": THROUGHPUT.version,
+            "metrics": {},
             "identity": _identity(session, method, plan),
             "backbone": spec.backbone.shown,
             "data": session.data.description,

@@ -1,17 +1,49 @@
-"""Predictions of many cells in one pass over a data set, as shards of each."""
+"""Answers and traces of many cells in one pass over a data set, as shards of each.
+
+An evaluation of one cell is one of these too, see accuracy.py.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
-import pandas as pd
+import pyarrow as pa
+import torch
 from torch import Tensor
 
 from asap.data.base import DataSet, Sample, loader
+from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
-from asap.measure.accuracy import MOST_ROWS, NOTHING, Evaluation, about, halving, missing, rows_of
+from asap.measure.traces import columns_of, fields_of, table_of_traces
+from asap.methods import Method
 from asap.records.store import Cell
+from asap.records.tables import ANSWER_COLUMNS, Evaluated, joined, table_of
+from asap.tasks.base import Task
+
+MOST_ROWS = 512  # examples in memory before they are saved, whatever the time
+
+
+@dataclass
+class Evaluation:
+    """How a data set is fed through a model, and what its examples are asked."""
+
+    batch_size: int
+    workers: int
+    device: torch.device
+    dtype: torch.dtype
+    task: Task
+    shard_seconds: float = 10.0  # about this much work is lost to a kill
+    halved: int = 0  # times the batch was halved for lack of memory
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cell that is to be filled, and the method of its row."""
+
+    cell: Cell
+    method: Method
 
 
 @runtime_checkable
@@ -30,24 +62,35 @@ class Model(Protocol):
     def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> Answers: ...
 
 
+class OneCell:
+    """A model of one cell; what goes wrong is raised."""
+
+    def __init__(self, model: ReducedViT) -> None:
+        self.model = model
+        self.failed: dict[int, Exception] = {}
+
+    def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> Answers:
+        return [self.model(images, image_ids, return_trace=True)]
+
+
 def evaluate_together(
     make: Callable[[list[int]], Model],
     data: DataSet,
-    cells: Sequence[Cell],
+    targets: Sequence[Target],
     how: Evaluation,
     advance: Callable[[int], object] = lambda images: None,
 ) -> dict[int, Exception]:
-    """Write the shards that the cells lack; which cells failed, and why.
+    """Write the shards that the cells lack; which of `targets` failed, and why.
 
     `make(members)` gives the model of some cells: every image is evaluated only for the cells that
     lack it. `advance` is told of results, one for every cell and image. The cells must be locked.
     """
     failed: dict[int, Exception] = {}
-    for todo, members in intervals(cells, len(data)):
+    for todo, members in intervals([target.cell for target in targets], len(data)):
         going = [cell for cell in members if cell not in failed]
         if going:
             model = make(going)
-            _evaluate_range(model, data, todo, [cells[i] for i in going], how, advance)
+            evaluate_range(model, data, todo, [targets[i] for i in going], how, advance)
             failed |= {going[i]: error for i, error in model.failed.items()}
     return failed
 
@@ -66,45 +109,121 @@ def intervals(cells: Sequence[Cell], total: int) -> Iterator[tuple[range, list[i
             yield range(start, stop), members
 
 
-def _evaluate_range(
+def missing(done: list[tuple[int, int]], total: int) -> Iterator[tuple[int, int]]:
+    """The ranges of 0..total that no shard covers; `done` is sorted."""
+    position = 0
+    for start, stop in [*done, (total, total)]:
+        if position < start:
+            yield position, start
+        position = max(position, stop)
+
+
+def evaluate_range(
     model: Model,
     data: DataSet,
     todo: range,
-    cells: Sequence[Cell],
+    targets: Sequence[Target],
     how: Evaluation,
     advance: Callable[[int], object],
 ) -> None:
     """Evaluate images `todo` for all cells; shards of the same images, one every few seconds."""
-    rows: dict[int, list[dict[str, Any]]] = {i: [] for i in range(len(cells))}
+    found: dict[int, list[Evaluated]] = {i: [] for i in range(len(targets))}
     written, done, since = todo.start, todo.start, time.monotonic()
     for samples in loader(data, todo, how.batch_size, how.workers):
-        _predict(model, samples, how, rows)
-        for cell in model.failed.keys() & rows.keys():
-            del rows[cell]
-        if not rows:
+        for i, part in _evaluate(model, samples, targets, found.keys(), how).items():
+            found[i].append(part)
+        for cell in model.failed.keys() & found.keys():
+            del found[cell]
+        if not found:
             return
-        advance(len(samples) * len(rows))
+        advance(len(samples) * len(found))
         done += len(samples)
         full = done - written >= MOST_ROWS or time.monotonic() - since > how.shard_seconds
         if full or done == todo.stop:
-            for i, found in rows.items():
-                cells[i].write_shard(written, done, pd.DataFrame(found))
-            rows = {i: [] for i in rows}
+            for i, parts in found.items():
+                targets[i].cell.write_shard(written, done, joined(parts))
+            found = {i: [] for i in found}
             written, since = done, time.monotonic()
 
 
-def _predict(
-    model: Model, samples: list[Sample], how: Evaluation, rows: dict[int, list[dict[str, Any]]]
-) -> None:
-    """Add the rows of one batch to every cell that has not failed."""
+def _evaluate(
+    model: Model,
+    samples: list[Sample],
+    targets: Sequence[Target],
+    wanted: Any,
+    how: Evaluation,
+) -> dict[int, Evaluated]:
+    """What was found of one batch for the wanted cells that did not fail, unread images included.
+
+    Only an image that could not be read has an error: the next run reads it again.
+    """
     readable = [s for s in samples if s.image is not None]
-    answered: dict[int, list[dict[str, Any]]] = {i: [] for i in rows}
+    unread = [s for s in samples if s.image is None]
+    found: dict[int, list[Evaluated]] = {i: [] for i in wanted}
     for part, answers in halving(model, readable, how):
-        for i in rows.keys() - model.failed.keys():
+        for i in found.keys() - model.failed.keys():
             logits, trace = answers[i]
-            answered[i] += rows_of(part, logits, trace, how.scored)
-    for i in rows.keys() - model.failed.keys():
-        found = iter(answered[i])
-        rows[i] += [
-            {**about(s), **(next(found) if s.image is not None else NOTHING)} for s in samples
-        ]
+            found[i].append(_answered(how.task, targets[i].method, part, logits.cpu(), trace))
+    kept = {i: parts for i, parts in found.items() if i not in model.failed}
+    if unread:
+        kept = {i: [*p, _unread(how.task, targets[i].method, unread)] for i, p in kept.items()}
+    return {i: _in_order(joined(parts)) for i, parts in kept.items()}
+
+
+def halving(
+    answer: Callable[[Tensor, list[int]], Any], samples: list[Sample], how: Evaluation
+) -> Iterator[tuple[list[Sample], Any]]:
+    """Readable samples in parts, and what `answer(images, ids)` says; smaller parts where memory
+    runs out."""
+    step = max(1, min(how.batch_size, len(samples)))
+    start = 0
+    while start < len(samples):
+        part = samples[start : start + step]
+        try:
+            images = torch.stack([s.image for s in part if s.image is not None])
+            images = images.to(how.device, how.dtype, non_blocking=True)
+            answered = answer(images, [s.id for s in part])
+        except torch.OutOfMemoryError:
+            if step == 1:
+                raise
+            step = how.batch_size = step // 2
+            how.halved += 1
+            torch.cuda.empty_cache()
+            continue
+        yield part, answered
+        start += len(part)
+
+
+def _answered(
+    task: Task, method: Method, samples: list[Sample], logits: Tensor, trace: Trace
+) -> Evaluated:
+    """What was found of images that were evaluated."""
+    traces = columns_of(method, trace)
+    known = {**traces, "assignment": trace.assignment}
+    columns = {**_about(samples, encoded=1), **task.answered(samples, logits, known)}
+    answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
+    return Evaluated(answers, table_of_traces(method, traces, [s.index for s in samples]))
+
+
+def _unread(task: Task, method: Method, samples: list[Sample]) -> Evaluated:
+    """What is known of images that could not be read."""
+    columns = {**_about(samples, encoded=0), **task.unread(samples)}
+    answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
+    return Evaluated(answers, pa.schema(fields_of(method)).empty_table())
+
+
+def _about(samples: Sequence[Sample], encoded: int) -> dict[str, list[Any]]:
+    """The core columns; `encoded`: how many images of each example were."""
+    return {
+        "index": [s.index for s in samples],
+        "id": [s.id for s in samples],
+        "path": [s.path for s in samples],
+        "cluster": [s.cluster for s in samples],
+        "n": [encoded] * len(samples),
+        "error": [s.error for s in samples],
+    }
+
+
+def _in_order(part: Evaluated) -> Evaluated:
+    """Answers by position; the traces are so already, as unread examples have none."""
+    return Evaluated(part.answers.sort_by("index"), part.traces)

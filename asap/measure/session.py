@@ -1,6 +1,6 @@
 """What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,14 @@ from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.data.base import DataSet, files_left_out
 from asap.data.open import open_data
 from asap.data.slices import part_of
-from asap.engine import ENGINE_VERSION
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.device import pick_device
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
-from asap.records.schema import SCHEMA_VERSION, MethodRecord, WeightsRecord
+from asap.records.identity import VISION, identity_of
+from asap.records.kinds import ACCURACY, Kind
+from asap.records.schema import MethodRecord, WeightsRecord
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
 
@@ -180,15 +181,12 @@ class Session:
                 f"{listed if data.name == 'folder' else ''}"
             )
 
-    def identity(self, method: Method) -> dict[str, Any]:
-        """Exactly what changes an accuracy number, and nothing else."""
+    def identity(
+        self, method: Method, kind: Kind = ACCURACY, conditions: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a record of this kind of a row with this method is the record of."""
         b = self.spec.backbone
-        return {
-            "schema": SCHEMA_VERSION,
-            "engine": ENGINE_VERSION,
-            "method": describe(method),
-            "method_version": method.method_version,
-            **({} if (code := code_of(type(method))) is None else {"method_code": code}),
+        subject = {
             "backbone": {
                 "name": b.shown,
                 "args": dict(self._loaded.args),
@@ -200,15 +198,19 @@ class Session:
             "device": self.device.type,
             "seed": self.spec.seed,
         }
+        return identity_of(kind, {VISION: describe(method)}, subject, conditions)
 
 
 def describe(method: Method) -> MethodRecord:
-    """A method's module and all of its options, as they go into records."""
-    name = name_of(type(method))
+    """A method's module, all of its options and its version, as they go into records."""
+    kind = type(method)
     options = {
         k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in method.identity().items()
     }
-    return {"name": name, "options": options}
+    found = MethodRecord(name=name_of(kind), options=options, version=method.method_version)
+    if (code := code_of(kind)) is not None:
+        found["code"] = code
+    return found
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.accuracy import Evaluation, Ranges, count_of, evaluate_ranges, uncovered
+from asap.measure.accuracy import Ranges, count_of, evaluate_ranges, uncovered
+from asap.measure.joint_evaluation import Evaluation
 from asap.measure.processes import ask, local_rank, rank, serve, share, size
 from asap.measure.session import Session
 from asap.methods import build

@@ -2,24 +2,26 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from asap.engine import ENGINE_VERSION
 from asap.errors import RequestError
 from asap.methods import Asap
 from asap.methods.registry import build, find, names
 from asap.records.disk import read_bytes, write_file
+from asap.records.identity import method_of, same_row
 from asap.records.key import key_of
-from asap.records.schema import CLOCKS, AccuracyRecord, ThroughputRecord
+from asap.records.schema import CLOCKS
 from asap.records.store import Store
+from asap.records.versions import ENGINE_VERSION
 from asap.report.manifest import Manifest, read_manifests, results_of
 from asap.report.page import Section, render_page
 from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
-from asap.report.result import Result
+from asap.report.result import Result, RowRef
 
+Record = Mapping[str, Any]
 Groups = dict[tuple[str, ...], list[Result]]
 PAGE = "report.html"
 
@@ -31,7 +33,7 @@ def write_page(results: Path) -> Path:
     manifests = read_manifests(results)
     sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
     rows = [row for manifest in manifests for row in manifest.rows]
-    shown = {key for row in rows for key in (row.accuracy, row.left_out)}
+    shown = {key for row in rows for key in row.keys}
     for group, cells in sorted(grouped(store, keys).items()):
         if any(cell.key not in shown for cell in cells):
             sections.append(_section_of_all(group, cells))
@@ -54,21 +56,19 @@ def circled() -> dict[str, Any]:
 
 def current_keys(store: Store) -> list[str]:
     """The keys of records whose engine and method still are what they were."""
-    found = []
-    for cell in store.cells():
-        record = cell.accuracy() or cell.throughput()
-        if record is not None and is_current(record["identity"]):
-            found.append(cell.key)
-    return found
+    found = [(cell.key, cell.records().values()) for cell in store.cells()]
+    return [key for key, records in found if all(is_current(r["identity"]) for r in records)]
 
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
-    """All accuracy records by what the rows of one table share; each with its predictions, and with
-    the throughput record of the same row on the machine, and by the clock, that timed most of its
+    """All accuracy records by what the rows of one table share; each with its tables, and with the
+    throughput record of the same row on the machine, and by the clock, that timed most of its
     group, and a baseline with its record on the images that calibration took.
     """
-    speeds = [record for key in keys if (record := store.cell(key).throughput()) is not None]
-    found = [record for key in keys if (record := store.cell(key).accuracy()) is not None]
+    speeds = [
+        record for key in keys if (record := store.cell(key).record("throughput")) is not None
+    ]
+    found = [record for key in keys if (record := store.cell(key).record("accuracy")) is not None]
     names: dict[str, str] = {}  # one for equal images and labels, whatever folder they lay in
     for record in sorted(found, key=lambda record: record["created"]):
         names.setdefault(str(record["identity"]["data"]), _data_of(record))
@@ -76,22 +76,24 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
     labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for record, group in zip(found, groups, strict=True):
         labels[group].add(_labels(record))
-    records: dict[tuple[str, ...], list[AccuracyRecord]] = defaultdict(list)
+    records: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record, group in zip(found, groups, strict=True):
         apart = (f"labels {_labels(record)}",) if len(labels[group]) > 1 else ()
         records[(*group, *apart)].append(record)
-    dense = [r for found in records.values() for r in found if r["method"]["name"] == "dense"]
+    dense = [r for found in records.values() for r in found if method_of(r)["name"] == "dense"]
     slices = [r for r in dense if _part(store, r, "slice") is not None]
     return {group: _cells(store, found, speeds, slices) for group, found in records.items()}
 
 
 def _cells(
     store: Store,
-    records: Sequence[AccuracyRecord],
-    speeds: Sequence[ThroughputRecord],
-    slices: Sequence[AccuracyRecord],
+    records: Sequence[Record],
+    speeds: Sequence[Record],
+    slices: Sequence[Record],
 ) -> list[Result]:
-    timed = {r["key"]: [s for s in speeds if _same_row(r, s)] for r in records}
+    timed = {
+        r["key"]: [s for s in speeds if same_row(r["identity"], s["identity"])] for r in records
+    }
     votes = Counter(_timed_by(s) for found in timed.values() for s in found)
     most = min(votes, key=lambda name: (-votes[name], name), default=None)
     cells = []
@@ -100,24 +102,25 @@ def _cells(
         others = sorted({_timed_by(s) for s in timed[record["key"]]} - {most})
         reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
         speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
-        predictions = store.cell(record["key"]).predictions
-        ours = is_extension(record["method"])
-        config = store.cell(record["key"]).config()
-        cell = Result(label_of(record), None, ours, record, predictions, speed, reason)
-        cells.append(replace(cell, config=config, left_out=_left_out(store, record, slices)))
+        keys = {"accuracy": record["key"]} | ({} if speed is None else {"throughput": speed["key"]})
+        row = RowRef(
+            label_of(record), ours=is_extension(method_of(record)), reason=reason, records=keys,
+            left_out=_left_out(store, record, slices),
+        )  # fmt: skip
+        cells.append(Result.from_store(store, row))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
 
 
-def _timed_by(speed: ThroughputRecord) -> str:
+def _timed_by(speed: Record) -> str:
     """The machine and the clock: speeds of two of either do not stand in one table."""
     clock = speed.get("clock")
     return speed["device_name"] if clock is None else f"{speed['device_name']} by {CLOCKS[clock]}"
 
 
-def _left_out(
-    store: Store, record: AccuracyRecord, slices: Sequence[AccuracyRecord]
-) -> AccuracyRecord | None:
-    """Of a baseline on the rest of the images, its record on those that calibration took."""
+def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | None:
+    """Of a baseline on the rest of the images, the key of its record on those that calibration
+    took.
+    """
     rest = _part(store, record, "rest")
     if rest is None:
         return None
@@ -125,11 +128,11 @@ def _left_out(
     for other in slices:
         about = {k: v for k, v in other["identity"].items() if k != "data"}
         if about == same and _part(store, other, "slice") == rest:
-            return other
+            return other["key"]
     return None
 
 
-def _part(store: Store, record: AccuracyRecord, part: str) -> dict[str, Any] | None:
+def _part(store: Store, record: Record, part: str) -> dict[str, Any] | None:
     """The data of a record's run but for the part, if it was this one, and all of it."""
     config = store.cell(record["key"]).config() or {}
     data = config.get("data")
@@ -138,18 +141,12 @@ def _part(store: Store, record: AccuracyRecord, part: str) -> dict[str, Any] | N
     return {name: value for name, value in data.items() if name not in ("part", "title")}
 
 
-def _same_row(record: AccuracyRecord, speed: ThroughputRecord) -> bool:
-    """Whether a speed was measured of exactly this row: all that names it is in its identity."""
-    timed = speed["identity"]
-    return all(timed.get(name) == value for name, value in record["identity"].items())
-
-
-def _data_of(record: AccuracyRecord) -> str:
+def _data_of(record: Record) -> str:
     """The data in words, without the user's own title."""
     return record["data"].removeprefix(f"{record.get('data_title')}: ")
 
 
-def group_of(record: AccuracyRecord, data: str) -> tuple[str, ...]:
+def group_of(record: Record, data: str) -> tuple[str, ...]:
     """What the rows of one table share, readable, and the digest of the weights. data: in words."""
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
@@ -157,23 +154,23 @@ def group_of(record: AccuracyRecord, data: str) -> tuple[str, ...]:
     return (*names, f"weights {weights}", f"data {content}", *_own_pictures(record))
 
 
-def _own_pictures(record: AccuracyRecord) -> tuple[str, ...]:
+def _own_pictures(record: Record) -> tuple[str, ...]:
     """A preprocessing that is not the backbone's usual one, which sets its rows apart."""
     if not record.get("preprocessing_from"):
         return ()
     return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
 
 
-def _labels(record: AccuracyRecord) -> str:
+def _labels(record: Record) -> str:
     return record["identity"]["data"]["labels"][:8]
 
 
 def is_current(identity: Mapping[str, Any]) -> bool:
-    """Whether the engine and the method still are what they were."""
+    """Whether the engine and the methods still are what they were."""
     if identity["engine"] != ENGINE_VERSION:
         return False
-    name = identity["method"]["name"]
-    return name not in names() or find(name).method_version == identity["method_version"]
+    own = [method for method in identity["methods"].values() if method["name"] in names()]
+    return all(find(method["name"]).method_version == method["version"] for method in own)
 
 
 def is_extension(method: Mapping[str, Any]) -> bool:
@@ -186,9 +183,9 @@ def is_extension(method: Mapping[str, Any]) -> bool:
         return False
 
 
-def label_of(record: AccuracyRecord) -> str:
+def label_of(record: Record) -> str:
     """The row's label, and the options that differ from the method's defaults, each once."""
-    name, options = record["method"]["name"], record["method"]["options"]
+    name, options = (method_of(record)[key] for key in ("name", "options"))
     defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
     changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}

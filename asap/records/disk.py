@@ -1,11 +1,15 @@
 """Files written whole or not at all, and a disk's refusals as one clear line."""
 
 import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from asap.errors import RequestError
 
@@ -84,3 +88,16 @@ def write_file(path: Path, text: str) -> Path:
     """Write a text file whole or not at all; returns its path."""
     write_bytes(path, text.encode())
     return path
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A record as the bytes of a JSON file. ValueError on NaN and infinity."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair, from a file name that is not UTF-8, comes out as JSON's own \udcxx.
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def yaml_bytes(config: Mapping[str, Any]) -> bytes:
+    """Settings as the bytes of a YAML file."""
+    plain = json.loads(json.dumps(config))  # tuples become lists; objects are refused
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()

@@ -1,7 +1,6 @@
 """What a run writes down: the fields of its records, and the environment.
 
-A change of a field's meaning raises `SCHEMA_VERSION`, which is part of every key: records of two
-versions never meet in one cell or one table.
+A change of a field's meaning raises the version of the kind of record, in kinds.py.
 """
 
 import platform
@@ -9,8 +8,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
-
-SCHEMA_VERSION = 3  # 3: answers that are not finite are counted, as wrong
 
 TimedBy = Literal["cpu", "wall", "cuda events"]
 CLOCKS: dict[TimedBy, str] = {
@@ -23,10 +20,12 @@ _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
 class MethodRecord(TypedDict):
-    """The method as it was built: module name and every option."""
+    """A method as it was built, in identities: module name, every option, version."""
 
     name: str
     options: dict[str, Any]
+    version: int
+    code: NotRequired[str]  # SHA-256 of the files of a method of one's own
 
 
 class WeightsRecord(TypedDict):
@@ -64,8 +63,8 @@ class AccuracyRecord(TypedDict):
     schema_version: int
     key: str
     identity: dict[str, Any]  # exactly what was hashed to the key
-    label: str  # the method's name in tables
-    method: MethodRecord
+    label: str  # the row's name in tables
+    metrics: dict[str, float]  # more numbers by name: what a method says of its own columns
     backbone: str
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
@@ -113,6 +112,7 @@ class ThroughputRecord(TypedDict):
     key: str
     identity: dict[str, Any]
     label: str
+    metrics: dict[str, float]
     backbone: str
     data: str
     device: str

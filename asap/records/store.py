@@ -1,7 +1,8 @@
 """The folder of records: one cell per key, and a file exists only when it is complete.
 
-    <root>/<key>/config.yaml  accuracy.json + predictions.parquet  or  throughput.json
-                 shard-<start>-<stop>.parquet    predictions of an unfinished run
+    <root>/<key>/config.yaml  <kind>.json        of a kind in kinds.py, with its files, such as
+                 accuracy.json                   with answers.parquet and traces.parquet
+                 shard-<start>-<stop>.parquet    both tables of some examples, of an unfinished run
                  error.json                      why the last try failed
                  *.corrupt                       set aside, never read again
 
@@ -12,41 +13,42 @@ cell's `lock()`.
 
 import json
 import logging
-import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 import yaml
 from filelock import FileLock, Timeout
 
 from asap.errors import RequestError
-from asap.records.disk import guarded, read_bytes, write_bytes, write_through
-from asap.records.predictions import DamagedPredictions, decode_predictions, encode_predictions
-from asap.records.schema import SCHEMA_VERSION, AccuracyRecord, ThroughputRecord
+from asap.records.disk import (
+    guarded,
+    json_bytes,
+    read_bytes,
+    write_bytes,
+    write_through,
+    yaml_bytes,
+)
+from asap.records.kinds import ANSWERS, HEAD, KINDS, TRACES, Kind
+from asap.records.recent import RECENT
+from asap.records.shards import Shard, check_rows, read_shards, shard_files, shard_path, write_shard
+from asap.records.tables import (
+    ANSWER_COLUMNS,
+    TRACE_COLUMNS,
+    DamagedTable,
+    Evaluated,
+    decode,
+    encode,
+    frame_of,
+)
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 64 * 1024
-_SHARD_NAME = re.compile(r"shard-(\d+)-(\d+)\.parquet")
-
-
-def _json_bytes(content: Mapping[str, Any]) -> bytes:
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, from a file name that is not UTF-8, comes out as JSON's own \udcxx.
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def _yaml_bytes(config: Mapping[str, Any]) -> bytes:
-    plain = json.loads(json.dumps(config))  # tuples become lists; objects are refused
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
-
-
-# ---- the store
 
 
 class Store:
@@ -69,7 +71,7 @@ class Store:
         """The cells that hold a complete record, sorted by key."""
         folders = sorted(path.name for path in self.root.iterdir() if path.is_dir())
         found = [Cell(self.root, name) for name in folders]
-        return [cell for cell in found if cell.accuracy() or cell.throughput()]
+        return [cell for cell in found if cell.records()]
 
 
 class Cell:
@@ -98,33 +100,39 @@ class Cell:
 
     # -- reading
 
-    def accuracy(self) -> AccuracyRecord | None:
-        """The accuracy record, or None unless it and its predictions are there."""
-        if not self._file("predictions.parquet").exists():
-            return None
-        record = self._record("accuracy.json", AccuracyRecord.__required_keys__)
-        return cast(AccuracyRecord | None, record)
+    def record(self, kind: str) -> dict[str, Any] | None:
+        """The record of a kind by its name, or None unless it is complete, with its files."""
+        known = KINDS[kind]
+        record = self._read(known)
+        return record if all(self._file(name).exists() for name in known.files) else None
 
-    def throughput(self) -> ThroughputRecord | None:
-        """The throughput record, or None unless it is complete."""
-        record = self._record("throughput.json", ThroughputRecord.__required_keys__)
-        return cast(ThroughputRecord | None, record)
+    def records(self) -> dict[str, dict[str, Any]]:
+        """All complete records, by kind."""
+        kinds = (path.stem for path in sorted(self.path.glob("*.json")) if path.stem in KINDS)
+        found = {kind: self.record(kind) for kind in kinds}
+        return {kind: record for kind, record in found.items() if record is not None}
 
-    def predictions(self) -> pd.DataFrame:
-        """One row per image, in the columns of `PREDICTION_SCHEMA`.
+    def answers(self) -> pd.DataFrame:
+        """One row per scored example, see tables.py: core columns, then the task's.
 
         Raises `RequestError` when they are missing, and when they are damaged: then they are set
-        aside, so the cell counts as not yet measured.
+        aside, so the cell counts as not yet measured. The frame is kept for others, see recent.py:
+        it must not be changed.
         """
-        path = self._file("predictions.parquet")
-        content = read_bytes(path)
-        if content is None:
-            raise RequestError(f"{path} is missing: run the command again")
-        try:
-            return decode_predictions(content)
-        except DamagedPredictions as error:
-            self._set_aside(path, error)
-            raise RequestError(f"{path} was damaged: run the command again") from error
+        path = self._file(ANSWERS)
+        return RECENT.get(path, lambda: frame_of(self._table(path, ANSWER_COLUMNS)))
+
+    def traces(self) -> pd.DataFrame:
+        """One row per encoded image, its columns by stage. Raises and is kept as `answers`."""
+        path = self._file(TRACES)
+        return RECENT.get(path, lambda: frame_of(self._table(path, TRACE_COLUMNS)))
+
+    def evaluated(self) -> Evaluated:
+        """Answers and traces as they are on the disk. Raises as `answers`."""
+        return Evaluated(
+            self._table(self._file(ANSWERS), ANSWER_COLUMNS),
+            self._table(self._file(TRACES), TRACE_COLUMNS),
+        )
 
     def config(self) -> dict[str, Any] | None:
         """The settings beside the record, None where they are missing or no settings."""
@@ -135,70 +143,63 @@ class Cell:
             found = None
         return found if isinstance(found, dict) else None
 
-    def shards(self) -> list[tuple[int, int, pd.DataFrame]]:
-        """What an interrupted run left: (start, stop, rows), sorted, no image twice.
-
-        A shard that cannot be read, or that overlaps one before it, is deleted with a warning.
-        """
-        found: list[tuple[int, int, pd.DataFrame]] = []
-        for start, stop, path in sorted(self._shard_files()):
-            frame = self._read_shard(path, start, stop)
-            if frame is None or (found and start < found[-1][1]):
-                log.warning("%s: %s is damaged or overlaps: deleted", self.key, path.name)
-                with guarded(path):
-                    path.unlink(missing_ok=True)
-            else:
-                found.append((start, stop, frame))
-        return found
+    def shards(self) -> list[Shard]:
+        """What an interrupted run left: (start, stop, rows), sorted, no example twice."""
+        return read_shards(self.path)
 
     def failed(self) -> list[int]:
-        """The images of the record that could not be read, by position. Raises as `predictions`."""
-        return _failed(self.predictions())
+        """The examples of the record that could not be read, by position. Raises as `answers`."""
+        answers = self.answers()
+        return answers["index"][answers["error"].notna()].tolist()
 
     # -- writing
 
-    def write_shard(self, start: int, stop: int, frame: pd.DataFrame) -> None:
-        """Keep the predictions of images `start` to `stop - 1`, each once (else ValueError)."""
-        _check_rows(frame, start, stop)
-        write_bytes(self._file(f"shard-{start}-{stop}.parquet"), encode_predictions(frame))
+    def write_shard(self, start: int, stop: int, part: Evaluated) -> None:
+        """Keep what was found of examples `start` to `stop - 1`, each once (else ValueError)."""
+        write_shard(self.path, start, stop, part)
 
     def drop_failed(self) -> None:
-        """Take images that could not be read out of the shards: the next run reads them again."""
-        for start, stop, frame in self.shards():
-            if failed := _failed(frame):
-                self._write_without(failed, frame)
-                self._remove(self._file(f"shard-{start}-{stop}.parquet"))
+        """Take examples that could not be read out of the shards: the next run reads them again."""
+        for start, stop, part in self.shards():
+            if failed := part.failed:
+                self._write_without(failed, part)
+                self._remove(shard_path(self.path, start, stop))
 
     def reopen(self, positions: Sequence[int]) -> None:
-        """Make the record an unfinished run, which lacks these images alone."""
-        self._write_without(positions, self.predictions())
+        """Make the accuracy record an unfinished run, which lacks these examples alone."""
+        self._write_without(positions, self.evaluated())
         self._remove(self._file("accuracy.json"))
 
     def discard_shards(self) -> None:
         """Forget an unfinished run."""
-        self._remove(*(path for *_, path in self._shard_files()))
+        self._remove(*shard_files(self.path))
 
-    def finish_accuracy(
-        self, config: Mapping[str, Any], record: AccuracyRecord, predictions: pd.DataFrame
+    def finish(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        record: Mapping[str, Any],
+        evaluated: Evaluated | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write the run's results, the record last, then remove what only a resume needs."""
-        self._check(record, AccuracyRecord.__required_keys__)
-        _check_rows(predictions, 0, record["n"] + record["n_failed"])
-        # Encoded before anything is written: a value with no JSON form must not cost a cell.
-        rows = encode_predictions(predictions)
-        settings, entry = _yaml_bytes(config), _json_bytes(record)
-        self._remove(self._file("accuracy.json"))  # an old record must not describe new rows
-        write_bytes(self._file("predictions.parquet"), rows)
-        write_bytes(self._file("config.yaml"), settings)
-        write_bytes(self._file("accuracy.json"), entry)
-        self._tidy()
+        """Write a record of a kind, after all that it stands for: answers and traces, and other
+        files by name. Then remove what only a resume needs.
 
-    def finish_throughput(self, config: Mapping[str, Any], record: ThroughputRecord) -> None:
-        """Write the run's settings, then its record."""
-        self._check(record, ThroughputRecord.__required_keys__)
-        settings, entry = _yaml_bytes(config), _json_bytes(record)
+        Raises ValueError, before anything is written, on a record that lacks a field of its kind or
+        a file, is of another cell or version, and on rows that are not those of its examples.
+        """
+        known, contents = KINDS[kind], dict(files or {})
+        if evaluated is not None:
+            check_rows(evaluated, 0, record["n"] + record["n_failed"])
+            contents |= {ANSWERS: encode(evaluated.answers), TRACES: encode(evaluated.traces)}
+        self._check(record, known, contents)
+        # Encoded before anything is written: a value with no JSON form must not cost a cell.
+        settings, entry = yaml_bytes(config), json_bytes(record)
+        self._remove(self._file(f"{kind}.json"))  # an old record must not describe new rows
+        for name, content in contents.items():
+            write_bytes(self._file(name), content)
         write_bytes(self._file("config.yaml"), settings)
-        write_bytes(self._file("throughput.json"), entry)
+        write_bytes(self._file(f"{kind}.json"), entry)
         self._tidy()
 
     def fail(self, error: BaseException) -> None:
@@ -209,35 +210,33 @@ class Cell:
             "traceback": "".join(traceback.format_exception(error)),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_bytes(self._file("error.json"), _json_bytes(report))
+        write_bytes(self._file("error.json"), json_bytes(report))
 
     # -- parts
 
     def _file(self, name: str) -> Path:
         return self.path / name
 
-    def _shard_files(self) -> Iterator[tuple[int, int, Path]]:
-        for path in self.path.glob("shard-*.parquet"):
-            if match := _SHARD_NAME.fullmatch(path.name):
-                yield int(match[1]), int(match[2]), path
-
-    def _write_without(self, positions: Sequence[int], frame: pd.DataFrame) -> None:
-        """The rows of a frame but for some images, as shards; they lie in the images' order."""
-        begin = start = int(frame["index"].iloc[0])
-        for left_out in [*sorted(positions), begin + len(frame)]:
+    def _write_without(self, positions: Sequence[int], part: Evaluated) -> None:
+        """What was found but of some examples, as shards; they lie in the examples' order."""
+        begin = start = part.first
+        for left_out in [*sorted(positions), begin + len(part)]:
             if start < left_out:
-                self.write_shard(start, left_out, frame.iloc[start - begin : left_out - begin])
+                self.write_shard(start, left_out, part.slice(start - begin, left_out - begin))
             start = left_out + 1
 
-    def _read_shard(self, path: Path, start: int, stop: int) -> pd.DataFrame | None:
+    def _table(self, path: Path, expected: Sequence[pa.Field]) -> pa.Table:
+        content = read_bytes(path)
+        if content is None:
+            raise RequestError(f"{path} is missing: run the command again")
         try:
-            frame = decode_predictions(read_bytes(path) or b"")
-        except DamagedPredictions:
-            return None
-        return frame if _covers(frame, start, stop) else None
+            return decode(content, expected)
+        except DamagedTable as error:
+            self._set_aside(path, error)
+            raise RequestError(f"{path} was damaged: run the command again") from error
 
-    def _record(self, name: str, fields: frozenset[str]) -> dict[str, Any] | None:
-        path = self._file(name)
+    def _read(self, kind: Kind) -> dict[str, Any] | None:
+        path = self._file(f"{kind.name}.json")
         content = read_bytes(path)
         if content is None:
             return None
@@ -246,28 +245,29 @@ class Cell:
         except ValueError as error:
             self._set_aside(path, error)
             return None
-        return record if self._usable(path, record, fields) else None
+        return record if self._usable(path, record, kind) else None
 
-    def _usable(self, path: Path, record: Any, fields: frozenset[str]) -> bool:
+    def _usable(self, path: Path, record: Any, kind: Kind) -> bool:
         """Whether a parsed record is one of this version, of this cell and has every field."""
         if not isinstance(record, dict):
             self._set_aside(path, "no record in it")
-        elif record.get("schema_version") != SCHEMA_VERSION:
+        elif record.get("schema_version") != kind.version:
             version = record.get("schema_version")
             log.warning("%s: %s has schema version %s: ignored", self.key, path.name, version)
         elif record.get("key") != self.key:  # a folder copied or renamed by hand
             log.warning("%s: %s belongs to %s: ignored", self.key, path.name, record.get("key"))
-        elif missing := sorted(fields - record.keys()):
+        elif missing := sorted((HEAD | kind.fields) - record.keys()):
             self._set_aside(path, f"it lacks {', '.join(missing)}")
         else:
             return True
         return False
 
-    def _check(self, record: Mapping[str, Any], fields: frozenset[str]) -> None:
-        if missing := sorted(fields - record.keys()):
+    def _check(self, record: Mapping[str, Any], kind: Kind, files: Mapping[str, bytes]) -> None:
+        missing = [*sorted((HEAD | kind.fields) - record.keys()), *sorted({*kind.files} - {*files})]
+        if missing:
             raise ValueError(f"the record lacks {', '.join(missing)}")
-        if (record["key"], record["schema_version"]) != (self.key, SCHEMA_VERSION):
-            raise ValueError(f"the record is not one of cell {self.key}, version {SCHEMA_VERSION}")
+        if (record["key"], record["schema_version"]) != (self.key, kind.version):
+            raise ValueError(f"the record is not one of cell {self.key}, version {kind.version}")
 
     def _set_aside(self, path: Path, reason: object) -> None:
         log.warning("%s: %s is damaged (%s): set aside", self.key, path.name, reason)
@@ -277,24 +277,10 @@ class Cell:
     def _tidy(self) -> None:
         """Remove what killed processes and earlier tries left. Needs the lock."""
         self._remove(*self.path.glob(".*.tmp"))
-        if self.accuracy() or self.throughput():
-            self._remove(self._file("error.json"), *(path for *_, path in self._shard_files()))
+        if self.records():
+            self._remove(self._file("error.json"), *shard_files(self.path))
 
     def _remove(self, *paths: Path) -> None:
         for path in paths:
             with guarded(path):
                 path.unlink(missing_ok=True)
-
-
-def _failed(frame: pd.DataFrame) -> list[int]:
-    """The images that could not be read."""
-    return frame["index"][frame["error"].notna()].tolist()
-
-
-def _check_rows(frame: pd.DataFrame, start: int, stop: int) -> None:
-    if not _covers(frame, start, stop):
-        raise ValueError(f"the rows are not those of images {start} to {stop - 1}, each once")
-
-
-def _covers(frame: pd.DataFrame, start: int, stop: int) -> bool:
-    return np.array_equal(np.sort(frame["index"]), np.arange(start, stop))

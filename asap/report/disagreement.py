@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from asap.records.predictions import matrix
+from asap.records.tables import matrix
 from asap.report.result import Result, pairable
 from asap.report.statistics import (
     PairedDifference,
@@ -34,7 +34,7 @@ def compare(first: Result, second: Result) -> Comparison:
     """Compare two accuracy results image by image.
 
     Raises RequestError if they are not over the same images with the same labels, ValueError if one
-    has no predictions.
+    has no answers.
     """
     one, two = pairable(first), pairable(second)
     paired = paired_difference(one, two, bool(first.measured["clustered"]))

@@ -24,7 +24,7 @@ _LIBRARIES = ("matplotlib", "pillow", "torch", "timm", "jinja2")
 
 def sources(results: Sequence[Result], *more: Any) -> str:
     """SHA-256 of all that a run's files are made from: records, names, `more`, and the code."""
-    names = [f.name for f in fields(Result) if f.name != "predictions"]  # its record names them
+    names = [f.name for f in fields(Result) if f.name != "read"]  # its record names them
     rows = [[getattr(cell, name) for name in names] for cell in results]
     said = json.dumps([rows, *more, _code()], sort_keys=True, default=str)
     return sha256(said.encode()).hexdigest()

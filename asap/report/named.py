@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from asap.errors import RequestError
 from asap.records.disk import stem_of
-from asap.report.manifest import Manifest, RowRef, read_manifests
+from asap.report.manifest import Manifest, read_manifests
+from asap.report.result import RowRef
 
 T = TypeVar("T")
 _LISTED = 40
@@ -32,7 +33,7 @@ def row_named(table: Manifest, name: str) -> RowRef:
     for row in table.rows:
         rows.setdefault(row.label, []).append(row)
     found = _only(name, rows, f"row of {table.title!r}")
-    records = {row.accuracy: row for row in found if row.accuracy is not None}
+    records = {row.records["accuracy"]: row for row in found if "accuracy" in row.records}
     if not records:
         raise RequestError(f"the row {found[0].label!r} has no accuracy record: choose another")
     if len(records) > 1:

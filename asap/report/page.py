@@ -82,7 +82,7 @@ def render_page(
         for name in ("page.css", "page.js")
     )
     template = _environment().get_template("page.html.j2")
-    counted = len({r["key"] for s in sections for cell in s.results for r in cell.records})
+    counted = len({r["key"] for s in sections for cell in s.results for r in cell.records.values()})
     return template.render(
         title=title, note=note, sections=shown, style=style, script=script, records=counted
     )

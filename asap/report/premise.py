@@ -57,9 +57,9 @@ def _verdict(cell: Result) -> str:
 
 
 def _sink_interval(cell: Result) -> tuple[float, float] | None:
-    if cell.predictions is None:
+    if not cell.has_answers:
         return None
-    frame = evaluated(cell.predictions())
+    frame = evaluated(cell.answers())
     frame = frame[frame["sink_on_object"].notna()]
     clusters = frame["cluster"].to_numpy() if cell.measured["clustered"] else None
     return (

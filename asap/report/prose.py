@@ -127,7 +127,7 @@ def _steps(
 
 def sweep_remarks(results: Sequence[Result], default: Mapping[str, Any]) -> list[str]:
     """One paragraph for each tau x K family among the results, as lines below a table."""
-    frames = {cell.key: cell for cell in results if cell.predictions is not None}
+    frames = {cell.key: cell for cell in results if cell.has_answers}
     unread = unreadable(results)
     if unread and any(len(unread) == _images(cell) for cell in frames.values()):
         return []  # no image was read by every row

@@ -1,44 +1,66 @@
-"""What a table, a figure or a dashboard is made of: one method on one backbone and data set."""
+"""What a table, a figure or a dashboard is made of: a method on a backbone and data set."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from asap.errors import RequestError
-from asap.records.predictions import matrix
+from asap.records.identity import method_of
 from asap.records.schema import AccuracyRecord, ThroughputRecord
-from asap.report.statistics import evaluated
+from asap.records.store import Store
+from asap.records.tables import matrix
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 _SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
 _SCALARS += ("gmacs_sd", "gmacs_no_attention", "final_tokens_mean", "missed_share")
 _SCALARS += ("object_recall", "sink_on_object", "object_share")
 _RATIOS = ("ratio_fused", "ratio_eager")
-# Everything that `scalars` may give.
+# Everything that `scalars` may give, beside the metrics of the records.
 SCALAR_NAMES = (*_SCALARS, "gmacs", "top1_lo", "top1_hi", "images_per_s", *_RATIOS)
+Read = Callable[[], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class RowRef:
+    """A row of a table: what it is called there, and the keys of its records by kind."""
+
+    label: str
+    paper: str | None = None
+    ours: bool = False
+    note: str | None = None
+    reason: str | None = None
+    records: Mapping[str, str] = field(default_factory=dict)
+    left_out: str | None = None  # a baseline's on the images that calibration took
+    own_weights: bool = False  # its backbone is that of its own checkpoint
+    on: str | None = None  # its backbone, where no record says so
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all of its records."""
+        return [*self.records.values(), *([] if self.left_out is None else [self.left_out])]
 
 
 @dataclass(frozen=True)
 class Result:
     """One row: its records as read from disk, and why a part of it is missing.
 
-    predictions: reads them, as `Cell.predictions` does: a table of many rows holds none of them;
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
-    have; reason: why a record is missing; note: a footnote of this row; on: its backbone, where no
-    record says so; config: the settings of its run, as in the config.yaml beside its record;
-    left_out: a baseline's record on the images that calibration took out of the evaluation;
-    own_weights: its backbone is that of its own checkpoint, not that of the other rows.
+    have; records: by kind; read: what reads the tables beside the accuracy record, "answers" and
+    "traces": a table of many rows holds none of them; reason: why a record is missing; note: a
+    footnote of this row; on: its backbone, where no record says so; config: the settings of its
+    run, as in the config.yaml beside its record; left_out: a baseline's record on the images that
+    calibration took out of the evaluation; own_weights: its backbone is that of its own checkpoint,
+    not that of the other rows.
     """
 
     label: str
-    paper_method: str | None
-    ours: bool
-    accuracy: AccuracyRecord | None
-    predictions: Callable[[], pd.DataFrame] | None
-    throughput: ThroughputRecord | None
+    paper_method: str | None = None
+    ours: bool = False
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    read: Mapping[str, Read] = field(default_factory=dict)
     reason: str | None = None
     note: str | None = None
     on: str | None = None
@@ -46,10 +68,79 @@ class Result:
     left_out: AccuracyRecord | None = None
     own_weights: bool = False
 
+    @classmethod
+    def from_store(
+        cls, store: Store, row: RowRef, current: Collection[str] | None = None
+    ) -> "Result":
+        """The row with its records as they are on the disk, called as the row calls them.
+
+        current: keys of the records that may be read, None for all; a record that is not there, or
+        not among them, is missing, and that is the reason.
+        """
+        lost = [key for key in row.keys if current is not None and key not in current]
+        found = {
+            kind: {**record, "label": row.label}
+            for kind, key in row.records.items()
+            if key not in lost and (record := store.cell(key).record(kind)) is not None
+        }
+        reason = f"record {lost[0]} is gone or of another version of the code" if lost else None
+        result = cls(
+            row.label, row.paper, row.ours, found,
+            reason=reason or row.reason, note=row.note, on=row.on, own_weights=row.own_weights,
+        )  # fmt: skip
+        if "accuracy" in found:
+            cell = store.cell(row.records["accuracy"])
+            read = {"answers": cell.answers, "traces": cell.traces}
+            result = replace(result, read=read, config=cell.config())
+        if row.left_out is not None and row.left_out not in lost:
+            record = store.cell(row.left_out).record("accuracy")
+            result = replace(result, left_out=cast(AccuracyRecord | None, record))
+        return result
+
     @property
-    def records(self) -> list[Mapping[str, Any]]:
-        """The records there are, accuracy first."""
-        return [record for record in (self.accuracy, self.throughput) if record is not None]
+    def ref(self) -> RowRef:
+        """What finds this row again: `from_store` undoes it."""
+        return RowRef(
+            self.label, self.paper_method, self.ours, self.note, self.reason,
+            {kind: record["key"] for kind, record in self.records.items()},
+            None if self.left_out is None else self.left_out["key"],
+            self.own_weights, self.on,
+        )  # fmt: skip
+
+    def record(self, kind: str) -> Mapping[str, Any] | None:
+        """The record of a kind, None if there is none."""
+        return self.records.get(kind)
+
+    def with_records(self, **records: Mapping[str, Any] | None) -> "Result":
+        """The row with records of these kinds in the place of its own, None for no record."""
+        found = {**self.records, **records}
+        return replace(self, records={k: v for k, v in found.items() if v is not None})
+
+    def answers(self) -> pd.DataFrame:
+        """One row per scored example, as `Cell.answers` reads them; ValueError without any."""
+        return self._read("answers")
+
+    def traces(self) -> pd.DataFrame:
+        """One row per encoded image, as `Cell.traces` reads them; ValueError without any."""
+        return self._read("traces")
+
+    def _read(self, name: str) -> pd.DataFrame:
+        if name not in self.read:
+            raise ValueError(f"{self.label} has no {name}")
+        return self.read[name]()
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether answers lie beside its accuracy record, and so do traces."""
+        return "answers" in self.read
+
+    @property
+    def accuracy(self) -> AccuracyRecord | None:
+        return cast(AccuracyRecord | None, self.record("accuracy"))
+
+    @property
+    def throughput(self) -> ThroughputRecord | None:
+        return cast(ThroughputRecord | None, self.record("throughput"))
 
     @property
     def measured(self) -> Mapping[str, Any]:
@@ -65,21 +156,21 @@ class Result:
 
     @property
     def key(self) -> str | None:
-        """The key of the accuracy record, else of the throughput record."""
-        return next((record["key"] for record in self.records), None)
+        """The key of the accuracy record, else of the first record there is."""
+        record = self.record("accuracy") or next(iter(self.records.values()), None)
+        return None if record is None else record["key"]
 
     @property
     def backbone(self) -> str | None:
         """Name of the backbone, None if neither a record nor the run says it."""
-        return next((record["backbone"] for record in self.records), self.on)
+        return next((r["backbone"] for r in self.records.values() if "backbone" in r), self.on)
 
     @property
     def method(self) -> Mapping[str, Any]:
         """Name and options of the method as recorded; without any record its name is its label."""
-        for record in self.records:
-            method = record.get("method") or record["identity"].get("method")
-            if isinstance(method, Mapping):
-                return method
+        for record in self.records.values():
+            if "methods" in record["identity"]:
+                return method_of(record)
         return {"name": self.label.lower(), "options": {}}
 
     @property
@@ -89,12 +180,10 @@ class Result:
 
 
 def pairable(cell: Result) -> pd.DataFrame:
-    """Its predictions, to be matched with others by id; ValueError without any. RequestError, which
+    """Its answers, to be matched with others by id; ValueError without any. RequestError, which
     says whose they are, if an image is there twice.
     """
-    if cell.predictions is None:
-        raise ValueError(f"{cell.label} has no predictions")
-    found = cell.predictions()
+    found = cell.answers()
     if not found["id"].is_unique:
         raise RequestError(
             f"record {cell.key} ({cell.label}) holds an image twice, so it cannot be compared: "
@@ -109,8 +198,8 @@ def unreadable(results: Iterable[Result]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for cell in results:
-        if cell.predictions is not None and cell.accuracy and cell.accuracy["n_failed"]:
-            frame = cell.predictions()
+        if cell.has_answers and cell.accuracy and cell.accuracy["n_failed"]:
+            frame = cell.answers()
             failed = frame[frame["error"].notna()]
             found |= zip(failed["id"].tolist(), failed["path"].tolist(), strict=True)
     return dict(sorted(found.items()))
@@ -120,16 +209,18 @@ def unmeasured(
     spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
 ) -> Result:
     """A row without any record yet, or with the reason why it gets none."""
-    ours, on = row.ours or ours, spec.backbone.shown
-    return Result(row.label, row.paper, ours, None, None, None, reason, row.note, on)
+    return Result(
+        row.label, row.paper, row.ours or ours,
+        reason=reason, note=row.note, on=spec.backbone.shown,
+    )  # fmt: skip
 
 
 def scalars(cell: Result) -> dict[str, int | float]:
     """Every single number of the records, by name: what a dashboard shows as a run's summary."""
-    found: dict[str, int | float] = {}
+    found: dict[str, int | float] = metrics(cell)
     if cell.accuracy is not None:
         record = cell.measured
-        found = {name: record[name] for name in _SCALARS if record.get(name) is not None}
+        found |= {name: record[name] for name in _SCALARS if record.get(name) is not None}
         found["gmacs"] = cell.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
     if cell.throughput is not None:
@@ -137,6 +228,14 @@ def scalars(cell: Result) -> dict[str, int | float]:
         for name in _RATIOS:
             if (ratio := cell.throughput[name]) is not None:
                 found[name] = ratio["median"]
+    return found
+
+
+def metrics(cell: Result) -> dict[str, int | float]:
+    """The named numbers of all records, beside the fields of their kinds."""
+    found: dict[str, int | float] = {}
+    for record in cell.records.values():
+        found |= record.get("metrics", {})
     return found
 
 
@@ -148,8 +247,8 @@ def curves(cell: Result) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     if cell.accuracy is not None:
         found["tokens"] = dict(enumerate(cell.accuracy["tokens_mean"], start=1))
-    if cell.predictions is not None:
-        mass = matrix(evaluated(cell.predictions()), "mass").astype(np.float64)
+    if cell.has_answers and "vision.mass" in (traces := cell.traces()):
+        mass = matrix(traces, "vision.mass").astype(np.float64)
         alive = ~np.isnan(mass)
         counts, totals = alive.sum(axis=0), np.where(alive, mass, 0.0).sum(axis=0)
         found["mass"] = {

@@ -1,7 +1,7 @@
 """Results -> the table: pure functions of records, nothing measured here and nothing invented.
 
 What nobody measured is an empty cell with a footnote that says why. FLOPs (%) is exact, from the
-multiply-accumulates of backbone and method together; intervals and p values come from predictions
+multiply-accumulates of backbone and method together; intervals and p values come from answers
 paired image by image.
 """
 
@@ -79,7 +79,7 @@ def parts(table: Table) -> tuple[Table, ...]:
 
 
 def _refuse_mixtures(results: Sequence[Result]) -> None:
-    records = [record for cell in results for record in cell.records]
+    records = [record for cell in results for record in cell.records.values()]
     if not records:
         raise RequestError("no finished record to make a table of: run an experiment first")
     speeds = [cell.throughput for cell in results if cell.throughput is not None]
@@ -88,7 +88,9 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
     _refuse_mixed("device of throughput", "device_name", speeds)
     _refuse_mixed("clock of throughput", "clock", speeds)
     # A row with a checkpoint of its own says in a footnote what its backbone is.
-    shared = [record for cell in results if not cell.own_weights for record in cell.records]
+    shared = [
+        record for cell in results if not cell.own_weights for record in cell.records.values()
+    ]
     loaded: dict[str, list[Mapping[str, Any]]] = {}
     for record in shared:
         if "backbone" in record["identity"]:
@@ -213,7 +215,7 @@ def _left_out(unread: Mapping[int, str]) -> str:
 
 
 def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[str, ...]:
-    records = [record for cell in results for record in cell.records]
+    records = [record for cell in results for record in cell.records.values()]
     devices = " and ".join(dict.fromkeys(c.accuracy["device"] for c in results if c.accuracy))
     lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
     lines[0] += f" Accuracy on {devices}." if devices else ""

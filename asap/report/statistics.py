@@ -1,4 +1,4 @@
-"""Counts, intervals and paired comparisons from per-image predictions.
+"""Counts, intervals and paired comparisons from the answers of examples.
 
 Every count is an integer over the whole set, never an average of averages. Intervals are at 95 %.
 Images that share a source (`cluster`) are not independent: then the variance is the cluster-robust
@@ -6,7 +6,6 @@ sandwich and the quantile is Student's t with (clusters - 1) degrees of freedom.
 """
 
 import math
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from asap.errors import RequestError
-from asap.records.predictions import lists, matrix
+from asap.records.tables import lists, matrix
 
 LEVEL = 0.95
 _COMPARED = ["id", "label", "other_labels", "cluster", "top5", "error"]
@@ -89,48 +88,48 @@ def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> tupl
     return max(low, 0.0), min(high, 1.0)
 
 
-def evaluated(predictions: pd.DataFrame) -> pd.DataFrame:
+def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
     """The rows of images that could be read."""
-    readable = predictions["error"].isna()
-    return predictions if readable.all() else predictions[readable]
+    readable = answers["error"].isna()
+    return answers if readable.all() else answers[readable]
 
 
-def finite(predictions: pd.DataFrame) -> np.ndarray:
+def finite(answers: pd.DataFrame) -> np.ndarray:
     """Per row of an image that could be read: is its answer finite, (n,) bool."""
-    return lists(predictions, "top5")[1] > 0
+    return lists(answers, "top5")[1] > 0
 
 
-def hits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def hits(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Per row: is the first prediction right, is one of the (up to) five; (n,) bool each.
 
     Right is the label, and any other label that the row accepts. An answer that is not finite names
     no class, so it is wrong.
     """
-    answered = finite(predictions)
+    answered = finite(answers)
     first, any5 = np.zeros(len(answered), bool), np.zeros(len(answered), bool)
     if answered.any():
-        right = _right(predictions[answered])
+        right = _right(answers[answered])
         first[answered], any5[answered] = right[:, 0], right.any(axis=1)
     return first, any5
 
 
-def _right(predictions: pd.DataFrame) -> np.ndarray:
+def _right(answers: pd.DataFrame) -> np.ndarray:
     """Of rows that name a class: which of their (up to) five classes are right, (n, k) bool."""
-    top = matrix(predictions, "top5")
-    right = top == predictions["label"].to_numpy()[:, None]
-    others, lengths = lists(predictions, "other_labels")
+    top = matrix(answers, "top5")
+    right = top == answers["label"].to_numpy()[:, None]
+    others, lengths = lists(answers, "other_labels")
     rows = np.repeat(np.arange(len(top)), lengths)
     np.logical_or.at(right, rows, top[rows] == others[:, None])
     return right
 
 
-def leads(predictions: pd.DataFrame, alone: float) -> np.ndarray:
+def leads(answers: pd.DataFrame, alone: float) -> np.ndarray:
     """First logit minus second, (n,) float64; `alone` for a model of one class, -inf for an answer
     that is not finite.
     """
-    answered = finite(predictions)
+    answered = finite(answers)
     found = np.full(len(answered), -np.inf)
-    top = matrix(predictions[answered], "top5_logits").astype(np.float64)
+    top = matrix(answers[answered], "top5_logits").astype(np.float64)
     found[answered] = top[:, 0] - top[:, 1] if top.shape[1] > 1 else alone
     return found
 
@@ -138,7 +137,7 @@ def leads(predictions: pd.DataFrame, alone: float) -> np.ndarray:
 def paired_difference(
     reference: pd.DataFrame, other: pd.DataFrame, clustered: bool, without: Collection[int] = ()
 ) -> PairedDifference:
-    """Compare two prediction frames image by image, matched by `id`; an image unreadable in either
+    """Compare two frames of answers image by image, matched by `id`; an image unreadable in either
     is left out, and those with an id in `without`.
 
     Raises RequestError if the frames are not over the same images with the same labels.
@@ -157,46 +156,10 @@ def paired_difference(
     return PairedDifference(n, n_clusters, 100 * (c - b) / n, interval, b, c, p)
 
 
-def summarise(predictions: pd.DataFrame, clustered: bool, reduces: bool = True) -> dict:
-    """The counting fields of an accuracy record; percentages in %, MACs in 1e9 per image.
-
-    `reduces` is false for the dense baseline, which cannot miss its stop (`missed_share` None).
-    Quantities that need masks or a sink are None where no image has one. Raises RequestError if no
-    image could be read.
-    """
-    frame = evaluated(predictions)
-    n = len(frame)
-    if n == 0:
-        raise RequestError(f"none of the {len(predictions)} images could be read: check the data")
-    first, any5 = hits(frame)
-    clusters = frame["cluster"].to_numpy() if clustered else None
-    stops = Counter(frame["stop_block"].tolist())
-    tokens = matrix(frame, "tokens").sum(axis=0)
-    return {
-        "n": n,
-        "n_failed": len(predictions) - n,
-        "n_nonfinite": n - int(finite(frame).sum()),
-        "correct1": int(first.sum()),
-        "correct5": int(any5.sum()),
-        "top1": 100 * int(first.sum()) / n,
-        "top5": 100 * int(any5.sum()) / n,
-        "top1_interval": [100 * bound for bound in share_interval(first, clusters)],
-        "clustered": clustered,
-        **_macs(frame),
-        "tokens_mean": [int(total) / n for total in tokens],
-        "final_tokens_mean": int(tokens[-1]) / n,
-        "stop_histogram": {str(block): stops[block] for block in sorted(stops)},
-        "missed_share": stops[0] / n if reduces else None,
-        "object_recall": _known_mean(frame["object_recall"]),
-        "sink_on_object": _known_mean(frame["sink_on_object"]),
-        "object_share": _known_mean(frame["object_share"]),
-    }
-
-
 def matched(
     one: pd.DataFrame, two: pd.DataFrame, without: Collection[int] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of two prediction frames by `id`, without images unreadable in either and without
+    """The rows of two frames of answers by `id`, without images unreadable in either and without
     those of these ids.
 
     Raises RequestError if they are not over the same images with the same labels.
@@ -204,19 +167,19 @@ def matched(
     for frame in (one, two):
         if not frame["id"].is_unique:
             raise RequestError(
-                "predictions hold an image twice, so they cannot be compared by id: delete their "
+                "answers hold an image twice, so they cannot be compared by id: delete their "
                 "record's folder and evaluate again"
             )
     one, two = one.sort_values("id"), two.sort_values("id")
     if not np.array_equal(one["id"].to_numpy(), two["id"].to_numpy()):
         common = len(np.intersect1d(one["id"], two["id"]))
         raise RequestError(
-            f"predictions are over different images ({len(one)} and {len(two)}, {common} in "
+            f"answers are over different images ({len(one)} and {len(two)}, {common} in "
             f"common): "
             "compare runs over the same data and limit"
         )
     if not _same_labels(one, two):
-        raise RequestError("predictions give the same images different labels: use one label set")
+        raise RequestError("answers give the same images different labels: use one label set")
     readable = one["error"].isna().to_numpy() & two["error"].isna().to_numpy()
     if without:
         readable &= ~one["id"].isin(list(without)).to_numpy()
@@ -239,25 +202,3 @@ def _bonett_price(b: int, c: int, n: int) -> tuple[float, float]:
     lost, won, total = (b + 1) / (n + 2), (c + 1) / (n + 2), n + 2
     half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / total)
     return won - lost - float(half), won - lost + float(half)
-
-
-def _macs(frame: pd.DataFrame) -> dict[str, float]:
-    """Exact means of the integer MACs over the images, and the sample deviation of their sum, in
-    1e9.
-    """
-    n = len(frame)
-    backbone, method = frame["macs_backbone"].tolist(), frame["macs_method"].tolist()
-    total = np.array([b + m for b, m in zip(backbone, method, strict=True)], dtype=np.float64)
-    return {
-        "gmacs_backbone": sum(backbone) / n / 1e9,
-        "gmacs_method": sum(method) / n / 1e9,
-        "gmacs_sd": float(total.std(ddof=1)) / 1e9 if n > 1 else 0.0,
-    }
-
-
-def _known_mean(column: pd.Series) -> float | None:
-    """Mean over the images that have the quantity, summed exactly (so in any order), None if none
-    has.
-    """
-    known = column.dropna().tolist()
-    return math.fsum(known) / len(known) if known else None

@@ -123,8 +123,8 @@ def _add_comparison(
 
 
 def _add_paired(row: TableRow, cell: Result, dense: Result, without: Collection[int]) -> None:
-    if cell.predictions is None or dense.predictions is None:
-        row.note("No predictions beside both records, so nothing to pair.", *_PAIRED_KEYS)
+    if not (cell.has_answers and dense.has_answers):
+        row.note("No answers beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
     frames = pairable(dense), pairable(cell)
     if without and frames[0]["id"].isin(list(without)).all():

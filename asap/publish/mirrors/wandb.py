@@ -170,7 +170,7 @@ def _settings() -> Any:
 def _tags(result: Result) -> list[str]:
     """Backbone, method, precision; W&B takes tags of 1 to 64 characters."""
     names = [str(result.backbone), str(result.method["name"])]
-    names += [str(record["precision"]) for record in result.records]
+    names += [str(record["precision"]) for record in result.records.values()]
     names += ["extension"] if result.ours else []
     return [name[:64] for name in dict.fromkeys(names)]
 

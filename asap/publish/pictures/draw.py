@@ -56,8 +56,7 @@ def _anchor_pictures(
     sink = _first(results, "asap")
     if random is None or sink is None:
         return []
-    assert random.predictions is not None and sink.predictions is not None
-    cases = anchor_cases(random.predictions(), sink.predictions(), count)
+    cases = anchor_cases(random.answers(), sink.answers(), random.traces(), count)
     method = model_of(session, random).method
     found = []
     for name, positions in (("failures", cases.failures), ("lucky", cases.lucky)):
@@ -70,5 +69,5 @@ def _anchor_pictures(
 
 
 def _first(results: Sequence[Result], name: str) -> Result | None:
-    rows = (row for row in results if row.predictions is not None and not row.ours)
+    rows = (row for row in results if row.has_answers and not row.ours)
     return next((row for row in rows if variant(row.method) == name), None)

@@ -24,8 +24,11 @@ RULE = (
 )
 
 
-def anchor_cases(random: pd.DataFrame, sink: pd.DataFrame, count: int) -> AnchorCases:
-    """`count` failures and lucky cases, by `RULE`, from the predictions of the two rows.
+def anchor_cases(
+    random: pd.DataFrame, sink: pd.DataFrame, traces: pd.DataFrame, count: int
+) -> AnchorCases:
+    """`count` failures and lucky cases, by `RULE`, from the answers of the two rows and the traces
+    of the random one.
 
     Images unreadable in either, or never reduced by the random anchor, are left out, and those with
     an answer that is not finite: a precision's failure and no anchor's.
@@ -33,7 +36,8 @@ def anchor_cases(random: pd.DataFrame, sink: pd.DataFrame, count: int) -> Anchor
     one = random.set_index("id", drop=False)
     two = sink.set_index("id", drop=False).reindex(one.index)
     there = one["error"].isna() & two["error"].isna() & two["label"].notna()
-    there &= one["stop_block"] > 0
+    reduced = traces["example"][traces["vision.stop_block"] > 0]
+    there &= one["index"].isin(reduced)
     one, two = one[there], two[there]
     both = finite(one) & finite(two)
     one, two = one[both], two[both]

@@ -57,9 +57,9 @@ _NEEDS = {
     "python -m asap.run -m method=asap method.tau=2.5,3,3.5 method.clusters=4,6,8",
     _ALPHA: "needs ASAP records with two or more values of α, all else equal: "
     "python -m asap.run -m method=asap method.alpha=0.3,0.5,0.7",
-    _MASS: f"needs the predictions of an ASAP row, and at most {_MOST} of them",
-    _STOPS: f"needs the predictions of a method that stops, and at most {_MOST} rows",
-    _TOKENS: f"needs the predictions of a method that reduces, and at most {_MOST} rows",
+    _MASS: f"needs the traces of an ASAP row, and at most {_MOST} of them",
+    _STOPS: f"needs the traces of a method that stops, and at most {_MOST} rows",
+    _TOKENS: f"needs the traces of a method that reduces, and at most {_MOST} rows",
 }
 
 

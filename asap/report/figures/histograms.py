@@ -8,31 +8,30 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from asap.records.predictions import matrix
+from asap.records.tables import matrix
 from asap.report.figures.style import canvas, look, styled
 from asap.report.result import Result
-from asap.report.statistics import evaluated
 
 _WIDTH = 24  # letters in a line of a method's name
 
 
 def token_counts(results: Sequence[Result]) -> pd.DataFrame:
     """One row for each result and number of final tokens: label, tokens, images, key, colour."""
-    return _counts(results, "tokens", lambda frame: matrix(frame, "tokens")[:, -1].tolist())
+    return _counts(results, "tokens", lambda frame: matrix(frame, "vision.tokens")[:, -1].tolist())
 
 
 def stop_blocks(results: Sequence[Result]) -> pd.DataFrame:
     """One row for each result and stop block: label, block (0 = never), images, key, colour."""
-    return _counts(results, "block", lambda frame: frame["stop_block"].tolist())
+    return _counts(results, "block", lambda frame: frame["vision.stop_block"].tolist())
 
 
 def _counts(results: Sequence[Result], name: str, values) -> pd.DataFrame:
     """Counts over the images that could be read, without the dense baseline."""
     rows = []
     for cell in results:
-        if cell.predictions is None or cell.is_dense:
+        if not cell.has_answers or cell.is_dense:
             continue
-        counts = Counter(values(evaluated(cell.predictions())))
+        counts = Counter(values(cell.traces()))
         rows += [
             {"label": cell.label, name: value, "images": counts[value], "key": cell.key}
             | {"colour": look(cell).colour}

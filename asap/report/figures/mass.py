@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from asap.records.predictions import matrix
+from asap.records.tables import matrix
 from asap.report.figures.style import FAINT, RED, canvas, look, styled
 from asap.report.result import Result
-from asap.report.statistics import evaluated
 
 _LOW, _HIGH = 10, 90  # percentiles of the band
 
@@ -24,9 +23,9 @@ def column_mass(results: Sequence[Result]) -> pd.DataFrame:
     """
     walks: dict[bytes, tuple[Result, np.ndarray, list[str]]] = {}
     for cell in results:
-        if cell.predictions is None or cell.method.get("name") != "asap":
+        if not cell.has_answers or cell.method.get("name") != "asap":
             continue
-        mass = _masses(cell.predictions())
+        mass = _masses(cell.traces())
         if mass.size:
             walks.setdefault(mass.tobytes(), (cell, mass, []))[2].append(cell.label)
     rows = [row for cell, mass, labels in walks.values() for row in _rows(cell, mass, labels)]
@@ -34,9 +33,9 @@ def column_mass(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names))
 
 
-def _masses(predictions: pd.DataFrame) -> np.ndarray:
+def _masses(traces: pd.DataFrame) -> np.ndarray:
     """(images, blocks) float64 of the images that have any; NaN after the stop."""
-    mass = matrix(evaluated(predictions), "mass").astype(np.float64)
+    mass = matrix(traces, "vision.mass").astype(np.float64)
     return mass[~np.isnan(mass).all(axis=1)]
 
 

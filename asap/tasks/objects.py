@@ -1,7 +1,7 @@
 """Where the object is known: what became of its patches, and whether the sink lies on it."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 NAN = float("nan")
@@ -28,15 +28,3 @@ def sink_on_object(sink: int, mask: Bool[Tensor, "patches"]) -> float:
 def object_share(mask: Bool[Tensor, "patches"]) -> float:
     """Object patches among all patches: how often a patch drawn at random is on the object."""
     return float(mask.double().mean())
-
-
-def best_classes(
-    logits: Float[Tensor, "b classes"], scored: tuple[int, ...] | None = None, count: int = 5
-) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k"]]:
-    """The best classes, best first, ties to the lowest class, and their logits.
-
-    With `scored`, ascending, the best of these; they keep their numbers.
-    """
-    classes = torch.arange(logits.shape[1]) if scored is None else torch.tensor(scored)
-    values, order = logits[:, classes].float().sort(dim=1, descending=True, stable=True)
-    return classes[order[:, :count]], values[:, :count]

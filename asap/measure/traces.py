@@ -1,0 +1,91 @@
+"""What the traces of images say: their table, and the costs in a record."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from torch import Tensor
+
+from asap.engine.trace import Trace
+from asap.methods import Method
+from asap.records.identity import VISION
+from asap.records.tables import TRACE_COLUMNS, column, matrix, stage_columns, table_of
+
+_KNOWN = ("tokens", "stop_block", "macs_backbone", "macs_method")
+
+
+def declared(method: Method) -> tuple[pa.Field, ...]:
+    """The columns of a method's own."""
+    return tuple(column(own.name, own.kind, listed=own.per_block) for own in method.trace_columns)
+
+
+def fields_of(method: Method, stage: str = VISION) -> tuple[pa.Field, ...]:
+    """All columns of the traces of a method at a stage."""
+    return (*TRACE_COLUMNS, *stage_columns(stage, declared(method)))
+
+
+def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
+    """What a trace says of its images, by the names of the columns, (b, ...) each."""
+    known = {name: getattr(trace, name) for name in _KNOWN}
+    return {**known, **{own.name: trace.columns[own.name] for own in method.trace_columns}}
+
+
+def table_of_traces(
+    method: Method, columns: Mapping[str, Tensor], examples: Sequence[int], stage: str = VISION
+) -> pa.Table:
+    """The traces of images, one for each example, from `columns_of`."""
+    none = np.zeros(len(examples), dtype=np.int64)
+    found: dict[str, Any] = {"example": list(examples), "view": none, "frame": none}
+    found |= {f"{stage}.{name}": value.numpy() for name, value in columns.items()}
+    return table_of(found, fields_of(method, stage))
+
+
+def costs(traces: pd.DataFrame, reduces: bool, stage: str = VISION) -> dict[str, Any]:
+    """The fields of an accuracy record that come from the traces: MACs in 1e9 per example, tokens
+    and stops per encoded image.
+
+    `reduces` is false for the dense baseline, which cannot miss its stop (`missed_share` None).
+    """
+    n = len(traces)
+    stops = Counter(traces[f"{stage}.stop_block"].tolist())
+    tokens = matrix(traces, f"{stage}.tokens").sum(axis=0)
+    return {
+        **_macs(traces, stage),
+        "tokens_mean": [int(total) / n for total in tokens],
+        "final_tokens_mean": int(tokens[-1]) / n,
+        "stop_histogram": {str(block): stops[block] for block in sorted(stops)},
+        "missed_share": stops[0] / n if reduces else None,
+    }
+
+
+def metrics_of(method: Method, traces: pd.DataFrame, stage: str = VISION) -> dict[str, float]:
+    """What a method says of its own columns, numbers by name."""
+    own = [str(name) for name in traces if str(name).startswith(f"{stage}.")]
+    arrays = {name.removeprefix(f"{stage}."): _array(traces, name) for name in own}
+    return {name: float(value) for name, value in method.metrics(arrays).items()}
+
+
+def _array(traces: pd.DataFrame, name: str) -> np.ndarray:
+    """(images,), or (images, blocks) of a column of lists."""
+    listed = isinstance(traces[name].dtype, pd.ArrowDtype)
+    return matrix(traces, name) if listed else traces[name].to_numpy()
+
+
+def _macs(traces: pd.DataFrame, stage: str) -> dict[str, float]:
+    """Exact means of the integer MACs over the examples, and the sample deviation of their sum, in
+    1e9.
+    """
+    sums = traces.groupby("example", sort=False)[
+        [f"{stage}.macs_backbone", f"{stage}.macs_method"]
+    ].sum()
+    n = len(sums)
+    backbone, method = (sums[name].tolist() for name in sums)
+    total = np.array([b + m for b, m in zip(backbone, method, strict=True)], dtype=np.float64)
+    return {
+        "gmacs_backbone": sum(backbone) / n / 1e9,
+        "gmacs_method": sum(method) / n / 1e9,
+        "gmacs_sd": float(total.std(ddof=1)) / 1e9 if n > 1 else 0.0,
+    }

@@ -1,0 +1,39 @@
+"""The tables that were read last: those of a run are asked for by its table and every figure."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+MOST_BYTES = 256 * 2**20  # of all frames kept; a sweep of 225 settings does not stay in memory
+
+
+class Recent:
+    """Frames by file. One that was changed since is read again."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self._frames: OrderedDict[tuple, tuple[pd.DataFrame, int]] = OrderedDict()
+
+    def get(self, path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The frame of a file, by `read` where it is not kept. To be looked at, not changed."""
+        try:
+            state = path.stat()
+        except OSError:
+            return read()  # and whatever that raises
+        key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+        if key in self._frames:
+            self._frames.move_to_end(key)
+            return self._frames[key][0]
+        frame = read()
+        self._frames[key] = frame, int(frame.memory_usage(deep=False).sum())
+        while sum(size for _, size in self._frames.values()) > self.most_bytes:
+            self._frames.popitem(last=False)
+        return frame
+
+    def clear(self) -> None:
+        self._frames.clear()
+
+
+RECENT = Recent()

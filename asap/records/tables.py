@@ -1,0 +1,261 @@
+"""What was answered and how tokens fared, as tables: `answers.parquet` and `traces.parquet`.
+
+Answers have one row for every scored example: core columns and those of the task. Traces have one
+row for every image that was encoded (of an example: by view and frame), with columns of each stage,
+`vision.tokens`, those of the stage's method among them. An example that could not be read has an
+answer with an `error`, and no trace.
+
+Tables are Arrow's, so that an image costs the size of its numbers. As frames, texts and lists stay
+Arrow's; `matrix` and `lists` give lists to numpy. Frames of Python lists are taken too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from asap.errors import one_line
+
+GROUP = 8192  # rows that are written together, so that writing takes as much memory as they do
+_TRACES = "traces"  # the column of a shard that holds an example's rows of the other table
+_KINDS = {"int": pa.int64(), "float": pa.float32(), "text": pa.string()}
+
+
+def column(
+    name: str, kind: Literal["int", "float", "text"], listed: bool = False, nullable: bool = False
+) -> pa.Field:
+    """A declared column. In counts and indices -1 stands for none, in floats NaN; `listed`: a list
+    of values for every row, such as one for every block.
+    """
+    values = _KINDS[kind]
+    return pa.field(name, pa.list_(values) if listed else values, nullable=nullable)
+
+
+ANSWER_COLUMNS = (
+    column("index", "int"),  # position in the data set
+    column("id", "int"),  # names the example for random draws
+    column("path", "text"),
+    column("cluster", "int"),  # source shared with other examples
+    column("n", "int"),  # images that were encoded for it: rows in the traces
+    column("error", "text", nullable=True),  # why it could not be read
+)
+TRACE_COLUMNS = (
+    column("example", "int"),  # `index` of its answer
+    column("view", "int"),
+    column("frame", "int"),
+)
+
+
+def stage_columns(stage: str, declared: Sequence[pa.Field] = ()) -> tuple[pa.Field, ...]:
+    """The columns of a stage: what is known of every method, then what its method declares."""
+    known = (
+        column("tokens", "int", listed=True),  # into each block, then out of the last
+        column("stop_block", "int"),  # number from 1 of the first reduction, 0 = never
+        column("macs_backbone", "int"),
+        column("macs_method", "int"),
+    )
+    return tuple(field.with_name(f"{stage}.{field.name}") for field in (*known, *declared))
+
+
+class DamagedTable(Exception):
+    """A table that is torn or of another version; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Answers of some examples, and the traces of their images, in the order of the examples."""
+
+    answers: pa.Table
+    traces: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def slice(self, start: int, stop: int) -> "Evaluated":
+        """The examples from position `start` to `stop - 1`."""
+        ends = np.concatenate([[0], self.answers["n"].to_numpy().cumsum()])
+        first, last = int(ends[start]), int(ends[stop])
+        return Evaluated(
+            self.answers.slice(start, stop - start), self.traces.slice(first, last - first)
+        )
+
+    @property
+    def first(self) -> int:
+        """The position in the data set of the first example."""
+        return self.answers["index"][0].as_py()
+
+    @property
+    def failed(self) -> list[int]:
+        """The examples that could not be read, by position in the data set."""
+        return self.answers.filter(pc.field("error").is_valid())["index"].to_pylist()
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Whether the answers are those of examples `start` to `stop - 1`, each once and in order,
+        and the traces theirs.
+        """
+        examples = np.arange(start, stop)
+        if not np.array_equal(self.answers["index"].to_numpy(), examples):
+            return False
+        encoded = np.repeat(examples, self.answers["n"].to_numpy())
+        return np.array_equal(self.traces["example"].to_numpy(), encoded)
+
+
+def joined(parts: Sequence[Evaluated]) -> Evaluated:
+    """Parts one after the other."""
+    return Evaluated(
+        pa.concat_tables([part.answers for part in parts]),
+        pa.concat_tables([part.traces for part in parts]),
+    )
+
+
+def table_of(columns: Mapping[str, Any], fields: Sequence[pa.Field]) -> pa.Table:
+    """A table from sequences, or arrays of numpy (rows,) or (rows, length), by column.
+
+    Raises ValueError on missing or unknown columns and on missing values.
+    """
+    names = {field.name for field in fields}
+    if wrong := names.symmetric_difference(columns.keys()):
+        raise ValueError(f"the table has missing or unknown columns: {sorted(wrong)}")
+    arrays = [_column(columns[field.name], field) for field in fields]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+# ---- files
+
+
+def encode(table: pa.Table) -> bytes:
+    """The same rows give the same bytes, from whatever shards they come."""
+    sink = BytesIO()
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        for start in range(0, max(1, len(table)), GROUP):
+            rows = table.slice(start, GROUP)
+            # In one piece and from its beginning: the bytes depend on where pieces begin and end.
+            writer.write_table(rows.take(pa.array(range(len(rows)))).combine_chunks())
+    return sink.getvalue()
+
+
+def decode(content: bytes, expected: Sequence[pa.Field]) -> pa.Table:
+    """The table of a file. Raises `DamagedTable` if it is torn or lacks what is expected."""
+    try:
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedTable(one_line(error)) from error
+    for field in expected:
+        place = table.schema.get_field_index(field.name)
+        if place < 0 or not table.schema.field(place).equals(field):
+            raise DamagedTable(f"it has no column {field.name} as of this version")
+    return table.cast(pa.schema([_as_written(field) for field in table.schema]))
+
+
+def _as_written(field: pa.Field) -> pa.Field:
+    """The field as `column` makes it: Parquet calls the values of lists by another name, which
+    would be in the bytes of the next file.
+    """
+    kind = field.type
+    if pa.types.is_list(kind):
+        kind = pa.list_(_as_written(kind.value_field).type)
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_as_written(kind.field(i)) for i in range(kind.num_fields)])
+    return pa.field(field.name, kind, nullable=field.nullable)
+
+
+def encode_shard(part: Evaluated) -> bytes:
+    """Answers and traces as one file, so that neither is ever there without the other."""
+    ends = np.concatenate([[0], part.answers["n"].to_numpy().cumsum()]).astype(np.int32)
+    rows = part.traces.combine_chunks()
+    columns = [column.combine_chunks() for column in rows.columns]
+    traces = pa.StructArray.from_arrays(columns, fields=list(rows.schema))
+    held = pa.ListArray.from_arrays(pa.array(ends), traces)
+    field = pa.field(_TRACES, held.type, nullable=False)
+    return encode(part.answers.append_column(field, held))
+
+
+def decode_shard(content: bytes) -> Evaluated:
+    """Undo `encode_shard`; raises as `decode` does."""
+    table = decode(content, ANSWER_COLUMNS)
+    if _TRACES not in table.column_names:
+        raise DamagedTable("it has no traces")
+    held = _in_one_piece(table[_TRACES]).flatten()
+    fields = [held.type.field(i) for i in range(held.type.num_fields)]
+    traces = pa.Table.from_arrays(held.flatten(), schema=pa.schema(fields))
+    return Evaluated(table.drop_columns([_TRACES]), traces)
+
+
+# ---- frames
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """The table as a frame; a missing error is None."""
+    frame = table.to_pandas(types_mapper=_kept)
+    if "error" in frame:
+        frame["error"] = pd.Series(table["error"].to_pylist(), dtype=object)
+    return frame
+
+
+def _kept(kind: pa.DataType) -> pd.ArrowDtype | None:
+    """The column type in a frame of what numpy would hold as one object for each row."""
+    return None if pa.types.is_primitive(kind) else pd.ArrowDtype(kind)
+
+
+def matrix(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """(rows, length): a column whose lists are equally long. Raises ValueError if they are not."""
+    values, lengths = lists(frame, name)
+    length = lengths[0] if len(lengths) else 0
+    if (lengths != length).any():
+        raise ValueError(f"{name} differs in length between rows: leave out those without one")
+    return values.reshape(len(lengths), length)
+
+
+def lists(frame: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of lists as all values, one list after the other, and lengths (rows,)."""
+    values = frame[name]
+    if isinstance(values.dtype, pd.ArrowDtype):
+        found = _in_one_piece(pa.array(values))
+        return found.flatten().to_numpy(), np.diff(found.offsets.to_numpy())
+    rows = [np.asarray(row) for row in values]
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    filled = [row for row in rows if len(row)]
+    return np.concatenate(filled) if filled else np.empty(0, np.int64), lengths
+
+
+def _column(values: Any, field: pa.Field) -> pa.Array:
+    if pa.types.is_list(field.type):
+        flat, lengths = _flat(values, field.type)
+        ends = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(ends), _array(flat, field.type.value_type))
+    found = _array(values, field.type)
+    if found.null_count and not field.nullable:
+        raise ValueError(f"a value is missing in column {field.name}")
+    return found
+
+
+def _flat(values: Any, kind: pa.ListType) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return values.reshape(-1), np.full(len(values), values.shape[1], dtype=np.int32)
+    if isinstance(values, pd.Series) and isinstance(values.dtype, pd.ArrowDtype):
+        found = _in_one_piece(pa.array(values, kind))
+        return found.flatten().to_numpy(), np.diff(found.offsets.to_numpy())
+    dtype = kind.value_type.to_pandas_dtype()
+    rows = [np.asarray(row, dtype=dtype) for row in values]
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    return np.concatenate([np.empty(0, dtype), *rows]), lengths
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_floating(kind):
+        return _in_one_piece(pa.array(values, kind, from_pandas=True))
+    numbers = np.array(values, dtype=kind.to_pandas_dtype())
+    numbers[np.isnan(numbers)] = np.nan  # one NaN: its sign and payload depend on the hardware
+    return pa.array(numbers, kind)
+
+
+def _in_one_piece(found: pa.Array | pa.ChunkedArray) -> Any:
+    """The bytes of a file depend on where the pieces end."""
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else cast(Any, found)

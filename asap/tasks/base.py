@@ -1,0 +1,43 @@
+"""What every task says: its columns, how outputs become answers, and how answers are scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pandas as pd
+import pyarrow as pa
+from torch import Tensor
+
+from asap.data.base import Sample
+
+
+class Task(ABC):
+    """What an example of a data set is asked, and what is right.
+
+    `columns`: those of its answers beside the core ones, `ANSWER_COLUMNS`. A new quantity of an
+    example is declared here, given by `answered` and `unread`, and summed up by `score`.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[pa.Field, ...]] = ()
+
+    @abstractmethod
+    def answered(
+        self, samples: Sequence[Sample], outputs: Tensor, traces: Mapping[str, Tensor]
+    ) -> Mapping[str, Any]:
+        """The columns of examples that were evaluated, from the model's `outputs` (b, ...).
+
+        traces: what is known of their images by name, (b, ...) each on the CPU: `assignment`, the
+        final token of each patch, and all columns of the traces.
+        """
+
+    @abstractmethod
+    def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+        """The columns of examples that could not be read."""
+
+    @abstractmethod
+    def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
+        """The fields of a record that come from the answers, those of unread examples among them.
+
+        clustered: examples of one `cluster` are not independent.
+        """

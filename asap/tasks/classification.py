@@ -1,0 +1,129 @@
+"""Classification: every example has one right class, or several, and the model ranks classes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from asap.data.base import Sample
+from asap.errors import RequestError
+from asap.records.tables import column
+from asap.report.statistics import evaluated, finite, hits, share_interval
+from asap.tasks.base import Task
+from asap.tasks.objects import object_recall, object_share, sink_on_object
+
+NAN = float("nan")
+OBJECT = ("object_share", "object_recall", "sink_on_object")
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Top-1 and top-5 of the classes in `scored`, ascending; None: of all.
+
+    Where a sample says which patches are the object's, its answer says what became of them.
+    """
+
+    scored: tuple[int, ...] | None = None
+    name: ClassVar[str] = "classification"
+    # An answer that is not finite has all but a class: its lists are empty.
+    columns: ClassVar[tuple[pa.Field, ...]] = (
+        column("label", "int"),
+        column("other_labels", "int", listed=True),  # right besides `label`
+        column("top5", "int", listed=True),  # classes, best first
+        column("top5_logits", "float", listed=True),
+        column("object_share", "float"),  # object patches among patches
+        column("object_recall", "float"),
+        column("sink_on_object", "float"),  # 1 or 0
+    )
+
+    def answered(
+        self,
+        samples: Sequence[Sample],
+        outputs: Float[Tensor, "b classes"],
+        traces: Mapping[str, Tensor],
+    ) -> Mapping[str, Any]:
+        """One NaN or infinity among the logits, of classes that are not scored too, and the answer
+        is not finite (half precision can overflow): it names no class, so it is right about none.
+        """
+        classes, scores = best_classes(outputs, self.scored)
+        found = {"top5": classes.numpy(), "top5_logits": scores.numpy()}
+        finite = outputs.isfinite().all(1)
+        if not finite.all():
+            keep = finite.tolist()
+            found = {
+                name: [list(row) if kept else [] for row, kept in zip(rows, keep, strict=True)]
+                for name, rows in found.items()
+            }
+        return {**self._asked(samples), **found, **_objects(samples, traces)}
+
+    def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+        nothing = [[] for _ in samples]
+        unknown = dict.fromkeys(OBJECT, [NAN] * len(samples))
+        return {**self._asked(samples), "top5": nothing, "top5_logits": nothing, **unknown}
+
+    def _asked(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        return {
+            "label": [s.label for s in samples],
+            "other_labels": [list(s.other_labels) for s in samples],
+        }
+
+    def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
+        """Counts, percentages and means; None for what no example has. RequestError if none was
+        read.
+        """
+        frame = evaluated(answers)
+        n = len(frame)
+        if n == 0:
+            raise RequestError(f"none of the {len(answers)} images could be read: check the data")
+        first, any5 = hits(frame)
+        clusters = frame["cluster"].to_numpy() if clustered else None
+        return {
+            "n": n,
+            "n_failed": len(answers) - n,
+            "n_nonfinite": n - int(finite(frame).sum()),
+            "correct1": int(first.sum()),
+            "correct5": int(any5.sum()),
+            "top1": 100 * int(first.sum()) / n,
+            "top5": 100 * int(any5.sum()) / n,
+            "top1_interval": [100 * bound for bound in share_interval(first, clusters)],
+            "clustered": clustered,
+            **{name: known_mean(frame[name]) for name in OBJECT},
+        }
+
+
+def best_classes(
+    logits: Float[Tensor, "b classes"], scored: tuple[int, ...] | None = None, count: int = 5
+) -> tuple[Int[Tensor, "b k"], Float[Tensor, "b k"]]:
+    """The best classes, best first, ties to the lowest class, and their logits.
+
+    With `scored`, ascending, the best of these; they keep their numbers.
+    """
+    classes = torch.arange(logits.shape[1]) if scored is None else torch.tensor(scored)
+    values, order = logits[:, classes].float().sort(dim=1, descending=True, stable=True)
+    return classes[order[:, :count]], values[:, :count]
+
+
+def known_mean(column: pd.Series) -> float | None:
+    """Mean over the examples that have the quantity, summed exactly (so in any order), None if none
+    has.
+    """
+    known = column.dropna().tolist()
+    return math.fsum(known) / len(known) if known else None
+
+
+def _objects(samples: Sequence[Sample], traces: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """What became of the objects: NaN without a mask, or without a sink."""
+    sinks = traces["sink"].tolist() if "sink" in traces else [-1] * len(samples)
+    rows = [
+        (NAN, NAN, NAN)
+        if s.mask is None
+        else (object_share(s.mask), object_recall(patches, s.mask), sink_on_object(sink, s.mask))
+        for s, patches, sink in zip(samples, traces["assignment"], sinks, strict=True)
+    ]
+    return {name: [row[k] for row in rows] for k, name in enumerate(OBJECT)}
