@@ -43,14 +43,14 @@ class _Explained(Watched):
 class _Unreduced(Watched):
     """Keeps the explanation of every block, and reduces nothing."""
 
-    said: list[Mapping[str, Tensor]] = field(default_factory=list)
+    said: dict[int, Mapping[str, Tensor]] = field(default_factory=dict)  # block -> explanation
 
     def acts_in(self, block: int, depth: int) -> bool:
         return True
 
     def observe(self, site: Site) -> Observation:
         self.inner.observe(site)
-        self.said.append(self.inner.explain(site))
+        self.said[site.block] = self.inner.explain(site)
         return Observation(None)
 
 
@@ -81,7 +81,7 @@ def walk_per_block(
     """P of one image after every block, prefix tokens first: no stop and no reduction."""
     watched = _Unreduced(method)
     ReducedViT(backbone, watched)(image[None], [image_id])
-    return torch.cat([said["walk"] for said in watched.said])
+    return torch.cat([said["walk"] for said in watched.said.values()])
 
 
 def _run(
