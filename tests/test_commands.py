@@ -1,4 +1,7 @@
-"""The commands a user types, on small data: exit codes, files, and what the tables say."""
+"""The commands a user types, on small data: exit codes, files, and what the tables say.
+
+The demo and a job for a cluster are processes as a shell starts them; the others are forked.
+"""
 
 import csv
 import subprocess
@@ -7,20 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run
 from PIL import Image
 
 from asap.data.imagenet.validation import synsets
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.painted]
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("measure.rounds=3", "measure.seconds=0.01", "measure.throughput_images=8",
          "measure.panels=1")  # fmt: skip
-
-
-def run(*arguments: str, module: str = "asap.run") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def table(results: Path, stem: str) -> dict[str, dict[str, str]]:
@@ -31,7 +30,9 @@ def table(results: Path, stem: str) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     results = tmp_path_factory.mktemp("demo")
-    done = run("experiment=demo", "data.images=24", "batch_size=8", *QUICK, f"results={results}")
+    given = ("experiment=demo", "data.images=24", "batch_size=8", *QUICK, f"results={results}")
+    command = [sys.executable, "-m", "asap.run", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return results, done.stdout
 
@@ -102,7 +103,9 @@ def test_the_imagenet_experiment_on_a_folder_in_its_layout(tmp_path: Path) -> No
 def test_a_multirun_on_a_cluster_ends_in_one_table(tmp_path: Path) -> None:
     """submitit's local executor: the job runs in a process of its own, as on SLURM."""
     launcher = "hydra/launcher=submitit_local"
-    done = run("-m", launcher, "method=tome", "method.r=2", "limit=16", f"results={tmp_path}")
+    given = ("-m", launcher, "method=tome", "method.r=2", "limit=16", f"results={tmp_path}")
+    command = [sys.executable, "-m", "asap.run", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path, "digits-vit-on-digits--multirun")
     assert [(label, row["n"]) for label, row in rows.items()] == [
@@ -116,12 +119,3 @@ def test_help_lists_what_there_is() -> None:
     printed = run("--help").stdout
     for word in ("digits_vit", "deit_base", "random_anchor", "imagenet", "demo", "precision"):
         assert word in printed
-
-
-def test_make_says_what_imagenet_needs() -> None:
-    done = subprocess.run(
-        ["make", "imagenet-deit-base", "IMAGENET="], cwd=ROOT, capture_output=True
-    )
-    assert done.returncode == 2
-    assert b"IMAGENET" in done.stderr
-    assert len(done.stderr.splitlines()) == 1

@@ -161,14 +161,6 @@ def test_every_method_is_explained():
     assert set(re.findall(r"\]\(#([a-z-]+)\)", text)) <= slugs
 
 
-@pytest.mark.process
-def test_make_without_imagenet_says_so_in_one_line():
-    command = ["make", "--no-print-directory", "imagenet-deit-base", "IMAGENET="]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 and "IMAGENET is empty" in done.stderr
-
-
 def test_shapes_are_checked_while_the_tests_run():
     assert any(type(finder).__module__.startswith("jaxtyping") for finder in sys.meta_path)
     assert jaxtyping.jaxtyped is checked.jaxtyped
