@@ -106,6 +106,22 @@ def test_the_documented_floors_are_the_enforced_ones():
     assert documented == {floor: set(rooms) for floor, rooms in enumerate(FLOORS, 1)}
 
 
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md"])
+def test_what_a_document_names_exists(document):
+    """`<name>` in a path stands for any name."""
+    text = (ROOT / document).read_text("utf-8")
+    named = re.findall(r"`((?:asap|configs|docs|examples|scripts|tests)/[^`\s]*)`", text)
+    assert named
+    missing = [path for path in named if not any(ROOT.glob(re.sub("<[a-z]+>", "*", path)))]
+    assert not missing, f"{document} names what is not there: {missing}"
+
+
+def test_every_room_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`asap/([a-z_]+)/`", readme))
+    assert named == {room for room in FLOOR if (ROOT / "asap" / room).is_dir()}
+
+
 def requirements() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"].values()
     return [Requirement(r) for r in sum(extras, start=[*PROJECT["dependencies"]])]
