@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ import jaxtyping
 
 jaxtyping.jaxtyped = checked.jaxtyped  # what the import hook of pyproject.toml puts on asap
 
-import asap  # noqa: F401  (first: it makes torchvision importable)
+import asap  # first: it makes torchvision importable
+import asap.records.schema
 import hypothesis
 import pytest
 import torch
@@ -61,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+platform.platform()  # Python starts a program for it, once
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
 
 
@@ -84,12 +87,15 @@ def _draws_empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a test marked `process` starts a program: `make check` leaves these out."""
+    """Only a test marked `process` starts a program: `make check` leaves these out. Git too, which
+    every record asks for the package's commit.
+    """
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("this test starts a program: mark it with pytest.mark.process")
 
     if request.node.get_closest_marker("process") is None:
+        monkeypatch.setattr(asap.records.schema, "_commit", lambda: None)
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 

@@ -131,10 +131,10 @@ def test_a_failure_that_passes_costs_one_image_and_leaves_nothing(
     evaluated: list[int] = []
     real = evaluate
 
-    def counting(model, data, cell, how, advance):
+    def counting(model, data, cell, how, advance, spread=None):
         lacking = [12 - sum(stop - start for start, stop, _ in cell.shards())]
         evaluated.extend(lacking)
-        return real(model, data, cell, how, advance)
+        return real(model, data, cell, how, advance, spread)
 
     monkeypatch.setattr(asap.experiment.pipeline, "evaluate", counting)
     unreadable("00007")
