@@ -1,5 +1,6 @@
 """A run whose records are there draws nothing again, unless something is missing or changed."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 import asap.publish.run_outputs
 import asap.report.page
 from asap.experiment.pipeline import run
+from asap.records.recent import RECENT
+from asap.records.store import Cell
 from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
 
 ROWS = (MethodSpec("dense", {}, "Dense"), MethodSpec("tome", {"r": 4}, "ToMe"))
@@ -61,3 +64,21 @@ def test_the_page_shows_the_table_and_charts_of_the_files(measured, monkeypatch)
     assert outputs is not None
     page = outputs.files[-1].read_text("utf-8")
     assert "Accuracy and cost" in page and "Token counts" in page
+
+
+def test_each_table_beside_a_record_is_decoded_once(measured, monkeypatch):
+    decoded: Counter[Path] = Counter()
+    decode = Cell._table
+
+    def counted(cell, path, expected):
+        decoded[path] += 1
+        return decode(cell, path, expected)
+
+    monkeypatch.setattr(Cell, "_table", counted)
+    RECENT.clear()
+    session, results = measured
+    asap.publish.run_outputs.mirror(session, results)
+    assert asap.publish.run_outputs.write_outputs(session, results, title="Decoded once")
+    keys = [result.key for result in results]
+    assert {path.parent.name for path in decoded} == set(keys)
+    assert set(decoded.values()) == {1}

@@ -238,3 +238,27 @@ def test_equal_numbers_give_equal_bytes(tmp_path):
     assert svg(draw_accuracy_macs(data)) == svg(draw_accuracy_macs(data))
     with pytest.raises(ValueError, match="at least one image"):
         draw_side_by_side([], tmp_path / "three")
+
+
+def test_a_chart_of_too_many_rows_is_not_begun():
+    """The tables of further rows are not even read."""
+    asked = []
+
+    def many(count):
+        def read(i):
+            asked.append(i)
+            return traces_of(frame(mass=[[1.0 + i, NAN]] * 2, stop_block=[1, 2]))
+
+        made = {"answers": frame}
+        return [
+            replace(asap(80.0, 1.0, f"Row {i}"), read={**made, "traces": lambda i=i: read(i)})
+            for i in range(count)
+        ]
+
+    for counted in (token_counts, stop_blocks, column_mass):
+        assert counted(many(24), 24)["label"].nunique() == 24
+        asked.clear()
+        assert counted(many(40), 24).empty
+        assert asked == [*range(25)]
+    names = [chart.name for chart in charts(many(40), DEFAULT)[0]]
+    assert not {"column-mass", "stop-blocks", "token-counts"} & set(names)

@@ -42,6 +42,7 @@ from asap.records.tables import encode_shard
 from asap.shared_prefix import SharedPrefix
 from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.configs import read_method
+from asap.spec.labels import labelled
 from asap.spec.read import read_spec
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import RunSpec
@@ -485,12 +486,11 @@ def test_the_jobs_of_a_multirun_share(
 def test_a_grid_stands_for_its_product() -> None:
     row = {"method": "asap", "label": "ASAP", "with": {"pool": True}}
     grid = {"tau": [2.5, 3], "clusters": [4, "auto"]}
-    points = [(2.5, 4, "tau=2.5 K=4"), (2.5, "auto", "tau=2.5 K=auto"), (3, 4, "tau=3 K=4")]
-    points.append((3, "auto", "tau=3 K=auto"))
-    assert expand({**row, "sweep": grid}) == [
-        {**row, "with": {"pool": True, "tau": tau, "clusters": k}, "point": text}
-        for tau, k, text in points
-    ]
+    points = [{"tau": tau, "clusters": k} for tau in (2.5, 3) for k in (4, "auto")]
+    expected = [{**row, "with": {"pool": True, **point}, "point": point} for point in points]
+    assert expand({**row, "sweep": grid}) == expected
+    labels = ["tau=2.5 K=4", "tau=2.5 K=auto", "tau=3 K=4", "tau=3 K=auto"]
+    assert [labelled("ASAP", point.items()) for point in points] == [f"ASAP {x}" for x in labels]
     assert expand(row) == [row]
 
 

@@ -20,6 +20,7 @@ from asap.report.page import Section, render_page
 from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
 from asap.report.result import Result, RowRef
+from asap.spec.labels import labelled
 
 Record = Mapping[str, Any]
 Groups = dict[tuple[str, ...], list[Result]]
@@ -43,26 +44,26 @@ def write_page(results: Path) -> Path:
 
 
 def write_page_of(section: Section, results: Path) -> Path:
-    """Write results/report.html of one run, from what is at hand: no other record is read."""
+    """Write results/report.html of one run; reads no other records."""
     note = "This page shows the last run. python -m asap.report makes one of all records here."
     return write_file(results / PAGE, render_page([section], circled(), section.title, note))
 
 
 def circled() -> dict[str, Any]:
-    """The default setting that figures of a sweep mark."""
+    """The default tau, clusters and alpha, which figures of sweeps circle."""
     default = Asap()
     return {name: getattr(default, name) for name in ("tau", "clusters", "alpha")}
 
 
 def current_keys(store: Store) -> list[str]:
-    """The keys of records whose engine and method still are what they were."""
+    """Keys of records that the current engine and methods would give."""
     found = [(cell.key, cell.records().values()) for cell in store.cells()]
     return [key for key, records in found if all(is_current(r["identity"]) for r in records)]
 
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
-    """All accuracy records by what the rows of one table share; each with its tables, and with the
-    throughput record of the same row on the machine, and by the clock, that timed most of its
+    """All accuracy records, grouped by what the rows of one table share. Each has its tables, and
+    the throughput record of the same row on the machine, and by the clock, that timed most of its
     group, and a baseline with its record on the images that calibration took.
     """
     speeds = [
@@ -112,7 +113,7 @@ def _cells(
 
 
 def _timed_by(speed: Record) -> str:
-    """The machine and the clock: speeds of two of either do not stand in one table."""
+    """The machine and the clock; a table holds speeds of one machine and clock."""
     clock = speed.get("clock")
     return speed["device_name"] if clock is None else f"{speed['device_name']} by {CLOCKS[clock]}"
 
@@ -133,7 +134,7 @@ def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | N
 
 
 def _part(store: Store, record: Record, part: str) -> dict[str, Any] | None:
-    """The data of a record's run but for the part, if it was this one, and all of it."""
+    """The data settings of a record's run but for the part; None unless it was over all of it."""
     config = store.cell(record["key"]).config() or {}
     data = config.get("data")
     if not isinstance(data, Mapping) or data.get("part") != part or config.get("limit") is not None:
@@ -142,12 +143,12 @@ def _part(store: Store, record: Record, part: str) -> dict[str, Any] | None:
 
 
 def _data_of(record: Record) -> str:
-    """The data in words, without the user's own title."""
+    """The description of the data without the user's own title."""
     return record["data"].removeprefix(f"{record.get('data_title')}: ")
 
 
 def group_of(record: Record, data: str) -> tuple[str, ...]:
-    """What the rows of one table share, readable, and the digest of the weights. data: in words."""
+    """What the rows of one table share, as words and digests. data: its description."""
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
     names = [record["backbone"], data, record["precision"], record["device"]]
@@ -155,7 +156,7 @@ def group_of(record: Record, data: str) -> tuple[str, ...]:
 
 
 def _own_pictures(record: Record) -> tuple[str, ...]:
-    """A preprocessing that is not the backbone's usual one, which sets its rows apart."""
+    """The digest of a preprocessing that is not the backbone's usual one, else nothing."""
     if not record.get("preprocessing_from"):
         return ()
     return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
@@ -166,7 +167,7 @@ def _labels(record: Record) -> str:
 
 
 def is_current(identity: Mapping[str, Any]) -> bool:
-    """Whether the engine and the methods still are what they were."""
+    """Whether engine and methods have the versions of this identity."""
     if identity["engine"] != ENGINE_VERSION:
         return False
     own = [method for method in identity["methods"].values() if method["name"] in names()]
@@ -174,23 +175,22 @@ def is_current(identity: Mapping[str, Any]) -> bool:
 
 
 def is_extension(method: Mapping[str, Any]) -> bool:
-    """Whether a method of this package has options that no paper has."""
+    """Whether the options of a method of this package are an extension of ours."""
     if method["name"] not in names():
         return False
     try:
         return build(method["name"], method["options"]).extension
-    except RequestError:  # options of another time, which cannot be asked any more
+    except RequestError:  # options of an older version
         return False
 
 
 def label_of(record: Record) -> str:
-    """The row's label, and the options that differ from the method's defaults, each once."""
+    """The row's label with the options that differ from the method's defaults."""
     name, options = (method_of(record)[key] for key in ("name", "options"))
     defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
     changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
-    said = [f"{k}={v}" for k, v in changed.items()]
-    return ", ".join([record["label"], *(one for one in said if one not in record["label"])])
+    return labelled(record["label"], changed.items())
 
 
 def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:
@@ -202,12 +202,12 @@ def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[
 
 
 def _section_of_all(group: Sequence[str], cells: Sequence[Result]) -> Section:
-    """All records that can share a table, of which some are in no run's: with holes, a sweep would
-    say something else.
+    """A section of all records that can share a table, also those that are in a run's section:
+    remarks on a sweep need the whole grid.
     """
     try:
         premise = premise_remark(cells)
         remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
-    except RequestError as error:  # it must not cost the other sections
+    except RequestError as error:  # the other sections are shown
         return Section(", ".join(group), cells, missing={"Remarks": str(error)})
     return Section(", ".join(group), cells, remarks)

@@ -1,4 +1,4 @@
-"""Two records on the same images: what differs, how surely, and on which images."""
+"""Two records on the same images: the difference, its uncertainty, and on which images."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from asap.report.statistics import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """`second` against `first`. images: those they predict differently, the surest first; columns
+    """`second` against `first`. images: those predicted differently, the surest first; columns
     index, id, path, label, first and second (predicted classes, -1 = the answer is not finite),
     first_right, second_right and sureness.
     """
@@ -42,9 +42,9 @@ def compare(first: Result, second: Result) -> Comparison:
 
 
 def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
-    """The images predicted differently. Sureness is the smaller of the two leads of a first class
-    over its second, in logits: high where both are sure, and one of them is wrong; -inf where one
-    has no class.
+    """The images predicted differently. sureness: the smaller of the two leads of the best class
+    over the second one, in logits. It is high where both are sure and one must be wrong, and -inf
+    where an answer is not finite.
     """
     frame = one[["index", "id", "path", "label"]].reset_index(drop=True)
     frame["first"], frame["second"] = _best(one), _best(two)

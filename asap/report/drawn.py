@@ -1,8 +1,8 @@
-"""What was drawn from which records: nothing is drawn again from the same ones by the same code.
+"""Notes from which records a run's files were made, so that nothing is drawn twice.
 
-    <results>/digests/<title>.drawn.json    what it was drawn from, and the digest of every file
+    <results>/digests/<title>.drawn.json    digest of the sources, and of every file
 
-Drawing the demo's pictures takes longer than all else of a run whose records are there already.
+If the records are there already, drawing is most of a run's time.
 """
 
 import json
@@ -23,7 +23,7 @@ _LIBRARIES = ("matplotlib", "pillow", "torch", "timm", "jinja2")
 
 
 def sources(results: Sequence[Result], *more: Any) -> str:
-    """SHA-256 of all that a run's files are made from: records, names, `more`, and the code."""
+    """SHA-256 of all sources of a run's files: its rows, `more`, and the code."""
     names = [f.name for f in fields(Result) if f.name != "read"]  # its record names them
     rows = [[getattr(cell, name) for name in names] for cell in results]
     said = json.dumps([rows, *more, _code()], sort_keys=True, default=str)
@@ -39,7 +39,7 @@ def _code() -> str:
 
 
 def drawn(mark: Path, made_from: str) -> tuple[Path, ...] | None:
-    """The files of an earlier run from the same sources, if each of them is as it was written."""
+    """The files of an earlier run from the same sources, None unless all are unchanged."""
     content = read_bytes(mark)
     try:
         said = json.loads(content or b"{}")
@@ -53,7 +53,7 @@ def drawn(mark: Path, made_from: str) -> tuple[Path, ...] | None:
 
 
 def note_drawn(mark: Path, made_from: str, files: Sequence[Path]) -> None:
-    """Remember what a run has drawn."""
+    """Write the note `mark`: the sources, and the digests of the files made from them."""
     said = {"from": made_from, "files": {str(file): _digest(file) for file in files}}
     write_file(mark, json.dumps(said, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
-"""What a run showed: the rows of its table by key, in order, and its pictures.
+"""The rows of a run's table by key, in order, and its pictures.
 
-Beside each table lies `<name>.rows.json`, so that a page can be made again from records alone.
+`<name>.rows.json` beside each table, from which a page can be made again without models.
 """
 
 import json
@@ -21,7 +21,7 @@ _PAPER_TABLE = "image_classification"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that needed a forward pass: a PNG below results/figures, and what to see in it."""
+    """A figure that needed a forward pass: a PNG in results/figures, its title and caption."""
 
     name: str
     title: str
@@ -58,12 +58,12 @@ def manifest_of(
 
 
 def write_manifest(manifest: Manifest, path: Path) -> Path:
-    """Write it whole or not at all; returns the path."""
+    """Write it atomically; returns the path."""
     return write_file(path, json.dumps({"version": _VERSION, **asdict(manifest)}, indent=1) + "\n")
 
 
 def read_manifests(results: Path) -> list[Manifest]:
-    """All manifests of a results folder by file name; a damaged one is left out with a warning."""
+    """All manifests of a results folder, by file name. A damaged one is skipped with a warning."""
     found = []
     for path in sorted((results / "tables").glob("*.rows.json")):
         try:
@@ -98,5 +98,5 @@ def _row(content: Mapping) -> RowRef:
 
 
 def results_of(manifest: Manifest, store: Store, current: Sequence[str]) -> list[Result]:
-    """The rows with their records; a key that is not among the `current` ones says so."""
+    """The rows with their records; a record that is not among `current` is a reason of its row."""
     return [Result.from_store(store, row, current) for row in manifest.rows]

@@ -1,4 +1,4 @@
-"""Rows of finished tables, found by what their tables call them."""
+"""Finds tables and rows of earlier runs by their titles and labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _LISTED = 40
 
 
 def table_named(results: Path, name: str) -> Manifest:
-    """The table of that title, or file name, or of the only one that begins so."""
+    """The table with this title or file name, or the only one whose title begins so."""
     tables = read_manifests(results)
     if not tables:
         raise RequestError(f"{results}/tables holds no table: run an experiment first")
@@ -24,7 +24,7 @@ def table_named(results: Path, name: str) -> Manifest:
 
 
 def row_named(table: Manifest, name: str) -> RowRef:
-    """The row with that label, or the only one whose label begins so, in any case of letters.
+    """The row with that label, or the only one whose label begins so; case does not matter.
 
     RequestError if it has no accuracy record, or several rows with records of their own are called
     so.
@@ -45,7 +45,7 @@ def row_named(table: Manifest, name: str) -> RowRef:
 
 
 def _only(name: str, things: Mapping[str, T], what: str) -> T:
-    """The thing of that name; RequestError that lists what there is."""
+    """The thing with that name; else RequestError, which lists the names."""
     alike = _alike(name, things)
     if len(alike) != 1:
         listed = [repr(one) for one in alike or things]
@@ -58,7 +58,7 @@ def _only(name: str, things: Mapping[str, T], what: str) -> T:
 
 
 def _alike(name: str, known: Mapping[str, object]) -> Sequence[str]:
-    """The names that are meant: the same, or the same but for case, or that begin so."""
+    """Names equal to `name`, else equal up to case, else beginning with it."""
     folded = name.casefold().strip()
     same = [one for one in known if one.casefold() == folded]
     begun = [one for one in known if folded and one.casefold().startswith(folded)]

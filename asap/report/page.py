@@ -1,5 +1,6 @@
-"""One static page of everything that was measured: tables, figures, what they are from, what is
-missing. A pure function of results; it loads nothing from anywhere.
+"""One static page of results: tables, figures, their origin, and what is missing.
+
+A pure function of results. The page loads no other file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +25,14 @@ from asap.report.result_table import build_table, parts
 from asap.report.table import Table
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_GIDS = ("point", "bar", "map", "cost")  # what the charts call a mark that stands for a row
+_GIDS = ("point", "bar", "map", "cost")  # the charts' group ids of marks that stand for a row
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table's worth of results and what goes with it.
+    """The results of one table, and what is shown with it.
 
-    pictures: with the bytes of the PNG, None if the file is gone; missing: further gaps, by name;
+    pictures: with the bytes of the PNG, None if the file is gone; missing: reasons by name;
     table, charts: of `build_table` and `charts`, where they are made already.
     """
 
@@ -71,10 +72,10 @@ class _Shown:
 def render_page(
     sections: Sequence[Section], default: Mapping[str, Any], title: str, note: str = ""
 ) -> str:
-    """The page as HTML. `default` holds the tau, clusters and alpha that figures circle; `note` is
-    a line for the end.
+    """The page as HTML. default: the tau, clusters and alpha that figures circle; note: a last
+    line.
 
-    A section whose records cannot stand in one table says why in its place.
+    If a section's records cannot share a table, it shows the reason instead.
     """
     shown = [_show(section, f"s{i}", default) for i, section in enumerate(sections, start=1)]
     style, script = (
@@ -123,7 +124,7 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
 
 
 def _charts(section: Section, default: Mapping[str, Any]) -> tuple[Sequence[Chart], dict[str, str]]:
-    """The charts and the gaps; a damaged record must not cost the other sections."""
+    """The charts, and reasons for missing ones. A damaged record is a reason, not an error."""
     try:
         there, absent = section.charts or charts(section.results, default)
     except RequestError as error:
@@ -142,7 +143,7 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
 
 
 def _failed(results: Sequence[Result]) -> dict[str, str]:
-    """Rows without some record, and why: all reasons that rows of one name have."""
+    """Reasons why rows have no record, by label; rows of one label share an entry."""
     found: dict[str, str] = {}
     for cell in results:
         if cell.reason:

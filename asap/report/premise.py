@@ -1,4 +1,4 @@
-"""The paper's premise, an attention sink in the background, as the records have it."""
+"""Whether the records support the paper's premise: an attention sink in the background."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ _VERDICTS = {
 
 
 def premise_remark(results: Sequence[Result]) -> str | None:
-    """In words, where the sinks lie and whether that agrees with the paper's premise.
+    """A remark on where the sinks lie and whether that agrees with the paper's premise.
 
-    None if no record has both object masks and sinks. Other anchors than a sink are left out.
+    None if no record has both object masks and sinks. Rows whose anchor is not a sink are left out.
     """
     cells = [cell for cell in results if _has_chosen_sink(cell)]
     if not cells:
@@ -40,7 +40,7 @@ def _has_chosen_sink(cell: Result) -> bool:
 
 
 def _share(cell: Result, cells: Sequence[Result]) -> str:
-    """The share in words, once for all results that have the very same."""
+    """The share in words, with the labels of all results that have this share."""
     share = cell.measured["sink_on_object"]
     names = [other.label for other in cells if other.measured["sink_on_object"] == share]
     interval = _sink_interval(cell)

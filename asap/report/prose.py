@@ -1,5 +1,5 @@
-"""A sweep over tau and K in words, as the paper argues it: operating range, lower bound on K, and
-monotonicity in tau. With the uncertainty of the paired differences, beside the paper's figures.
+"""A sweep over tau and K in words, by the paper's three arguments: operating range, lower bound on
+K, and monotonicity in tau, each with the uncertainty of paired differences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +14,14 @@ from asap.report.paper import paper_model, paper_table
 from asap.report.result import Result, pairable, unreadable
 from asap.report.statistics import paired_difference
 
-POINTS = 1.0  # of accuracy below the best that count as good
-# Accuracy of the second setting minus the first in points: (difference, low, high).
+POINTS = 1.0  # of accuracy: settings at most this far below the best are good
+# Of two settings' keys: accuracy of the second minus the first in points, (difference, low, high).
 Difference = Callable[[str, str], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
 class Box:
-    """All settings with these tau and K, each a run of neighbours on the grid; accuracy in %."""
+    """All settings with these tau and K, neighbouring values of the grid; accuracies in %."""
 
     taus: tuple[float, ...]
     clusters: tuple[int, ...]
@@ -31,14 +31,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a grid says. Settings are rows of its frame, intervals are at 95 %.
+    """The findings on a grid; settings are rows of its frame, intervals are at 95 %.
 
-    best: (tau, K, top-1). box: the largest within `points` of the best; sure: how many of its
-    settings have their whole interval within. bound: the smallest K from which on every setting is
-    within `points`; bound_low, bound_high: the same where only intervals wholly outside count
-    against it, and where only intervals wholly within count for it (None: no K does).
-    steps: of neighbouring tau at equal K: (rising or equal, falling, falling with an interval
-    wholly below 0); cheaper: steps in tau that do not cost more MACs.
+    best: (tau, K, top-1). box: the largest box of good settings, those within `points` of the best;
+    sure: how many of them have their whole interval within. bound: the smallest K from which on all
+    settings are good, None if there is none; bound_low, bound_high: the same if only intervals
+    wholly outside are not good, and if only those wholly within are. steps: between neighbouring
+    tau at equal K: (rising or equal, falling, falling with an interval wholly below 0); cheaper:
+    steps that do not cost more MACs.
     """
 
     best: tuple[float, int, float]
@@ -63,12 +63,12 @@ class _Setting:
 
 
 def sweep_answer(grid: pd.DataFrame, difference: Difference, points: float = POINTS) -> Answer:
-    """The answer of one grid of `tau_k`: columns tau, clusters, top1, gmacs, key."""
+    """The findings on one grid of `tau_k`, a frame with columns tau, clusters, top1, gmacs, key."""
     columns = (grid[name].tolist() for name in ("tau", "clusters", "top1", "gmacs", "key"))
     settings = [_Setting(*values) for values in zip(*columns, strict=True)]
     best = min(settings, key=lambda s: (-s.top1, s.gmacs, s.tau))
     off = {s.key: difference(best.key, s.key) for s in settings}
-    off[best.key] = (0.0, 0.0, 0.0)  # of itself, without any doubt
+    off[best.key] = (0.0, 0.0, 0.0)  # against itself
     near, sure, possible = (
         {key: values[i] >= -points for key, values in off.items()} for i in range(3)
     )
@@ -85,8 +85,8 @@ def sweep_answer(grid: pd.DataFrame, difference: Difference, points: float = POI
 
 
 def _largest_box(settings: Sequence[_Setting], near: Mapping[str, bool]) -> tuple[Box, list[str]]:
-    """The box with the most settings, all there and all near; ties: higher lowest accuracy, then
-    smaller tau and K. And the keys in it. The best setting alone is a box, so there is one.
+    """The box with the most settings, all measured and near, and their keys. Ties: higher lowest
+    accuracy, then smaller tau and K. There always is one: the best setting alone.
     """
     good = {(s.tau, s.clusters): s for s in settings if near[s.key]}
     found = []
@@ -101,7 +101,7 @@ def _largest_box(settings: Sequence[_Setting], near: Mapping[str, bool]) -> tupl
 
 
 def _runs(values: Sequence) -> list[tuple]:
-    """All stretches of neighbours."""
+    """All sequences of neighbouring values."""
     ends = combinations_with_replacement(range(len(values)), 2)
     return [tuple(values[i : j + 1]) for i, j in ends]
 
@@ -184,7 +184,7 @@ def _span(values: Sequence[float] | Sequence[int]) -> str:
 
 
 def _paper_words(backbone: str | None) -> list[str]:
-    """The paper's own figures for this backbone, as printed."""
+    """The paper's own numbers for this backbone, as printed."""
     model = paper_model(backbone) if backbone else None
     rows = [row for row in paper_table("sweep_prose") if model and row["model"] == model]
     said = "; ".join(f"{row['setting']}: {row['quantity']} {row['value']}" for row in rows)

@@ -1,4 +1,4 @@
-"""What results are from, as facts for a reader: data, weights, versions, device, digests, keys."""
+"""The origin of results as facts for a reader: data, weights, versions, device, digests, keys."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from asap.report.result import Result
 
 @dataclass(frozen=True)
 class Fact:
-    """A name and what was found under it, several values where records differ."""
+    """A name and its values, several where records differ."""
 
     name: str
     values: tuple[str, ...]
 
 
 def facts(results: Sequence[Result]) -> list[Fact]:
-    """The facts of all records of some results, in the order to read them; no unknown ones."""
+    """The known facts about the records of some results, in reading order."""
     records = [record for cell in results for record in cell.records.values()]
     names = ("backbone", "data", "precision", "device", "device_name")
     found = [_fact(name.replace("_", " "), (r.get(name) for r in records)) for name in names]
@@ -38,7 +38,7 @@ def facts(results: Sequence[Result]) -> list[Fact]:
     return [fact for fact in [*found, _fact("records", keys)] if fact.values]
 
 
-_OF_WEIGHTS = ("entry", "others", "assumed")  # what was taken of their file, where it is not plain
+_OF_WEIGHTS = ("entry", "others", "assumed")  # what was read from their file, if it is not obvious
 _DIGESTS = (
     ("weights, SHA-256", ("backbone", "weights")),
     ("images, SHA-256", ("data", "content")),
@@ -53,7 +53,7 @@ def _fact(name: str, values: Iterable[Any]) -> Fact:
 
 
 def _inside(record: Any, path: Sequence[str]) -> Any:
-    """What the identity of a record has at a path, None if there is nothing."""
+    """The value at a path in a record's identity, None if there is none."""
     found = record.get("identity", {})
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None

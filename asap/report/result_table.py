@@ -1,8 +1,8 @@
-"""Results -> the table: pure functions of records, nothing measured here and nothing invented.
+"""From results to the table, by pure functions of records: nothing is measured here.
 
-What nobody measured is an empty cell with a footnote that says why. FLOPs (%) is exact, from the
-multiply-accumulates of backbone and method together; intervals and p values come from answers
-paired image by image.
+A cell without a measurement is empty and has a footnote with the reason. FLOPs (%) is exact,
+from the multiply-accumulates of backbone and method together; intervals and p values come from
+answers paired image by image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ def build_table(
     remarks: Sequence[str] = (),
     paper_table: str = "image_classification",
 ) -> Table:
-    """The whole table: one row a result, every column. Its CSV is the machine-readable form.
+    """The whole table: one row per result, all columns. Its CSV is the machine-readable form.
 
-    paper_table: the table of the paper that it is set beside, a file of results/paper.
+    paper_table: the paper's table whose numbers stand beside ours, a file of results/paper.
 
     The first result of a backbone whose method is `dense` is the baseline of its rows. Raises
     RequestError if the records mix data sets, precisions or (for speed) devices, or if there is no
@@ -47,7 +47,7 @@ def build_table(
     )
     verdicts = gates(dense, backbones)
     for row, cell, backbone in zip(rows, results, backbones, strict=True):
-        own = None if cell is dense.get(backbone) else cell.accuracy  # the gate has seen dense
+        own = None if cell is dense.get(backbone) else cell.accuracy  # the gate covers dense
         row.values["comparable"] = verdicts[backbone].verdict(own)
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
@@ -64,9 +64,9 @@ def build_table(
 
 
 def parts(table: Table) -> tuple[Table, ...]:
-    """The table cut for a page: accuracy and cost; beside the paper's numbers, if it has this
-    backbone; speed, tokens and sinks. The caption stands above the first, the remarks below the
-    last. What the data cannot have is left out.
+    """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
+    backbone; speed, tokens and sinks. The first part has the caption, the last the remarks.
+    Columns that the data cannot fill are left out.
     """
     table = _without_undefined(table)
     shown = (ROW, layout.FORM, layout.PAIRED, layout.COST, layout.NAMED)
@@ -87,7 +87,7 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
     _refuse_mixed("clock of throughput", "clock", speeds)
-    # A row with a checkpoint of its own says in a footnote what its backbone is.
+    # Rows with a checkpoint of their own may differ: a footnote names their backbone.
     shared = [
         record for cell in results if not cell.own_weights for record in cell.records.values()
     ]
@@ -104,8 +104,8 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
 
 
 def _refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:
-    """By the digests of images and labels, whatever people call them; by their names where records
-    have no digests.
+    """RequestError unless all records have the same digests of images and labels; names are
+    compared only where records have no digests.
     """
     digests = [record["identity"].get("data") for record in records]
     if None in digests:
@@ -132,8 +132,8 @@ def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> 
 
 
 def _backbones(results: Sequence[Result]) -> list[str]:
-    """Each row's backbone; a cell without any record takes that of the row above (or the first
-    known).
+    """Each row's backbone. A row of unknown backbone has that of the row above, or the first known
+    one.
     """
     known = next(cell.backbone for cell in results if cell.backbone is not None)
     found = []
@@ -236,7 +236,7 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
 
 
 def _pictures(record: Mapping[str, Any]) -> str:
-    """A preprocessing that is not the architecture's own."""
+    """The caption's line on a preprocessing that is not the architecture's own."""
     return (
         f"Preprocessing for {paper.paper_model(record['backbone']) or record['backbone']}, not its "
         f"architecture's own but from {record['preprocessing_from']}: "
@@ -255,14 +255,14 @@ def _setting(record: Mapping[str, Any]) -> str:
 
 
 def _timed(record: Mapping[str, Any]) -> str:
-    """By which clock, with how many threads."""
+    """The clock and the number of threads, in words."""
     threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
     clock = record.get("clock", "wall")
     return f"{CLOCKS[clock]}{', ' if clock == 'cuda events' else ' of '}{threads}"
 
 
 def _without_undefined(table: Table) -> Table:
-    """Without the columns of what the data cannot have."""
+    """The table without columns that the data cannot fill, such as those of masks."""
     hidden: set[str] = set()
     remarks = table.remarks
     masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]

@@ -1,4 +1,4 @@
-"""One row of the result table from one result: values by key, and a footnote on every gap."""
+"""One row of the result table from one result: values by key, and a footnote for each gap."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ _PAIRED_KEYS = ("top1_delta_lo", "mcnemar_p")
 _SPEED_KEYS = ("infer_samples_per_sec", "dense_fused_per_sec", "dense_eager_per_sec")
 _RATIO_KEYS = ("throughput_pct", "ratio_fused", "ratio_eager")
 _TIMED = ("throughput_pct", "infer_samples_per_sec")
-# How far one row's rounds scatter stands in its record: rows share a footnote.
+# The amount by which a row's rounds scatter, cut so that rows share a footnote.
 _SPREAD = re.compile(r"[\d.]+ % of its median, over ([\d.]+ %)")
 
 
@@ -34,10 +34,10 @@ def make_row(
     paper_table: str = "image_classification",
     without: Collection[int] = (),
 ) -> TableRow:
-    """The row of `cell`; `dense` is its baseline, `has_speed`: its backbone was timed somewhere.
+    """The row of `cell`. dense: its baseline; has_speed: whether its backbone was timed in any row.
 
-    paper_table: the paper's table whose row of this name stands beside it. without: ids of images
-    that are left out of comparisons, because some row of the table could not read them.
+    paper_table: the paper's table with the numbers beside ours. without: ids of images that
+    comparisons leave out, because some row of the table could not read them.
     """
     row = TableRow()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
@@ -57,8 +57,8 @@ def make_row(
 
 
 def _own_weights(record: Mapping[str, Any], dense: Result | None) -> str:
-    """The footnote of a row with a checkpoint of its own: whose weights, and which pictures if they
-    are others than the baseline's.
+    """The footnote of a row with a checkpoint of its own: its file, and its preprocessing if that
+    is not the baseline's.
     """
     file = (record.get("weights") or {}).get("file")
     said = (
@@ -73,7 +73,7 @@ def _own_weights(record: Mapping[str, Any], dense: Result | None) -> str:
 
 
 def prepared(preprocessing: Mapping[str, Any]) -> str:
-    """A preprocessing of a record's identity in words."""
+    """A preprocessing in words, from a record's identity."""
     _, height, width = preprocessing["input_size"]
     mean, std = (" ".join(f"{v:.4g}" for v in preprocessing[name]) for name in ("mean", "std"))
     return (
@@ -104,7 +104,7 @@ def _add_accuracy(row: TableRow, cell: Result) -> None:
 def _add_comparison(
     row: TableRow, cell: Result, dense: Result | None, without: Collection[int]
 ) -> None:
-    """Everything relative to the dense baseline of the backbone."""
+    """Values relative to the dense baseline of the backbone."""
     if dense is None or dense.accuracy is None:
         reason = dense.reason if dense is not None else None
         text = _because("No dense record of this backbone", reason or "it was not run")
@@ -198,7 +198,7 @@ def _add_paper(row: TableRow, cell: Result, backbone: str, table: str) -> None:
 
 
 def _add_difference(row: TableRow, cell: Result, b: Beside) -> None:
-    """Ours minus the paper's; of speeds only on the paper's device, in its likely precision."""
+    """Ours minus the paper's; for speeds only on the paper's device and likely precision."""
     if row.values.get(b.ours) is None:
         return
     timed = cell.throughput if b.ours in _TIMED else None
@@ -241,7 +241,9 @@ def _no_speed(cell: Result) -> str:
 
 
 def _refusal(key: str, refused: str | None) -> str:
-    """Why this ratio was refused, without how far it was off and what is said of another ratio."""
+    """Why this ratio was refused, without amounts (so that rows share a footnote) and without
+    reasons that concern the other ratio.
+    """
     reasons = _SPREAD.sub(r"over \1 of its median", refused or "not in the record").split("; ")
     other = "eager" if key == "ratio_fused" else "fused"
     own = [reason for reason in reasons if not reason.startswith(f"ratio to {other} dense")]
@@ -249,7 +251,7 @@ def _refusal(key: str, refused: str | None) -> str:
 
 
 def _because(what: str, reason: str) -> str:
-    """One line, ending in one full stop, whatever the reason looks like."""
+    """`what`, the reason on one line, and one full stop."""
     return f"{what}: {one_line(reason).rstrip('.')}."
 
 

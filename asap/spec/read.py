@@ -10,6 +10,7 @@ from typing import Any
 
 from asap.errors import RequestError
 from asap.spec.check import checked
+from asap.spec.labels import labelled
 from asap.spec.paths import PathText, given_path
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import (
@@ -83,7 +84,7 @@ def _row(
         raise RequestError("method.name is missing: choose a method, such as method=asap")
     head.setdefault("label", head["name"])
     if point:
-        row["label"] = f"{row.get('label') or head['label']} {point}"
+        row["label"] = labelled(row.get("label") or head["label"], point.items())
     for key, value in (base | options).items():  # no option of a method is an empty text
         if isinstance(value, str):
             given_path(f"method.{key}", value)

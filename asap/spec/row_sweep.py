@@ -6,15 +6,13 @@ from typing import Any
 
 from asap.errors import RequestError
 
-SYMBOLS = {"clusters": "K"}  # how labels call an option
-
 
 def expand(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of `sweep: {option: [value, ...], ...}`, the last option varying fastest.
 
-    Each has its values under "with" and, under "point", what its label says of them. A row without
-    a sweep stays as it is. Raises RequestError for one that is no such lists, has a value twice,
-    or sets what "with" sets.
+    Each has its values under "with", and under "point" for its label. A row without a sweep stays
+    as it is. RequestError for a sweep that is not lists of values, has a value twice, or has an
+    option that is under "with" too.
     """
     if row.get("sweep") is None:
         return [{k: v for k, v in row.items() if k != "sweep"}]
@@ -25,7 +23,7 @@ def expand(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         _check(option, values, given)
     plain = {k: v for k, v in row.items() if k not in ("sweep", "with")}
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return [{**plain, "with": {**given, **point}, "point": _text(point)} for point in points]
+    return [{**plain, "with": {**given, **point}, "point": point} for point in points]
 
 
 def _check(option: Any, values: Any, given: Any) -> None:
@@ -36,11 +34,3 @@ def _check(option: Any, values: Any, given: Any) -> None:
         raise RequestError(f"{where}: give every value once")
     if isinstance(given, Mapping) and option in given:
         raise RequestError(f"{where}: {option} is also under with: remove one of them")
-
-
-def _text(point: Mapping[str, Any]) -> str:
-    return " ".join(f"{SYMBOLS.get(name, name)}={_plain(value)}" for name, value in point.items())
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

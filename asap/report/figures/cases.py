@@ -1,4 +1,4 @@
-"""Which images show a random anchor's failures and lucky cases (Figures 13 and 14): by rule."""
+"""Chooses images of a random anchor's failures and lucky cases by a rule (Figures 13 and 14)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from asap.report.statistics import finite, hits, leads
 
 @dataclass(frozen=True)
 class AnchorCases:
-    """Positions in the data set, the clearest first."""
+    """Positions in the data set, the clearest cases first."""
 
     failures: tuple[int, ...]
     lucky: tuple[int, ...]
@@ -51,7 +51,7 @@ def anchor_cases(
 
 
 def _first(rows: pd.DataFrame, count: int, sign: float) -> tuple[int, ...]:
-    """Indices by object recall (times sign, unknown alike), then lead, then index."""
+    """The first indices by sign * object recall (0 if unknown), then largest lead, then index."""
     order = pd.DataFrame(
         {
             "recall": (sign * rows["object_recall"]).fillna(0.0),

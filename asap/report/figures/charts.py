@@ -1,4 +1,4 @@
-"""All charts that a set of results allows, and for every other one why not: data apart from ink."""
+"""The charts that a set of results allows, as data before drawing, and why others are missing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Draw = Callable[[pd.DataFrame], Figure]
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure before it is drawn: the numbers in it, what it is called and what to see in it."""
+    """A figure before it is drawn: its numbers, title and caption, and what draws it."""
 
     name: str
     title: str
@@ -39,9 +39,9 @@ class Chart:
 def charts(
     results: Sequence[Result], default: Mapping[str, Any]
 ) -> tuple[list[Chart], dict[str, str]]:
-    """The charts there is data for, in the order to show them; and {title: reason} of the others.
+    """The charts for which there is data, in display order; and {title: reason} for the others.
 
-    `default` holds the tau, clusters and alpha to circle.
+    default: the tau, clusters and alpha to circle.
     """
     there = [*_cost(results), *_sweeps(results, default), *_images(_told_apart(results))]
     reasons = {title: reason for title, reason in _NEEDS.items() if not _has(there, title)}
@@ -64,7 +64,7 @@ _NEEDS = {
 
 
 def _told_apart(results: Sequence[Result]) -> list[Result]:
-    """Each record once; those of one label have the beginning of their keys beside it."""
+    """Each record once; rows that share a label have the beginning of their key in it."""
     keys: dict[str, set[str | None]] = {}
     for cell in results:
         keys.setdefault(cell.label, set()).add(cell.key)
@@ -102,7 +102,7 @@ def _sweeps(results: Sequence[Result], default: Mapping[str, Any]) -> list[Chart
 
 
 def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, draw: Draw) -> Chart:
-    """One of several families: named by the options in which it differs from the others."""
+    """The chart of one family; its title has the options that distinguish the family."""
     family = data.attrs["family"]
     title = f"{title}: {family}" if family else title
     caption += " Red ring: the default τ, K and α." if data["default"].any() else ""
@@ -110,8 +110,8 @@ def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, d
 
 
 def _images(results: Sequence[Result]) -> list[Chart]:
-    mass, stops, tokens = column_mass(results), stop_blocks(results), token_counts(results)
-    stops = stops[~stops["label"].isin(_without_stop(stops))].reset_index(drop=True)
+    mass, stops = column_mass(results, _MOST), stop_blocks(results, _MOST)
+    tokens = token_counts(results, _MOST)
     band = (
         "Mean over the images that had not stopped, with their middle 80 %; red: the thresholds of "
         "these rows. After its stop an image has no mass, so late blocks show the slow ones."
@@ -124,10 +124,4 @@ def _images(results: Sequence[Result]) -> list[Chart]:
         Chart("token-counts", _TOKENS, f"{never} Prefix tokens included.", tokens,
               draw_token_counts),
     ]  # fmt: skip
-    return [chart for chart in found if 0 < chart.data["label"].nunique() <= _MOST]
-
-
-def _without_stop(stops: pd.DataFrame) -> list[str]:
-    """Rows in which no image ever stops: nothing to see."""
-    highest = stops.groupby("label")["block"].max()
-    return list(highest[highest == 0].index)
+    return [chart for chart in found if len(chart.data)]

@@ -1,7 +1,7 @@
-"""How many tokens leave the last block, and where images stop: one small chart a method."""
+"""Histograms of final token counts and of stop blocks: one small chart per method."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import fill
 
 import pandas as pd
@@ -15,23 +15,47 @@ from asap.report.result import Result
 _WIDTH = 24  # letters in a line of a method's name
 
 
-def token_counts(results: Sequence[Result]) -> pd.DataFrame:
-    """One row for each result and number of final tokens: label, tokens, images, key, colour."""
-    return _counts(results, "tokens", lambda frame: matrix(frame, "vision.tokens")[:, -1].tolist())
+def token_counts(results: Sequence[Result], most: int | None = None) -> pd.DataFrame:
+    """One row for each result and number of final tokens: label, tokens, images, key, colour.
+
+    most: with more labels than that the frame is empty.
+    """
+    found = _counted(results, lambda frame: matrix(frame, "vision.tokens")[:, -1].tolist())
+    return _frame("tokens", found, most)
 
 
-def stop_blocks(results: Sequence[Result]) -> pd.DataFrame:
-    """One row for each result and stop block: label, block (0 = never), images, key, colour."""
-    return _counts(results, "block", lambda frame: frame["vision.stop_block"].tolist())
+def stop_blocks(results: Sequence[Result], most: int | None = None) -> pd.DataFrame:
+    """One row for each result and stop block: label, block (0 = never), images, key, colour.
+
+    Without results in which no image ever stops. most: with more labels than that the frame is
+    empty.
+    """
+    found = _counted(results, lambda frame: frame["vision.stop_block"].tolist())
+    return _frame(
+        "block", ((cell, counts) for cell, counts in found if max(counts, default=0) > 0), most
+    )
 
 
-def _counts(results: Sequence[Result], name: str, values) -> pd.DataFrame:
-    """Counts over the images that could be read, without the dense baseline."""
-    rows = []
+def _counted(
+    results: Sequence[Result], values: Callable[[pd.DataFrame], list[int]]
+) -> Iterator[tuple[Result, Counter[int]]]:
+    """Results with answers, but for the baseline, with their counts over the readable images."""
     for cell in results:
-        if not cell.has_answers or cell.is_dense:
-            continue
-        counts = Counter(values(cell.traces()))
+        if cell.has_answers and not cell.is_dense:
+            yield cell, Counter(values(cell.traces()))
+
+
+def _frame(
+    name: str, found: Iterable[tuple[Result, Counter[int]]], most: int | None
+) -> pd.DataFrame:
+    """Counts as rows; `found` is not asked for more results once there are too many."""
+    rows: list[dict] = []
+    labels: set[str] = set()
+    for cell, counts in found:
+        labels.add(cell.label)
+        if most is not None and len(labels) > most:
+            rows = []
+            break
         rows += [
             {"label": cell.label, name: value, "images": counts[value], "key": cell.key}
             | {"colour": look(cell).colour}

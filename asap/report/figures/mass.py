@@ -14,12 +14,12 @@ from asap.report.result import Result
 _LOW, _HIGH = 10, 90  # percentiles of the band
 
 
-def column_mass(results: Sequence[Result]) -> pd.DataFrame:
-    """One row for each walk and block: label, block (from 1), images that had not stopped before
-    it, mean, 10th and 90th percentile of their largest column mass, tau, key, colour.
+def column_mass(results: Sequence[Result], most: int | None = None) -> pd.DataFrame:
+    """One row per walk and block: label, block (from 1), images that had not stopped before the
+    block, mean, 10th and 90th percentile of their largest column mass, tau, key, colour.
 
-    Results with the same masses (ablations of one walk) are one line with the first three of
-    their labels. Empty without any mass.
+    Results with equal masses (ablations of one walk) are one walk, with their first three labels.
+    Empty without any mass, and if there are more than `most` walks.
     """
     walks: dict[bytes, tuple[Result, np.ndarray, list[str]]] = {}
     for cell in results:
@@ -27,6 +27,9 @@ def column_mass(results: Sequence[Result]) -> pd.DataFrame:
             continue
         mass = _masses(cell.traces())
         if mass.size:
+            if mass.tobytes() not in walks and len(walks) == most:
+                walks.clear()  # too many to be told apart in one figure
+                break
             walks.setdefault(mass.tobytes(), (cell, mass, []))[2].append(cell.label)
     rows = [row for cell, mass, labels in walks.values() for row in _rows(cell, mass, labels)]
     names = ("label", "block", "images", "mean", "p10", "p90", "tau", "key", "colour")
@@ -34,7 +37,7 @@ def column_mass(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def _masses(traces: pd.DataFrame) -> np.ndarray:
-    """(images, blocks) float64 of the images that have any; NaN after the stop."""
+    """(images, blocks) float64, NaN after an image's stop; without images that have no mass."""
     mass = matrix(traces, "vision.mass").astype(np.float64)
     return mass[~np.isnan(mass).all(axis=1)]
 
@@ -57,8 +60,8 @@ def _rows(cell: Result, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
 
 
 def draw_column_mass(frame: pd.DataFrame) -> Figure:
-    """Mean and middle 80 % of the images per block, and the band of the thresholds; below, how many
-    images a mean is over.
+    """Mean and middle 80 % of the images per block with the thresholds; below, the number of images
+    behind each mean.
     """
     with styled():
         figure = canvas(7.0, 4.6, layout="constrained")
@@ -87,7 +90,7 @@ def draw_column_mass(frame: pd.DataFrame) -> Figure:
 
 
 def _colours(frame: pd.DataFrame) -> dict:
-    """Each walk's own colour; a ramp where walks of one method would look alike."""
+    """Each walk's own colour, or a colour ramp if two walks would have the same."""
     own = frame.groupby("label", sort=False)["colour"].first()
     if own.is_unique:
         return own.to_dict()
