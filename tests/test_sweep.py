@@ -46,6 +46,7 @@ from asap.spec.labels import labelled
 from asap.spec.read import read_spec
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import RunSpec
+from asap.tasks.classification import Classification
 
 IMAGES = 7
 IDS = [1000 + 7 * i for i in range(IMAGES)]

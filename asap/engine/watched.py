@@ -19,6 +19,9 @@ class Watched(Method):
 
     inner: Method = field(default_factory=Method)
 
+    def __post_init__(self) -> None:
+        """Nothing is checked or turned into tuples: these fields are not a user's options."""
+
     @property
     def needs(self) -> Needs:
         return self.inner.needs
