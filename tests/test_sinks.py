@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from asap.publish.mirrors import tensorboard, wandb
 from asap.report.example_table import Example
 from asap.report.figures import ImagePanel, scene_panels
-from asap.report.figures.labels import place_labels
+from asap.report.figures.point_labels import place_labels
 from asap.report.result import Result, curves, scalars
 
 pytestmark = pytest.mark.painted
@@ -72,7 +72,7 @@ def quiet_wandb(monkeypatch, tmp_path):
 
 
 def log(result, mode, folder, **more):
-    target = wandb.Target(mode, "asap", None, "demo", folder)
+    target = wandb.WandbTarget(mode, "asap", None, "demo", folder)
     return wandb.log_cell(result, {"method": "tome", "r": 4}, target, **more)
 
 

@@ -9,7 +9,7 @@ import pytest
 from test_tables import accuracy, cell, throughput
 
 from asap.report.latex import escape, to_latex
-from asap.report.table import Column, Table, TableRow
+from asap.report.table import Table, TableColumn, TableRow
 from asap.report.timm_csv import COLUMNS, to_timm_csv
 
 
@@ -20,9 +20,9 @@ def text_of(key):
 TABLE = Table(
     "A & B",
     (
-        Column("Model", "", ("model",), text_of("model"), left=True),
-        Column("Acc (%)\nbase", "in %", ("top1",), text_of("top1")),
-        Column("n_1", "in %", ("n",), text_of("n")),
+        TableColumn("Model", "", ("model",), text_of("model"), left=True),
+        TableColumn("Acc (%)\nbase", "in %", ("top1",), text_of("top1")),
+        TableColumn("n_1", "in %", ("n",), text_of("n")),
     ),
     (
         TableRow({"model": "one_a", "top1": "50", "n": "1"}),

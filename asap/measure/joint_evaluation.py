@@ -1,4 +1,4 @@
-"""Answers and traces of many cells in one pass over a data set, as shards of each.
+"""JointAnswers and traces of many cells in one pass over a data set, as shards of each.
 
 An evaluation of one cell is one of these too, see accuracy.py.
 """
@@ -47,7 +47,7 @@ class Target:
 
 
 @runtime_checkable
-class Answers(Protocol):
+class JointAnswers(Protocol):
     """Logits and trace of every cell for one batch."""
 
     def __getitem__(self, cell: int, /) -> tuple[Tensor, Trace]: ...
@@ -59,7 +59,7 @@ class Model(Protocol):
 
     failed: dict[int, Exception]
 
-    def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> Answers: ...
+    def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> JointAnswers: ...
 
 
 class OneCell:
@@ -69,7 +69,7 @@ class OneCell:
         self.model = model
         self.failed: dict[int, Exception] = {}
 
-    def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> Answers:
+    def __call__(self, images: Tensor, image_ids: Sequence[int], /) -> JointAnswers:
         return [self.model(images, image_ids, return_trace=True)]
 
 
@@ -225,5 +225,5 @@ def _about(samples: Sequence[Sample], encoded: int) -> dict[str, list[Any]]:
 
 
 def _in_order(part: Evaluated) -> Evaluated:
-    """Answers by position; the traces are so already, as unread examples have none."""
+    """JointAnswers by position; the traces are so already, as unread examples have none."""
     return Evaluated(part.answers.sort_by("index"), part.traces)

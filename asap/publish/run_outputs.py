@@ -109,7 +109,7 @@ def _mirror(session: Session, result: Result) -> None:
     if spec.log.wandb != "disabled":
         group, mode = spec.log.group or spec.title, cast(wandb.Mode, spec.log.wandb)
         folder = spec.results / "wandb"
-        target = wandb.Target(mode, spec.log.project, spec.log.entity, group, folder)
+        target = wandb.WandbTarget(mode, spec.log.project, spec.log.entity, group, folder)
         record = session.store.cell(str(result.key)).path
         drawn = partial(examples_of, session, result, spec.log.examples)
         wandb.log_cell(result, config, target, record, drawn)

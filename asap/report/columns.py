@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asap.report.table import Column
+from asap.report.table import TableColumn
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
 SPEED, TOKENS, NAMED = "images per second", "tokens and sinks", "in the paper"
@@ -87,7 +87,7 @@ def number(key: str, spec: str) -> Text:
     return lambda values: None if values.get(key) is None else format(values[key], spec)
 
 
-def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
+def columns(gmacs: float, paper_table: str | None = None) -> tuple[TableColumn, ...]:
     """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs.
 
     With a table of the paper: its columns too, each with our value, the paper's and their
@@ -98,57 +98,63 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[Column, ...]:
     return (*_identity(), *ours, *_speed(), *_tokens(), *beside)
 
 
-def csv_keys(shown: Sequence[Column]) -> tuple[str, ...]:
+def csv_keys(shown: Sequence[TableColumn]) -> tuple[str, ...]:
     """The CSV's columns: the keys of all columns but the paper's, then `EXTRA_KEYS`."""
     shown = [column for column in shown if column.group not in (*PUBLISHED, NAMED)]
     return tuple(dict.fromkeys([*(key for c in shown for key in c.keys), *EXTRA_KEYS]))
 
 
-def _identity() -> list[Column]:
+def _identity() -> list[TableColumn]:
     return [
-        Column("Model", ROW, ("model",), number("model", ""), left=True),
-        Column("Method", ROW, ("method",), number("method", ""), left=True),
+        TableColumn("Model", ROW, ("model",), number("model", ""), left=True),
+        TableColumn("Method", ROW, ("method",), number("method", ""), left=True),
     ]
 
 
-def _named() -> Column:
-    return Column("row of\nthe paper", NAMED, ("paper_row",), number("paper_row", ""), left=True)
+def _named() -> TableColumn:
+    return TableColumn(
+        "row of\nthe paper", NAMED, ("paper_row",), number("paper_row", ""), left=True
+    )
 
 
-def _form() -> list[Column]:
+def _form() -> list[TableColumn]:
     return [
-        Column("Acc (%)\nbase", FORM, ("top1_base",), number("top1_base", ".2f")),
-        Column("Acc (%)\nreduced", FORM, ("top1",), _reduced),
-        Column("Δ", FORM, ("top1_delta",), number("top1_delta", "+z.2f")),
-        Column("FLOPs\n(%)", FORM, ("flops_pct",), number("flops_pct", "+z.2f")),
-        Column("Throughput\n(%)", FORM, ("throughput_pct",), number("throughput_pct", "+z.2f")),
+        TableColumn("Acc (%)\nbase", FORM, ("top1_base",), number("top1_base", ".2f")),
+        TableColumn("Acc (%)\nreduced", FORM, ("top1",), _reduced),
+        TableColumn("Δ", FORM, ("top1_delta",), number("top1_delta", "+z.2f")),
+        TableColumn("FLOPs\n(%)", FORM, ("flops_pct",), number("flops_pct", "+z.2f")),
+        TableColumn(
+            "Throughput\n(%)", FORM, ("throughput_pct",), number("throughput_pct", "+z.2f")
+        ),
     ]
 
 
-def _ours(decimals: int) -> list[Column]:
+def _ours(decimals: int) -> list[TableColumn]:
     interval = ("top1_delta_lo", "top1_delta_hi")
     macs = ("gmacs_backbone", "gmacs_method", "infer_gmacs")
     return [
-        Column("Δ, 95 %\ninterval", PAIRED, interval, _interval(*interval, "+z.2f")),
-        Column("McNemar\np", PAIRED, ("mcnemar_p",), _p_value),
-        Column("n", PAIRED, ("n", "n_failed"), _count),
-        Column("not\nfinite", PAIRED, ("n_nonfinite",), number("n_nonfinite", "")),
-        Column("GMACs\nbackbone + method = total", COST, macs, _sum(*macs, f".{decimals}f")),
-        Column("% of\ndense", COST, ("macs_pct_of_dense",), number("macs_pct_of_dense", ".3f")),
+        TableColumn("Δ, 95 %\ninterval", PAIRED, interval, _interval(*interval, "+z.2f")),
+        TableColumn("McNemar\np", PAIRED, ("mcnemar_p",), _p_value),
+        TableColumn("n", PAIRED, ("n", "n_failed"), _count),
+        TableColumn("not\nfinite", PAIRED, ("n_nonfinite",), number("n_nonfinite", "")),
+        TableColumn("GMACs\nbackbone + method = total", COST, macs, _sum(*macs, f".{decimals}f")),
+        TableColumn(
+            "% of\ndense", COST, ("macs_pct_of_dense",), number("macs_pct_of_dense", ".3f")
+        ),
     ]
 
 
-def _published(b: Beside) -> list[Column]:
+def _published(b: Beside) -> list[TableColumn]:
     """Ours, the paper's and the difference; for FLOPs also ours in the paper's rounding."""
     signed = f"+z{b.spec.removeprefix('+z')}"
     found = [
-        Column("ours", b.title, (b.ours,), _of(b, number(b.ours, b.spec))),
-        Column("paper", b.title, (b.paper,), _of(b, number(b.paper, b.spec))),
-        Column("difference", b.title, (b.minus,), _of(b, number(b.minus, signed))),
+        TableColumn("ours", b.title, (b.ours,), _of(b, number(b.ours, b.spec))),
+        TableColumn("paper", b.title, (b.paper,), _of(b, number(b.paper, b.spec))),
+        TableColumn("difference", b.title, (b.minus,), _of(b, number(b.minus, signed))),
     ]
     if b.column == "flops_pct":
         key = "flops_pct_rounded"
-        found.insert(1, Column("ours, its\nrounding", b.title, (key,), number(key, b.spec)))
+        found.insert(1, TableColumn("ours, its\nrounding", b.title, (key,), number(key, b.spec)))
     return found
 
 
@@ -157,32 +163,34 @@ def _of(b: Beside, text: Text) -> Text:
     return lambda values: None if b.dense not in (None, bool(values["dense"])) else text(values)
 
 
-def _speed() -> list[Column]:
+def _speed() -> list[TableColumn]:
     fused = ("ratio_fused", "ratio_fused_lo", "ratio_fused_hi")
     eager = ("ratio_eager", "ratio_eager_lo", "ratio_eager_hi")
     wall = ("wall_fused", "wall_fused_lo", "wall_fused_hi")
     return [
-        Column("img/s", SPEED, ("infer_samples_per_sec",), rate("infer_samples_per_sec")),
-        Column("fused\ndense", SPEED, ("dense_fused_per_sec",), rate("dense_fused_per_sec")),
-        Column("eager\ndense", SPEED, ("dense_eager_per_sec",), rate("dense_eager_per_sec")),
-        Column("ratio to\nfused dense", SPEED, fused, _ratio(*fused)),
-        Column("ratio to\neager dense", SPEED, eager, _ratio(*eager)),
-        Column("to fused,\nby the wall", SPEED, wall, _ratio(*wall)),
+        TableColumn("img/s", SPEED, ("infer_samples_per_sec",), rate("infer_samples_per_sec")),
+        TableColumn("fused\ndense", SPEED, ("dense_fused_per_sec",), rate("dense_fused_per_sec")),
+        TableColumn("eager\ndense", SPEED, ("dense_eager_per_sec",), rate("dense_eager_per_sec")),
+        TableColumn("ratio to\nfused dense", SPEED, fused, _ratio(*fused)),
+        TableColumn("ratio to\neager dense", SPEED, eager, _ratio(*eager)),
+        TableColumn("to fused,\nby the wall", SPEED, wall, _ratio(*wall)),
     ]
 
 
-def _tokens() -> list[Column]:
+def _tokens() -> list[TableColumn]:
     return [
-        Column("final\ntokens", TOKENS, ("final_tokens",), number("final_tokens", ".1f")),
-        Column("missed\nimages (%)", TOKENS, ("missed_pct",), number("missed_pct", ".1f")),
-        Column(
+        TableColumn("final\ntokens", TOKENS, ("final_tokens",), number("final_tokens", ".1f")),
+        TableColumn("missed\nimages (%)", TOKENS, ("missed_pct",), number("missed_pct", ".1f")),
+        TableColumn(
             "sink on\nobject (%)",
             TOKENS,
             ("sink_on_object_pct",),
             number("sink_on_object_pct", ".1f"),
         ),
-        Column("chance\n(%)", TOKENS, ("object_share_pct",), number("object_share_pct", ".1f")),
-        Column(
+        TableColumn(
+            "chance\n(%)", TOKENS, ("object_share_pct",), number("object_share_pct", ".1f")
+        ),
+        TableColumn(
             "object\nrecall (%)", TOKENS, ("object_recall_pct",), number("object_recall_pct", ".1f")
         ),
     ]

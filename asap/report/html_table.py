@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from asap.report.table import NOT_APPLICABLE, Column, MarkedCell, Table, TableRow
+from asap.report.table import NOT_APPLICABLE, MarkedCell, Table, TableColumn, TableRow
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def tips(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _cell(row: TableRow, column: Column, cell: MarkedCell) -> HtmlCell:
+def _cell(row: TableRow, column: TableColumn, cell: MarkedCell) -> HtmlCell:
     known = [(key, row.values[key]) for key in column.keys if row.values.get(key) is not None]
     sorted_by = known[-1 if "total" in column.title else 0][1] if known else None
     value = None if cell.text is None else sorted_by

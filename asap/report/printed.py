@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from asap.report.columns import NAMED, PUBLISHED, ROW, Values, decimals, number, rate
 from asap.report.monospace import width_of
-from asap.report.table import Column, Table
+from asap.report.table import Table, TableColumn
 
 MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # width that is kept for a method's name before more numbers are shown
@@ -34,37 +34,41 @@ def printed(table: Table, title: str, width: int) -> str:
     return replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
 
 
-def _columns(table: Table) -> list[Column]:
+def _columns(table: Table) -> list[TableColumn]:
     """The columns that are shown at any width."""
     several = len({row.values["model"] for row in table.rows}) > 1
-    found = [Column("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
-    found += [Column("Method", ROW, ("method",), number("method", ""), left=True)]
+    found = (
+        [TableColumn("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
+    )
+    found += [TableColumn("Method", ROW, ("method",), number("method", ""), left=True)]
     if _measured(table, "n"):
         difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
         found += [
-            Column("top-1\n(%)", ROW, ("top1",), number("top1", ".2f")),
-            Column("Δ to dense,\n95 % interval", ROW, difference, _difference),
-            Column("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
+            TableColumn("top-1\n(%)", ROW, ("top1",), number("top1", ".2f")),
+            TableColumn("Δ to dense,\n95 % interval", ROW, difference, _difference),
+            TableColumn("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
         ]
     if _measured(table, "infer_samples_per_sec"):
         ratio = number("ratio_fused", ".2f")
-        found += [Column("speed, x\nfused dense", ROW, ("ratio_fused",), ratio)]
+        found += [TableColumn("speed, x\nfused dense", ROW, ("ratio_fused",), ratio)]
     return found
 
 
-def _more(table: Table) -> list[list[Column]]:
+def _more(table: Table) -> list[list[TableColumn]]:
     """Groups of further columns, the most important first."""
     paper = [c for c in table.columns if c.group in PUBLISHED and c.title == "paper"]
     main = [c for c in paper if _MAIN.issuperset(c.keys)]
     beside = [replace(c, title=c.group.replace(" (", "\n("), group=NAMED) for c in main or paper]
     most = max((row.values.get("infer_gmacs") or 0.0 for row in table.rows), default=0.0)
-    gmacs = Column("GMACs", ROW, ("infer_gmacs",), number("infer_gmacs", f".{decimals(most)}f"))
-    speed = Column("img/s", ROW, ("infer_samples_per_sec",), rate("infer_samples_per_sec"))
+    gmacs = TableColumn(
+        "GMACs", ROW, ("infer_gmacs",), number("infer_gmacs", f".{decimals(most)}f")
+    )
+    speed = TableColumn("img/s", ROW, ("infer_samples_per_sec",), rate("infer_samples_per_sec"))
     own = [[c] for c in (gmacs, speed) if _measured(table, *c.keys)]
     return [beside, *own] if beside else own
 
 
-def _in_order(columns: Iterable[Column]) -> list[Column]:
+def _in_order(columns: Iterable[TableColumn]) -> list[TableColumn]:
     """Names, accuracy, costs, speeds, then the paper's."""
     order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct")
     order += ("infer_samples_per_sec", "ratio_fused")
@@ -72,7 +76,7 @@ def _in_order(columns: Iterable[Column]) -> list[Column]:
     return sorted(columns, key=lambda c: (c.group == NAMED, places.get(c.keys[0], len(order))))
 
 
-def _needs(table: Table, columns: Sequence[Column]) -> int:
+def _needs(table: Table, columns: Sequence[TableColumn]) -> int:
     """Terminal columns that these table columns take, a long name at `_NAME`."""
     header, body, _ = replace(table, columns=tuple(columns)).texts(flat=False)
     total = 2 * (len(columns) - 1) + 1  # and the rule before the paper's

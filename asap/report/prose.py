@@ -30,7 +30,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SweepFindings:
     """The findings on a grid; settings are rows of its frame, intervals are at 95 %.
 
     best: (tau, K, top-1). box: the largest box of good settings, those within `points` of the best;
@@ -62,7 +62,9 @@ class _Setting:
     key: str
 
 
-def sweep_answer(grid: pd.DataFrame, difference: Difference, points: float = POINTS) -> Answer:
+def sweep_answer(
+    grid: pd.DataFrame, difference: Difference, points: float = POINTS
+) -> SweepFindings:
     """The findings on one grid of `tau_k`, a frame with columns tau, clusters, top1, gmacs, key."""
     columns = (grid[name].tolist() for name in ("tau", "clusters", "top1", "gmacs", "key"))
     settings = [_Setting(*values) for values in zip(*columns, strict=True)]
@@ -73,7 +75,7 @@ def sweep_answer(grid: pd.DataFrame, difference: Difference, points: float = POI
         {key: values[i] >= -points for key, values in off.items()} for i in range(3)
     )
     box, inside = _largest_box(settings, near)
-    return Answer(
+    return SweepFindings(
         (best.tau, best.clusters, best.top1),
         box,
         sum(sure[key] for key in inside),
@@ -149,7 +151,7 @@ def _images(cell: Result) -> int:
     return cell.measured["n"] + cell.measured["n_failed"]
 
 
-def _words(answer: Answer, backbone: str | None, family: str) -> str:
+def _words(answer: SweepFindings, backbone: str | None, family: str) -> str:
     tau, k, top1 = answer.best
     box, (rising, falling, surely) = answer.box, answer.steps
     size = len(box.taus) * len(box.clusters)
@@ -172,7 +174,7 @@ def _words(answer: Answer, backbone: str | None, family: str) -> str:
     )
 
 
-def _bound(answer: Answer) -> str:
+def _bound(answer: SweepFindings) -> str:
     if answer.bound is None:
         return "none of the K tried"
     high = "none" if answer.bound_high is None else str(answer.bound_high)

@@ -18,7 +18,7 @@ _NAMES = (16, 10)  # widths to which names are narrowed before numbers are broke
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column. text: what a cell shows, from the row's values (None: no value); keys: the
     machine-readable values behind it; title: may have several lines; left: align left.
     """
@@ -50,7 +50,7 @@ class Table:
     """
 
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[TableRow, ...]
     caption: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class Table:
         """
         marks: dict[str, str] = {}
 
-        def marks_of(column: Column, notes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        def marks_of(column: TableColumn, notes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
             found = (note for key in column.keys for note in notes.get(key, ()))
             return tuple(dict.fromkeys(marks.setdefault(note, _mark(len(marks))) for note in found))
 
@@ -157,7 +157,7 @@ class Table:
             {note: f"({mark})" for note, mark in marks.items()},
         )
 
-    def _title(self, column: Column, flat: bool, named: bool) -> str:
+    def _title(self, column: TableColumn, flat: bool, named: bool) -> str:
         several = sum(other.title == column.title for other in self.columns) > 1
         title = f"{column.group}: {column.title}" if named and several else column.title
         return title.replace("\n", " ") if flat else title

@@ -23,11 +23,11 @@ Mode = Literal["offline", "online", "disabled"]
 
 _INIT_SECONDS = 30  # to wait for a server
 _FINISH_SECONDS = 120  # that an upload may delay the next row
-_CLOSED: set["Target"] = set()  # unavailable targets, which later rows skip
+_CLOSED: set["WandbTarget"] = set()  # unavailable targets, which later rows skip
 
 
 @dataclass(frozen=True)
-class Target:
+class WandbTarget:
     """Where runs are logged. directory: W&B's own files; group: shared by the runs of a sweep."""
 
     mode: Mode
@@ -40,7 +40,7 @@ class Target:
 def log_cell(
     result: Result,
     config: Mapping[str, Any],
-    target: Target,
+    target: WandbTarget,
     record: Path | None = None,
     examples: Callable[[], Sequence[Example]] = tuple,
 ) -> bool:
@@ -83,7 +83,7 @@ def _no_logging_errors() -> Iterator[None]:
 def _log(
     result: Result,
     config: Mapping[str, Any],
-    target: Target,
+    target: WandbTarget,
     record: Path | None,
     examples: Callable[[], Sequence[Example]],
 ) -> None:
@@ -98,7 +98,7 @@ def _log(
         run.finish()
 
 
-def _begun(result: Result, config: Mapping[str, Any], target: Target) -> Any:
+def _begun(result: Result, config: Mapping[str, Any], target: WandbTarget) -> Any:
     """A started W&B run; if none can be started, the target is marked unavailable."""
     try:
         import wandb
@@ -128,23 +128,23 @@ def _begun(result: Result, config: Mapping[str, Any], target: Target) -> Any:
         raise
 
 
-def _marker(result: Result, target: Target) -> Path:
+def _marker(result: Result, target: WandbTarget) -> Path:
     return target.directory / "mirrored" / str(result.key)
 
 
-def _mirrored(result: Result, config: Mapping[str, Any], target: Target) -> bool:
+def _mirrored(result: Result, config: Mapping[str, Any], target: WandbTarget) -> bool:
     """Whether this result was logged to this target with these values before."""
     marker = _marker(result, target)
     return marker.is_file() and marker.read_text("utf-8") == _digest(result, config, target)
 
 
-def _remember(result: Result, config: Mapping[str, Any], target: Target) -> None:
+def _remember(result: Result, config: Mapping[str, Any], target: WandbTarget) -> None:
     marker = _marker(result, target)
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_text(_digest(result, config, target), "utf-8")
 
 
-def _digest(result: Result, config: Mapping[str, Any], target: Target) -> str:
+def _digest(result: Result, config: Mapping[str, Any], target: WandbTarget) -> str:
     where = [target.mode, target.project, target.entity, target.group]
     said = [result.label, scalars(result), dict(config), where]
     return sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()

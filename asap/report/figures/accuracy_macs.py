@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from asap.report.figures.labels import place_labels
+from asap.report.figures.point_labels import place_labels
 from asap.report.figures.style import FAINT, INK, canvas, look, styled
 from asap.report.paper import paper_model
 from asap.report.result import Result
