@@ -1,4 +1,4 @@
-"""JointAnswers and traces of many cells in one pass over a data set, as shards of each.
+"""Answers and traces of many cells in one pass over a data set, as shards of each.
 
 An evaluation of one cell is one of these too, see accuracy.py.
 """
@@ -225,5 +225,5 @@ def _about(samples: Sequence[Sample], encoded: int) -> dict[str, list[Any]]:
 
 
 def _in_order(part: Evaluated) -> Evaluated:
-    """JointAnswers by position; the traces are so already, as unread examples have none."""
+    """Answers by position; the traces are so already, as unread examples have none."""
     return Evaluated(part.answers.sort_by("index"), part.traces)
