@@ -12,6 +12,7 @@ from asap.calibrate.calibration_set import CalibrationSet
 from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet
 from asap.errors import RequestError
+from asap.measure.in_memory import InMemory
 from asap.measure.session import DTYPES, Session
 from asap.methods import Method
 from asap.methods.search_space import Knob
@@ -45,14 +46,14 @@ class CalibrationContext:
     costs: DataSet | None = None
 
     @classmethod
-    def of_run(cls, spec: RunSpec, budgeted: bool) -> "CalibrationContext":
+    def of_run(cls, spec: RunSpec, budgeted: bool, memory: InMemory) -> "CalibrationContext":
         """The context of a run. Without budgets (`budgeted` False) no costs are met, and where no
         label may be looked at nothing is chosen either: the session keeps the run's own images.
         """
         without = blind(spec)
         if without and not budgeted:
-            return cls(Session(spec), True)
-        session, costs = Session(calibration_spec(spec)), cost_spec(spec)
+            return cls(Session(spec, memory), True)
+        session, costs = Session(calibration_spec(spec), memory), cost_spec(spec)
         return cls(session, without, None if costs is None else session.data_of(costs))
 
     @cached_property

@@ -29,6 +29,7 @@ from asap.calibrate.space_walk import (
 )  # fmt: skip
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
+from asap.measure.in_memory import InMemory
 from asap.methods import Method, build
 from asap.records.key import key_of
 from asap.shared_prefix.forecast import CostForecast, probe_for
@@ -49,20 +50,19 @@ class Calibrated:
     point: Mapping[str, Any] = field(default_factory=dict)
 
 
-def at_budget(spec: RunSpec) -> tuple[RunSpec, dict[int, str]]:
-    """The run with its rows at `calibrate.macs_pct` or their own budgets, on the images that are
-    left for evaluation; by position, why other rows cannot be there.
+def at_budget(spec: RunSpec, memory: InMemory | None = None) -> tuple[RunSpec, list[Calibrated]]:
+    """The run on the images that are left for evaluation, and each of its rows at
+    `calibrate.macs_pct` or its own budget, or why it cannot be there.
     """
     if not any(_asks(spec, row) for row in spec.rows):
         done = with_points(spec.rows, [by_hand(row) for row in spec.rows])
     else:
-        done = calibrate(spec)
+        done = calibrate(spec, memory)
         spec = evaluation_spec(spec) if _budgeted(spec) else spec
-    missing = {i: c.reason for i, c in enumerate(done) if c.reason is not None}
-    return replace(spec, rows=tuple(c.row for c in done if c.reason is None)), missing
+    return spec, done
 
 
-def calibrate(spec: RunSpec) -> list[Calibrated]:
+def calibrate(spec: RunSpec, memory: InMemory | None = None) -> list[Calibrated]:
     """Every row at the budget, which is its own or `calibrate.macs_pct`; dense rows stay as they
     are. The only other row is refused with RequestError if it has no knob; among several it carries
     the reason.
@@ -71,7 +71,7 @@ def calibrate(spec: RunSpec) -> list[Calibrated]:
         raise RequestError(
             "calibrate.macs_pct is missing: give the MACs against dense in %, such as -35.23"
         )
-    context = CalibrationContext.of_run(spec, _budgeted(spec))
+    context = CalibrationContext.of_run(spec, _budgeted(spec), memory or InMemory())
     context.check_grid()
     rows = zip(context.session.spec.rows, context.session.methods, strict=True)
     return with_points(spec.rows, [_calibrate_row(context, *row) for row in rows])

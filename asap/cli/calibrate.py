@@ -14,9 +14,9 @@ wrong.
 import logging
 
 from asap.calibrate import calibrate
-from asap.cli.command import command
-from asap.cli.jobs import Job
+from asap.cli.command import command, one_by_one
 from asap.errors import RequestError
+from asap.experiment.job import Job
 from asap.measure.processes import size
 from asap.spec.run_spec import RunSpec
 
@@ -35,4 +35,4 @@ def work(spec: RunSpec, job: Job) -> None:
 
 
 def main() -> None:
-    command(work, __doc__)
+    command(one_by_one(work), __doc__)

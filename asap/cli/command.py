@@ -1,60 +1,56 @@
-"""What the commands share: compose a config, run a job on its spec, exit with the right code."""
+"""What the commands share: compose the specs of a command line, do their jobs, exit rightly."""
 
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from errno import EDQUOT, ENOSPC, EPIPE
-from functools import partial
 from typing import NoReturn
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import env_override
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from asap.cli.compose import command_line, given, not_begun, read
+from asap.cli.compose import command_line, not_begun
 from asap.cli.console import let_go, send_nowhere, set_up_logging
-from asap.cli.jobs import BOARD, Job
+from asap.cli.jobs import BOARD, compose_jobs
 from asap.cli.signals import Terminated, begun, exit_code, terminable
 from asap.cli.submitit_local import await_jobs, end_jobs
 from asap.errors import RequestError, one_line
+from asap.experiment.job import Job
 from asap.measure import processes, workers
-from asap.spec.configs import config_dir
 from asap.spec.paths import given_path
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
-Work = Callable[[RunSpec, Job], None]
+Work = Callable[[Sequence[Job]], None]
 Finish = Callable[[list[Job]], object]
-Prepare = Callable[[list[RunSpec]], object]
 
 
-def command(
-    work: Work,
-    about: str | None,
-    finish: Finish = lambda jobs: None,
-    prepare: Prepare | None = None,
-) -> None:
-    """Run `work` on the spec of the command line, several times in a multirun, and exit.
+def command(work: Work, about: str | None, finish: Finish = lambda jobs: None) -> None:
+    """Compose the specs of the command line, do `work` on their jobs, and exit.
 
-    `about`: what --help says before the choices and keys, a module's docstring.
-
-    `work` notes what it did and what failed; `finish` gets all jobs of a multirun at its end. With
-    `prepare`, the jobs of a multirun in this process wait until all are known, and `prepare` sees
-    their specs first; jobs that a launcher gives to other processes do not wait. Exit
-    codes: 0 done; 1 something failed, or a part of a multirun was refused; 2 the request is wrong;
-    130 interrupted; 143 ended by SIGTERM. torchrun gives 1 for whatever is not 0.
+    `about`: what --help says before the choices and keys, a module's docstring. `work` notes in
+    each job what it did and what failed. A process launcher calls it in the process of each job,
+    with that job alone. `finish` gets all jobs of a multirun at its end. Exit codes: 0 done; 1
+    something failed, or a part of a multirun was refused; 2 the request is wrong; 130 interrupted;
+    143 ended by SIGTERM. torchrun gives 1 for whatever is not 0.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
-        exit_with(lambda: _run_or_end(about or "", work, finish, prepare))
+        exit_with(lambda: _run_or_end(about or "", work, finish))
     finally:
         BOARD.clear()
         processes.leave()
+
+
+def one_by_one(act: Callable[[RunSpec, Job], None]) -> Work:
+    """The work that does `act(spec, job)` for each job."""
+
+    def work(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            with job.attempt():
+                if job.spec is not None:
+                    act(job.spec, job)
+
+    return work
 
 
 def exit_with(act: Callable[[], int]) -> NoReturn:
@@ -76,7 +72,7 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def _run_or_end(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int:
+def _run_or_end(about: str, work: Work, finish: Finish) -> int:
     """The exit code, of an interrupted command too. torchrun ends its processes its own way."""
     try:
         with nullcontext() if processes.started_by_torchrun() else terminable():
@@ -85,7 +81,7 @@ def _run_or_end(about: str, work: Work, finish: Finish, prepare: Prepare | None)
             if processes.rank() > 0:
                 workers.work()
                 return 0
-            code = _run(about, work, finish, prepare)
+            code = _run(about, work, finish)
             processes.dismiss()
             return code
     except KeyboardInterrupt as error:
@@ -96,21 +92,17 @@ def _run_or_end(about: str, work: Work, finish: Finish, prepare: Prepare | None)
         return exit_code(error)
 
 
-def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int:
+def _run(about: str, work: Work, finish: Finish) -> int:
     """The exit code."""
     jobs: list[Job] = []
     early = []  # why a multirun ended before its last job
     try:
         sys.argv[1:] = command_line(sys.argv[1:], about)
         _refuse_no_results(sys.argv[1:])
-        waiting = _Waiting(None if prepare is None else os.getpid())
-        _composed(work, jobs, waiting)()
-        if prepare is not None and waiting.jobs:
-            with env_override(waiting.environment):
-                _do_waiting(work, prepare, waiting)
+        compose_jobs(jobs, work)
     except Exception as error:
         await_jobs()
-        jobs = _all_jobs(jobs)
+        jobs = BOARD.read() or jobs
         if isinstance(error, BrokenPipeError) and not jobs:  # of what hydra prints
             raise
         if not jobs:
@@ -119,7 +111,12 @@ def _run(about: str, work: Work, finish: Finish, prepare: Prepare | None) -> int
         if BOARD.folder is None:
             raise
         early = [f"the launcher: {one_line(error, kind=True)}"]
-    jobs = _all_jobs(jobs)
+    if told := BOARD.read():  # a launcher gave the jobs to other processes, which have done them
+        jobs = told
+    else:
+        work([job for job in jobs if not job.refused])
+        for job in jobs:
+            job.ended = True
     if not jobs and BOARD.folder is not None:
         log.error("error: this multirun has no job: a glob(...) on the command line finds nothing")
         return 2
@@ -141,18 +138,9 @@ def _refuse_no_results(arguments: list[str]) -> None:
             given_path(key, value.strip("'\""))
 
 
-def _all_jobs(own: list[Job]) -> list[Job]:
-    """The jobs of a multirun wherever they ran; else those of this process."""
-    return BOARD.read() if BOARD.folder is not None else own
-
-
-def _named(job: Job) -> str:
-    return f"job {job.number} ({' '.join(job.overrides)})"
-
-
 def _unended(jobs: list[Job]) -> list[str]:
     return [
-        f"{_named(job)} was killed or is still running: run the same command again"
+        f"{job.name} was killed or is still running: run the same command again"
         for job in jobs
         if not job.ended
     ]
@@ -166,73 +154,3 @@ def _code(jobs: list[Job], failed: list[str]) -> int:
     if refused and refused == len(jobs):
         return 2
     return 1 if failed else 0
-
-
-@dataclass
-class _Waiting:
-    """Jobs of a multirun that are done once all are known; `process`: where jobs wait, if at all.
-
-    It travels to other processes, where nothing waits. `environment`: what hydra adds to it while
-    it calls a job, the same for all.
-    """
-
-    process: int | None
-    jobs: list[tuple[RunSpec, Job]] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def _composed(work: Work, jobs: list[Job], waiting: _Waiting) -> Callable[[], None]:
-    """The job as hydra calls it, maybe in another process: it carries its board along."""
-    board = BOARD
-
-    def run_job(config: DictConfig) -> None:
-        set_up_logging()
-        job = _begun()
-        jobs.append(job)
-        board.write(job)
-        later = job.several and waiting.process == os.getpid()
-        do = _wait(waiting) if later else work
-        if later:
-            waiting.environment = dict(HydraConfig.get().job.env_set)
-        _do(lambda: do(read(config), job), job)
-        if not later or job.failed:
-            job.ended = True
-            board.write(job)
-
-    return hydra.main(str(config_dir()), "config", version_base="1.3")(run_job)
-
-
-def _wait(waiting: _Waiting) -> Work:
-    return lambda spec, job: waiting.jobs.append((spec, job))
-
-
-def _do_waiting(work: Work, prepare: Prepare, waiting: _Waiting) -> None:
-    """Do the jobs of a multirun whose specs are all known now."""
-    prepare([spec for spec, _ in waiting.jobs])
-    for spec, job in waiting.jobs:
-        _do(partial(work, spec, job), job)
-        job.ended = True
-        BOARD.write(job)
-
-
-def _begun() -> Job:
-    """This job; in a multirun with its number and what was given to it."""
-    config = HydraConfig.get()
-    if config.mode != RunMode.MULTIRUN:
-        return Job()
-    return Job(int(config.job.num), given(config), several=True)
-
-
-def _do(act: Callable[[], object], job: Job) -> None:
-    """Do a job's work, with one line for a request that is refused."""
-    try:
-        act()
-    except RequestError as error:
-        log.error("error: %s", error)
-        job.refused = True
-        job.failed.append(str(error))
-    except Exception as error:
-        if not job.several:
-            raise
-        log.error("job %d", job.number, exc_info=error)  # the other jobs go on
-        job.failed.append(f"{_named(job)}: {one_line(error, kind=True)}")

@@ -49,9 +49,14 @@ def given(config: Any) -> list[str]:
     return [str(one) for one in task or ()]
 
 
+def launcher_of(config: Any) -> str:
+    """The name of hydra's launcher; all but the basic one start processes."""
+    return config.runtime.choices.get("hydra/launcher", "basic")
+
+
 def check_launcher(spec: RunSpec, config: Any) -> None:
     """RequestError where other processes would be beside what is timed, or out of step."""
-    name = config.runtime.choices.get("hydra/launcher", "basic")
+    name = launcher_of(config)
     if config.mode != RunMode.MULTIRUN or name == "basic":
         return
     if started_by_torchrun():

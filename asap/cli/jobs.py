@@ -1,44 +1,71 @@
-"""What the jobs of a multirun did, told by files: a launcher may run them on other machines.
+"""The jobs of a command line: composed by hydra, and done here or where a launcher has put them.
 
     <results>/multirun/jobs-<name>/<number>.json
 
-A job writes its file when it begins and again when it ends; the process that was started by the
-user reads them all, makes one table of them and removes them. The numbers are in the records.
+A job in another process writes its file when it begins and again when it ends; the process that was
+started by the user reads them all, makes one table of them and removes them. The numbers are in the
+records.
 """
 
 import json
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
+from asap.cli.compose import given, launcher_of, read
+from asap.cli.console import set_up_logging
+from asap.experiment.job import Job
 from asap.records.disk import read_bytes, write_bytes
 from asap.records.store import Store
 from asap.report.result import Result, RowRef
+from asap.spec.configs import config_dir
 from asap.spec.read import spec_from
 from asap.spec.run_spec import RunSpec
 
 
-@dataclass
-class Job:
-    """One job: what it was given, what failed, and its rows as they were run."""
+def compose_jobs(jobs: list[Job], work: Callable[[Sequence[Job]], None]) -> None:
+    """Let hydra compose the specs of the command line, and add a job for each to `jobs`. A process
+    launcher, which calls this in other processes, has each do `work` there.
+    """
+    board = BOARD  # it is carried to other processes
 
-    number: int = 0
-    overrides: list[str] = field(default_factory=list)
-    several: bool = False  # one of a multirun
-    ended: bool = False
-    refused: bool = False
-    failed: list[str] = field(default_factory=list)  # rows, or the request that was refused
-    spec: RunSpec | None = None
-    results: list[Result] = field(default_factory=list)
+    def compose_one(config: DictConfig) -> None:
+        set_up_logging()
+        hydra_config = HydraConfig.get()
+        job = _begun(hydra_config)
+        jobs.append(job)
+        elsewhere = job.several and launcher_of(hydra_config) != "basic"
+        if elsewhere:
+            board.write(job)
+        with job.attempt():
+            job.spec = read(config)
+        if elsewhere:
+            work([job] if job.spec is not None else [])
+            job.ended = True
+            board.write(job)
+
+    hydra.main(str(config_dir()), "config", version_base="1.3")(compose_one)()
+
+
+def _begun(config: Any) -> Job:
+    """A new job; in a multirun with its number and what was given to it."""
+    if config.mode != RunMode.MULTIRUN:
+        return Job(environment=dict(config.job.env_set))
+    return Job(int(config.job.num), given(config), True, dict(config.job.env_set))
 
 
 @dataclass
 class Board:
-    """The folder where the jobs of this multirun write. It travels to other processes."""
+    """The folder where jobs in other processes write. None: this is no multirun."""
 
     folder: Path | None = None
 

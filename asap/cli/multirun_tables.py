@@ -1,21 +1,19 @@
 """The tables of a multirun: which of its rows share one, and what they are called there."""
 
-from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
-from asap.cli.jobs import Job
+from asap.experiment.job import SET_APART, Job
+from asap.measure.in_memory import InMemory
 from asap.measure.session import Session
-from asap.publish.run_outputs import show, write_outputs
+from asap.publish.run_outputs import free_title, show, write_outputs
 from asap.records.disk import stem_of
 from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
 
 QUOTES = "'\""
-SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
 
 
-def show_jobs(jobs: list[Job]) -> None:
+def show_jobs(jobs: list[Job], memory: InMemory) -> None:
     """The tables of a multirun, one for each group of rows that can be compared."""
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
@@ -30,17 +28,7 @@ def show_jobs(jobs: list[Job]) -> None:
         alone = files.count(stem_of(name)) == 1
         title = name if alone else f"{name}{_what_differs(together, jobs)}"
         # Other images of the same data have a table of their own.
-        show(write_outputs(Session(spec), results, free_title(title, shown)))
-
-
-def free_title(title: str, shown: set[str]) -> str:
-    """The title, with a number where its files would be those of one of `shown`, to which it is
-    added.
-    """
-    numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
-    free = next(one for one in numbered if stem_of(one) not in shown)
-    shown.add(stem_of(free))
-    return free
+        show(write_outputs(Session(spec, memory), results, free_title(title, shown)))
 
 
 def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
@@ -82,15 +70,8 @@ def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[Result]]:
         return spec, [result for job in jobs for result in job.results]
     kept: list[Result] = []
     for job in jobs:
-        _add(kept, set_apart(job, job.results))
+        _add(kept, job.labelled(job.results))
     return spec, kept
-
-
-def set_apart(job: Job, results: list[Result]) -> list[Result]:
-    """A job's results with the options in their labels that were given to it."""
-    given = [o.removeprefix("method.") for o in job.overrides if o.startswith(SET_APART)]
-    suffix = f" {', '.join(given)}" if given else ""
-    return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]
 
 
 def _add(kept: list[Result], results: list[Result]) -> None:

@@ -17,8 +17,7 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
-from asap.cli.command import command
-from asap.cli.jobs import Job
+from asap.cli.command import command, one_by_one
 from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.data.digits import render as digits
@@ -26,6 +25,7 @@ from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.errors import RequestError
+from asap.experiment.job import Job
 from asap.measure.session import Session
 from asap.methods import Dense, Method
 from asap.publish.pictures.panels import explained, named, on_device, pixels_of
@@ -39,7 +39,7 @@ TOP = 5
 
 
 def main() -> None:
-    command(work, __doc__)
+    command(one_by_one(work), __doc__)
 
 
 def work(spec: RunSpec, job: Job) -> None:

@@ -1,193 +1,170 @@
-"""From a spec to records: the file to read first.
+"""From specs to published results, in the order in which things happen: the file to read first.
 
-    spec -> session (backbone, data, store) -> per row: accuracy, then throughput -> results
+    specs -> rows -> at their budgets -> accuracy -> throughput -> what is apart -> tables, mirrors
 
-A row that has its record already is not done again; one that was interrupted continues where it
+A row that has its record already is not measured again; one that was interrupted continues where it
 stopped; one that fails leaves the others alone. Under torchrun this is the leader's program, and
 the workers evaluate their share of a row's images (measure/workers.py).
 """
 
 import logging
-import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
-import pandas as pd
-
-from asap.core.macs import backbone_macs
-from asap.engine.executor import ReducedViT
+from asap.calibrate import at_budget
 from asap.errors import RequestError
-from asap.experiment.failure import note_failure, refuse_unreadable
-from asap.experiment.shared_pass import share
-from asap.experiment.throughput_rows import measure_speed, refuse_timing
-from asap.measure import workers
-from asap.measure.accuracy import evaluate
-from asap.measure.joint_evaluation import Evaluation
-from asap.measure.processes import size
-from asap.measure.progress import progress
-from asap.measure.session import (
-    DTYPES,
-    NOTHING_SHARED,
-    Session,
-    config_of,
+from asap.experiment.accuracy_rows import with_accuracy
+from asap.experiment.job import Job
+from asap.experiment.rows import Row, among
+from asap.experiment.separate_rows import (
+    on_left_out_images,
+    refuse_lost_checkpoints,
+    with_own_checkpoint,
 )
-from asap.measure.traces import costs, metrics_of
-from asap.methods import Method
-from asap.records.key import key_of
-from asap.records.kinds import ACCURACY
-from asap.records.schema import AccuracyRecord, environment
-from asap.records.store import Cell
-from asap.records.tables import Evaluated, frame_of, matrix
+from asap.experiment.shared_pass import share, share_ahead
+from asap.experiment.throughput_rows import refuse_timing, with_throughput
+from asap.measure import workers
+from asap.measure.in_memory import InMemory
+from asap.measure.session import Session
+from asap.publish.run_outputs import free_title, line_of, mirror, show, write_outputs
+from asap.report.budget_misses import note_misses
 from asap.report.result import Result, unmeasured
-from asap.spec.run_spec import MethodSpec, RunSpec
-from asap.tasks.classification import Classification
+from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
 
 
-def run(spec: RunSpec, lender: Session | None = None) -> tuple[Session, list[Result]]:
-    """Measure every row of a spec that has no record yet; the results of all rows, in order.
+def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:
+    """Do the jobs of a command, one after the other, and publish each: the outcome is in the job.
+
+    A job that is refused or fails leaves the others alone. `memory`: what jobs have in common.
+    """
+    titles: set[str] = set()
+    for number, job in enumerate(jobs):
+        with job.attempt():
+            later = [other.spec for other in jobs[number + 1 :] if other.spec is not None]
+            _evaluate(job, later, memory, titles)
+        job.ended = True
+
+
+def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]) -> None:
+    """One job. A block of a shared table that is refused keeps its place there."""
+    asked = job.spec
+    assert asked is not None
+    try:
+        share_ahead(asked, later, memory)
+        refuse_lost_checkpoints(asked)
+        spec, rows = _at_budgets(asked, memory)
+        session = Session(spec, memory)
+        rows = among(rows, _with_the_others, lambda chosen: _measured(session, chosen))
+        rows = _with_left_out(rows, memory)
+        rows = [row if row.method.needs is None else _separately(row, memory) for row in rows]
+        rows = _with_misses(rows)
+    except RequestError as error:
+        if asked.table:
+            job.results = [unmeasured(asked, method, str(error)) for method in asked.rows]
+        raise
+    job.spec, job.results = spec, [row.result for row in rows]
+    failed = job.labelled([row.result for row in rows if row.failed])
+    job.failed = [f"{result.label}: {result.reason}" for result in failed]
+    _publish(session, job, titles)
+
+
+def run(spec: RunSpec, memory: InMemory | None = None) -> tuple[Session, list[Result]]:
+    """The results of a spec's rows where all options are given and all have the same weights; its
+    session. Nothing is calibrated or published.
 
     Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
-    the reason in its result. `lender`: a session with the same backbone and data.
+    the reason in its result.
     """
-    refuse_timing(spec)
-    session = Session(spec, lender)
+    session = Session(spec, memory or InMemory())
+    rows = _measured(session, [Row.of(spec, method) for method in spec.rows])
+    return session, [row.result for row in rows]
+
+
+# ---- the steps: rows in, rows out
+
+
+def _at_budgets(spec: RunSpec, memory: InMemory) -> tuple[RunSpec, list[Row]]:
+    """All rows at `calibrate.macs_pct` or their own budgets, on the images that are left for
+    evaluation; the spec of those that can be there. Rows with a checkpoint of their own stay.
+    """
+    others = [method for method in spec.rows if method.needs is None]
+    ready, points = at_budget(replace(spec, rows=tuple(others)), memory)
+    reached = replace(ready, rows=tuple(point.row for point in points if point.reason is None))
+
+    def to_points(rows: list[Row]) -> list[Row]:
+        return [
+            Row.of(reached, point.row) if point.reason is None else row.without(point.reason)
+            for row, point in zip(rows, points, strict=True)
+        ]
+
+    rows = [Row.of(reached, method) for method in spec.rows]
+    return reached, among(rows, lambda row: row.method.needs is None, to_points)
+
+
+def _with_the_others(row: Row) -> bool:
+    """Whether a row is measured beside others, with their backbone."""
+    return row.open and row.method.needs is None
+
+
+def _measured(session: Session, rows: list[Row]) -> list[Row]:
+    """The rows with all of their records."""
+    refuse_timing(session.spec)
     workers.meet(session)
     share(session)
-    results = []
-    for row, method in zip(spec.rows, session.methods, strict=True):
-        result = unmeasured(spec, row, ours=method.extension)
-        result = replace(result, config=config_of(spec, row))
-        if spec.measure.accuracy:
-            result = _attempt(session, row, method, result)
-        results.append(result)
-    if spec.measure.throughput:
-        # Workers wait without work: nothing runs beside what is timed.
-        results = measure_speed(session, results)
-    return session, results
+    rows = [row.begun() for row in rows]
+    if session.spec.measure.accuracy:
+        rows = [with_accuracy(session, row) for row in rows]
+    if session.spec.measure.throughput:
+        rows = with_throughput(session, rows)  # workers wait: nothing runs beside what is timed
+    return rows
 
 
-def _attempt(session: Session, row: MethodSpec, method: Method, result: Result) -> Result:
-    """The row with its accuracy record, or with the reason why it has none."""
-    cell = session.store.cell(key_of(session.identity(method)))
-    try:
-        with ExitStack() as held:
-            if not _is_recorded(session, cell, held):
-                _measure(session, row, method, cell)
-        return _found(session, result, cell)
-    except RequestError:
-        raise
-    except Exception as error:  # the other rows go on; the failure is recorded and listed
-        return replace(result, reason=note_failure(cell, row.label, error))
+def _with_left_out(rows: list[Row], memory: InMemory) -> list[Row]:
+    """The rows; the baseline's also has its record on the images that calibration took."""
+    dense = next((row for row in rows if row.result.is_dense and row.result.accuracy), None)
+    spec = None if dense is None else on_left_out_images(dense)
+    if spec is None or dense is None:
+        return rows
+    _, (left_out,) = run(spec, memory)
+    whole = replace(dense, result=replace(dense.result, left_out=left_out.accuracy))
+    return [whole if row is dense else row for row in rows]
 
 
-def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
-    """Whether there is a record already. The cell stays locked until `held` is closed.
-
-    Images that could not be read are tried again, whatever the reason was: a record is final where
-    they still cannot be, else it lacks them.
+def _separately(row: Row, memory: InMemory) -> Row:
+    """A row with weights of its own, measured on the images of the other rows; one without its
+    checkpoint says what it needs.
     """
-    held.enter_context(cell.lock())
-    if cell.key not in session.shared:  # whose images were tried a moment ago
-        cell.drop_failed()
-    record = cell.record("accuracy")
-    if record is None or not record["n_failed"]:
-        return record is not None
-    failed = cell.failed()
-    if not (again := session.readable(failed)):
-        return True
-    log.info("%s: %d of %d failed images can be read now", cell.key, len(again), len(failed))
-    cell.reopen(again)
-    return False
+    if row.method.file is None:
+        return row.without(f"it needs {row.method.needs}")
+    spec = with_own_checkpoint(row.spec, row.method)
+    (own,) = _measured(Session(spec, memory), [Row.of(spec, spec.rows[0])])
+    return replace(own, result=replace(own.result, own_weights=True))
 
 
-def _found(session: Session, result: Result, cell: Cell) -> Result:
-    """The row with its record as this run calls it, whoever recorded the same numbers before, once
-    its tables are seen to be sound. RequestError where data.strict and an image could not be read.
+def _with_misses(rows: list[Row]) -> list[Row]:
+    """The rows, saying which of them miss their budget on these images."""
+    dense = [row.result for row in rows if row.result.is_dense][:1]
+
+    def noted(row: Row) -> Row:
+        asked = row.spec.calibrate.macs_pct if row.method.point_of is None else None
+        budget = asked if row.method.budget is None else row.method.budget
+        if budget is None:
+            return row
+        return replace(row, result=note_misses([*dense, row.result], budget)[-1])
+
+    return [noted(row) for row in rows]
+
+
+def _publish(session: Session, job: Job, titles: set[str]) -> None:
+    """Copy the rows to dashboards, and print and write the table; in a multirun a line for each
+    row, unless the jobs share a table: then each has its block of it in files of its own.
     """
-    ref = replace(result.ref, records={"accuracy": cell.key})
-    found = Result.from_store(session.store, ref)
-    answers, _ = found.answers(), found.traces()
-    if session.spec.data.strict:
-        refuse_unreadable(answers)
-    record = {**found.measured, **session.about_data}
-    return replace(found.with_records(accuracy=record), config=result.config)
-
-
-def _measure(session: Session, row: MethodSpec, method: Method, cell: Cell) -> None:
-    """Evaluate one row and write its record."""
-    spec, data = session.spec, session.data
-    task = Classification(data.scored)
-    dtype = DTYPES[spec.precision]
-    how = Evaluation(spec.batch_size, spec.workers, session.device, dtype, task, spec.shard_seconds)
-    model = ReducedViT(session.backbone, method)
-    started = time.monotonic()
-    with progress(row.label, len(data)) as bar:
-        spread = workers.spread(session, row, model, cell, how, bar.update)
-        evaluated = evaluate(model, data, cell, how, bar.update, spread)
-    _record(session, row, model, cell, how, evaluated, started)
-
-
-def _record(
-    session: Session,
-    row: MethodSpec,
-    model: ReducedViT,
-    cell: Cell,
-    how: Evaluation,
-    evaluated: Evaluated,
-    started: float,
-) -> None:
-    """Write the record of a row that is evaluated."""
-    spec, data, method = session.spec, session.data, model.method
-    answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
-    _refuse_none(answers, cell)
-    earlier = session.shared.get(cell.key, NOTHING_SHARED)
-    record = AccuracyRecord(
-        schema_version=ACCURACY.version,
-        key=cell.key,
-        identity=session.identity(method),
-        label=row.label,
-        metrics=metrics_of(method, traces),
-        backbone=spec.backbone.shown,
-        weights=session.weights_record,
-        preprocessing_from=session.preprocessing_from,
-        parameters=sum(p.numel() for p in session.backbone.parameters()),
-        **session.about_data,
-        **how.task.score(answers, data.clustered),
-        **costs(traces, method.reduces),
-        gmacs_no_attention=_without_attention(model, traces),
-        precision=spec.precision,
-        device=session.device.type,
-        seed=spec.seed,
-        environment={**environment(), "processes": size()},
-        seconds=round(time.monotonic() - started + earlier.seconds, 3),
-        batch_size=spec.batch_size,
-        batch_halved=how.halved + earlier.halved,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    cell.finish("accuracy", config_of(spec, row), record, evaluated)
-
-
-def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
-    """RequestError if no image could be read: no number comes from no image.
-
-    A row whose answers are all not finite is a row: 0.00 % of them are right, and the next run
-    would find the same.
-    """
-    errors = answers["error"]
-    if errors.isna().any():
+    mirror(session, job.labelled(job.results))
+    if session.spec.table or not job.several:
+        show(write_outputs(session, job.results, free_title(session.spec.title, titles)))
         return
-    cell.discard_shards()  # what is repaired may look the same from outside
-    raise RequestError(
-        f"none of the {len(errors)} images could be read; {answers['path'][0]}: {errors[0]}: "
-        "check data.path"
-    )
-
-
-def _without_attention(model: ReducedViT, traces: pd.DataFrame) -> float:
-    """Mean GMACs of the backbone in the convention that leaves out the attention products."""
-    tokens = matrix(traces, "vision.tokens")
-    macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
-    return float(macs.sum()) / len(macs) / 1e9
+    for result in job.labelled(job.results):
+        if result.records:
+            log.info("%s", line_of(result))

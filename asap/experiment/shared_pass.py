@@ -11,16 +11,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from asap.errors import RequestError, one_line
-from asap.measure.joint_evaluation import Evaluation, Target, evaluate_together
+from asap.measure.in_memory import InMemory, Shared
+from asap.measure.joint_evaluation import Target, evaluate_together
 from asap.measure.processes import size
 from asap.measure.progress import progress
-from asap.measure.session import DTYPES, Session, Shared
+from asap.measure.session import Session
 from asap.methods import Method, build
 from asap.records.key import key_of
 from asap.records.store import Cell
 from asap.shared_prefix import SharedPrefix
-from asap.spec.run_spec import MethodSpec, RunSpec
-from asap.tasks.classification import Classification
+from asap.spec.run_spec import LogSpec, MethodSpec, RunSpec
 
 log = logging.getLogger("asap")
 MOST_CELLS = 256  # in one pass: each holds an open lock, and the rows since the last shard
@@ -41,6 +41,7 @@ def share(session: Session) -> None:
         return
     lacking = {key_of(session.identity(m)): m for m in rows}
     lacking = {k: m for k, m in lacking.items() if session.store.cell(k).record("accuracy") is None}
+    lacking = {k: m for k, m in lacking.items() if k not in session.memory.shared}
     keys = sorted(lacking)  # every process locks in the same order
     for start in range(0, len(keys), MOST_CELLS):
         part = {key: lacking[key] for key in keys[start : start + MOST_CELLS]}
@@ -48,42 +49,36 @@ def share(session: Session) -> None:
             _together(session, part)
 
 
-def share_multirun(specs: Sequence[RunSpec]) -> dict[str, Session]:
-    """Evaluate together what the jobs of a multirun can share; by `likeness`, the sessions whose
-    backbone and data the jobs can use. A job that is refused is left to tell so itself.
+def share_ahead(spec: RunSpec, later: Sequence[RunSpec], memory: InMemory) -> None:
+    """Evaluate together what a run can share with later ones of the same command. A run that is
+    refused is left to tell so itself.
     """
-    if size() > 1:
-        return {}
-    groups: dict[str, list[RunSpec]] = {}
-    for spec in specs:
-        if spec.shared_trunk and _is_settled(spec):
-            groups.setdefault(likeness(spec), []).append(spec)
-    lenders = {}
-    for name, group in groups.items():
-        rows = [row for spec in group for row in spec.rows if _builds(row)]
-        try:
-            session = Session(replace(group[0], rows=()))
-            fitting = [row for row in rows if _fits(session, build(row.name, row.options))]
-            session.spec = replace(group[0], rows=tuple(fitting))
-            session.methods = [build(row.name, row.options) for row in fitting]
-            share(session)
-        except RequestError as error:
-            log.debug("not shared: %s", error)
-        else:
-            lenders[name] = session
-    return lenders
+    if size() > 1 or not _is_settled(spec):
+        return
+    alike = [one for one in later if _is_settled(one) and _images_of(one) == _images_of(spec)]
+    if not alike:
+        return
+    rows = [row for one in (spec, *alike) for row in one.rows if _builds(row)]
+    try:
+        session = Session(replace(spec, rows=()), memory)
+        fitting = [row for row in rows if _fits(session, build(row.name, row.options))]
+        share(Session(replace(spec, rows=tuple(fitting)), memory))
+    except RequestError as error:
+        log.debug("not shared: %s", error)
 
 
 def _is_settled(spec: RunSpec) -> bool:
-    """Whether all options and images are known beforehand: nothing is calibrated or put in."""
+    """Whether the rows can share, and all options and images are known beforehand: nothing is
+    calibrated or put in.
+    """
     open_rows = (r.budget is not None or r.open_grid or r.point_of or r.needs for r in spec.rows)
-    return spec.calibrate.macs_pct is None and not any(open_rows)
+    known = spec.calibrate.macs_pct is None and not any(open_rows)
+    return spec.shared_trunk and spec.measure.accuracy and known
 
 
-def likeness(spec: RunSpec) -> str:
+def _images_of(spec: RunSpec) -> RunSpec:
     """Equal for specs that evaluate the same images with the same backbone in the same way."""
-    same = RunSpec("", spec.backbone, spec.data, ())
-    return repr(replace(spec, **{f: getattr(same, f) for f in ("title", "rows", "log", "remarks")}))
+    return replace(spec, title="", rows=(), log=LogSpec(), remarks=())
 
 
 def _builds(row: MethodSpec) -> bool:
@@ -108,9 +103,8 @@ def _together(session: Session, part: dict[str, Method]) -> None:
         for cell in cells:
             locks.enter_context(cell.lock())
             cell.drop_failed()
-        todo = [
-            cell for cell in cells if cell.record("accuracy") is None
-        ]  # another process may be done
+        # Another process may be done with some.
+        todo = [cell for cell in cells if cell.record("accuracy") is None]
         try:
             _evaluate(session, todo, [part[cell.key] for cell in todo])
         except RequestError:
@@ -122,12 +116,7 @@ def _together(session: Session, part: dict[str, Method]) -> None:
 
 
 def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> None:
-    spec, data = session.spec, session.data
-    dtype = DTYPES[spec.precision]
-    how = Evaluation(
-        spec.batch_size, spec.workers, session.device, dtype, Classification(data.scored),
-        spec.shard_seconds,
-    )  # fmt: skip
+    data, how = session.data, session.evaluation()
     started = time.monotonic()
 
     def model(members: list[int]) -> SharedPrefix:
@@ -138,6 +127,6 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
         targets = [Target(*pair) for pair in zip(cells, methods, strict=True)]
         failed = evaluate_together(model, data, targets, how, bar.update)
     share_of = (time.monotonic() - started) / max(len(cells), 1)
-    session.shared |= {cell.key: Shared(share_of, how.halved) for cell in cells}
+    session.memory.shared |= {cell.key: Shared(share_of, how.halved) for cell in cells}
     if failed:
         log.debug("left out of the shared trunk: %d cells", len(failed))

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +11,9 @@ import torch
 from tqdm import tqdm
 
 from asap.errors import RequestError
+from asap.experiment.rows import Row, among
 from asap.measure.device import clock_of, device_name
-from asap.measure.session import Session, config_of
+from asap.measure.session import Session
 from asap.measure.throughput import measure_throughput, refuse_company
 from asap.measure.timed_images import load_pictures
 from asap.measure.timing import ThroughputPlan
@@ -22,16 +22,15 @@ from asap.records.key import key_of
 from asap.records.kinds import THROUGHPUT
 from asap.records.schema import ThroughputRecord, environment
 from asap.records.store import Cell
-from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
 
 
-def measure_speed(session: Session, results: list[Result]) -> list[Result]:
-    """The results with their throughput records; what is recorded already is not timed again."""
+def with_throughput(session: Session, rows: list[Row]) -> list[Row]:
+    """The rows with their throughput records; what is recorded already is not timed again."""
     with _threads(session.spec.measure.threads):
-        return _measure_speed(session, list(results))
+        return _with_throughput(session, rows)
 
 
 def refuse_timing(spec: RunSpec) -> None:
@@ -60,45 +59,54 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _measure_speed(session: Session, results: list[Result]) -> list[Result]:
+def _with_throughput(session: Session, rows: list[Row]) -> list[Row]:
     plan = _plan(session)
-    cells = [session.store.cell(key_of(_identity(session, m, plan))) for m in session.methods]
-    # A row that has failed already would cost the others their timing: all are timed together.
-    runs = [i for i, result in enumerate(results) if result.reason is None]
-    missing = [i for i in runs if cells[i].record("throughput") is None]
+
+    def is_lacking(row: Row) -> bool:
+        # A row that has failed already would cost the others their timing: all are timed together.
+        return row.open and _cell(session, row, plan).record("throughput") is None
+
+    rows = among(rows, is_lacking, lambda lacking: _timed(session, lacking, plan))
+    return [_called(session, row, plan) for row in rows]
+
+
+def _timed(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Row]:
+    """The rows, which have their records in the store now, or the reason why they have not."""
     try:
-        if missing:
-            _time_and_record(session, missing, cells, plan)
+        if rows:
+            _time_and_record(session, rows, plan)
+        return rows
     except RequestError:
         raise
     except Exception as error:  # the accuracy records stand; the table says what is missing
         reason = f"throughput failed: {type(error).__name__}: {error}".splitlines()[0]
-        for i in missing:
-            cells[i].fail(error)
-            results[i] = replace(results[i], reason=reason)
-        log.error("%s (details: %s/error.json)", reason, cells[missing[0]].path)
-    return [
-        result.with_records(throughput=_called(cell.record("throughput"), session, result.label))
-        for result, cell in zip(results, cells, strict=True)
-    ]
+        cells = [_cell(session, row, plan) for row in rows]
+        for cell in cells:
+            cell.fail(error)
+        log.error("%s (details: %s/error.json)", reason, cells[0].path)
+        return [row.without(reason, failed=True) for row in rows]
 
 
-def _time_and_record(
-    session: Session, missing: list[int], cells: list[Cell], plan: ThroughputPlan
-) -> None:
-    records = _time(session, [session.methods[i] for i in missing], plan)
-    for i, record in zip(missing, records, strict=True):
-        row = session.spec.rows[i]
-        with cells[i].lock():
-            entry = ThroughputRecord(**{"key": cells[i].key, "label": row.label, **record})
-            cells[i].finish("throughput", config_of(session.spec, row), entry)
+def _time_and_record(session: Session, rows: list[Row], plan: ThroughputPlan) -> None:
+    records = _time(session, [row.built for row in rows], plan)
+    for row, record in zip(rows, records, strict=True):
+        cell = _cell(session, row, plan)
+        with cell.lock():
+            entry = ThroughputRecord(**{"key": cell.key, "label": row.method.label, **record})
+            cell.finish("throughput", row.config, entry)
 
 
-def _called(record: dict[str, Any] | None, session: Session, label: str) -> dict[str, Any] | None:
-    """The record with the row and its data as this run calls them."""
+def _called(session: Session, row: Row, plan: ThroughputPlan) -> Row:
+    """The row with its record, if there is one, with row and data as this run calls them."""
+    record = _cell(session, row, plan).record("throughput")
     if record is None:
-        return None
-    return {**record, "label": label, "data": session.data.description}
+        return row
+    named = {**record, "label": row.method.label, "data": session.data.description}
+    return row.with_records(throughput=named)
+
+
+def _cell(session: Session, row: Row, plan: ThroughputPlan) -> Cell:
+    return session.store.cell(key_of(_identity(session, row.built, plan)))
 
 
 def _plan(session: Session) -> ThroughputPlan:

@@ -1,7 +1,7 @@
-"""What the rows of a run share: methods, backbone, data, store. Made when first needed, once."""
+"""What the rows of a run are measured with, and what identifies their records."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from asap.data.slices import part_of
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.device import pick_device
+from asap.measure.in_memory import Backbone, Images, InMemory
+from asap.measure.joint_evaluation import Evaluation
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
@@ -25,33 +27,21 @@ from asap.records.kinds import ACCURACY, Kind
 from asap.records.schema import MethodRecord, WeightsRecord
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.tasks.classification import Classification
 
 INDEX = Path("digests") / "index"  # below the results: remembers the hashes of picture files
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What a cell's images cost in a pass with other cells: its part of the time, halvings."""
-
-    seconds: float
-    halved: int
-
-
-NOTHING_SHARED = Shared(0.0, 0)
-
-
 @dataclass
 class Session:
-    """What the rows of a run share. Everything is made when it is first needed, once.
+    """What the rows of a run are measured with: methods, backbone, data, device, store.
 
-    lender: a session whose backbone and data this one takes; their specs must agree on both.
+    Everything is made when it is first needed, and what is in `memory` already is not made again.
     """
 
     spec: RunSpec
-    lender: "Session | None" = None
-    shared: dict[str, Shared] = field(default_factory=dict)  # by key
-    _tried: dict[int, bool] = field(default_factory=dict, init=False)  # see `readable`
+    memory: InMemory = field(default_factory=InMemory)
     store: Store = field(init=False)
     device: torch.device = field(init=False)
 
@@ -59,42 +49,46 @@ class Session:
         self.device = pick_device(self.spec.device)
         self.methods = [build(row.name, row.options) for row in self.spec.rows]
         self.store = Store(self.spec.results / "runs")
-        if self.lender is not None:
-            self.shared = self.lender.shared
+        self._fitting = False
 
-    @cached_property
+    @property
     def backbone(self) -> nn.Module:
         """The backbone in the run's precision, on its device."""
-        loaded = self._loaded
-        if self.lender is not None:
-            return self.lender.backbone
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return loaded.model.to(self.device, DTYPES[self.spec.precision])
+        _ = self._loaded  # which refuses methods that do not fit
+        return self._backbone.on(self.device, DTYPES[self.spec.precision])
 
-    @cached_property
+    @property
+    def _backbone(self) -> Backbone:
+        """By all that changes its tensors, or where they are."""
+        spec = self.spec
+        b = replace(spec.backbone, top1=None, source=None, tolerance=0.0, note=None)
+
+        def make() -> Backbone:
+            loaded = load(b.name, b.weights, b.sha256, b.model_args, spec.seed, b.preprocess, b.ema)
+            # Now, because the run's precision may change the weights of this very model.
+            return Backbone(loaded, weights_digest(loaded.model))
+
+        return self.memory.backbones.get((b, spec.seed, spec.precision, self.device), make)
+
+    @property
     def _loaded(self) -> Loaded:
-        b = self.spec.backbone
-        if self.lender is not None:
-            loaded = self.lender._loaded
-        else:
-            loaded = load(
-                b.name, b.weights, b.sha256, b.model_args, self.spec.seed, b.preprocess, b.ema
-            )
-        for row, method in zip(self.spec.rows, self.methods, strict=True):
-            try:
-                ReducedViT(loaded.model, method)
-            except ValueError as error:
-                raise RequestError(f"{row.label} on backbone {b.name!r}: {error}") from None
-        # Now, because the run's precision may change the weights of this very model.
-        lender = self.lender
-        self._digest = weights_digest(loaded.model) if lender is None else lender.weights_digest
+        """The backbone as it was loaded. RequestError where a method does not fit it."""
+        loaded = self._backbone.loaded
+        if not self._fitting:
+            for row, method in zip(self.spec.rows, self.methods, strict=True):
+                try:
+                    ReducedViT(loaded.model, method)
+                except ValueError as error:
+                    name = self.spec.backbone.name
+                    raise RequestError(f"{row.label} on backbone {name!r}: {error}") from None
+            self._fitting = True
         return loaded
 
     @property
     def weights_digest(self) -> str:
         """SHA-256 of the weights as they were loaded."""
         _ = self._loaded
-        return self._digest
+        return self._backbone.digest
 
     @property
     def weights_record(self) -> WeightsRecord | None:
@@ -120,11 +114,17 @@ class Session:
         """What says the preprocessing, None where it is the architecture's own."""
         return self._loaded.preprocessing_from
 
-    @cached_property
+    @property
     def data(self) -> DataSet:
-        if self.lender is not None:
-            return self.lender.data
-        return self.data_of(self.spec)
+        """The images of the run's spec."""
+        return self._images.data
+
+    @cached_property
+    def _images(self) -> Images:
+        spec, pre = self.spec, self.preprocessing
+        taken = (pre.identity, pre.patch_grid, n_outputs(self._loaded.model))
+        asked = (spec.data, spec.limit, spec.results, spec.measure.accuracy)
+        return self.memory.images.get((asked, taken), lambda: Images(self.data_of(spec)))
 
     @property
     def about_data(self) -> dict[str, Any]:
@@ -152,14 +152,18 @@ class Session:
         return data
 
     def readable(self, positions: Iterable[int]) -> list[int]:
-        """Those of the images at `positions` that can be read; each is tried once a session."""
-        if self.lender is not None:
-            return self.lender.readable(positions)
-        chosen = list(positions)
+        """Those of the images at `positions` that can be read; each is tried once."""
+        chosen, tried = list(positions), self._images.tried
         for i in chosen:
-            if i not in self._tried:
-                self._tried[i] = self.data[i].image is not None
-        return [i for i in chosen if self._tried[i]]
+            if i not in tried:
+                tried[i] = self.data[i].image is not None
+        return [i for i in chosen if tried[i]]
+
+    def evaluation(self) -> Evaluation:
+        """How the run feeds its images through a model."""
+        s, task = self.spec, Classification(self.data.scored)
+        dtype = DTYPES[s.precision]
+        return Evaluation(s.batch_size, s.workers, self.device, dtype, task, s.shard_seconds)
 
     def _refuse_other_classes(self, data: DataSet) -> None:
         """RequestError unless the backbone's outputs are the classes of the labels."""

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -115,6 +116,16 @@ def _mirror(session: Session, result: Result) -> None:
         wandb.log_cell(result, config, target, record, drawn)
     if spec.log.tensorboard:
         tensorboard.log_cell(result, config, spec.results / "tensorboard")
+
+
+def free_title(title: str, shown: set[str]) -> str:
+    """The title, with a number where its files would be those of one of `shown`, to which it is
+    added.
+    """
+    numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
+    free = next(one for one in numbered if stem_of(one) not in shown)
+    shown.add(stem_of(free))
+    return free
 
 
 def show(outputs: Outputs | None) -> None:

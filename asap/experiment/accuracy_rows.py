@@ -1,0 +1,174 @@
+"""The accuracy record of a row: taken where it is there, else made."""
+
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from asap.core.macs import backbone_macs
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError, one_line
+from asap.experiment.rows import Row
+from asap.measure import workers
+from asap.measure.accuracy import evaluate
+from asap.measure.in_memory import Shared
+from asap.measure.joint_evaluation import Evaluation
+from asap.measure.processes import size
+from asap.measure.progress import progress
+from asap.measure.session import Session
+from asap.measure.traces import costs, metrics_of
+from asap.records.key import key_of
+from asap.records.kinds import ACCURACY
+from asap.records.schema import AccuracyRecord, environment
+from asap.records.store import Cell
+from asap.records.tables import Evaluated, frame_of, matrix
+from asap.report.result import Result
+
+log = logging.getLogger("asap")
+NOTHING_SHARED = Shared(0.0, 0)
+
+
+def with_accuracy(session: Session, row: Row) -> Row:
+    """The row with its accuracy record, or with the reason why it has none.
+
+    A row that has its record already is not done again, and one that was interrupted continues
+    where it stopped. Raises RequestError for a request that cannot be carried out.
+    """
+    cell = session.store.cell(key_of(session.identity(row.built)))
+    try:
+        with ExitStack() as held:
+            if not _is_recorded(session, cell, held):
+                _measure(session, row, cell)
+        return replace(row, result=_found(session, row, cell))
+    except RequestError:
+        raise
+    except Exception as error:  # the other rows go on; the failure is recorded and listed
+        cell.fail(error)
+        label, reason = row.method.label, one_line(error, kind=True)
+        log.debug("failure of %s", label, exc_info=error)
+        log.error("%s failed: %s (details: %s/error.json)", label, reason, cell.path)
+        return row.without(f"failed: {reason}", failed=True)
+
+
+def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
+    """Whether there is a record already. The cell stays locked until `held` is closed.
+
+    Images that could not be read are tried again, whatever the reason was: a record is final where
+    they still cannot be, else it lacks them.
+    """
+    held.enter_context(cell.lock())
+    if cell.key not in session.memory.shared:  # whose images were tried a moment ago
+        cell.drop_failed()
+    record = cell.record("accuracy")
+    if record is None or not record["n_failed"]:
+        return record is not None
+    failed = cell.failed()
+    if not (again := session.readable(failed)):
+        return True
+    log.info("%s: %d of %d failed images can be read now", cell.key, len(again), len(failed))
+    cell.reopen(again)
+    return False
+
+
+def _found(session: Session, row: Row, cell: Cell) -> Result:
+    """The row's result with its record as this run calls it, whoever recorded the same numbers
+    before, once its tables are seen to be sound. RequestError where data.strict and an image could
+    not be read.
+    """
+    ref = replace(row.result.ref, records={"accuracy": cell.key})
+    found = Result.from_store(session.store, ref)
+    answers, _ = found.answers(), found.traces()
+    if session.spec.data.strict:
+        _refuse_unreadable(answers)
+    record = {**found.measured, **session.about_data}
+    return replace(found.with_records(accuracy=record), config=row.config)
+
+
+def _measure(session: Session, row: Row, cell: Cell) -> None:
+    """Evaluate one row and write its record."""
+    data, how = session.data, session.evaluation()
+    model = ReducedViT(session.backbone, row.built)
+    started = time.monotonic()
+    with progress(row.method.label, len(data)) as bar:
+        spread = workers.spread(session, row.method, model, cell, how, bar.update)
+        evaluated = evaluate(model, data, cell, how, bar.update, spread)
+    _record(session, row, model, cell, how, evaluated, started)
+
+
+def _record(
+    session: Session,
+    row: Row,
+    model: ReducedViT,
+    cell: Cell,
+    how: Evaluation,
+    evaluated: Evaluated,
+    started: float,
+) -> None:
+    """Write the record of a row that is evaluated."""
+    spec, data, method = session.spec, session.data, model.method
+    answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
+    _refuse_none(answers, cell)
+    earlier = session.memory.shared.get(cell.key, NOTHING_SHARED)
+    record = AccuracyRecord(
+        schema_version=ACCURACY.version,
+        key=cell.key,
+        identity=session.identity(method),
+        label=row.method.label,
+        metrics=metrics_of(method, traces),
+        backbone=spec.backbone.shown,
+        weights=session.weights_record,
+        preprocessing_from=session.preprocessing_from,
+        parameters=sum(p.numel() for p in session.backbone.parameters()),
+        **session.about_data,
+        **how.task.score(answers, data.clustered),
+        **costs(traces, method.reduces),
+        gmacs_no_attention=_without_attention(model, traces),
+        precision=spec.precision,
+        device=session.device.type,
+        seed=spec.seed,
+        environment={**environment(), "processes": size()},
+        seconds=round(time.monotonic() - started + earlier.seconds, 3),
+        batch_size=spec.batch_size,
+        batch_halved=how.halved + earlier.halved,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    cell.finish("accuracy", row.config, record, evaluated)
+
+
+def _refuse_unreadable(answers: pd.DataFrame) -> None:
+    """RequestError with the first images that could not be evaluated and why, if there are any."""
+    failed = answers[answers["error"].notna()]
+    if failed.empty:
+        return
+    pairs = zip(failed["path"], failed["error"], strict=True)
+    some = "; ".join(f"{path}: {error}" for path, error in list(pairs)[:3])
+    raise RequestError(
+        f"data.strict=true: {len(failed):,} of {len(answers):,} images could not be evaluated "
+        f"({some}): repair them or set it false"
+    )
+
+
+def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
+    """RequestError if no image could be read: no number comes from no image.
+
+    A row whose answers are all not finite is a row: 0.00 % of them are right, and the next run
+    would find the same.
+    """
+    errors = answers["error"]
+    if errors.isna().any():
+        return
+    cell.discard_shards()  # what is repaired may look the same from outside
+    raise RequestError(
+        f"none of the {len(errors)} images could be read; {answers['path'][0]}: {errors[0]}: "
+        "check data.path"
+    )
+
+
+def _without_attention(model: ReducedViT, traces: pd.DataFrame) -> float:
+    """Mean GMACs of the backbone in the convention that leaves out the attention products."""
+    tokens = matrix(traces, "vision.tokens")
+    macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
+    return float(macs.sum()) / len(macs) / 1e9

@@ -1,0 +1,64 @@
+"""One spec of a command line and what became of it: a single run is one job, a multirun several."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from hydra.core.utils import env_override
+
+from asap.errors import RequestError, one_line
+from asap.report.result import Result
+from asap.spec.run_spec import RunSpec
+
+log = logging.getLogger("asap")
+SET_APART = ("method.", "budget=", "calibrate.")  # options that labels of a multirun show
+
+
+@dataclass
+class Job:
+    """A spec and its outcome.
+
+    overrides: what was typed for this job of a multirun; several: it is one of a multirun;
+    environment: variables that hydra sets for it. ended: it was done, whatever came of it; refused:
+    the request is wrong; failed: rows by name with the reason, or the request that was refused;
+    spec: as asked, then as it was measured; results: of its rows, in the order of its table.
+    """
+
+    number: int = 0
+    overrides: list[str] = field(default_factory=list)
+    several: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    ended: bool = False
+    refused: bool = False
+    failed: list[str] = field(default_factory=list)
+    spec: RunSpec | None = None
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"job {self.number} ({' '.join(self.overrides)})"
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Do a part of the job's work. A request that is refused is one line; another error ends
+        the job, and the command too unless there are several jobs.
+        """
+        try:
+            with env_override(self.environment):
+                yield
+        except RequestError as error:
+            log.error("error: %s", error)
+            self.refused = True
+            self.failed.append(str(error))
+        except Exception as error:
+            if not self.several:
+                raise
+            log.error("job %d", self.number, exc_info=error)  # the other jobs go on
+            self.failed.append(f"{self.name}: {one_line(error, kind=True)}")
+
+    def labelled(self, results: list[Result]) -> list[Result]:
+        """Results with the options in their labels that were given to this job."""
+        given = [o.removeprefix("method.") for o in self.overrides if o.startswith(SET_APART)]
+        suffix = f" {', '.join(given)}" if given else ""
+        return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]

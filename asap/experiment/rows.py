@@ -1,0 +1,67 @@
+"""The rows of a run, each an outcome from the start: a step takes rows and gives rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from asap.measure.session import config_of
+from asap.methods import Method, build
+from asap.report.result import Result, unmeasured
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a run.
+
+    spec: what it is measured under; method: with the options that are known so far; result: its
+    records, or the reason why one is missing; failed: the reason is a failure, which the next run
+    tries again, and not that the row cannot be had.
+    """
+
+    spec: RunSpec
+    method: MethodSpec
+    result: Result
+    failed: bool = False
+
+    @classmethod
+    def of(cls, spec: RunSpec, method: MethodSpec) -> "Row":
+        """A row without any record yet."""
+        return cls(spec, method, unmeasured(spec, method))
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something to measure: nothing has gone wrong so far."""
+        return self.result.reason is None
+
+    @cached_property
+    def built(self) -> Method:
+        """The method with its options."""
+        return build(self.method.name, self.method.options)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.yaml beside its record says."""
+        return config_of(self.spec, self.method)
+
+    def begun(self) -> "Row":
+        """The row with all that a table says of one that is measured."""
+        result = unmeasured(self.spec, self.method, ours=self.built.extension)
+        return replace(self, result=replace(result, config=self.config))
+
+    def without(self, reason: str, failed: bool = False) -> "Row":
+        """The row with the reason why a record is missing."""
+        return replace(self, result=replace(self.result, reason=reason), failed=failed)
+
+    def with_records(self, **records: Mapping[str, Any] | None) -> "Row":
+        """The row with records of these kinds."""
+        return replace(self, result=self.result.with_records(**records))
+
+
+def among(
+    rows: list[Row], chosen: Callable[[Row], bool], step: Callable[[list[Row]], list[Row]]
+) -> list[Row]:
+    """The rows, with those that are `chosen` as a step on all of them together gives them back."""
+    done = iter(step([row for row in rows if chosen(row)]))
+    return [next(done) if chosen(row) else row for row in rows]

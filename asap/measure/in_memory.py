@@ -1,0 +1,80 @@
+"""Backbones and data sets in memory, each made once for all specs of a command that use it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from asap.backbones.weights.load import Loaded
+from asap.data.base import DataSet
+
+T = TypeVar("T")
+DATA_SETS = 3  # the evaluation's, a calibration's, and those that calibration left out
+
+
+@dataclass
+class Kept(Generic[T]):
+    """The `most` values used last, by keys that are compared with `==`."""
+
+    most: int
+    _found: list[tuple[Any, T]] = field(default_factory=list, init=False)
+
+    def get(self, key: Any, make: Callable[[], T]) -> T:
+        """The value of a key. One that is not there is made, after the one unused for longest has
+        gone if there are `most` of them: the memory of both may not suffice.
+        """
+        for i, (other, value) in enumerate(self._found):
+            if other == key:
+                self._found.append(self._found.pop(i))
+                return value
+        while len(self._found) >= self.most:
+            del self._found[0]
+        self._found.append((key, made := make()))
+        return made
+
+
+@dataclass
+class Backbone:
+    """A backbone as it was loaded, and the digest of the weights that it was loaded with."""
+
+    loaded: Loaded
+    digest: str
+    _placed: bool = False
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """The model on its device, in its precision; always called with the same ones."""
+        if not self._placed:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            self.loaded.model.to(device, dtype)
+            self._placed = True
+        return self.loaded.model
+
+
+@dataclass
+class Images:
+    """A data set, and which images that once could not be read were tried again."""
+
+    data: DataSet
+    tried: dict[int, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A record's share of a joint pass: seconds, batch halvings."""
+
+    seconds: float
+    halved: int
+
+
+@dataclass
+class InMemory:
+    """What the specs of a command share. One backbone at a time is in memory.
+
+    shared: by key of the record, what was evaluated in a pass with other rows.
+    """
+
+    backbones: Kept[Backbone] = field(default_factory=lambda: Kept(1))
+    images: Kept[Images] = field(default_factory=lambda: Kept(DATA_SETS))
+    shared: dict[str, Shared] = field(default_factory=dict)
