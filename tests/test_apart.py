@@ -1,5 +1,6 @@
 """Rows with a checkpoint of their own, in which backbone and method were trained together."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import torch
 from peers import checkpoint, predictors
 
 import asap
-from asap.errors import RequestError
-from asap.experiment.pipeline import run
-from asap.experiment.separate_rows import insert_rows, without_apart
+from asap.experiment.job import Job
+from asap.experiment.pipeline import evaluate, run
+from asap.measure.in_memory import InMemory
+from asap.measure.session import Session
 from asap.publish.all_records import write_page
 from asap.publish.pictures.examples import examples_of
 from asap.publish.run_outputs import write_outputs
@@ -49,10 +51,15 @@ def spec_of(file: Path, results: Path, **backbone) -> RunSpec:
 
 
 def measured(spec: RunSpec) -> tuple:
-    """As `asap.run` does it: session and results, rows apart in their places."""
-    ready = without_apart(spec)
-    session, results = run(ready)
-    return session, insert_rows(spec, ready, {}, results, lambda own: run(own)[1])
+    """As `asap.run` does it: a session of the rows without weights of their own, all results."""
+    job, memory = Job(spec=spec), InMemory()
+    evaluate([job], memory)
+    assert job.ended and not job.refused
+    return Session(spec_without_apart(spec), memory), job.results
+
+
+def spec_without_apart(spec: RunSpec) -> RunSpec:
+    return replace(spec, rows=tuple(row for row in spec.rows if row.needs is None))
 
 
 def test_the_row_stands_in_the_table_with_weights_of_its_own(file: Path, tmp_path: Path) -> None:
@@ -79,11 +86,21 @@ def test_what_is_said_of_the_other_rows_file_is_not_of_this_one(file: Path, tmp_
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=f"DynamicViT: .*none.pth does not exist: give {NEEDS}"):
-        without_apart(spec_of(tmp_path / "none.pth", tmp_path))
     spec = spec_of(tmp_path / "none.pth", tmp_path)
-    lacking = replace(spec, rows=(replace(spec.rows[1], file=None),))
-    assert without_apart(lacking).rows == ()
+    job = Job(spec=spec)
+    evaluate([job], InMemory())
+    (said,) = job.failed
+    assert job.refused and re.search(f"DynamicViT: .*none.pth does not exist: give {NEEDS}", said)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_row_without_its_checkpoint_says_what_it_needs_in_its_place(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path / "none.pth", tmp_path)
+    lacking = replace(spec, rows=(spec.rows[0], replace(spec.rows[1], file=None), spec.rows[2]))
+    job = Job(spec=lacking)
+    evaluate([job], InMemory())
+    assert [result.reason for result in job.results] == [None, f"it needs {NEEDS}", None]
+    assert not job.failed  # that is no failure
 
 
 def test_pictures_and_examples_take_the_sessions_method_with_its_file(

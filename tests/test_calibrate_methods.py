@@ -363,9 +363,11 @@ def test_steps_wider_than_the_window_and_a_method_without_a_knob(tmp_path: Path)
     keeps = {"keep": [0.5, 0.5156]}
     calibrate = CalibrateSpec(macs_pct=-35.0, images=4, window=0.5, grid=keeps)
     digits = BackboneSpec("digits_vit"), DataSpec("digits")
-    ready, missing = at_budget(RunSpec("t", *digits, rows, calibrate=calibrate, results=tmp_path))
-    assert [row.options for row in ready.rows] == [{"keep": 0.5}]
-    assert "DynamicViT keeps the share of patches that its predictors were trained" in missing[1]
+    spec = RunSpec("t", *digits, rows, calibrate=calibrate, results=tmp_path)
+    _, (drop, dynamic) = at_budget(spec)
+    assert drop.reason is None and drop.row.options == {"keep": 0.5}
+    said = "DynamicViT keeps the share of patches that its predictors were trained"
+    assert said in str(dynamic.reason)
     (preset,) = (tmp_path / "calibration").glob("*.yaml")
     assert yaml.safe_load(preset.read_text("utf-8"))["found"]["window"] == 1.5
 

@@ -23,11 +23,15 @@ import asap.report.page
 from asap.cli import command
 from asap.cli import compose as composed
 from asap.cli import jobs as multirun
-from asap.cli.jobs import Board, Job
-from asap.cli.multirun_tables import free_title, show_jobs
+from asap.cli.jobs import Board
+from asap.cli.multirun_tables import show_jobs
 from asap.cli.run import main
 from asap.errors import RequestError
+from asap.experiment import pipeline
+from asap.experiment.job import Job
+from asap.measure.in_memory import InMemory
 from asap.methods import ToMe
+from asap.publish.run_outputs import free_title
 from asap.records.disk import stem_of
 from asap.report.result import Result
 from asap.spec.configs import read_method
@@ -69,14 +73,14 @@ def left(results: Path) -> list[Path]:
 
 
 def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeypatch, capsys):
-    real = asap.cli.run.run
+    real = pipeline._measured
 
-    def faulty(spec, lender=None):
-        if spec.rows[-1].options.get("r") == 3:
+    def faulty(session, rows):
+        if rows[-1].method.options.get("r") == 3:
             raise ValueError("a defect of ours")
-        return real(spec, lender)
+        return real(session, rows)
 
-    monkeypatch.setattr(asap.cli.run, "run", faulty)
+    monkeypatch.setattr(pipeline, "_measured", faulty)
     assert start("method=tome", "method.r=2,3,-1,4", "data.images=4") == 1
     assert labels(tmp_path) == ["Dense", "ToMe r=2", "ToMe r=4"]
     assert left(tmp_path) == []
@@ -195,14 +199,14 @@ def test_a_launcher_of_processes_does_not_go_with_torchrun(monkeypatch):
 def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
     start, tmp_path, monkeypatch
 ):
-    """Jobs that wait for one another are done when hydra has taken it away again."""
-    real, seen = asap.cli.run.run, []
+    """All jobs are composed before the first is done, when hydra has taken it away again."""
+    real, seen = pipeline._measured, []
 
-    def looking(spec, lender=None):
+    def looking(session, rows):
         seen.append(os.environ.get("OF_A_JOB"))
-        return real(spec, lender)
+        return real(session, rows)
 
-    monkeypatch.setattr(asap.cli.run, "run", looking)
+    monkeypatch.setattr(pipeline, "_measured", looking)
     given = "+hydra.job.env_set.OF_A_JOB=there"
     assert start("method=tome", "method.r=2,3", "data.images=4", given) == 0
     assert seen == ["there", "there"] and "OF_A_JOB" not in os.environ
@@ -211,7 +215,7 @@ def test_what_hydra_puts_into_the_environment_of_jobs_is_there_when_they_work(
 def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_path):
     """Two of four jobs were calibrated on a slice that is left out of their evaluation."""
     written = []
-    monkeypatch.setattr(asap.cli.multirun_tables, "Session", lambda spec: spec)
+    monkeypatch.setattr(asap.cli.multirun_tables, "Session", lambda spec, memory: spec)
     monkeypatch.setattr(asap.cli.multirun_tables, "show", lambda table: None)
 
     def write(session, results, title):
@@ -226,7 +230,8 @@ def test_blocks_over_other_images_have_a_table_of_their_own(monkeypatch, tmp_pat
         result = Result(f"row {number}", records={"accuracy": record})
         return Job(number, several=True, spec=spec, results=[result], **more)  # type: ignore[arg-type]
 
-    show_jobs([job(0, rest), job(1, spec), job(2, rest), job(3, spec, refused=True)])
+    jobs = [job(0, rest), job(1, spec), job(2, rest), job(3, spec, refused=True)]
+    show_jobs(jobs, InMemory())
     assert written == [
         ("All", "rest", ["row 0", "row 2", "row 3"]),
         ("All 2", "all", ["row 1"]),

@@ -213,7 +213,7 @@ def test_what_is_wrong_on_one_rank_only_is_refused_on_all(tmp_path):
     def refused(specs: list[RunSpec], words: str) -> None:
         def prepare(rank: int) -> None:
             if rank > 0:  # the same spec from the leader means something else here
-                workers.Session = lambda spec: Session(specs[rank])
+                workers.Session = lambda spec, memory: Session(specs[rank], memory)
 
         def lead() -> None:
             with pytest.raises(RequestError, match=words):

@@ -9,7 +9,7 @@ from outcomes import outcome
 from PIL import Image, ImageFilter
 from timm.data import create_transform
 
-import asap.experiment.pipeline
+import asap.errors
 from asap.calibrate import calibrate
 from asap.calibrate.calibration_set import CalibrationSet
 from asap.data.crops.file import Crops
@@ -17,6 +17,7 @@ from asap.data.digits import render as digits
 from asap.data.images import image_files as pictures
 from asap.data.images.decoding import UnreadableImage
 from asap.data.open import open_data
+from asap.experiment import accuracy_rows
 from asap.experiment.pipeline import run
 from asap.measure.accuracy import evaluate
 from asap.measure.session import Session
@@ -131,12 +132,12 @@ def test_a_failure_that_passes_costs_one_image_and_leaves_nothing(
     evaluated: list[int] = []
     real = evaluate
 
-    def counting(model, data, cell, how, advance, spread=None):
+    def counting(model, data, cell, *how):
         lacking = [12 - sum(stop - start for start, stop, _ in cell.shards())]
         evaluated.extend(lacking)
-        return real(model, data, cell, how, advance, spread)
+        return real(model, data, cell, *how)
 
-    monkeypatch.setattr(asap.experiment.pipeline, "evaluate", counting)
+    monkeypatch.setattr(accuracy_rows, "evaluate", counting)
     unreadable("00007")
     found = run(spec)[1]
     assert {(r.accuracy["n"], r.accuracy["n_failed"]) for r in found} == {(11, 1)}
@@ -157,7 +158,7 @@ def test_an_unfinished_run_reads_again_what_failed(unreadable, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(asap.experiment.pipeline, "_record", killed)
+        patch.setattr(accuracy_rows, "_record", killed)
         run(spec)
     assert len(list(spec.results.rglob("shard-*"))) == 2
     unreadable()

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import asap.experiment.pipeline
 import asap.measure.session
 from asap.data.open import open_data
 from asap.errors import RequestError
+from asap.experiment import accuracy_rows
 from asap.experiment.pipeline import run
 from asap.measure import joint_evaluation
 from asap.measure.accuracy import evaluate
@@ -66,7 +66,7 @@ def evaluated(monkeypatch) -> list[MethodSpec]:
         rows.append(model.method)
         return evaluate(model, *rest)
 
-    monkeypatch.setattr(asap.experiment.pipeline, "evaluate", counting)
+    monkeypatch.setattr(accuracy_rows, "evaluate", counting)
     return rows
 
 
@@ -120,7 +120,7 @@ def test_a_row_that_failed_is_tried_again(monkeypatch, tmp_path):
         raise RuntimeError("the power went out")
 
     with monkeypatch.context() as patch:
-        patch.setattr(asap.experiment.pipeline, "evaluate", fail)
+        patch.setattr(accuracy_rows, "evaluate", fail)
         _, (result,) = run(spec_of(tmp_path, DENSE))
     assert result.accuracy is None and "the power went out" in result.reason
     assert len(list(tmp_path.glob("runs/*/error.json"))) == 1

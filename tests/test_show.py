@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asap.cli.jobs import Job
 from asap.cli.show import class_names, work
 from asap.errors import RequestError
+from asap.experiment.job import Job
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import RunSpec

@@ -10,7 +10,9 @@ from asap.calibrate.search import Calibrated, by_hand, untuned, with_points
 from asap.calibrate.space_walk import Budget, Point, most_accurate, search_blind
 from asap.data.slices import SLICE, part_of, slice_positions
 from asap.errors import RequestError
-from asap.experiment.separate_rows import with_left_out
+from asap.experiment import pipeline
+from asap.experiment.rows import Row
+from asap.measure.in_memory import InMemory
 from asap.methods.search_space import Knob
 from asap.report.manifest import manifest_of
 from asap.report.result import Result
@@ -89,24 +91,27 @@ def result_of(label: str, name: str, n: int) -> Result:
     return Result(label, records={"accuracy": record})
 
 
-def test_the_baseline_alone_is_run_on_what_calibration_took():
+def test_the_baseline_alone_is_run_on_what_calibration_took(monkeypatch):
     """After the rows; only of the published model on all images."""
     base = spec_of("/data", slice="validation")
     rows = (base.rows[0], MethodSpec("dense", {}, "Dense"))
     published = replace(base, rows=rows, backbone=BackboneSpec("x", top1=81.98))
     ready = evaluation_spec(published)
-    results, asked = [result_of("ASAP", "asap", 49), result_of("Dense", "dense", 49)], []
+    dense = Row(ready, ready.rows[1], result_of("Dense", "dense", 49))
+    asap = Row(ready, ready.rows[0], result_of("ASAP", "asap", 49))
+    asked = []
 
-    def measure(spec: RunSpec) -> list[Result]:
+    def measure(spec: RunSpec, memory: InMemory) -> tuple:
         asked.append(spec)
-        return [result_of("Dense", "dense", 1)]
+        return None, [result_of("Dense", "dense", 1)]
 
-    shown = with_left_out(ready, results, measure)
+    monkeypatch.setattr(pipeline, "run", measure)
+    shown = pipeline._with_left_out([asap, dense], InMemory())
     (own,) = asked
     assert [row.label for row in own.rows] == ["Dense"] and own.data.part == "slice"
-    assert shown[0] == results[0] and shown[1].accuracy == results[1].accuracy
-    assert shown[1].left_out is not None and shown[1].left_out["n"] == 1
-    (ref,) = manifest_of("t", (), shown[1:]).rows
+    assert shown[0] is asap and shown[1].result.accuracy == dense.result.accuracy
+    assert shown[1].result.left_out is not None and shown[1].result.left_out["n"] == 1
+    (ref,) = manifest_of("t", (), [shown[1].result]).rows
     assert (ref.records["accuracy"], ref.left_out) == ("Dense-49", "Dense-1")
     for other in (
         published,
@@ -114,7 +119,8 @@ def test_the_baseline_alone_is_run_on_what_calibration_took():
         replace(ready, backbone=BackboneSpec("x")),
         replace(ready, backbone=replace(ready.backbone, weights="random")),
     ):
-        assert with_left_out(other, results, measure) == results
+        rows = [replace(row, spec=other) for row in (asap, dense)]
+        assert pipeline._with_left_out(rows, InMemory()) == rows
     assert len(asked) == 1
 
 

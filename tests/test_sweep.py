@@ -20,9 +20,11 @@ import asap
 from asap.data.base import Sample
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
-from asap.experiment.shared_pass import likeness, share_multirun
+from asap.experiment.shared_pass import share_ahead
 from asap.measure.accuracy import evaluate
+from asap.measure.in_memory import InMemory
 from asap.measure.joint_evaluation import Evaluation, Target, evaluate_together, intervals
+from asap.measure.session import Session
 from asap.methods import Asap, Dense, Method, ToMe
 from asap.methods.base import (
     Attention,
@@ -469,16 +471,30 @@ def test_the_jobs_of_a_multirun_share(
     rows = [{"method": "asap", "with": point} for point in points]
     specs = [spec_of(tmp_path, CELLS[0], row, title=str(i)) for i, row in enumerate(rows)]
     refused = spec_of(tmp_path, {"method": "asap", "with": {"max_block": 99}})
-    lenders = share_multirun([*specs, refused])
+    memory = InMemory()
+    share_ahead(specs[0], [*specs[1:], refused], memory)
     assert asked == [(5, 2)] * 3
-    for spec in specs:
-        session, _ = run(spec, lenders[likeness(spec)])
-        assert session.backbone is lenders[likeness(spec)].backbone
+    for i, spec in enumerate(specs):
+        share_ahead(spec, [*specs[i + 1 :], refused], memory)
+        run(spec, memory)
     assert len(asked) == 3 and predictions(tmp_path) == separate
     with pytest.raises(RequestError, match="max_block=99"):
-        run(refused, lenders[likeness(refused)])
-    other = spec_of(tmp_path, CELLS[0], precision="bf16")
-    assert likeness(other) not in lenders
+        run(refused, memory)
+
+
+def test_specs_with_the_same_backbone_and_data_load_them_once(tmp_path: Path) -> None:
+    memory, data = InMemory(), {"name": "digits", "images": 2}
+    one = Session(spec_of(tmp_path, *CELLS[:1], data=data, title="one"), memory)
+    other = Session(spec_of(tmp_path, *CELLS[1:], data=data, title="other"), memory)
+    assert one.backbone is other.backbone and one.data is other.data
+    half = Session(spec_of(tmp_path, *CELLS[:1], data=data, precision="bf16"), memory)
+    assert half.backbone is not one.backbone  # whose place it has taken, and is taken again
+    assert [next(s.backbone.parameters()).dtype for s in (half, one)] == [
+        torch.bfloat16,
+        torch.float32,
+    ]
+    more = Session(spec_of(tmp_path, *CELLS[:1], data={"name": "digits", "images": 3}), memory)
+    assert len(more.data) == 3 and len(one.data) == 2
 
 
 # ---- rows with a grid

@@ -21,6 +21,7 @@ from asap.data.digits.scenes import DigitScenes
 from asap.errors import RequestError
 from asap.experiment import throughput_rows as speed
 from asap.experiment.pipeline import run
+from asap.experiment.rows import Row
 from asap.measure import device as device_module
 from asap.measure import throughput as throughput_module
 from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
@@ -41,7 +42,6 @@ from asap.measure.timing import Lap, ThroughputPlan, Timings, interleave
 from asap.methods import Asap, Dense, RandomDrop
 from asap.records.key import key_of
 from asap.records.schema import ThroughputRecord
-from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -518,14 +518,14 @@ def test_threads_are_those_asked_for_while_timing(threads, set_threads, monkeypa
     set_threads(2)
     seen = []
 
-    def look(session: Session, results: list[Result]) -> list[Result]:
+    def look(session: Session, rows: list[Row]) -> list[Row]:
         seen.append(torch.get_num_threads())
-        return results
+        return rows
 
-    monkeypatch.setattr(speed, "_measure_speed", look)
+    monkeypatch.setattr(speed, "_with_throughput", look)
     measure = MeasureSpec(throughput=True, threads=threads)
     spec = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), (), measure)
-    assert speed.measure_speed(Session(spec), []) == []
+    assert speed.with_throughput(Session(spec), []) == []
     assert seen == [threads or 2]
     assert torch.get_num_threads() == 2
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.accuracy import Ranges, count_of, evaluate_ranges, uncovered
+from asap.measure.in_memory import InMemory
 from asap.measure.joint_evaluation import Evaluation
 from asap.measure.processes import ask, local_rank, rank, serve, share, size
 from asap.measure.session import Session
@@ -27,15 +28,12 @@ VISIBLE_SECONDS = 90  # until a network file system shows what another machine h
 
 @dataclass
 class Worker:
-    """What a worker keeps from one task to the next: the session of the spec it was sent last."""
+    """What a worker keeps from one task to the next: backbones and data sets."""
 
-    _session: Session | None = field(default=None, init=False)
+    memory: InMemory = field(default_factory=InMemory)
 
     def session(self, spec: RunSpec) -> Session:
-        if self._session is None or self._session.spec != spec:
-            self._session = None  # its backbone goes before the next one comes
-            self._session = Session(spec)
-        return self._session
+        return Session(spec, self.memory)
 
 
 def work() -> None:
