@@ -26,7 +26,7 @@ from asap.data.images import content
 from asap.errors import RequestError
 from asap.experiment import throughput_rows as speed
 from asap.experiment.pipeline import run
-from asap.measure import accuracy, device, processes, workers
+from asap.measure import accuracy, device, joint_evaluation, processes, workers
 from asap.measure.device import pick_device
 from asap.measure.session import Session
 from asap.measure.timing import ThroughputPlan
@@ -163,14 +163,14 @@ def test_when_a_rank_is_killed_the_others_end_and_the_same_command_goes_on(victi
 
 def failing(rank: int, error: Exception) -> None:
     """Let the evaluation of ASAP raise on one rank."""
-    predict = accuracy._predict
+    evaluate = joint_evaluation._evaluate
 
     def faulty(model, *rest):
-        if processes.rank() == rank and model.method.reduces:
+        if processes.rank() == rank and model.model.method.reduces:
             raise error
-        return predict(model, *rest)
+        return evaluate(model, *rest)
 
-    accuracy._predict = faulty
+    joint_evaluation._evaluate = faulty
 
 
 @pytest.mark.parametrize("victim", [0, 1])
