@@ -1,4 +1,4 @@
-"""What every data set gives: samples by position, a digest of its content, a line for the table."""
+"""The contract of every data set: samples by position, a digest of the content, a description."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,19 +24,19 @@ class Sample:
     """One labelled image, or the reason why it could not be read."""
 
     index: int  # position in the data set
-    id: int  # names the image for random draws, also within a subset; not negative
+    id: int  # seeds random draws, the same in every subset; not negative
     path: str  # relative, or "evaluation/000017" for a scene
     label: int  # position in `DataSet.classes`
-    cluster: int  # source shared with other images; the index where images share none
+    cluster: int  # number of the source that several images share; the index if none do
     image: Float[Tensor, "3 h w"] | None
     mask: Bool[Tensor, " n_patches"] | None = None  # which patches are object patches
     error: str | None = None  # one line
-    other_labels: tuple[int, ...] = ()  # accepted besides `label`, where a picture shows several
+    other_labels: tuple[int, ...] = ()  # also correct, if a picture shows several objects
 
 
 @runtime_checkable
 class DataSet(Protocol):
-    """Labelled images in a fixed order. Digests cost a pass over the content at most once."""
+    """Labelled images in a fixed order. The content is read at most once to compute digests."""
 
     @property
     def name(self) -> str: ...
@@ -47,7 +47,7 @@ class DataSet(Protocol):
     @property
     def digest(self) -> str: ...  # SHA-256 of the content
     @property
-    def label_digest(self) -> str: ...  # SHA-256 of the labels and of all else that is scored
+    def label_digest(self) -> str: ...  # SHA-256 of the labels and the scoring rules
     @property
     def scored(self) -> tuple[int, ...] | None: ...  # the classes compared; None for all
     @property
@@ -57,20 +57,22 @@ class DataSet(Protocol):
     @property
     def description(self) -> str: ...  # which data, split, how many
     @property
-    def reading_order(self) -> Sequence[int]: ...  # all positions, as they are read fastest
+    def reading_order(self) -> Sequence[int]: ...  # all positions, in the fastest order to read
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
 
 
 def files_left_out(data: object) -> Mapping[str, int]:
-    """How many files lie among the pictures of a data set, or of their source, and are not
-    evaluated, by ending or kind (see left_out.py); nothing where the pictures are no files.
+    """The number of files among a data set's pictures that are not evaluated.
+
+    By extension or kind (see left_out.py); empty if the pictures are not files. `data` may also be
+    the source of a data set.
     """
     return getattr(data, "files_left_out", {})
 
 
 class Subset:
-    """Some images of a data set, renumbered from 0. They keep their ids, so they draw alike."""
+    """Some images of a data set, renumbered from 0. They keep their ids, and so their draws."""
 
     def __init__(self, whole: DataSet, positions: Sequence[int], description: str):
         self.whole = whole
@@ -96,14 +98,14 @@ class Subset:
         return self._digest
 
     def digest_of(self, positions: Sequence[int]) -> str:
-        """Of the images alone, where the whole can tell: others need not be read for it."""
+        """The digest of some images. If the whole data set can compute it, others are not read."""
         chosen = tuple(self.positions[i] for i in positions)
         tell = getattr(self.whole, "digest_of", None)
         return _derived(self.whole.digest, chosen) if tell is None else tell(chosen)
 
     @property
     def reading_order(self) -> Sequence[int]:
-        """The positions here in the order in which the whole is read fastest."""
+        """The positions in this subset, in the reading order of the whole data set."""
         own = {position: i for i, position in enumerate(self.positions)}
         return [own[position] for position in self.whole.reading_order if position in own]
 
@@ -124,15 +126,16 @@ def _derived(digest: str, positions: tuple[int, ...]) -> str:
 
 
 def evenly(n: int, count: int) -> list[int]:
-    """The middles of `count` equal stretches of range(n), each once: all of it if `count` >= n."""
+    """The middles of `count` equal parts of range(n), without repeats; all of it if count >= n."""
     return list(dict.fromkeys((2 * i + 1) * n // (2 * count) for i in range(count)))
 
 
 def take(dataset: DataSet, limit: int | None) -> DataSet:
-    """`limit` images at even distances, all of them if there are no more or `limit` is None.
+    """`limit` evenly spaced images; the whole data set if it is not larger or `limit` is None.
 
-    A sorted folder begins with its first classes, so its first images would say little about the
-    rest. Evenly spaced ones hold every class with at least `len(dataset) / limit` images.
+    A sorted folder begins with its first classes, so its first images do not represent the whole.
+    Evenly spaced ones contain every class with at least `len(dataset) / limit` images. RequestError
+    if `limit` is below 1.
     """
     if limit is not None and limit < 1:
         raise RequestError(f"limit={limit} leaves no image: give at least 1, or null for all")
@@ -152,7 +155,7 @@ def loader(
     `workers` processes read ahead; with 0 the caller reads.
     """
     batches = (list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
-    # Fork, because a launcher may have set a start method that loses the launcher's own state.
+    # Fork: with the start method that a launcher may have set, workers would lose its state.
     fork = workers > 0 and sys.platform == "linux"
     packed = DataLoader(
         cast(Dataset, dataset),
@@ -168,7 +171,7 @@ def loader(
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """A worker's RequestError comes with its traceback; the last line says it."""
+    """Strip the worker's traceback that DataLoader puts in front of a RequestError's message."""
     try:
         yield
     except RequestError as error:
@@ -182,7 +185,8 @@ Packed: TypeAlias = tuple[list[Sample], list[bool], Tensor | None, Tensor | None
 def _pack(samples: list[Sample]) -> Packed:
     """Samples without their tensors, which of them have a mask, and the tensors stacked.
 
-    Each tensor sent by a worker holds an open file until it is freed: one per batch, not per image.
+    Each tensor sent by a worker holds an open file until it is freed, so a batch sends one tensor
+    and not one per image.
     """
     bare = [replace(sample, image=None, mask=None) for sample in samples]
     masked = [sample.mask is not None for sample in samples]
@@ -190,7 +194,7 @@ def _pack(samples: list[Sample]) -> Packed:
 
 
 def _stack(parts: list[Tensor | None]) -> Tensor | None:
-    """The tensors there are, stacked; None if there is none."""
+    """The tensors that are not None, stacked; None if there are none."""
     present = [part for part in parts if part is not None]
     return torch.stack(present) if present else None
 

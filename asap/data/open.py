@@ -1,4 +1,4 @@
-"""The data set of a name."""
+"""Opens a data set by its name."""
 
 import logging
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ NAMES = (
 
 _LABELLED = ("imagenet", "imagenet_real")
 _SUBSETS = ("folder", "imagenet_a", "imagenet_r")
-# Settings of some data sets alone, and what they are where they are not set.
+# Settings that only some data sets have: name, data sets, default.
 _OWN: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("labels", _LABELLED, None),
     ("boxes", _LABELLED, None),
@@ -46,7 +46,7 @@ _OWN: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of a data set of files, see `open_data`."""
+    """The settings of a data set of files, see `open_data`."""
 
     name: str
     path: str | None
@@ -87,14 +87,14 @@ def open_data(
 ) -> DataSet:
     """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
 
-    labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crop_cache.py.
+    labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crops/cache.py.
     classes (a file), class_order, scored, outputs (of the model): see `ImageFolder`. corruption,
-    severity: see `ImageNetC`. title: what the user calls the data; the facts stay beside it.
-    index: the file that remembers the hashes of files, see content.py; None: all are read.
-    Raises RequestError for a data set that is not there.
+    severity: see `ImageNetC`. title: the user's name for the data, which precedes the description.
+    index: the file that stores the hashes of files, see content.py; if None, all files are read.
+    Raises RequestError if the data set does not exist.
     """
     if name.startswith("imagenet") and path is not None and not path.strip():
-        path = None  # the data set itself says what it expects
+        path = None  # the data set's own error lists the layouts it expects
     given = {"path": path, "labels": labels, "boxes": boxes, "cache": cache, "classes": classes}
     path, labels, boxes, cache, classes = (
         None if value is None else given_path(f"data.{key}", str(value))
