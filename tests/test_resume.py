@@ -1,12 +1,10 @@
-"""Runs interrupted, repeated, copied together or raced: nothing lost, nothing done twice."""
+"""Runs that failed, are repeated or copied together: nothing lost, nothing done twice.
+
+Signals and several processes are in test_signals.py.
+"""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +24,6 @@ from asap.records.identity import method_of
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
-
-pytestmark = pytest.mark.process
-
-ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def spec_of(results: Path, *rows: dict, images: int = 12) -> RunSpec:
@@ -191,41 +184,3 @@ def test_a_single_file_that_vanishes_is_counted(monkeypatch, tmp_path):
     monkeypatch.setattr(asap.measure.session, "open_data", losing)
     _, (result,) = run(replace(spec_of(tmp_path, DENSE), data=data))
     assert (result.accuracy["n"], result.accuracy["n_failed"]) == (19, 1)
-
-
-def test_an_interrupted_command_says_how_to_go_on_and_goes_on(tmp_path):
-    arguments = [
-        "method=dense", "device=cpu", "data.images=3000", "batch_size=8", "shard_seconds=0.1",
-        f"results={tmp_path}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asap.run", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT,
-        # A test run in the background of a shell has SIGINT ignored, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/*/shard-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 130
-    (line,) = errors.splitlines()
-    assert "interrupted" in line and "same command again" in line
-    assert list(tmp_path.glob("runs/*/shard-*")), "what was done is kept"
-    assert not list(tmp_path.glob("runs/*/accuracy.json"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # nine start-ups: 40 s on two idle cores, minutes on busy ones
-def test_kills_and_a_second_process_change_nothing(tmp_path):
-    """Two kills, two processes at once, one of two killed; the script does twenty kills."""
-    report = tmp_path / "report.txt"
-    small = ["--kills", "2", "--images", "48", "--seed", "1", "--report", str(report)]
-    command = [sys.executable, "scripts/stress_resume.py", *small]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=580, env=ENVIRONMENT, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert report.read_text("utf-8").endswith("passed\n")

@@ -57,7 +57,7 @@ def command(results: Path, what: list[str]) -> None:
     logging.getLogger("asap").handlers.clear()
     GlobalHydra.instance().clear()
     torch.set_num_threads(1)
-    given = [*what, "title=Signals", "device=cpu", "batch_size=4", f"data.images={IMAGES}"]
+    given = [f"data.images={IMAGES}", *what, "title=Signals", "device=cpu", "batch_size=4"]
     sys.argv = ["asap.run", *given, "shard_seconds=0.02", f"results={results}"]
     main()
 
@@ -126,6 +126,41 @@ def kept(before: dict[Path, int]) -> None:
             assert path.name.startswith("shard-") and (path.parent / "accuracy.json").exists()
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, bytes]:
+    """What a command leaves that nobody disturbs."""
+    results = tmp_path_factory.mktemp("alone") / "results"
+    assert code_of(start(as_typed, results, ROWS)) == 0
+    return outcome(results)
+
+
+def test_an_interrupted_command_says_how_to_go_on_and_keeps_what_was_done(tmp_path):
+    results = tmp_path / "results"
+    process = start(as_typed, results, ["data.images=3000", "method=dense"])
+    deadline = time.monotonic() + 300
+    while not list(results.glob("runs/*/shard-*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid or 0, signal.SIGINT)
+    assert code_of(process) == 130
+    (line,) = results.with_suffix(".txt").read_text().splitlines()
+    assert "interrupted" in line and "same command again" in line
+    assert list(results.glob("runs/*/shard-*")), "what was done is kept"
+    assert not list(results.glob("runs/*/accuracy.json"))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_two_commands_at_once_leave_what_one_leaves_though_one_is_killed(killed, alone, tmp_path):
+    """scripts/stress_resume.py does it with twenty kills, and processes as a shell starts them."""
+    results = tmp_path / "results"
+    first, second = (start(as_typed, results, ROWS) for _ in range(2))
+    if killed:
+        at_a_random_moment(results)
+        os.kill(first.pid or 0, signal.SIGKILL)
+    assert code_of(first) in ((-signal.SIGKILL, 0) if killed else (0,))
+    assert code_of(second) == 0
+    assert outcome(results) == alone
+
+
 def test_a_multirun_that_is_interrupted_and_killed_is_finished_by_the_next(tmp_path):
     assert code_of(start(as_typed, tmp_path / "alone", SWEEP)) == 0
     expected, results = outcome(tmp_path / "alone"), tmp_path / "disturbed"
@@ -176,9 +211,8 @@ def test_ranks_end_whose_torchrun_was_killed_before_they_had_met_it(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends torchrun's processes on Linux")
-def test_under_torchrun_a_rank_is_killed_and_torchrun_itself_and_the_next_finishes(tmp_path):
-    assert code_of(start(as_typed, tmp_path / "alone", ROWS)) == 0
-    expected, results = outcome(tmp_path / "alone"), tmp_path / "disturbed"
+def test_under_torchrun_a_rank_is_killed_and_torchrun_itself_and_the_next_finishes(alone, tmp_path):
+    results = tmp_path / "disturbed"
     for victim in ("a rank", "torchrun"):
         before = written(results)
         process = start(under_torchrun, results)
@@ -190,7 +224,7 @@ def test_under_torchrun_a_rank_is_killed_and_torchrun_itself_and_the_next_finish
         all_end(pids)
         kept(before)
     assert code_of(start(under_torchrun, results)) == 0
-    assert outcome(results) == expected
+    assert outcome(results) == alone
 
 
 def test_sigterm_ends_a_command_in_order_and_its_forked_processes_at_once():
