@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from asap.records.schema import AccuracyRecord, ThroughputRecord
 
-# What every record says: its version and key, what was hashed to the key, how its row is called,
-# numbers by name beside the fields of its kind, versions and platform, and when it was made.
+# What every record says: its version and key, what was hashed to the key; in words, how its row is
+# called and what it is of; numbers by name beside the fields of its kind; versions and platform.
 HEAD = frozenset(
-    ("schema_version", "key", "identity", "label", "metrics", "environment", "created")
+    (
+        *("schema_version", "key", "identity", "label", "backbone", "data", "precision"),
+        *("metrics", "environment", "created"),
+    )
 )
 
 
@@ -48,6 +51,4 @@ ACCURACY = declare(Kind("accuracy", 4, AccuracyRecord.__required_keys__ - HEAD, 
 THROUGHPUT = declare(Kind("throughput", 4, ThroughputRecord.__required_keys__ - HEAD))
 # A trained artefact, such as the head of a frozen backbone. Its identity names no method, so that
 # one head serves the rows of all methods; its metrics are those of its training.
-HEAD_WEIGHTS = declare(
-    Kind("head", 1, frozenset(("backbone", "data", "seed")), ("head.safetensors",))
-)
+TRAINED_HEAD = declare(Kind("head", 1, files=("head.safetensors",)))

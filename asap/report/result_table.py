@@ -16,7 +16,7 @@ from asap.report import columns as layout
 from asap.report import footnotes, paper
 from asap.report.columns import ROW
 from asap.report.gate import gates
-from asap.report.result import Result, unreadable
+from asap.report.result import Result, metrics, unreadable
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 
@@ -59,7 +59,7 @@ def build_table(
         caption=_caption(results, dense),
         remarks=(*remarks, *(gate.line for gate in verdicts.values())),
         column_notes=_column_notes(results, backbones, paper_table, unread),
-        csv_keys=layout.csv_keys(columns),
+        csv_keys=tuple(dict.fromkeys([*layout.csv_keys(columns), *_metric_names(results)])),
     )
 
 
@@ -150,6 +150,11 @@ def _baselines(results: Sequence[Result], backbones: Sequence[str]) -> dict[str,
         if cell.is_dense:
             found.setdefault(backbone, cell)
     return found
+
+
+def _metric_names(results: Sequence[Result]) -> list[str]:
+    """What records say beside the fields of their kinds: columns of the CSV, after all others."""
+    return sorted({name for cell in results for name in metrics(cell)})
 
 
 def _has_speed(results: Sequence[Result], backbones: Sequence[str], backbone: str) -> bool:
