@@ -255,3 +255,10 @@ def test_titles_that_would_name_the_same_files_get_a_number(titles: list[str]) -
 
 def test_the_files_of_a_title_are_called_as_ever() -> None:
     assert stem_of("DeiT-Base on ImageNet-1k (multirun)") == "deit-base-on-imagenet-1k--multirun"
+
+
+def test_labels_of_a_multirun_show_the_options_of_its_jobs() -> None:
+    job = Job(0, ["method.tau=3", "method.clusters=4", "data.images=9"], several=True)
+    rows = [Result("Dense", records={"accuracy": {"identity": {"methods": methods("dense")}}}),
+            Result("ASAP (pool.)")]  # fmt: skip
+    assert [row.label for row in job.labelled(rows)] == ["Dense", "ASAP (pool.) tau=3 K=4"]

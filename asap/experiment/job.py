@@ -9,6 +9,7 @@ from hydra.core.utils import env_override
 
 from asap.errors import RequestError, one_line
 from asap.report.result import Result
+from asap.spec.labels import labelled
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
@@ -60,5 +61,5 @@ class Job:
     def labelled(self, results: list[Result]) -> list[Result]:
         """Results with the options in their labels that were given to this job."""
         given = [o.removeprefix("method.") for o in self.overrides if o.startswith(SET_APART)]
-        suffix = f" {', '.join(given)}" if given else ""
-        return [r if r.is_dense else replace(r, label=r.label + suffix) for r in results]
+        options = [(name, value) for name, _, value in (o.partition("=") for o in given)]
+        return [r if r.is_dense else replace(r, label=labelled(r.label, options)) for r in results]
