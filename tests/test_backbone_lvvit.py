@@ -25,7 +25,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 import asap
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.backbones.lvvit import RELEASE, LVViT
 from asap.backbones.preprocess import preprocessing_of
 from asap.backbones.weights.load import file_digest, weights_digest
@@ -142,7 +142,7 @@ def test_features_are_the_backbones_own_bit_for_bit() -> None:
 
 def test_the_parts_are_timms_and_as_published() -> None:
     model = asap.load_backbone("lvvit_s", "random")
-    anatomy = trunk_of(model).anatomy
+    anatomy = adapter_of(model).anatomy
     assert (anatomy.depth, anatomy.prefix, anatomy.patches) == (16, 1, 196)
     assert anatomy.class_token and anatomy.name == "lvvit_s"
     norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
@@ -168,7 +168,7 @@ def test_parts_of_other_types_are_refused() -> None:
     with pytest.raises(ValueError, match="patch embedding of type Identity"):
         asap.ReducedViT(model, Dense())
     with pytest.raises(ValueError, match=r"Linear is not supported .*VisionTransformer.*LVViT"):
-        trunk_of(nn.Linear(2, 2))
+        adapter_of(nn.Linear(2, 2))
 
 
 # --- checkpoints ------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_preprocessing_is_that_of_the_authors() -> None:
 
 def test_dense_macs_are_those_of_every_counter() -> None:
     model = asap.load_backbone("lvvit_s", "random")
-    cost = trunk_of(model).cost
+    cost = adapter_of(model).cost
     assert cost.embed == 1_351_139_328 and cost.patch_head == 384_000
     tokens = np.full((1, 17), 197)
     for position in ("after_attention", "after_block"):

@@ -19,7 +19,7 @@ from PIL import Image
 
 import asap.cli.calibrate
 import asap.cli.run
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.calibrate.calibration_images import calibration_spec, cost_spec
 from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.macs import backbone_macs
@@ -230,7 +230,7 @@ METHODS: list[Method] = [Dense(), RandomDrop(), ToMe(), Asap(), Asap(pool=False)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_every_value_of_every_knob_is_possible(method: Method):
     """Together with the defaults of the other options."""
-    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
+    anatomy = adapter_of(asap.load_backbone("digits_vit")).anatomy
     knobs = method.knobs(anatomy)
     assert any(knob.grid for knob in knobs) == method.reduces
     for knob in knobs:
@@ -243,14 +243,14 @@ def test_every_value_of_every_knob_is_possible(method: Method):
 
 
 def test_random_drops_knob_has_every_count_of_patches():
-    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
+    anatomy = adapter_of(asap.load_backbone("digits_vit")).anatomy
     keeps = RandomDrop().knobs(anatomy)[0].grid
     assert [int(keep * 64 + 0.5) for keep in keeps] == list(range(1, 65))
 
 
 def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
     """Every list with r + 1 in the first blocks and r in the others, costed without a model."""
-    trunk = trunk_of(asap.load_backbone("digits_vit"))
+    trunk = adapter_of(asap.load_backbone("digits_vit"))
     anatomy = trunk.anatomy
 
     def cost(r: Any) -> float:
@@ -527,7 +527,7 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
 
 
 def test_every_row_of_matched_macs_but_dense_declares_knobs():
-    anatomy = trunk_of(asap.load_backbone("digits_vit")).anatomy
+    anatomy = adapter_of(asap.load_backbone("digits_vit")).anatomy
     path = Path(__file__).parents[1] / "configs" / "experiment" / "matched_macs.yaml"
     for row in yaml.safe_load(path.read_text("utf-8"))["rows"]:
         config = read_method(row["method"])

@@ -14,7 +14,7 @@ from made import methods
 from peers import predictor_file
 
 import asap
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.calibrate import at_budget
 from asap.calibrate.calibration_set import CalibrationSet, Race
 from asap.calibrate.space_walk import Budget, Found, Point, search
@@ -165,7 +165,7 @@ FORECAST = {name: method for name, method in METHODS.items() if isinstance(metho
 @pytest.mark.parametrize("name", FORECAST)
 def test_a_forecast_is_what_measuring_gives(name: str, bench: CalibrationSet):
     """For taus between the masses that occur, so in all blocks, and every third variant."""
-    method, trunk = FORECAST[name], trunk_of(bench.backbone)
+    method, trunk = FORECAST[name], adapter_of(bench.backbone)
     assert isinstance(method, Asap)
     probe = probe_for(method, method.knobs(trunk.anatomy))
     assert isinstance(probe, Probe)
@@ -228,7 +228,7 @@ def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Bud
 
 
 def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
-    trunk, method = trunk_of(bench.backbone), Asap()
+    trunk, method = adapter_of(bench.backbone), Asap()
     probe = probe_for(method, method.knobs(trunk.anatomy))
     assert probe is not None
     bench.look(probe, lambda images: None)
@@ -325,7 +325,7 @@ SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin")
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: CalibrationSet):
-    method, trunk = METHODS[name], trunk_of(bench.backbone)
+    method, trunk = METHODS[name], adapter_of(bench.backbone)
     knobs = list(method.knobs(trunk.anatomy))
     budget, race = Budget(-20.0, 3.0), Race()
     probe = probe_for(method, knobs)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import asap
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.core import rows as core_rows
 from asap.core.macs import backbone_macs
 from asap.engine import attention
@@ -181,7 +181,7 @@ def on_meta(name: str) -> nn.Module:
     ],
 )
 def test_dense_deit(name: str, gmacs: float) -> None:
-    trunk = trunk_of(on_meta(name))
+    trunk = adapter_of(on_meta(name))
     tokens = np.full((1, trunk.anatomy.depth + 1), trunk.anatomy.tokens)
     macs = int(backbone_macs(trunk.cost, tokens, "after_attention")[0])
     digits = 7 if name.startswith("deit_tiny") else 4

@@ -10,7 +10,7 @@ from peers import CLASS_KEYS, compare, deit, model, picture, refuses
 from reference.ppt_ref import Result, reference_ppt
 
 import asap
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.methods import PPT, build
 
 FLOAT = torch.float32
@@ -77,10 +77,10 @@ def test_token_counts_on_deit(method: PPT) -> None:
 
 
 def test_defaults_fit_other_backbones() -> None:
-    anatomy = trunk_of(deit(24, 3)).anatomy
+    anatomy = adapter_of(deit(24, 3)).anatomy
     assert PPT().removed(anatomy) == {3: 50, 6: 50, 9: 50} and PPT().limit(anatomy) == 7e-5
     for depth, patches, removed in ((16, 196, 50), (24, 576, 147), (24, 256, 65), (12, 64, 16)):
-        other = trunk_of(deit(24, 3, depth, patches)).anatomy
+        other = adapter_of(deit(24, 3, depth, patches)).anatomy
         assert PPT().removed(other) == dict.fromkeys(
             (depth // 4, depth // 2, 3 * depth // 4), removed
         )

@@ -16,7 +16,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 import asap
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.backbones.lvvit import LVViT
 from asap.core.macs import BackboneCost, backbone_macs
 from asap.core.predictor import predictor_macs
@@ -31,8 +31,8 @@ def cost_of(name: str) -> BackboneCost:
     """What the real architecture costs; its weights are never made."""
     with torch.device("meta"):
         if name == "lvvit_s":
-            return trunk_of(LVViT().eval()).cost
-        return trunk_of(timm.create_model(f"{name}_patch16_224", pretrained=False).eval()).cost
+            return adapter_of(LVViT().eval()).cost
+        return adapter_of(timm.create_model(f"{name}_patch16_224", pretrained=False).eval()).cost
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from asap.backbones import digits_vit, lvvit
-from asap.backbones.adapter import Trunk, accept
-from asap.backbones.vit import ViTTrunk
+from asap.backbones.adapter import BackboneAdapter, accept
+from asap.backbones.vit import ViTAdapter
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Own:
     released: str | None = None  # address of the authors' weights file
 
 
-TRUNKS: tuple[type[Trunk], ...] = (ViTTrunk, lvvit.LVViTTrunk)
+ADAPTERS: tuple[type[BackboneAdapter], ...] = (ViTAdapter, lvvit.LVViTAdapter)
 OURS: dict[str, Own] = {
     "digits_vit": Own(digits_vit.digits_vit, digits_vit.PREPROCESSING, bundled=digits_vit.SHA256),
     "lvvit_s": Own(lvvit.lvvit_s, lvvit.PREPROCESSING, released=lvvit.RELEASE),
 }
 
 
-def trunk_of(backbone: nn.Module) -> Trunk:
+def adapter_of(backbone: nn.Module) -> BackboneAdapter:
     """A backbone's parts. Raises ValueError, naming the type, for one that is not supported."""
-    accept("backbone", backbone, tuple(model for trunk in TRUNKS for model in trunk.models))
-    (family,) = (trunk for trunk in TRUNKS if type(backbone) in trunk.models)
+    accept("backbone", backbone, tuple(model for adapter in ADAPTERS for model in adapter.models))
+    (family,) = (adapter for adapter in ADAPTERS if type(backbone) in adapter.models)
     return family(backbone)

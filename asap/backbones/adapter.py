@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
 from asap.core.macs import BackboneCost, BlockCost
-from asap.core.packed import Ragged
+from asap.core.packed import PackedTokens
 from asap.core.rows import rowwise
 
 BLOCKS = (Block,)
 ATTENTIONS = (Attention,)
 
 
-class Trunk(ABC):
+class BackboneAdapter(ABC):
     """A backbone's parts: `embed`, `blocks`, `features`, `classify`, and its layout and cost.
 
     One subclass per family of backbones (`models`, exact types), listed in `families.py`. A
@@ -63,7 +63,7 @@ class Trunk(ABC):
         """Everything before the first block."""
 
     @abstractmethod
-    def classify(self, batch: Ragged) -> Float[Tensor, "b classes"]:
+    def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
 
     @abstractmethod
@@ -86,25 +86,16 @@ class Trunk(ABC):
             )
         return x
 
-    def features(self, batch: Ragged) -> Float[Tensor, "total dim"]:
+    def features(self, batch: PackedTokens) -> Float[Tensor, "total dim"]:
         """The final norm of every remaining token, in packed order."""
         return rowwise(self.backbone.norm, batch.rows)
 
     def prefix_of(
-        self, rows: Float[Tensor, "total dim"], batch: Ragged
+        self, rows: Float[Tensor, "total dim"], batch: PackedTokens
     ) -> Float[Tensor, "b prefix dim"]:
         """The prefix tokens of every image among `rows`, in the order of the batch."""
-        index = _starts(batch)[:, None] + torch.arange(self.anatomy.prefix)
-        return rows[index.to(rows.device)]
-
-
-def _starts(batch: Ragged) -> Tensor:
-    """First row of every image of the batch."""
-    starts, first = [0] * len(batch.images), 0
-    for image, length in zip(batch.images, batch.lengths, strict=True):
-        starts[image] = first
-        first += length
-    return torch.tensor(starts)
+        first = torch.arange(self.anatomy.prefix, device=rows.device)
+        return rows[batch.starts()[:, None] + first]
 
 
 def accept(role: str, module: nn.Module, types: tuple[type, ...]) -> None:

@@ -18,9 +18,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asap.backbones.adapter import Trunk, accept, block_costs, weights_of
+from asap.backbones.adapter import BackboneAdapter, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
-from asap.core.packed import Ragged
+from asap.core.packed import PackedTokens
 from asap.core.rows import imagewise, rowwise
 
 RELEASE = (
@@ -174,7 +174,7 @@ def lvvit_s(**model_args: Any) -> LVViT:
     return model
 
 
-class LVViTTrunk(Trunk):
+class LVViTAdapter(BackboneAdapter):
     """LV-ViT. Its second head sees every patch token that is left; none is weighted by size."""
 
     models = (LVViT,)
@@ -185,19 +185,19 @@ class LVViTTrunk(Trunk):
     def _embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
         return self.backbone.embed(imagewise(self.backbone.patch_embed, images))
 
-    def classify(self, batch: Ragged) -> Float[Tensor, "b classes"]:
+    def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch.
 
         An image without any patch token left has those of the class token alone.
         """
         rows, skip = self.features(batch), self.anatomy.prefix
         logits = rowwise(self.backbone.head, self.prefix_of(rows, batch)[:, 0])
-        for run in batch.runs():
-            patches = rows[run.rows].view(len(run.images), run.length, -1)[:, skip:]
+        for segment in batch.segments:
+            patches = rows[segment.rows].view(len(segment.images), segment.length, -1)[:, skip:]
             if patches.shape[1]:
                 scores = rowwise(self.backbone.aux_head, patches.flatten(0, 1))
                 best = scores.view(*patches.shape[:2], -1).amax(1)
-                logits[list(run.images)] += AUX_WEIGHT * best
+                logits[batch.index[segment.places]] += AUX_WEIGHT * best
         return logits
 
     def _cost(self) -> BackboneCost:

@@ -8,16 +8,16 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from asap.backbones.adapter import Trunk, accept, block_costs, weights_of
+from asap.backbones.adapter import BackboneAdapter, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
-from asap.core.packed import Ragged
+from asap.core.packed import PackedTokens
 from asap.core.rows import rowwise
 
 EMBEDDINGS = (PatchEmbed,)
 POOLS = ("token", "avg")
 
 
-class ViTTrunk(Trunk):
+class ViTAdapter(BackboneAdapter):
     """timm's VisionTransformer, with or without class, distillation and register tokens."""
 
     models = (VisionTransformer, VisionTransformerDistilled)
@@ -42,7 +42,7 @@ class ViTTrunk(Trunk):
         x = self.backbone._pos_embed(x)
         return self.backbone.norm_pre(self.backbone.patch_drop(x))
 
-    def classify(self, batch: Ragged) -> Float[Tensor, "b classes"]:
+    def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
         if self.backbone.global_pool == "avg":
             pooled = self._pooled(batch)
@@ -56,18 +56,20 @@ class ViTTrunk(Trunk):
             flat,
         )
 
-    def _pooled(self, batch: Ragged) -> Float[Tensor, "b dim"]:
+    def _pooled(self, batch: PackedTokens) -> Float[Tensor, "b dim"]:
         """Mean over patch tokens, weighted by size, in the order of the batch."""
         rows, skip = self.features(batch), self.anatomy.prefix
         pooled = rows.new_empty(len(batch.images), rows.shape[1])
-        for run in batch.runs():
-            patches = rows[run.rows].view(len(run.images), run.length, -1)[:, skip:]
+        for segment in batch.segments:
+            patches = rows[segment.rows].view(len(segment.images), segment.length, -1)[:, skip:]
             if batch.merged:
-                sizes = batch.sizes[run.rows].view(len(run.images), run.length, 1)[:, skip:]
+                sizes = batch.sizes[segment.rows].view(len(segment.images), segment.length, 1)[
+                    :, skip:
+                ]
                 mean = (patches * sizes).sum(1) / sizes.sum(1)
             else:
                 mean = patches.mean(1)
-            pooled[list(run.images)] = mean.to(rows.dtype)
+            pooled[batch.index[segment.places]] = mean.to(rows.dtype)
         return pooled
 
     def _cost(self) -> BackboneCost:

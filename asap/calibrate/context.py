@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.calibrate.calibration_images import blind, calibration_spec, cost_spec
 from asap.calibrate.calibration_set import CalibrationSet
 from asap.calibrate.space_walk import Budget
@@ -110,7 +110,7 @@ class CalibrationContext:
         grid = {**row.open_grid, **(self.session.spec.calibrate.grid or {})}
         if budget is None or (row.budget is not None and row.given):
             return tuple(Knob(name, tuple(grid[name])) for name in row.open_grid)
-        anatomy = trunk_of(self.session.backbone).anatomy
+        anatomy = adapter_of(self.session.backbone).anatomy
         found = tuple(
             replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob
             for knob in (method.knobs(anatomy) if method.reduces else ())

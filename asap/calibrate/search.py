@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.calibrate.calibration_images import evaluation_spec
 from asap.calibrate.calibration_set import CalibrationSet, Race
 from asap.calibrate.context import CalibrationContext, Request
@@ -229,7 +229,7 @@ def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
     label = f"{asked.row.label:<24}"
     with tqdm(total=len(images), desc=label, unit="img", disable=None, leave=False) as bar:
         images.look(probe, bar.update)
-    trunk = trunk_of(context.session.backbone)
+    trunk = adapter_of(context.session.backbone)
     return CostForecast(probe, trunk.cost, trunk.anatomy)
 
 

@@ -1,9 +1,10 @@
-"""One attention call over a ragged batch: each image attends to itself only, nothing is padded.
+"""One attention call over a packed batch: each image attends to itself only, nothing is padded.
 
 Images of equal length go together. Where the head-averaged map is wanted, scores are computed for a
 few images at a time, so that they stay in the processor's cache instead of filling fresh pages.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,67 +12,70 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap.core.packed import SHORT, Ragged, Run
-from asap.core.rows import MIN_ROWS
+from asap.core.packed import PackedTokens, Segment
+from asap.engine.backend import Backend
 from asap.methods.base import Needs
-
-SLAB_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}  # attention scores held at once
-FUSED_FROM = 32  # tokens: below, the fused CPU kernel's bits depend on the thread it runs on
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Queries, keys and values of all tokens of a ragged batch."""
+    """Queries, keys and values of all tokens of a packed batch."""
 
     q: Float[Tensor, "total heads d"]
     k: Float[Tensor, "total heads d"]
     v: Float[Tensor, "total heads d"]
     scale: float
 
-    def of(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
-        """The run's queries, keys and values, (images, heads, length, d) each."""
-        return (split(self.q, run), split(self.k, run), split(self.v, run))
+    def of(self, segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
+        """The segment's queries, keys and values, (images, heads, length, d) each."""
+        return (split(self.q, segment), split(self.k, segment), split(self.v, segment))
 
 
 def split(
-    packed: Float[Tensor, "total heads d"], run: Run
+    packed: Float[Tensor, "total heads d"], segment: Segment
 ) -> Float[Tensor, "images heads length d"]:
-    """A run's rows by image and head, without a copy."""
-    rows = packed[run.rows]
-    return rows.view(len(run.images), run.length, *rows.shape[1:]).transpose(1, 2)
+    """A segment's rows by image and head, without a copy."""
+    rows = packed[segment.rows]
+    return rows.view(len(segment.images), segment.length, *rows.shape[1:]).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class Attended:
-    """Attention output of all rows, and of the watched runs what the method wants to see of it."""
+    """Attention output of all rows, and of active segments what the method wants to see of it."""
 
     rows: Float[Tensor, "total width"]
-    shown: dict[Run, Float[Tensor, "b *rows n"]]
+    shown: dict[Segment, Float[Tensor, "b *rows n"]]
 
 
 def attend(
-    heads: Heads, batch: Ragged, runs: list[Run], needs: Needs, proportional: bool, eager: bool
+    heads: Heads,
+    batch: PackedTokens,
+    segments: Sequence[Segment],
+    needs: Needs,
+    proportional: bool,
+    eager: bool,
+    backend: Backend,
 ) -> Attended:
-    """Attention within every image; for the watched runs the shares that are needed.
+    """Attention within every image; for the active segments the shares that are needed.
 
     Shares of all queries come with an explicit softmax. The class token's alone are computed beside
     the fused kernel.
     """
     outputs, shown, wanted = [], {}, needs.attention
-    for run in runs:
-        q, k, v = heads.of(run)
-        bias = log_sizes(batch, run, q.dtype) if proportional and batch.merged else None
-        if run.watched and wanted is not None and wanted.rows == "all":
+    for segment in segments:
+        q, k, v = heads.of(segment)
+        bias = log_sizes(batch, segment, q.dtype) if proportional and batch.merged else None
+        if segment.active and wanted is not None and wanted.rows == "all":
             mean, each = wanted.heads == "mean", wanted.heads == "each"
-            out, means, maps = eager_attention(q, k, v, heads.scale, bias, mean, each)
-            shown[run] = means if mean else maps
-        elif eager or _unsafe_fused(q):
-            out = eager_attention(q, k, v, heads.scale, bias)[0]
+            found = eager_attention(q, k, v, heads.scale, bias, backend, mean, each)
+            out, shown[segment] = found[0], found[1] if mean else found[2]
+        elif eager or not backend.fuses(q):
+            out = eager_attention(q, k, v, heads.scale, bias, backend)[0]
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=heads.scale)
-        if run.watched and wanted is not None and wanted.rows == "class":
-            row = class_row(q, k, heads.scale, bias)
-            shown[run] = row.mean(1) if wanted.heads == "mean" else row
+        if segment.active and wanted is not None and wanted.rows == "class":
+            row = class_row(q, k, heads.scale, bias, backend)
+            shown[segment] = row.mean(1) if wanted.heads == "mean" else row
         outputs.append(joined(out))
     return Attended(outputs[0] if len(outputs) == 1 else torch.cat(outputs), shown)
 
@@ -81,9 +85,10 @@ def shares(
     k: Float[Tensor, "b h n d"],
     scale: float,
     bias: Float[Tensor, "b 1 1 n"] | None,
+    backend: Backend,
 ) -> Float[Tensor, "b h m n"]:
     """Softmax attention of some queries, in at least float32."""
-    scores = (q * scale) @ fresh(k).transpose(-2, -1)
+    scores = (q * scale) @ backend.own_memory(k).transpose(-2, -1)
     if bias is not None:
         scores += bias
     return scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
@@ -94,12 +99,10 @@ def class_row(
     k: Float[Tensor, "b h n d"],
     scale: float,
     bias: Float[Tensor, "b 1 1 n"] | None,
+    backend: Backend,
 ) -> Float[Tensor, "b h n"]:
     """Softmax attention of token 0."""
-    first = q[:, :, :1]
-    if q.device.type == "cpu":
-        first = F.pad(first, (0, 0, 0, MIN_ROWS - 1))
-    return shares(first, k, scale, bias)[:, :, 0]
+    return shares(backend.few_queries(q[:, :, :1]), k, scale, bias, backend)[:, :, 0]
 
 
 def joined(out: Float[Tensor, "b heads n d"]) -> Float[Tensor, "rows width"]:
@@ -107,13 +110,11 @@ def joined(out: Float[Tensor, "b heads n d"]) -> Float[Tensor, "rows width"]:
     return out.transpose(1, 2).reshape(-1, out.shape[1] * out.shape[3])
 
 
-def _unsafe_fused(q: Tensor) -> bool:
-    return q.device.type == "cpu" and q.shape[2] < FUSED_FROM
-
-
-def log_sizes(batch: Ragged, run: Run, dtype: torch.dtype) -> Float[Tensor, "images 1 1 length"]:
+def log_sizes(
+    batch: PackedTokens, segment: Segment, dtype: torch.dtype
+) -> Float[Tensor, "images 1 1 length"]:
     """What proportional attention adds to the scores of every key."""
-    sizes = batch.sizes[run.rows].view(len(run.images), 1, 1, run.length)
+    sizes = batch.sizes[segment.rows].view(len(segment.images), 1, 1, segment.length)
     return sizes.log().to(dtype)
 
 
@@ -123,6 +124,7 @@ def eager_attention(
     v: Float[Tensor, "b h n d"],
     scale: float,
     bias: Float[Tensor, "b 1 1 n"] | None,
+    backend: Backend,
     with_map: bool = False,
     with_heads: bool = False,
 ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "maps n n"], Float[Tensor, "head_maps h n n"]]:
@@ -131,12 +133,12 @@ def eager_attention(
     The softmax runs in at least float32 where a map is wanted: decisions are made from it.
     """
     b, h, n, _ = q.shape
-    k, v = fresh(k), fresh(v)
+    k, v = backend.own_memory(k), backend.own_memory(v)
     out = torch.empty(b, n, h, q.shape[3], dtype=q.dtype, device=q.device).transpose(1, 2)
     kind = torch.promote_types(q.dtype, torch.float32)
     maps = torch.empty(b if with_map else 0, n, n, dtype=kind, device=q.device)
     head_maps = torch.empty(b if with_heads else 0, h, n, n, dtype=kind, device=q.device)
-    step = images_per_slab(q)
+    step = backend.images_at_once(q)
     for start in range(0, b, step):
         part = slice(start, start + step)
         scores = (q[part] * scale) @ k[part].transpose(-2, -1)
@@ -149,15 +151,3 @@ def eager_attention(
             head_maps[part] = share
         out[part] = share.to(v.dtype) @ v[part]
     return out, maps, head_maps
-
-
-def fresh(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-    """Below `SHORT` tokens on CPU (one image) in its own memory, aligned alike for all images."""
-    return x.contiguous() if x.device.type == "cpu" and x.shape[2] < SHORT else x
-
-
-def images_per_slab(q: Float[Tensor, "b h n d"]) -> int:
-    """How many images' scores are held at once."""
-    _, h, n, _ = q.shape
-    limit = SLAB_BYTES.get(q.device.type, SLAB_BYTES["cuda"])
-    return max(1, limit // (h * n * n * q.element_size()))

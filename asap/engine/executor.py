@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from asap.backbones.accepted import trunk_of
+from asap.backbones.accepted import adapter_of
 from asap.core.macs import backbone_macs
-from asap.core.packed import Ragged, Run, pack
+from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
+from asap.engine.backend import Backend, backend_of
 from asap.engine.query_pruning import kept_products, shown_shares
-from asap.engine.regroup import Answer, lengths_left
+from asap.engine.regroup import Answer, outcome_of
 from asap.engine.steps import (
-    Pass,
+    ForwardState,
     add_attended,
     apply,
     ask,
@@ -36,16 +37,24 @@ class ReducedViT(nn.Module):
     backbone: an accepted ViT in evaluation mode; it is used, never modified.
     method: see `asap.methods`. Raises ValueError if the two do not fit.
     eager: explicit softmax attention everywhere instead of the fused kernel.
+    backend: how the device computes a batch; None = as its type asks for.
     """
 
-    def __init__(self, backbone: nn.Module, method: Method, eager: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        method: Method,
+        eager: bool = False,
+        backend: Backend | None = None,
+    ) -> None:
         super().__init__()
-        self.trunk = trunk_of(backbone)
+        self.trunk = adapter_of(backbone)
         method.check(self.trunk.anatomy)
         method.check_weights(backbone)
         self.backbone = backbone
         self.method = method
         self.eager = eager
+        self.backend = backend
 
     @torch.no_grad()
     def forward(
@@ -61,17 +70,17 @@ class ReducedViT(nn.Module):
         """
         done = self._run(images, image_ids)
         logits = self.trunk.classify(done.batch)
-        return (logits, done.trace) if return_trace else logits
+        return (logits, self._trace(done)) if return_trace else logits
 
     @torch.no_grad()
     def features(
         self, images: Float[Tensor, "b 3 h w"], image_ids: Any = None
-    ) -> tuple[Float[Tensor, "total dim"], Ragged, Trace]:
+    ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
         """Normalised final tokens in packed order, the batch that says whose they are, trace."""
         done = self._run(images, image_ids)
-        return self.trunk.features(done.batch), done.batch, done.trace
+        return self.trunk.features(done.batch), done.batch, self._trace(done)
 
-    def _run(self, images: Tensor, image_ids: Any) -> Pass:
+    def _run(self, images: Tensor, image_ids: Any) -> ForwardState:
         if self.backbone.training:
             raise ValueError("the backbone is in training mode: call backbone.eval() first")
         if not len(images):
@@ -79,31 +88,31 @@ class ReducedViT(nn.Module):
         done = self._start(images, image_ids)
         for index, block in enumerate(self.trunk.blocks):
             self._block(index, block, done)
-        self._finish(done)
+        count(self.trunk.anatomy.depth, done)
         return done
 
-    def _start(self, images: Tensor, image_ids: Any) -> Pass:
+    def _start(self, images: Tensor, image_ids: Any) -> ForwardState:
         ids = None if image_ids is None else [int(i) for i in image_ids]
         if self.method.draws and (ids is None or len(ids) != len(images)):
             raise ValueError(
                 f"{type(self.method).__name__} draws at random: pass image_ids, one each"
             )
-        batch = pack(self.trunk.embed(images))
+        backend = self.backend or backend_of(images.device)
         anatomy = self.trunk.anatomy
-        trace = Trace.empty(
-            len(images), anatomy.depth, anatomy.patches, anatomy.prefix, self.method.trace_columns
-        )
+        batch = pack(self.trunk.embed(images), anatomy.prefix, backend.alone_below)
+        layout = (len(images), anatomy.depth, anatomy.patches, anatomy.prefix)
+        trace = Trace.empty(*layout, self.method.trace_columns, images.device)
         state = self.method.start(anatomy, len(images), batch.sizes)
-        return Pass(batch, trace, state, ids, list(batch.runs()))
+        return ForwardState(batch, trace, backend, state, ids)
 
-    def _block(self, index: int, block: Any, now: Pass) -> None:
-        acts = now.batch.watched > 0 and self.method.acts_in(index, self.trunk.anatomy.depth)
+    def _block(self, index: int, block: Any, now: ForwardState) -> None:
+        acts = now.batch.active > 0 and self.method.acts_in(index, self.trunk.anatomy.depth)
         if acts and self.method.position == "before_block":
             self._reduce(index, now, None, None)
         count(index, now)
         eager, heads, attended = self.eager or not block.attn.fused_attn, None, None
         if acts and self.method.position == "in_attention":
-            self._narrow(index, block, now, eager)
+            self._prune_queries(index, block, now, eager)
         else:
             needs = self.method.needs if acts else NOTHING
             proportional = self.method.proportional_attention
@@ -114,51 +123,64 @@ class ReducedViT(nn.Module):
         if acts and self.method.position == "after_block":
             self._reduce(index, now, heads, attended)
 
-    def _narrow(self, index: int, block: Any, now: Pass, eager: bool) -> None:
-        """The attention half of a block whose queries the method thins out."""
-        method, hidden = self.method, rowwise(block.norm1, now.batch.rows)
+    def _prune_queries(self, index: int, block: Any, now: ForwardState, eager: bool) -> None:
+        """The attention half of a block some of whose queries the method drops.
+
+        The method decides about all images first, so that the device is read once.
+        """
+        method, batch, hidden = self.method, now.batch, rowwise(block.norm1, now.batch.rows)
         heads = heads_of(block, hidden)
-        answers = {}
-        for run in now.runs:
-            if run.watched:
-                shown = shown_shares(heads, now.batch, run, method)
-                answers[run] = self._ask(index, run, now, heads, shown)
+        answers: dict[Segment, Answer] = {}
+        for segment in batch.segments:
+            if segment.active:
+                shown = shown_shares(heads, batch, segment, method, now.backend)
+                answer = self._ask(index, segment, now, heads, shown)
+                answers |= {} if answer is None else {segment: answer}
+        outcome = outcome_of(batch, list(answers.values()))
         outputs = []
-        for run in now.runs:
-            answer = answers.get(run)
-            if run.watched:
-                left = lengths_left(run, answer)
-                decision = None if answer is None else answer.decision
-                out = kept_products(heads, now.batch, run, method, decision, left)
+        for segment in batch.segments:
+            if segment.active:
+                decision = answers[segment].decision if segment in answers else None
+                left = outcome.left[segment.places].tolist()
+                out = kept_products(heads, batch, segment, method, decision, left, now.backend)
             else:
                 proportional = method.proportional_attention
-                out = attend(heads, now.batch, [run], NOTHING, proportional, eager).rows
+                alone = (batch, [segment], NOTHING, proportional, eager, now.backend)
+                out = attend(heads, *alone).rows
             outputs.append(out)
-        attended, source = torch.cat(outputs), apply(now, list(answers.values()))
+        attended = torch.cat(outputs)
+        source = apply(now, list(answers.values()), outcome, averages=False)
         if source is not None:
             attended, hidden = attended[source], hidden[source]
         add_attended(block, now, hidden, attended)
 
     def _reduce(
-        self, index: int, now: Pass, heads: Heads | None, attended: Attended | None
+        self, index: int, now: ForwardState, heads: Heads | None, attended: Attended | None
     ) -> None:
-        """Ask the method about every watched run and apply what it says."""
+        """Ask the method about every active segment and apply what it says."""
         answers = []
-        for run in now.runs:
-            if run.watched:
-                shown = attended.shown.get(run) if attended else None
-                answers.append(self._ask(index, run, now, heads, shown))
-        apply(now, answers)
+        for segment in now.batch.segments:
+            if segment.active:
+                shown = attended.shown.get(segment) if attended else None
+                answers.append(self._ask(index, segment, now, heads, shown))
+        apply(now, [answer for answer in answers if answer is not None])
 
     def _ask(
-        self, index: int, run: Run, now: Pass, heads: Heads | None, shown: Tensor | None
+        self,
+        index: int,
+        segment: Segment,
+        now: ForwardState,
+        heads: Heads | None,
+        shown: Tensor | None,
     ) -> Answer | None:
-        """What the method says of a run, in the trace too; None: nothing changes."""
+        """What the method says of a segment, in the trace too; None: nothing changes."""
         with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
-            site = site_of(self.trunk, index, run, now, self.method.needs, heads, shown)
-            return ask(self.method, site, run, now)
+            site = site_of(self.trunk, index, segment, now, self.method.needs, heads, shown)
+            return ask(self.method, site, segment, now)
 
-    def _finish(self, now: Pass) -> None:
-        count(self.trunk.anatomy.depth, now)
-        macs = backbone_macs(self.trunk.cost, now.trace.tokens.numpy(), self.method.position)
-        now.trace.macs_backbone = torch.from_numpy(macs)
+    def _trace(self, now: ForwardState) -> Trace:
+        """The trace on the host, the backbone's MACs in it."""
+        trace = now.trace.finished(now.batch.source)
+        macs = backbone_macs(self.trunk.cost, trace.tokens.numpy(), self.method.position)
+        trace.macs_backbone = torch.from_numpy(macs)
+        return trace

@@ -5,28 +5,30 @@ multiplied with keys and values. Dropped tokens still count as keys and values. 
 places until the whole batch is regrouped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from asap.core.packed import SHORT, Ragged, Run
+from asap.core.packed import PackedTokens, Segment
 from asap.engine import attention
-from asap.engine.attention import Heads, images_per_slab, joined, log_sizes, shares
+from asap.engine.attention import Heads, joined, log_sizes, shares
+from asap.engine.backend import Backend
 from asap.methods.base import Decision, Method
 
 
 def shown_shares(
-    heads: Heads, batch: Ragged, run: Run, method: Method
+    heads: Heads, batch: PackedTokens, segment: Segment, method: Method, backend: Backend
 ) -> Float[Tensor, "b *rows n"] | None:
-    """What the method needs of a run's softmax attention, in at least float32."""
+    """What the method needs of a segment's softmax attention, in at least float32."""
     wanted = method.needs.attention
     if wanted is None:
         return None
-    q, k, _ = heads.of(run)
+    q, k, _ = heads.of(segment)
     rows = attention.class_row if wanted.rows == "class" else shares
-    found = smoothed(rows(q, k, heads.scale, _bias(batch, run, method, q)), method.softmax_epsilon)
+    found = rows(q, k, heads.scale, _bias(batch, segment, method, q), backend)
+    found = smoothed(found, method.softmax_epsilon)
     return found.mean(1) if wanted.heads == "mean" else found
 
 
@@ -43,53 +45,59 @@ def smoothed(share: Float[Tensor, "*b n"], epsilon: float) -> Float[Tensor, "*b 
 
 def kept_products(
     heads: Heads,
-    batch: Ragged,
-    run: Run,
+    batch: PackedTokens,
+    segment: Segment,
     method: Method,
     decision: Decision | None,
-    left: tuple[int, ...],
+    left: Sequence[int],
+    backend: Backend,
 ) -> Float[Tensor, "rows width"]:
-    """Attention of the queries that remain, in the run's old places; elsewhere zeros.
+    """Attention of the queries that remain, in the segment's old places; elsewhere zeros.
 
-    `left`: tokens left of every image. Images with equally many go together; on CPU those with few
-    come one by one, which keeps their bits independent of each other.
+    `left`: tokens left of every image. Images with equally many go together, unless they are so
+    short that the backend wants each alone.
     """
-    q, k, v = heads.of(run)
-    bias = _bias(batch, run, method, q)
-    kept = _kept(run, decision, q.device)
+    q, k, v = heads.of(segment)
+    bias = _bias(batch, segment, method, q)
+    kept = _kept(segment, decision, q.device)
     out = torch.zeros_like(v)
-    for group in _groups(left, q):
-        images = torch.tensor(group, device=q.device)
+    for group in _groups(left, q, backend):
+        images = torch.tensor(group).to(q.device, non_blocking=True)
         rows = kept[images, : left[group[0]]]
         queries = q[images[:, None], :, rows].transpose(1, 2)
         near = None if bias is None else bias[images]
-        share = smoothed(shares(queries, k[images], heads.scale, near), method.softmax_epsilon)
-        out[images[:, None], :, rows] = (share.to(v.dtype) @ v[images]).transpose(1, 2)
+        share = shares(queries, k[images], heads.scale, near, backend)
+        share = smoothed(share, method.softmax_epsilon).to(v.dtype)
+        out[images[:, None], :, rows] = (share @ v[images]).transpose(1, 2)
     return joined(out)
 
 
-def _bias(batch: Ragged, run: Run, method: Method, q: Tensor) -> Tensor | None:
+def _bias(batch: PackedTokens, segment: Segment, method: Method, q: Tensor) -> Tensor | None:
     weighted = method.proportional_attention and batch.merged
-    return log_sizes(batch, run, q.dtype) if weighted else None
+    return log_sizes(batch, segment, q.dtype) if weighted else None
 
 
-def _kept(run: Run, decision: Decision | None, device: torch.device) -> Int[Tensor, "images n"]:
+def _kept(
+    segment: Segment, decision: Decision | None, device: torch.device
+) -> Int[Tensor, "images n"]:
     """Per image the tokens that remain, in their new order, then the others."""
     if decision is None:
-        return torch.arange(run.length, device=device).expand(len(run.images), -1)
+        return torch.arange(segment.length, device=device).expand(len(segment.images), -1)
     if decision.weight is not None:
         raise ValueError("a method cannot average tokens at position 'in_attention'")
     target = decision.target
-    return torch.where(target < 0, run.length, target).argsort(dim=1, stable=True)
+    return torch.where(target < 0, segment.length, target).argsort(dim=1, stable=True)
 
 
-def _groups(left: tuple[int, ...], q: Float[Tensor, "b h n d"]) -> Iterator[list[int]]:
+def _groups(
+    left: Sequence[int], q: Float[Tensor, "b h n d"], backend: Backend
+) -> Iterator[list[int]]:
     """Images that are multiplied together: equally many left, as many as a slab's scores allow."""
     groups: dict[tuple[int, int], list[int]] = {}
     for image, length in enumerate(left):
-        alone = q.device.type == "cpu" and min(length, q.shape[2]) < SHORT
+        alone = min(length, q.shape[2]) < backend.alone_below
         groups.setdefault((length, image if alone else -1), []).append(image)
-    step = images_per_slab(q)
+    step = backend.images_at_once(q)
     for group in groups.values():
         for start in range(0, len(group), step):
             yield group[start : start + step]

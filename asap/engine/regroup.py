@@ -3,112 +3,113 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.core.packed import Ragged, Run
-from asap.engine.trace import Trace
+from asap.core.packed import PackedTokens, Segment
+from asap.engine.backend import Backend
+from asap.engine.backend.base import to_host
 from asap.methods.base import Decision
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where every row of a ragged batch goes within its image (-1 = dropped), and its weight."""
+class Answer:
+    """A decision about a segment's images, or about the `chosen` ones among them."""
 
-    target: Int[Tensor, "total"]
-    weight: Float[Tensor, "total"]
-    lengths: tuple[int, ...]
-    released: frozenset[int]  # images no longer shown to the method
+    segment: Segment
+    decision: Decision  # for all of the segment's images, whatever it says of the others
+    chosen: Bool[Tensor, "images"] | None
+
+    def outcome(self) -> Int[Tensor, "2 images"]:
+        """Tokens left of every image, and whether it is reduced; on the device."""
+        left, chosen = self.decision.left, self.chosen
+        if chosen is None:
+            chosen = torch.ones(
+                len(self.segment.images), dtype=torch.bool, device=self.decision.target.device
+            )
+        return torch.stack([torch.where(chosen, left, self.segment.length), chosen.long()])
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A decision about a run's images, or about the `chosen` ones among them."""
+class Outcome:
+    """What the host knows of a block's decisions: tokens left of every image, in packed order, and
+    whether it is reduced.
+    """
 
-    run: Run
-    decision: Decision  # for all of the run's images, whatever it says of the others
-    chosen: Bool[Tensor, "images"] | None
-
-
-def lengths_left(run: Run, answer: Answer | None) -> tuple[int, ...]:
-    """Tokens left of every image of a run."""
-    count = len(run.images)
-    if answer is None:
-        return (run.length,) * count
-    left = answer.decision.left
-    if answer.chosen is None:
-        return (left,) * count if isinstance(left, int) else tuple(left.tolist())
-    return tuple(torch.where(answer.chosen, left, run.length).tolist())
+    left: Int[np.ndarray, "images"]
+    reduced: Bool[np.ndarray, "images"]
 
 
-def plan(batch: Ragged, answers: Sequence[Answer | None]) -> Plan | None:
-    """The decisions of all runs as one plan; None if no image changes."""
-    target, weight = _places(batch), torch.ones_like(batch.sizes)
-    lengths = dict(zip(batch.images, batch.lengths, strict=True))
-    released: set[int] = set()
+def outcome_of(batch: PackedTokens, answers: Sequence[Answer]) -> Outcome:
+    """What becomes of all images. Reads the device once at most, and not at all where the methods
+    said beforehand how many tokens are left.
+    """
+    left, reduced = np.array(batch.lengths), np.zeros(len(batch.lengths), dtype=bool)
+    unknown = []
     for answer in answers:
-        if answer is None:
-            continue
-        run, decision, chosen = answer.run, answer.decision, answer.chosen
-        view = (len(run.images), run.length)
-        if chosen is None:
-            chosen = target.new_ones(view[0], dtype=torch.bool)
-        old = target[run.rows].view(view)
-        target[run.rows] = torch.where(chosen[:, None], decision.target, old).flatten()
-        if decision.weight is not None:
-            weight[run.rows] = torch.where(chosen[:, None], decision.weight, 1.0).flatten()
-        lengths |= zip(run.images, lengths_left(run, answer), strict=True)
-        if decision.final:
-            released |= {i for i, c in zip(run.images, chosen.tolist(), strict=True) if c}
-    if not any(answers):
-        return None
-    return Plan(target, weight, tuple(lengths[i] for i in batch.images), frozenset(released))
-
-
-def _places(batch: Ragged) -> Int[Tensor, "total"]:
-    """Every row's place within its image."""
-    device = batch.rows.device
-    lengths = torch.tensor(batch.lengths, device=device)
-    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    return torch.arange(len(batch.rows), device=device) - starts
+        if isinstance(answer.decision.left, int) and answer.chosen is None:
+            left[answer.segment.places] = answer.decision.left
+            reduced[answer.segment.places] = True
+        else:
+            unknown.append(answer)
+    if unknown:
+        read = to_host(torch.cat([answer.outcome() for answer in unknown], dim=1)).numpy()
+        first = 0
+        for answer in unknown:
+            part = slice(first, first := first + len(answer.segment.images))
+            left[answer.segment.places] = read[0, part]
+            reduced[answer.segment.places] = read[1, part] > 0
+    return Outcome(left, reduced)
 
 
 def regroup(
-    batch: Ragged, moves: Plan, trace: Trace
-) -> tuple[Ragged, Int[Tensor, "images"], Int[Tensor, "new"]]:
-    """The batch after the plan; per image how many rows were averaged; every new row's old row.
+    batch: PackedTokens,
+    answers: Sequence[Answer],
+    outcome: Outcome,
+    backend: Backend,
+    averages: bool = True,
+) -> tuple[PackedTokens, Int[Tensor, "all_images"], Int[Tensor, "new"]]:
+    """The batch after the decisions; rows averaged of every image; the old row of every new one.
 
-    Watched images come first, the others follow by length. A token with weight 1 and no partner is
-    copied bit for bit; averages are taken in at least float32. Updates the trace's assignment.
+    Active images come first, the others follow by length. A token with weight 1 and no partner is
+    copied bit for bit; averages are taken in at least float32. `averages`: False where no method
+    may average.
     """
-    order = _order(batch, moves)
-    images = tuple(batch.images[i] for i in order)
-    lengths = tuple(moves.lengths[i] for i in order)
-    destination, owner = _destinations(batch, moves, order)
-    valid = destination >= 0
-    total = sum(lengths)
-    mixed = averaged_rows(destination[None], moves.weight[None])[0]
-    source = destination.new_zeros(total)
-    kept = valid.nonzero()[:, 0]
-    source[destination[kept]] = kept
+    target, weight = _moves(batch, answers)
+    active = np.arange(len(batch.lengths)) < batch.active
+    final = np.zeros_like(active)
+    for answer in answers:
+        final[answer.segment.places] = answer.decision.final
+    active &= ~(final & outcome.reduced)
+    order = np.lexsort((outcome.left, ~active))
+    lengths = outcome.left[order]
+    total = int(lengths.sum())
+
+    starts = np.empty_like(lengths)
+    starts[order] = lengths.cumsum() - lengths
+    start = batch.per_row(torch.from_numpy(starts).to(target.device, non_blocking=True))
+    destination = torch.where(target >= 0, start + target, -1)
+    slot = torch.where(target >= 0, destination, total)  # one row more, for all that is dropped
+    old = torch.arange(len(slot), device=slot.device)
+    source = slot.new_zeros(total + 1).scatter_(0, slot, old)[:total]
+    mixed = averaged_rows(destination[None], weight[None])[0] if averages else None
     rows = batch.rows.index_select(0, source)
-    rows = _average(rows, batch, moves, destination, mixed)
-    sizes = batch.sizes.new_zeros(total).index_add_(0, destination[valid], batch.sizes[valid])
-    averaged = torch.bincount(owner[mixed], minlength=len(images)).cpu()
-    _follow(trace, batch, moves.target)
-    watched = sum(i not in moves.released for i in batch.images[: batch.watched])
-    merged = batch.merged or bool(mixed.any())
+    if mixed is not None:
+        rows = _average(rows, batch, slot, weight, mixed, backend)
     after = replace(
         batch,
         rows=rows,
-        sizes=sizes,
-        lengths=lengths,
-        images=images,
-        watched=watched,
-        merged=merged,
+        sizes=batch.sizes.new_zeros(total + 1).index_add_(0, slot, batch.sizes)[:total],
+        positions=_lowest(batch.positions, slot, total),
+        source=_followed(batch, target),
+        lengths=tuple(lengths.tolist()),
+        images=tuple(np.array(batch.images)[order].tolist()),
+        active=int(active.sum()),
+        merged=batch.merged or (mixed is not None and _merges(mixed, backend)),
     )
-    return after, averaged, source
+    return after, _counted(batch, mixed), source
 
 
 def averaged_rows(
@@ -121,59 +122,72 @@ def averaged_rows(
     return mixed & kept
 
 
-def _order(batch: Ragged, moves: Plan) -> list[int]:
-    """Positions of the images in their new order."""
-    unwatched = set(batch.images[batch.watched :]) | moves.released
-
-    def key(position: int) -> tuple[bool, int]:
-        image = batch.images[position]
-        return image in unwatched, moves.lengths[position]
-
-    return sorted(range(len(batch.images)), key=key)
-
-
-def _destinations(
-    batch: Ragged, moves: Plan, order: list[int]
-) -> tuple[Int[Tensor, "total"], Int[Tensor, "total"]]:
-    """Every row's new row (-1 = dropped), and the image of the batch that it belongs to."""
-    device = batch.rows.device
-    starts, first = [0] * len(order), 0
-    for position in order:
-        starts[position] = first
-        first += moves.lengths[position]
-    old = torch.tensor(batch.lengths, device=device)
-    start = torch.tensor(starts, device=device).repeat_interleave(old)
-    owner = torch.tensor(batch.images, device=device).repeat_interleave(old)
-    return torch.where(moves.target >= 0, start + moves.target, -1), owner
+def _moves(
+    batch: PackedTokens, answers: Sequence[Answer]
+) -> tuple[Int[Tensor, "total"], Float[Tensor, "total"]]:
+    """Where every row goes within its image (-1 = dropped), and its weight."""
+    target, weight = batch.places(), torch.ones_like(batch.sizes)
+    for answer in answers:
+        rows, decision, chosen = answer.segment.rows, answer.decision, answer.chosen
+        view = (len(answer.segment.images), answer.segment.length)
+        where = None if chosen is None else chosen[:, None]
+        for held, new in ((target, decision.target), (weight, decision.weight)):
+            if new is not None:
+                kept = held[rows].view(view)
+                held[rows] = (new if where is None else torch.where(where, new, kept)).flatten()
+    return target, weight
 
 
 def _average(
     rows: Float[Tensor, "new dim"],
-    batch: Ragged,
-    moves: Plan,
-    destination: Int[Tensor, "total"],
-    mixed: Tensor,
+    batch: PackedTokens,
+    slot: Int[Tensor, "total"],
+    weight: Float[Tensor, "total"],
+    mixed: Bool[Tensor, "total"],
+    backend: Backend,
 ) -> Float[Tensor, "new dim"]:
-    """Replace the outputs that have several members, or one with a weight, by weighted sums."""
-    members = mixed.nonzero()[:, 0]
+    """Replace the outputs that have several members, or one with a weight, by weighted sums.
+
+    Where a look is free, their members alone are summed up; else all rows are.
+    """
+    outputs = torch.zeros(len(rows) + 1, dtype=torch.bool, device=rows.device)
+    outputs = outputs.index_put((torch.where(mixed, slot, len(rows)),), mixed.new_ones(()))[:-1]
+    if not backend.looks:
+        parts = batch.rows.to(batch.sizes.dtype) * weight[:, None]
+        sums = parts.new_zeros(len(rows) + 1, rows.shape[1]).index_add_(0, slot, parts)[:-1]
+        return torch.where(outputs[:, None], sums.to(rows.dtype), rows)
+    members, places = mixed.nonzero()[:, 0], outputs.nonzero()[:, 0]
     if not len(members):
         return rows
-    outputs, slot = destination[members].unique(return_inverse=True)
-    parts = batch.rows[members].to(batch.sizes.dtype) * moves.weight[members, None]
-    sums = parts.new_zeros(len(outputs), rows.shape[1]).index_add_(0, slot, parts)
-    rows[outputs] = sums.to(rows.dtype)
+    parts = batch.rows[members].to(batch.sizes.dtype) * weight[members, None]
+    place = (outputs.long().cumsum(0) - 1)[slot[members]]
+    sums = parts.new_zeros(len(places), rows.shape[1]).index_add_(0, place, parts)
+    rows[places] = sums.to(rows.dtype)
     return rows
 
 
-def _follow(trace: Trace, batch: Ragged, target: Int[Tensor, "total"]) -> None:
+def _merges(mixed: Bool[Tensor, "total"], backend: Backend) -> bool:
+    """Whether anything was averaged, as far as that is known without making the device wait."""
+    return bool(mixed.any()) if backend.looks else True
+
+
+def _counted(batch: PackedTokens, mixed: Bool[Tensor, "total"] | None) -> Int[Tensor, "all_images"]:
+    """Rows of every image of the batch that were averaged."""
+    none = batch.index.new_zeros(len(batch.source))
+    return none if mixed is None else none.index_add_(0, batch.per_row(batch.index), mixed.long())
+
+
+def _lowest(
+    positions: Int[Tensor, "total"], slot: Int[Tensor, "total"], total: int
+) -> Int[Tensor, "new"]:
+    """The lowest position among the members of every output."""
+    held = positions.new_full((total + 1,), torch.iinfo(positions.dtype).max)
+    return held.scatter_reduce(0, slot, positions, "amin")[:total]
+
+
+def _followed(
+    batch: PackedTokens, target: Int[Tensor, "total"]
+) -> Int[Tensor, "all_images patches"]:
     """Patches follow the tokens that hold them."""
-    first = 0
-    target = target.cpu()
-    for run in batch.runs():
-        count = len(run.images) * run.length
-        local = target[first : first + count].view(len(run.images), run.length)
-        first += count
-        index = torch.tensor(run.images)
-        held = trace.assignment[index]
-        moved = local.gather(1, held.clamp(min=0))
-        trace.assignment[index] = torch.where(held >= 0, moved, held)
+    moved = target[batch.starts()[:, None] + batch.source.clamp(min=0)]
+    return torch.where(batch.source >= 0, moved, batch.source)

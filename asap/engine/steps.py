@@ -1,52 +1,54 @@
-"""A forward pass over a ragged batch in steps: halves of a block, and what a method sees."""
+"""A forward pass over a packed batch in steps: halves of a block, and what a method sees."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from asap.backbones.adapter import Trunk
-from asap.core.packed import Ragged, Run
+from asap.backbones.adapter import BackboneAdapter
+from asap.core.packed import PackedTokens, Segment
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
-from asap.engine.regroup import Answer, plan, regroup
+from asap.engine.backend import Backend
+from asap.engine.regroup import Answer, Outcome, outcome_of, regroup
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Site
 
 
 @dataclass
-class Pass:
+class ForwardState:
     """One forward pass: the batch now, the trace so far, the method's state."""
 
-    batch: Ragged
+    batch: PackedTokens
     trace: Trace
-    state: Any
-    image_ids: list[int] | None
-    runs: list[Run]
+    backend: Backend
+    state: Any = None
+    image_ids: list[int] | None = None
 
 
 def attention_half(
-    block: Any, now: Pass, needs: Needs, proportional: bool, eager: bool
+    block: Any, now: ForwardState, needs: Needs, proportional: bool, eager: bool
 ) -> tuple[Heads, Attended]:
-    """Norm, attention and residual of all rows; what is needed of the watched runs."""
+    """Norm, attention and residual of all rows; what is needed of the active segments."""
     hidden = rowwise(block.norm1, now.batch.rows)
     heads = heads_of(block, hidden)
-    attended = attend(heads, now.batch, now.runs, needs, proportional, eager)
+    attended = attend(heads, now.batch, now.batch.segments, needs, proportional, eager, now.backend)
     add_attended(block, now, hidden, attended.rows)
     return heads, attended
 
 
-def mlp_half(block: Any, now: Pass) -> None:
+def mlp_half(block: Any, now: ForwardState) -> None:
     """Norm, MLP and residual of all rows."""
     update = rowwise(lambda x: block.mlp(block.norm2(x)), now.batch.rows)
     _add(now, block.drop_path2(block.ls2(update)))
 
 
-def run_rest(trunk: Trunk, now: Pass, block: int, midway: bool, proportional: bool) -> None:
-    """The blocks from `block` on, the first from its MLP if `midway`, with nothing watched."""
+def run_rest(
+    trunk: BackboneAdapter, now: ForwardState, block: int, midway: bool, proportional: bool
+) -> None:
+    """The blocks from `block` on, the first from its MLP if `midway`, with no image active."""
     for index in range(block, trunk.anatomy.depth):
         layers = trunk.blocks[index]
         if not (midway and index == block):
@@ -67,7 +69,7 @@ def heads_of(block: Any, hidden: Float[Tensor, "total dim"]) -> Heads:
 
 def add_attended(
     block: Any,
-    now: Pass,
+    now: ForwardState,
     hidden: Float[Tensor, "total dim"],
     attended: Float[Tensor, "total width"],
 ) -> None:
@@ -79,103 +81,106 @@ def add_attended(
     _add(now, block.drop_path1(block.ls1(attn.proj_drop(rowwise(attn.proj, x)))))
 
 
-def _add(now: Pass, update: Tensor) -> None:
+def _add(now: ForwardState, update: Tensor) -> None:
     now.batch = replace(now.batch, rows=now.batch.rows + update)
 
 
-def count(index: int, now: Pass) -> None:
+def count(index: int, now: ForwardState) -> None:
     """Write the tokens that enter block `index` into the trace."""
-    lengths = torch.tensor(now.batch.lengths)
-    now.trace.tokens[torch.tensor(now.batch.images), index] = lengths
+    now.trace.tokens[now.batch.index, index] = now.batch.counts
 
 
-def apply(now: Pass, answers: Sequence[Answer | None]) -> Tensor | None:
+def apply(
+    now: ForwardState,
+    answers: Sequence[Answer],
+    outcome: Outcome | None = None,
+    averages: bool = True,
+) -> Tensor | None:
     """Regroup the batch; the old row of every new one, None if nothing changes."""
-    moves = plan(now.batch, answers)
-    if moves is None:
+    if not answers:
         return None
-    now.batch, averaged, source = regroup(now.batch, moves, now.trace)
+    outcome = outcome_of(now.batch, answers) if outcome is None else outcome
+    now.batch, averaged, source = regroup(now.batch, answers, outcome, now.backend, averages)
     now.trace.macs_method += averaged * now.batch.rows.shape[1]
-    now.runs = list(now.batch.runs())
     return source
 
 
 def site_of(
-    trunk: Trunk,
+    trunk: BackboneAdapter,
     index: int,
-    run: Run,
-    now: Pass,
+    segment: Segment,
+    now: ForwardState,
     needs: Needs,
     heads: Heads | None,
     shown: Tensor | None,
 ) -> Site:
-    """What a method with these needs sees of a run at block `index`; `shown`: of its attention."""
-    rows, sizes = now.batch.rows[run.rows], now.batch.sizes[run.rows]
+    """What a method with these needs sees of a segment at a block; `shown`: of its attention."""
+    rows, sizes = now.batch.rows[segment.rows], now.batch.sizes[segment.rows]
     return Site(
         anatomy=trunk.anatomy,
         block=index,
-        tokens=rows.view(len(run.images), run.length, -1),
-        sizes=sizes.view(len(run.images), run.length),
-        images=torch.tensor(run.images, device=rows.device),
-        image_ids=None if now.image_ids is None else [now.image_ids[i] for i in run.images],
+        tokens=rows.view(len(segment.images), segment.length, -1),
+        sizes=sizes.view(len(segment.images), segment.length),
+        images=now.batch.index[segment.places],
+        image_ids=None if now.image_ids is None else [now.image_ids[i] for i in segment.images],
         attention=shown,
-        keys=split(heads.k, run) if heads and needs.keys else None,
-        values=split(heads.v, run) if heads and needs.values else None,
+        keys=split(heads.k, segment) if heads and needs.keys else None,
+        values=split(heads.v, segment) if heads and needs.values else None,
         state=now.state,
-        looks=rows.device.type == "cpu",
+        looks=now.backend.looks,
     )
 
 
-def ask(method: Method, site: Site, run: Run, now: Pass) -> Answer | None:
-    """The two questions about a run, what is said noted in the trace; None: nothing changes.
+def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answer | None:
+    """The two questions about a segment, what is said noted in the trace; None: nothing changes.
 
     Where looking is free, the method is shown the chosen images alone.
     """
-    seen = method.observe(site)
+    seen, trace = method.observe(site), now.trace
     if seen is None:
-        decision = method.reduce(site, None)
-        return None if decision is None else answer_of(run, site.block, decision, None, now)
-    now.trace.write(site.images, site.block, seen.macs, seen.diagnostics)
-    if seen.chosen is None:
-        return None
-    if not site.looks:
-        decision = method.reduce(site, seen.chosen)
-        return None if decision is None else answer_of(run, site.block, decision, seen.chosen, now)
-    here = seen.chosen.nonzero()[:, 0]
-    if not len(here):
-        return None
-    decision = method.reduce(site if len(here) == len(site.images) else site.of(here), None)
+        decision, chosen = method.reduce(site, None), None
+    else:
+        trace.write(site.images, site.block, seen.macs, seen.diagnostics)
+        if seen.chosen is None:
+            return None
+        chosen = seen.chosen
+        if site.looks:
+            return _ask_chosen(method, site, segment, chosen, trace)
+        decision = method.reduce(site, chosen)
     if decision is None:
         return None
-    whole = for_all(decision, here, site)
-    return answer_of(run, site.block, whole, seen.chosen, now)
+    trace.write_reduced(site.images, site.block, decision, chosen)
+    return Answer(segment, decision, chosen)
 
 
-def for_all(decision: Decision, here: Int[Tensor, "k"], site: Site) -> Decision:
-    """A decision about the images at places `here` of a site as one about all of them."""
-    count = len(site.images)
+def _ask_chosen(
+    method: Method, site: Site, segment: Segment, chosen: Tensor, trace: Trace
+) -> Answer | None:
+    """What becomes of the chosen images, which alone the method is shown."""
+    here = chosen.nonzero()[:, 0]
+    if not len(here):
+        return None
+    shown = site if len(here) == len(site.images) else site.of(here)
+    decision = method.reduce(shown, None)
+    if decision is None:
+        return None
+    trace.write_reduced(shown.images, site.block, decision, None)
+    return Answer(segment, _for_all(decision, here, len(site.images)), chosen)
+
+
+def _for_all(decision: Decision, here: Int[Tensor, "k"], count: int) -> Decision:
+    """A decision about some of `count` images as one about all, for the engine's eyes."""
     if len(here) == count:
         return decision
 
-    def spread(values: Any, fill: Any) -> Any:
+    def spread(values: Any) -> Any:
         if not isinstance(values, Tensor):
             return values
-        return values.new_full((count, *values.shape[1:]), fill).index_put((here,), values)
+        return values.new_ones(count, *values.shape[1:]).index_put((here,), values)
 
-    found = {name: spread(value, 0) for name, value in decision.diagnostics.items()}
     return replace(
         decision,
-        target=spread(decision.target, 0),
-        left=spread(decision.left, 0),
-        weight=spread(decision.weight, 1),
-        macs=spread(decision.macs, 0),
-        diagnostics=found,
+        target=spread(decision.target),
+        left=spread(decision.left),
+        weight=spread(decision.weight),
     )
-
-
-def answer_of(run: Run, block: int, decision: Decision, chosen: Tensor | None, now: Pass) -> Answer:
-    """A decision about a run, noted in the trace."""
-    images = torch.tensor(run.images)
-    now.trace.write(images, block, decision.macs, decision.diagnostics, chosen)
-    now.trace.reduced(images, block, chosen)
-    return Answer(run, decision, chosen)

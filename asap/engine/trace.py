@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.methods.base import Column
+from asap.engine.backend.base import to_host
+from asap.methods.base import Column, Decision
 
 CORE = ("tokens", "stop_block", "assignment", "macs_backbone", "macs_method")
 MISSING: dict[str, Any] = {"int": -1, "float": float("nan")}
@@ -18,10 +19,12 @@ MISSING: dict[str, Any] = {"int": -1, "float": float("nan")}
 class Trace:
     """What happened to each image of a batch (B images, L blocks, n patches).
 
-    All tensors are on the CPU. `stop_block` counts from 1 and 0 means never; `assignment` is the
-    final token that each patch ended in, -1 if it was dropped. `columns` holds what the method
-    declared, by name, readable as attributes too (`trace.sink`): int64 (B,) or float32 (B,), (B, L)
-    where per block; -1 or NaN where there is none. `sink` and `mass` are there for every method.
+    While the images run the tensors are on their device, `assignment` is in the batch and
+    `macs_backbone` is 0; `finished` brings them to the CPU, at once. `stop_block` counts from 1 and
+    0 means never; `assignment` is the final token that each patch ended in, -1 if it was dropped.
+    `columns` holds what the method declared, by name, readable as attributes too (`trace.sink`):
+    int64 (B,) or float32 (B,), (B, L) where per block; -1 or NaN where there is none. `sink` and
+    `mass` are there for every method.
     """
 
     tokens: Int[Tensor, "b l_and_1"]
@@ -34,17 +37,23 @@ class Trace:
 
     @classmethod
     def empty(
-        cls, images: int, blocks: int, patches: int, prefix: int, declared: Sequence[Column] = ()
+        cls,
+        images: int,
+        blocks: int,
+        patches: int,
+        prefix: int,
+        declared: Sequence[Column] = (),
+        device: torch.device | None = None,
     ) -> "Trace":
         """The trace before the first block."""
-        zero = torch.zeros(images, dtype=torch.int64)
+        zero = torch.zeros(images, dtype=torch.int64, device=device)
         return cls(
-            tokens=torch.zeros(images, blocks + 1, dtype=torch.int64),
+            tokens=zero[:, None].repeat(1, blocks + 1),
             stop_block=zero.clone(),
-            assignment=(torch.arange(patches) + prefix).repeat(images, 1),
+            assignment=(torch.arange(patches, device=device) + prefix).repeat(images, 1),
             macs_backbone=zero.clone(),
             macs_method=zero.clone(),
-            columns={column.name: _missing(column, images, blocks) for column in declared},
+            columns={one.name: _missing(one, images, blocks).to(device) for one in declared},
             declared=tuple(declared),
         )
 
@@ -74,32 +83,48 @@ class Trace:
         chosen: Bool[Tensor, "k"] | None = None,
     ) -> None:
         """Add what a method spent on some images at a block, and what it said of them; of the
-        chosen ones only, if there are some. Raises ValueError for what it has not declared.
+        chosen ones only, if there is a choice. Raises ValueError for what it has not declared.
         """
-        images, macs = images.cpu(), torch.as_tensor(macs).cpu().expand(len(images))
-        if chosen is not None:
-            chosen = chosen.cpu()
-            images, macs = images[chosen], macs[chosen]
-        self.macs_method[images] += macs
+        self.macs_method[images] += macs if chosen is None else chosen * macs
         declared = {column.name: column for column in self.declared}
         for name, value in diagnostics.items():
             if name not in declared:
                 raise ValueError(f"{name!r} is not among the columns that the method declares")
-            value = value.detach().cpu()
-            value = value if chosen is None else value[chosen]
             held = self.columns[name]
             place = (images, block) if declared[name].per_block else images
-            value = value.to(held.dtype)
-            smallest = declared[name].combine == "min"
-            held[place] = torch.fmin(held[place], value) if smallest else value
+            before, value = held[place], value.detach().to(held.device, held.dtype)
+            if declared[name].combine == "min":
+                value = torch.fmin(before, value)
+            held[place] = value if chosen is None else torch.where(chosen, value, before)
 
-    def reduced(
-        self, images: Int[Tensor, "k"], block: int, chosen: Bool[Tensor, "k"] | None
+    def write_reduced(
+        self,
+        images: Int[Tensor, "k"],
+        block: int,
+        decision: Decision,
+        chosen: Bool[Tensor, "k"] | None,
     ) -> None:
-        """Note the first block in which images were reduced."""
-        images = images.cpu() if chosen is None else images.cpu()[chosen.cpu()]
-        first = self.stop_block[images] == 0
-        self.stop_block[images[first]] = block + 1
+        """Add what a decision said of some images, and where they were reduced first."""
+        self.write(images, block, decision.macs, decision.diagnostics, chosen)
+        before = self.stop_block[images]
+        first = before == 0 if chosen is None else (before == 0) & chosen
+        self.stop_block[images] = torch.where(first, block + 1, before)
+
+    def finished(self, assignment: Int[Tensor, "b patches"]) -> "Trace":
+        """The trace on the CPU, brought there in one go, with the patches' final tokens."""
+        named = {**self.values(), "assignment": assignment}
+        parts = sorted(
+            named.items(), key=lambda part: -part[1].element_size()
+        )  # keeps them aligned
+        flat = [value.contiguous().flatten().view(torch.uint8) for _, value in parts]
+        host = to_host(torch.cat(flat)).split([len(part) for part in flat])
+        found = {
+            name: part.view(value.dtype).view(value.shape).clone()  # memory of its own
+            for (name, value), part in zip(parts, host, strict=True)
+        }
+        core = {name: found.pop(name) for name in CORE}
+        columns = {column.name: found[column.name] for column in self.declared}
+        return Trace(**core, columns=columns, declared=self.declared)
 
     def take(self, images: Int[Tensor, "k"]) -> "Trace":
         """The trace of some images of the batch."""

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from asap.backbones.accepted import trunk_of
-from asap.backbones.adapter import Trunk
-from asap.core.packed import Run, pack
+from asap.backbones.accepted import adapter_of
+from asap.backbones.adapter import BackboneAdapter
+from asap.core.packed import Segment, pack
 from asap.engine.attention import Attended, Heads
-from asap.engine.steps import Pass, attention_half, mlp_half, site_of
+from asap.engine.backend import backend_of
+from asap.engine.steps import ForwardState, attention_half, mlp_half, site_of
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Observation, Sharing, Site
 from asap.shared_prefix.answers import Answers
@@ -33,7 +34,7 @@ class SharedPrefix:
 
     def __init__(self, backbone: nn.Module, methods: Sequence[Method]) -> None:
         self.backbone = backbone
-        self.trunk = trunk_of(backbone)
+        self.trunk = adapter_of(backbone)
         self.sharings: list[Sharing] = []
         for method in methods:
             sharing = method.sharing
@@ -68,7 +69,7 @@ class _Batch:
     """The cells' common state over one batch."""
 
     def __init__(self, shared: SharedPrefix, images: int) -> None:
-        self.trunk: Trunk = shared.trunk
+        self.trunk: BackboneAdapter = shared.trunk
         self.methods, self.failed, self.needs = shared.methods, shared.failed, shared.needs
         self.images = images
         self.suffixes = Suffixes(self.trunk, images)
@@ -102,9 +103,10 @@ class _Batch:
         )  # fmt: skip
 
     def run(self, images: Tensor, ids: list[int]) -> None:
-        batch = pack(self.trunk.embed(images))
+        backend = backend_of(images.device)
+        batch = pack(self.trunk.embed(images), self.trunk.anatomy.prefix, backend.alone_below)
         trace = Trace.empty(0, 0, 0, 0)  # every rule has its own
-        now = Pass(batch, trace, None, ids, list(batch.runs()))
+        now = ForwardState(batch, trace, backend, image_ids=ids)
         late = any(r.method.position == "after_block" for r in self.reductions.values())
         for cell, state in self.state_of.items():
             if state not in self.states:
@@ -130,18 +132,17 @@ class _Batch:
     def _active(self) -> list[StopRule]:
         return [rule for rule in self.rules.values() if rule.cells - self.failed.keys()]
 
-    def _thin(self, now: Pass) -> bool:
+    def _thin(self, now: ForwardState) -> bool:
         """Drop the images that no rule waits for; whether any is left."""
         alive = torch.zeros(self.images, dtype=torch.bool)
         for rule in self._active():
             alive |= rule.alive
         kept = [i for i, image in enumerate(now.batch.images) if alive[image]]
         if len(kept) < len(now.batch.images):
-            now.batch = self.suffixes.copies(now.batch, kept)
-            now.runs = list(now.batch.runs())
+            now.batch = now.batch.of(kept)
         return bool(kept)
 
-    def _leave_after(self, number: int, now: Pass) -> None:
+    def _leave_after(self, number: int, now: ForwardState) -> None:
         """Images that did not stop in block `number`, the last one of some rules, go on as they
         are.
         """
@@ -160,18 +161,23 @@ class _Batch:
 
     # ---- the two questions
 
-    def _site(self, index: int, run: Run, now: Pass, heads: Heads, attended: Attended) -> Site:
-        """What the settings see of a run; each with the state that it asks."""
-        shown = attended.shown.get(run)
-        return site_of(self.trunk, index, run, now, self.needs, heads, shown)
+    def _site(
+        self, index: int, segment: Segment, now: ForwardState, heads: Heads, attended: Attended
+    ) -> Site:
+        """What the settings see of a segment; each with the state that it asks."""
+        shown = attended.shown.get(segment)
+        return site_of(self.trunk, index, segment, now, self.needs, heads, shown)
 
     def _observe(
-        self, index: int, now: Pass, heads: Heads, attended: Attended
+        self, index: int, now: ForwardState, heads: Heads, attended: Attended
     ) -> dict[Method, Bool[Tensor, "images"]]:
         """Ask every rule about the images; which of them stop under each."""
         stopped = {rule: torch.zeros(self.images, dtype=torch.bool) for rule in self.rules}
-        for run in now.runs:
-            images, site = torch.tensor(run.images), self._site(index, run, now, heads, attended)
+        for segment in now.batch.segments:
+            images, site = (
+                torch.tensor(segment.images),
+                self._site(index, segment, now, heads, attended),
+            )
             for rule in self._active():
                 if not rule.alive[images].any():
                     continue
@@ -184,7 +190,7 @@ class _Batch:
     def _reduce(
         self,
         index: int,
-        now: Pass,
+        now: ForwardState,
         heads: Heads,
         attended: Attended,
         stopped: dict[Method, Tensor],
@@ -193,29 +199,29 @@ class _Batch:
         """Reduce the images that stop in this block, and run each distinct suffix once."""
         groups: dict[Kind, dict[tuple, Exit]] = {}
         wanted: dict[Kind, list[Want]] = {}
-        sites: dict[tuple, Site] = {}  # of a run and places in it
+        sites: dict[tuple, Site] = {}  # of a segment and places in it
         for reduction in self.reductions.values():
             cells = reduction.cells - self.failed.keys()
             if reduction.method.position != position or not cells:
                 continue
             leaving = torch.stack([stopped[self.rule_of[c].method] for c in cells]).any(0)
-            for run in now.runs:
-                places = leaving[torch.tensor(run.images)].nonzero()[:, 0]
+            for segment in now.batch.segments:
+                places = leaving[torch.tensor(segment.images)].nonzero()[:, 0]
                 if not len(places):
                     continue
-                name = (run, *places.tolist())
+                name = (segment, *places.tolist())
                 if name not in sites:
-                    site = self._site(index, run, now, heads, attended)
+                    site = self._site(index, segment, now, heads, attended)
                     sites[name] = site.of(places.to(site.images.device))
                 site = replace(sites[name], state=self._state(cells))
                 ask = partial(_decided, reduction.method, site)
                 decided = self._guarded(reduction.cells, ask)
                 if decided is None:
                     continue
-                images = torch.tensor(run.images)[places]
+                images = torch.tensor(segment.images)[places]
                 reduction.note(decided, images, index + 1)
                 kind = (reduction.method.proportional_attention, decided.weight is not None)
-                first = run.first_row // run.length
+                first = segment.first_row // segment.length
                 exits = Exit.all_of(decided, [first + i for i in places.tolist()])
                 for image, one in zip(images.tolist(), exits, strict=True):
                     groups.setdefault(kind, {}).setdefault(one.name, one)

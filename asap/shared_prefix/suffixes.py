@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from asap.backbones.adapter import Trunk
-from asap.core.packed import Ragged, Run
+from asap.backbones.adapter import BackboneAdapter
+from asap.core.packed import PackedTokens, Segment
+from asap.engine.backend import backend_of
 from asap.engine.regroup import Answer
-from asap.engine.steps import Pass, apply, count, run_rest
+from asap.engine.steps import ForwardState, apply, count, run_rest
 from asap.engine.trace import Trace
 from asap.methods.base import Decision
 
@@ -50,7 +51,7 @@ class Exit:
 class Suffixes:
     """What became of every distinct suffix, by its number. All on the CPU."""
 
-    trunk: Trunk
+    trunk: BackboneAdapter
     most: int  # images in a dense batch
     logits: list[Float[Tensor, "k classes"]] = field(default_factory=list)
     assignment: list[Int[Tensor, "k patches"]] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Suffixes:
     macs: list[Int[Tensor, "k"]] = field(default_factory=list)  # of averaging
     numbered: int = 0
 
-    def go_on(self, batch: Ragged, places: list[int], block: int) -> list[int]:
+    def go_on(self, batch: PackedTokens, places: list[int], block: int) -> list[int]:
         """Images go on unreduced from `block` on, with the backbone's own attention."""
         now = self._pass(batch, places)
         if block == self.trunk.anatomy.depth:
@@ -67,7 +68,7 @@ class Suffixes:
         return self._keep(now)
 
     def reduce(
-        self, batch: Ragged, exits: list[Exit], block: int, midway: bool, proportional: bool
+        self, batch: PackedTokens, exits: list[Exit], block: int, midway: bool, proportional: bool
     ) -> list[int]:
         """Images are reduced and go on from `block`, from its MLP if `midway`.
 
@@ -78,25 +79,12 @@ class Suffixes:
         for chunk in self._chunks(order, exits):
             part = [exits[i] for i in chunk]
             now = self._pass(batch, [one.place for one in part])
-            whole = Run(now.batch.images, 0, now.batch.lengths[0], False)
+            whole = Segment(now.batch.images, 0, 0, now.batch.lengths[0], False)
             apply(now, [Answer(whole, _decision(part, batch.rows.device), None)])
             run_rest(self.trunk, now, block, midway, proportional)
             for i, number in zip(chunk, self._keep(now), strict=True):
                 numbers[i] = number
         return numbers
-
-    def copies(self, batch: Ragged, places: list[int]) -> Ragged:
-        """Copies of the images at these places of a dense batch."""
-        tokens = self.trunk.anatomy.tokens
-        index = torch.tensor(places, dtype=torch.int64, device=batch.rows.device)
-        return replace(
-            batch,
-            rows=batch.rows.view(-1, tokens, batch.rows.shape[1])[index].flatten(0, 1),
-            sizes=batch.sizes.view(-1, tokens)[index].flatten(),
-            lengths=(tokens,) * len(places),
-            images=tuple(batch.images[i] for i in places),
-            watched=len(places),
-        )
 
     def _chunks(self, order: list[int], exits: list[Exit]) -> list[list[int]]:
         """Neighbours in `order` that run together."""
@@ -110,20 +98,21 @@ class Suffixes:
             space -= exits[i].left
         return chunks
 
-    def _pass(self, batch: Ragged, places: list[int]) -> Pass:
-        """Copies of some images as a batch of its own, which no method watches."""
-        anatomy, images = self.trunk.anatomy, tuple(range(len(places)))
-        taken = replace(self.copies(batch, places), images=images, watched=0)
-        trace = Trace.empty(len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
-        return Pass(taken, trace, None, None, list(taken.runs()))
+    def _pass(self, batch: PackedTokens, places: list[int]) -> ForwardState:
+        """Copies of some images as a batch of its own, of which no image is active."""
+        anatomy, device = self.trunk.anatomy, batch.rows.device
+        layout = (len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
+        taken = replace(batch.of(places, renumbered=True), active=0)
+        return ForwardState(taken, Trace.empty(*layout, device=device), backend_of(device))
 
-    def _keep(self, now: Pass) -> list[int]:
+    def _keep(self, now: ForwardState) -> list[int]:
         """Keep what came of a batch; the numbers of its suffixes."""
         self.logits.append(self.trunk.classify(now.batch).cpu())
-        self.assignment.append(now.trace.assignment)
-        self.lengths.append(now.trace.tokens[:, -1])
-        self.macs.append(now.trace.macs_method)
-        first, self.numbered = self.numbered, self.numbered + len(now.trace.tokens)
+        trace = now.trace.finished(now.batch.source)
+        self.assignment.append(trace.assignment)
+        self.lengths.append(trace.tokens[:, -1])
+        self.macs.append(trace.macs_method)
+        first, self.numbered = self.numbered, self.numbered + len(trace.tokens)
         return list(range(first, self.numbered))
 
 

@@ -1,0 +1,44 @@
+"""What a device decides about how a batch is computed, and the one place where the host reads."""
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def to_host(values: Tensor) -> Tensor:
+    """The values on the host, which waits until the device has them. Nothing else in the engine
+    reads the device, so that a test can count how often it does.
+    """
+    return values.cpu()
+
+
+class Backend:
+    """How a device computes a batch. The defaults need nothing special.
+
+    looks: reading flags on the device is free, so the engine looks which images are chosen and
+    shows a method these alone. Else it asks for all, and reads once a block how many tokens are
+    left. alone_below: images of fewer tokens are computed one by one. slab_bytes: attention scores
+    held at once.
+    """
+
+    looks: ClassVar[bool] = False
+    alone_below: ClassVar[int] = 0
+    slab_bytes: ClassVar[int] = 256 << 20
+
+    def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
+        """Whether the fused attention kernel may be used."""
+        return True
+
+    def own_memory(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
+        """Keys or values as a product needs them."""
+        return x
+
+    def few_queries(self, q: Float[Tensor, "b h m d"]) -> Float[Tensor, "b h more d"]:
+        """Some queries, filled up to as many as a product needs."""
+        return q
+
+    def images_at_once(self, q: Float[Tensor, "b h n d"]) -> int:
+        """How many images' attention scores are held at once."""
+        _, h, n, _ = q.shape
+        return max(1, self.slab_bytes // (h * n * n * q.element_size()))
