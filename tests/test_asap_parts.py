@@ -63,7 +63,7 @@ def test_stride_positions(size, quota, positions):
     assert ref.strides(size, quota) == positions
     distance = torch.arange(size).double()[None] + 1
     ones = torch.ones(1, size, dtype=torch.int64)
-    assert chosen(stride_sample(distance, ones, ones > 0, quota)[0]) == positions
+    assert chosen(stride_sample(distance, ones, ones > 0, quota, 2)[0]) == positions
 
 
 def test_stride_sampling_by_hand():
@@ -71,7 +71,11 @@ def test_stride_sampling_by_hand():
     2: 3, 1. Budget 3 of 6: quotas 2 and 1, positions 1 and 3, and 1."""
     distance = torch.tensor([[0.3, 0.9, 0.0, 0.7, 0.4, 0.1, 0.6, 0.4]])
     cluster = torch.tensor([[1, 2, 0, 2, 1, 0, 1, 1]])
-    assert chosen(stride_sample(distance, cluster, cluster > 0, 3)[0]) == [1, 4, 6]
+    assert chosen(stride_sample(distance, cluster, cluster > 0, 3, int(cluster.max()) + 1)[0]) == [
+        1,
+        4,
+        6,
+    ]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -80,7 +84,7 @@ def test_stride_sampling_equals_the_reference(seed):
     distance = random(seed, 3, n, levels=4 if seed % 2 else 0)
     cluster = (random(seed + 100, 3, n) * clusters).long()
     for budget in {1, 2, n // 3 + 1, n // 2, n}:
-        kept = stride_sample(distance, cluster, cluster > 0, budget)
+        kept = stride_sample(distance, cluster, cluster > 0, budget, int(cluster.max()) + 1)
         for row, d, c in zip(kept, distance.tolist(), cluster.tolist(), strict=True):
             foreground = [i for i in range(n) if c[i] > 0]
             assert chosen(row) == ref.stride_sample(d, c, foreground, budget)[0]

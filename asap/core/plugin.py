@@ -37,12 +37,25 @@ def thin(
     ranked = ranks(scores.masked_fill(~foreground, float("-inf")), descending=True)
     others = foreground & (ranked >= best)
     safe, pairs = foreground & ~others, torch.zeros_like(excess)
-    while bool(excess.any()):
+    for _ in range(_rounds(foreground.shape[1], budget, best, per_round)):
         dropped, looked_at = _round(distance, others, excess.clamp(max=per_round))
         others = others & ~dropped
         pairs = pairs + torch.where(excess > 0, looked_at, 0)
         excess = excess - dropped.sum(1, keepdim=True)
     return safe | others, pairs[:, 0]
+
+
+def _rounds(patches: int, budget: int, best: int, per_round: int) -> int:
+    """Rounds that suffice for every image: those of one whose patches are all foreground.
+
+    Known beforehand, so that nobody has to look whether an image still has too many; further rounds
+    drop nothing.
+    """
+    excess, others, rounds = patches - budget, patches - best, 0
+    while excess > 0:
+        dropped = min(excess, per_round, (others + 1) // 2)
+        excess, others, rounds = excess - dropped, others - dropped, rounds + 1
+    return rounds
 
 
 def _round(

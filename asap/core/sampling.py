@@ -25,17 +25,17 @@ def stride_sample(
     cluster: Int[Tensor, "b patches"],
     foreground: Bool[Tensor, "b patches"],
     budget: int,
+    clusters: int,
 ) -> Bool[Tensor, "b patches"]:
     """At most `budget` foreground patches, evenly spaced by distance within their clusters.
 
     Of a cluster C with quota q, sorted by distance (ties by index), the positions
-    `floor((t + 1/2) |C| / q)` for t = 0 .. q - 1.
+    `floor((t + 1/2) |C| / q)` for t = 0 .. q - 1. `cluster` is below `clusters`.
     """
-    outside = int(cluster.max()) + 1
-    group = torch.where(foreground, cluster, outside)
-    counts = torch.zeros_like(group[:, :1]).repeat(1, outside + 1)
+    group = torch.where(foreground, cluster, clusters)
+    counts = torch.zeros_like(group[:, :1]).repeat(1, clusters + 1)
     counts.scatter_add_(1, group, torch.ones_like(group))
-    quota = torch.nn.functional.pad(quotas(counts[:, :outside], budget), (0, 1))
+    quota = torch.nn.functional.pad(quotas(counts[:, :clusters], budget), (0, 1))
     first = (counts.cumsum(1) - counts).gather(1, group)
     place = _places_by_group(distance, group) - first
     return _on_stride(place, counts.gather(1, group), quota.gather(1, group))

@@ -183,4 +183,6 @@ def _for_all(decision: Decision, here: Int[Tensor, "k"], count: int) -> Decision
         target=spread(decision.target),
         left=spread(decision.left),
         weight=spread(decision.weight),
+        macs=0,  # what it said of the chosen ones is in the trace
+        diagnostics={},
     )

@@ -20,8 +20,9 @@ def find_anchor(
     `matrix` is P, or the block's attention without accumulation. The lead of a random one is NaN.
     """
     if options.anchor == "random":
-        drawn = [_draw(options.seed, image_id, site) for image_id in site.image_ids or ()]
-        return site.images.new_tensor(drawn), matrix.new_full((len(drawn),), float("nan"))
+        drawn = torch.cat([_draw(options.seed, one, site) for one in site.image_ids or ()])
+        drawn = drawn.to(matrix.device, non_blocking=True)
+        return drawn, matrix.new_full((len(drawn),), float("nan"))
     scores = _scores(options, site, matrix)
     best = scores.topk(2, dim=1).values
     return first_argmax(scores), (best[:, 0] - best[:, 1]).to(matrix.dtype)
@@ -33,9 +34,9 @@ def anchor_macs(options: AsapOptions, site: Site) -> int:
     return patches**2 * site.length if options.anchor == "pca" else 0
 
 
-def _draw(seed: int, image_id: int, site: Site) -> int:
+def _draw(seed: int, image_id: int, site: Site) -> Int[Tensor, "1"]:
     source = generator(seed, image_id)
-    return int(torch.randint(site.anatomy.patches, (1,), generator=source))
+    return torch.randint(site.anatomy.patches, (1,), generator=source)
 
 
 def _scores(

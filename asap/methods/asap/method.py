@@ -139,7 +139,9 @@ class Asap(AsapOptions):
     def geometry(self, site: Site) -> tuple[Float[Tensor, "b n n"], int]:
         """The matrix whose rows give distances, and the MACs an image spent on it just now."""
         assert site.attention is not None
-        return site.state.matrix(site.images) if self.accumulate else (site.attention, 0)
+        if not self.accumulate:
+            return site.attention, 0
+        return site.state.matrix(site.images, every_block=not site.looks)
 
     def distance_macs(self, site: Site) -> int:
         """MACs per image of the distances to the anchor."""

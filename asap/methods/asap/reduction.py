@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.core.diffusion import patch_rows
+from asap.core.otsu import MOST_CLUSTERS
 from asap.core.plugin import cosine_distances, row_distances, thin
 from asap.core.pooling import transition_weights
 from asap.core.sampling import stride_sample
@@ -65,7 +66,8 @@ def _within_budget(
         return foreground, 0
     budget = options.foreground_budget
     if options.plugin is None:
-        return stride_sample(clusters.distance, clusters.index, foreground, budget), 0
+        most = MOST_CLUSTERS if options.clusters == "auto" else int(options.clusters)
+        return stride_sample(clusters.distance, clusters.index, foreground, budget, most), 0
     best = options.kappa if options.kappa is not None else (options.max_tokens + 1) // 2
     pairwise, width = _pairwise(options, site, matrix)
     scores = matrix[:, 0, site.prefix :]

@@ -65,7 +65,9 @@ class SharedWalk:
     def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
         return self.walk.class_row(images)
 
-    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
         return self.walk.matrix(images)
 
 
@@ -76,10 +78,11 @@ class GrowingWalk(VectorWalk):
     The MACs it reports are those of a walk that is asked once, as in a run of its own.
     """
 
-    grown: dict[int, int] = field(default_factory=dict)  # image -> maps that are in its P
-    held: list[Tensor] = field(default_factory=list)  # P of all images, made when first needed
+    grown_to: dict[int, int] = field(default_factory=dict)  # image -> maps that are in its P
 
-    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
         rows = torch.stack(self.places)[:, images]
         shown = (rows[:, 0] >= 0).nonzero()[:, 0].tolist()
         if not self.held:
@@ -88,7 +91,7 @@ class GrowingWalk(VectorWalk):
         walk = self.held[0]
         names = images.tolist()
         for step, call in enumerate(shown):
-            behind = [i for i, name in enumerate(names) if self.grown.get(name, 0) == step]
+            behind = [i for i, name in enumerate(names) if self.grown_to.get(name, 0) == step]
             if not behind:
                 continue
             who = images[behind]
@@ -97,7 +100,7 @@ class GrowingWalk(VectorWalk):
                 walk[who] = first_walk(attention, self.alpha)
             else:
                 walk[who] = walk_on(walk[who], attention, self.alpha)
-            self.grown |= dict.fromkeys((names[i] for i in behind), step + 1)
+            self.grown_to |= dict.fromkeys((names[i] for i in behind), step + 1)
         return walk[images], (len(shown) - 1) * walk.shape[-1] ** 3
 
 

@@ -24,8 +24,13 @@ class Walk(Protocol):
 
     def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
 
-    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
-        """P of some images, and the MACs per image it took just now."""
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
+        """P of some images, and the MACs per image that it takes when it is asked for once.
+
+        `every_block`: it is asked for in every block, of all images that are still watched.
+        """
         ...
 
 
@@ -44,6 +49,8 @@ class VectorWalk:
     maps: list[Float[Tensor, "b n n"]] = field(default_factory=list)
     places: list[Int[Tensor, "images"]] = field(default_factory=list)  # image -> row there, or -1
     blocks: list[int] = field(default_factory=list)  # of the calls
+    held: list[Float[Tensor, "images n n"]] = field(default_factory=list)  # P, where it is kept
+    grown: int = 0  # calls that are in the P that is kept
 
     def advance(
         self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
@@ -62,7 +69,11 @@ class VectorWalk:
     def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
         return self.vectors[images, 1]
 
-    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
+        if every_block:
+            return self._grow(images), (len(self.maps) - 1) * self.vectors.shape[-1] ** 3
         rows = torch.stack(self.places)[:, images]
         shown = [True] * len(rows)
         if len(set(self.blocks)) < len(self.blocks):
@@ -72,6 +83,22 @@ class VectorWalk:
         for attention in chain[1:]:
             walk = walk_on(walk, attention, self.alpha)
         return walk, (len(chain) - 1) * walk.shape[-1] ** 3
+
+    def _grow(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n n"]:
+        """P by one product for each block since it was asked for last; it needs no earlier maps."""
+        if not self.held:
+            count, tokens = len(self.vectors), self.vectors.shape[-1]
+            self.held.append(self.vectors.new_zeros(count, tokens, tokens))
+        walk = self.held[0][images]
+        for call in range(self.grown, len(self.maps)):
+            attention = self.maps[call][self.places[call][images]]
+            first = call == 0
+            walk = (
+                first_walk(attention, self.alpha) if first else walk_on(walk, attention, self.alpha)
+            )
+            self.maps[call] = attention[:0]
+        self.held[0][images], self.grown = walk, len(self.maps)
+        return walk
 
 
 @dataclass
@@ -99,7 +126,9 @@ class MatrixWalk:
     def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
         return self.walk[images, 0]
 
-    def matrix(self, images: Int[Tensor, "k"]) -> tuple[Float[Tensor, "k n n"], int]:
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
         return self.walk[images], 0
 
 
