@@ -160,7 +160,7 @@ class Method:
         """
         for option in fields(self):
             value = getattr(self, option.name)
-            if isinstance(value, list) and option.init:  # else it is no option
+            if isinstance(value, list):
                 value = tuple(value)
                 object.__setattr__(self, option.name, value)
             right = is_a(value, option.type)

@@ -51,7 +51,7 @@ class Probe(Watched):
 
     variants: tuple[Method, ...] = ()
     least: float = 0.0
-    passes: list[_Pass] = field(default_factory=list, init=False)
+    passes: list[_Pass] = field(default_factory=list)
 
     @property
     def threshold(self) -> StopThreshold:  # type: ignore[override]
