@@ -116,6 +116,15 @@ def test_what_a_document_names_exists(document):
     assert not missing, f"{document} names what is not there: {missing}"
 
 
+def test_a_file_that_the_architecture_page_names_exists():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z_/]+\.py)`", text))
+    folders = ("asap", "scripts", "tests")
+    files = [f"/{path.as_posix()}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    missing = [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
+    assert named and not missing, f"the page names what is not there: {missing}"
+
+
 def test_every_room_is_in_the_readme():
     readme = (ROOT / "README.md").read_text("utf-8")
     named = set(re.findall(r"`asap/([a-z_]+)/`", readme))
