@@ -54,17 +54,17 @@ demo: $(STAMP)  ## evaluate every method on the embedded model and data, and pri
 	@$(PY) -m asap.run experiment=demo $(ARGS)
 
 # Compiled files are kept even where the environment says not to: the tests start Python a hundred
-# times, and compiling is a third of a start.
+# times, and compiling is a third of a start. A file's tests stay together: they share what they made.
 pytest = @PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 
 test: $(STAMP)  ## run all tests (CPU, no network, no weights)
-	$(pytest) -n 2
+	$(pytest) -n 2 --dist loadfile
 
 check: $(STAMP)  ## run the quick ones: no other processes, contracts on one thread
-	$(pytest) -n 2 -m "not process and not slow"
+	$(pytest) -n 2 --dist loadfile -m "not process and not slow"
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
-	$(pytest) -m gpu --device=cuda
+	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu
 
 lint: $(STAMP)  ## check style, format and types
 	@$(PY) -m ruff check .

@@ -50,7 +50,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Variants that repeat a test on more threads, or a contract in another precision, are slow."""
+    """Variants that repeat a test on more threads, or a contract in another precision, are slow.
+
+    On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches: that
+    an image's bits do not depend on its batch is promised on a CPU.
+    """
+    device = os.environ.get("ASAP_TEST_DEVICE", "cpu")
     for item in items:
         given = (
             item.callspec.params
@@ -61,6 +66,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         plain = given.get("dtype", torch.float32) == torch.float32 or not contract
         if given.get("threads", 1) != 1 or not plain:
             item.add_marker(pytest.mark.slow)
+        if device != "cpu" and contract and item.path.name != "test_contract_batch.py":
+            item.add_marker(pytest.mark.gpu)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 platform.platform()  # Python starts a program for it, once

@@ -8,6 +8,7 @@ no threshold is close to a mass by accident.
 """
 
 import functools
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from asap.backbones.lvvit import LVViT
 
+# Where the small models and their images are: `make test-gpu` runs the contract tests on CUDA.
+WANTED = os.environ.get("ASAP_TEST_DEVICE", "cpu")
+DEVICE = torch.device(WANTED if torch.cuda.is_available() else "cpu")
 DEPTH = 8
 WIDTH = 24
 CLASSES = 7
@@ -80,7 +84,7 @@ def build(variant: str, size: str, seed: int) -> nn.Module:
     generator = randomise(model, seed)
     with torch.no_grad():
         _sharpen(model, generator)
-    return model.eval()
+    return model.eval().to(DEVICE)
 
 
 @torch.no_grad()

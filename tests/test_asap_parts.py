@@ -1,7 +1,6 @@
 """Budget, plug-in, PCA centre, Otsu and Spearman: cases worked out by hand, and the reference."""
 
 import math
-from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 import yaml
 from reference import asap_parts_ref as ref
-from test_engine_oracle import all_draws
 from torch import Tensor
 
 from asap.core.agreement import mean_ranks, rank_agreement, spearman, weighted_distance
@@ -286,24 +284,3 @@ def test_extensions_of_ours_say_so():
     ours = ({"anchor": "quiet"}, {"distance": "self_aligned"}, {"clusters": "auto"})
     assert all(Asap(**options).extension for options in ours)
     assert not Asap(anchor="pca", max_tokens=8, plugin="keys").extension
-
-
-# --- the draws of the engine's oracle ---------------------------------------------------------
-
-
-def test_draws_reach_the_later_parts():
-    """Budgets that bind, by stride sampling and by each plug-in; other anchors and distances."""
-    seen = Counter()
-    for draw, result in all_draws():
-        if not result.stop_block:
-            continue
-        options = draw.options
-        foreground = sum(b >= options.get("background", 1) for b in result.bins)
-        room = options.get("max_tokens", 10**6) - options.get("pool", True)
-        if foreground > room:
-            seen[options.get("plugin", "stride")] += 1
-        seen[options.get("anchor", "sink")] += 1
-        seen[options.get("distance", "diffusion")] += 1
-        seen[options["clusters"]] += 1
-    wanted = ("stride", "features", "keys", "pca", "quiet", "self_aligned", "auto")
-    assert all(seen[name] >= 8 for name in wanted), seen

@@ -8,9 +8,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import asap.methods
 from asap.backbones.weights.load import BUNDLED, BUNDLED_FOLDER, file_digest
 from asap.errors import RequestError
-from asap.methods import build, find
+from asap.methods import build, find, registry
 from asap.methods.registry import names
 from asap.spec.configs import choices, config_dir, read_method
 from asap.spec.read import read_spec
@@ -121,3 +122,19 @@ def test_own_config_folders_come_first(tmp_path: Path) -> None:
     (tmp_path / "method" / "tome.yaml").write_text("name: tome\nlabel: mine\nr: 1\n")
     assert read_method("tome", [tmp_path])["label"] == "mine"
     assert read_method("asap", [tmp_path])["label"] == "ASAP (pool.)"
+
+
+def test_a_helper_file_among_the_methods_is_no_method(tmp_path, monkeypatch) -> None:
+    """Not even one that imports a method: a method is defined where its name says."""
+    (tmp_path / "helper_of_tests.py").write_text("from asap.methods import ToMe\nBASE = ToMe\n")
+    (tmp_path / "method_of_tests.py").write_text(
+        "from asap.methods import ToMe\n\n\nclass Own(ToMe):\n    pass\n"
+    )
+    before = names()
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(asap.methods, "__path__", [str(tmp_path), *asap.methods.__path__])
+    assert names() == ("method_of_tests",)
+    assert find("method_of_tests").__name__ == "Own"
+    with pytest.raises(RequestError, match="helper_of_tests"):
+        find("helper_of_tests")
+    assert "asap" in before and "schedule" not in before and "base" not in before

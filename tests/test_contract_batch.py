@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from draws import ATTENTION_GAIN, models, randomise
+from draws import ATTENTION_GAIN, DEVICE, models, randomise
 from peers import predictor_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -98,14 +98,14 @@ OWN_MODELS = {
 
 @functools.cache
 def backbone(key: str, dtype: torch.dtype) -> nn.Module:
-    return (OWN_MODELS | models())[key]().to(dtype)
+    return (OWN_MODELS | models())[key]().to(DEVICE, dtype)
 
 
 @functools.cache
 def pictures(key: str, dtype: torch.dtype, count: int = IMAGES) -> Tensor:
     height, width = backbone(key, dtype).patch_embed.img_size
     generator = torch.Generator().manual_seed(11)
-    return torch.randn((count, 3, height, width), generator=generator).to(dtype)
+    return torch.randn((count, 3, height, width), generator=generator).to(DEVICE, dtype)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from draws import randomise
+from draws import DEVICE, randomise
 from peers import predictor_file
 from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
@@ -56,13 +56,14 @@ def backbone(key: str) -> nn.Module:
     name, changes = ARCHITECTURES[key]
     model = timm.create_model(name, pretrained=False, **changes)
     randomise(model, seed=1)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(DEVICE)
 
 
 @functools.cache
 def pictures(key: str) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn((2, 3, *backbone(key).patch_embed.img_size), generator=generator)
+    size = backbone(key).patch_embed.img_size
+    return torch.randn((2, 3, *size), generator=generator).to(DEVICE)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import models
+from draws import DEVICE, models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
@@ -394,7 +394,7 @@ def test_tome_refuses_what_is_no_schedule(r: object) -> None:
 
 def test_decisions_do_not_depend_on_autocast() -> None:
     model = models()["plain-p64"]()
-    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     reduced = asap.ReducedViT(model, Asap(tau=1.3, clusters=4))
     with torch.autocast("cpu", torch.bfloat16):
         logits, trace = reduced(images, return_trace=True)

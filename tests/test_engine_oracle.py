@@ -47,6 +47,24 @@ def test_draws_stop_in_many_blocks() -> None:
     assert sum(count >= 10 for block, count in stops.items() if block > 0) >= 5, stops
 
 
+def test_draws_reach_the_later_parts() -> None:
+    """Budgets that bind, by stride sampling and by each plug-in; other anchors and distances."""
+    seen = Counter()
+    for draw, result in all_draws():
+        if not result.stop_block:
+            continue
+        options = draw.options
+        foreground = sum(b >= options.get("background", 1) for b in result.bins)
+        room = options.get("max_tokens", 10**6) - options.get("pool", True)
+        if foreground > room:
+            seen[options.get("plugin", "stride")] += 1
+        seen[options.get("anchor", "sink")] += 1
+        seen[options.get("distance", "diffusion")] += 1
+        seen[options["clusters"]] += 1
+    wanted = ("stride", "features", "keys", "pca", "quiet", "self_aligned", "auto")
+    assert all(seen[name] >= 8 for name in wanted), seen
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
     compared = 0
