@@ -1,11 +1,11 @@
-"""Keep a row's result independent of how many rows stand beside it.
+"""Keeps the bits of a row's result independent of the number of rows in the batch.
 
-On CPU the matrix library deals rows out to threads in groups of four; one to three rows left over
-go to another kernel, whose last bits differ. Which rows are left over depends on the number of rows
-and of threads: in float64 whenever there are some, else up to about `T (4 T - 1)` rows on T
-threads. So such products run on a multiple of `MIN_ROWS` rows, filled up with zero rows, which are
-not counted as work. Convolutions of a single small image go to another kernel too; they run on at
-least `MIN_IMAGES` images.
+On CPU the matrix library distributes rows to threads in groups of four; one to three remaining rows
+are computed by another kernel, whose last bits differ. Which rows remain depends on the number of
+rows and of threads: in float64 for any number of rows, else up to about `T (4 T - 1)` rows on T
+threads. So such products run on a multiple of `MIN_ROWS` rows, padded with zero rows, which are not
+counted as work. Convolutions of a single small image use another kernel too; they run on at least
+`MIN_IMAGES` images.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ MIN_IMAGES = 2
 def rowwise(
     layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
 ) -> Float[Tensor, "n out"]:
-    """`layer(rows)` for a layer that treats rows alone, bitwise the same however many there are."""
+    """`layer(rows)` for a layer that treats each row alone; same bits for any number of rows."""
     missing = -len(rows) % MIN_ROWS
     if not missing or not _sensitive(rows):
         return layer(rows)
@@ -30,7 +30,7 @@ def rowwise(
 
 
 def _sensitive(rows: Float[Tensor, "n dim"]) -> bool:
-    """Whether left-over rows may get other bits than the rest."""
+    """True if remaining rows may get other bits than the rest."""
     if rows.device.type != "cpu":
         return False
     threads = torch.get_num_threads()
@@ -40,7 +40,7 @@ def _sensitive(rows: Float[Tensor, "n dim"]) -> bool:
 def row_products(
     rows: Float[Tensor, "b r n"], matrices: Float[Tensor, "b n m"]
 ) -> Float[Tensor, "b r m"]:
-    """`rows @ matrices` per batch element, with few rows each."""
+    """`rows @ matrices` for each batch element, which has few rows."""
     few = rows.shape[1]
     if rows.device.type == "cpu" and few < MIN_ROWS:
         rows = torch.nn.functional.pad(rows, (0, 0, 0, MIN_ROWS - few))
@@ -50,7 +50,7 @@ def row_products(
 def imagewise(
     layers: Callable[[Tensor], Tensor], images: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, "b n dim"]:
-    """`layers(images)` for convolutions, bitwise the same for an image alone and in a batch."""
+    """`layers(images)` for convolutions; same bits for an image alone and in a batch."""
     missing = max(0, MIN_IMAGES - len(images)) if images.device.type == "cpu" else 0
     if not missing:
         return layers(images)

@@ -1,4 +1,4 @@
-"""Backbones and data sets in memory, each made once for all specs of a command that use it."""
+"""Cache of backbones and data sets: each is made once for all specs of a command that use it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,14 +16,16 @@ DATA_SETS = 3  # the evaluation's, a calibration's, and those that calibration l
 
 @dataclass
 class Kept(Generic[T]):
-    """The `most` values used last, by keys that are compared with `==`."""
+    """A cache of the `most` recently used values; keys are compared with `==`."""
 
     most: int
     _found: list[tuple[Any, T]] = field(default_factory=list, init=False)
 
     def get(self, key: Any, make: Callable[[], T]) -> T:
-        """The value of a key. One that is not there is made, after the one unused for longest has
-        gone if there are `most` of them: the memory of both may not suffice.
+        """The value of a key; a missing one is made.
+
+        If the cache is full, the least recently used value is dropped first, since both may not fit
+        into memory.
         """
         for i, (other, value) in enumerate(self._found):
             if other == key:
@@ -37,14 +39,14 @@ class Kept(Generic[T]):
 
 @dataclass
 class Backbone:
-    """A backbone as it was loaded, and the digest of the weights that it was loaded with."""
+    """A loaded backbone, and the digest of its weights."""
 
     loaded: Loaded
     digest: str
     _placed: bool = False
 
     def on(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """The model on its device, in its precision; always called with the same ones."""
+        """The model on the device, in the precision; every call must give the same ones."""
         if not self._placed:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
             self.loaded.model.to(device, dtype)
@@ -54,7 +56,7 @@ class Backbone:
 
 @dataclass
 class Images:
-    """A data set, and which images that once could not be read were tried again."""
+    """A data set, and which of its unreadable images have been tried again."""
 
     data: DataSet
     tried: dict[int, bool] = field(default_factory=dict)

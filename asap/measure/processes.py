@@ -37,12 +37,12 @@ _DISMISSED = "dismissed"
 
 
 class RankFailed(Exception):
-    """What a worker could not do; its traceback is in the notes."""
+    """The error of a worker that failed; its traceback is in the exception's notes."""
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """An exception as it is sent to the leader."""
+    """An exception in the form that is sent to the leader."""
 
     request: bool
     text: str
@@ -58,12 +58,12 @@ class _Fault:
 
 
 def started_by_torchrun() -> bool:
-    """Whether the environment asks for more than one process."""
+    """True if the environment asks for more than one process."""
     return all(name in os.environ for name in _GIVEN) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def join() -> None:
-    """Meet the other processes, if there are any. Call it once, before anything else here."""
+    """Connect to the other processes, if any. Call this once, before all other functions here."""
     if not started_by_torchrun() or dist.is_initialized():
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -99,10 +99,10 @@ def local_size() -> int:
 
 
 def ask(task: Callable[[State], T], own: Callable[[], T]) -> list[T]:
-    """The leader: let every worker do `task(its state)`, do `own()` meanwhile; all answers by rank.
+    """Called by the leader: every worker does `task(its state)`, the leader `own()` meanwhile.
 
-    A task is pickled. Raises the leader's own error, else RequestError or RankFailed with that of
-    the first worker that failed, once all have answered.
+    Returns all answers by rank. A task is pickled. Once all have answered, raises the leader's own
+    error, else RequestError or RankFailed with the error of the first worker that failed.
     """
     _send(task)
     value, _, error = _attempt(own)
@@ -115,8 +115,9 @@ def ask(task: Callable[[State], T], own: Callable[[], T]) -> list[T]:
 
 
 def serve(state: Any) -> None:
-    """A worker: do what the leader asks until it dismisses this process. `state` is kept from one
-    task to the next.
+    """Called by a worker: do the leader's tasks until it dismisses this process.
+
+    `state` is kept from one task to the next.
     """
     while (task := _send(None)) != _DISMISSED:
         value, fault, _ = _attempt(lambda task=task: task(state))
@@ -124,13 +125,13 @@ def serve(state: Any) -> None:
 
 
 def dismiss() -> None:
-    """The leader, at the end of an ordinary program: the workers end too."""
+    """Called by the leader at the end of the program: dismiss the workers, which then end."""
     if dist.is_initialized():
         _send(_DISMISSED)
 
 
 def leave() -> None:
-    """Part from the others; nothing is waited for."""
+    """Close the connections to the other processes without waiting for them."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -156,14 +157,14 @@ def share(ranges: list[tuple[int, int]], rank: int, size: int) -> list[tuple[int
 
 
 def _send(task: Any) -> Any:
-    """The leader's task, on every rank."""
+    """The leader's task, received by every rank."""
     box = [task]
     _exchange(lambda: dist.broadcast_object_list(box, src=0))
     return box[0]
 
 
 def _answers(own: tuple[Any, _Fault | None]) -> list[tuple[Any, _Fault | None]]:
-    """On the leader every rank's value or fault, in the order of the ranks; elsewhere none."""
+    """On the leader, the value or fault of every rank, in rank order; elsewhere an empty result."""
     found: list[Any] | None = [None] * size() if rank() == 0 else None
     _exchange(lambda: dist.gather_object(own, found, dst=0))
     return found or []
@@ -193,7 +194,7 @@ def _lost(error: Exception) -> None:
 
 
 def _end_with_parent() -> None:
-    """Without torchrun nobody would end this process, which would go on writing."""
+    """Let the kernel end this process with torchrun; otherwise it would go on writing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
