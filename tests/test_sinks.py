@@ -2,7 +2,9 @@
 
 import errno
 import io
+import json
 import logging
+import math
 import sys
 import time
 
@@ -14,6 +16,8 @@ from made import methods, reads
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+import asap
+from asap.measure.session import describe, method_of_record
 from asap.publish.mirrors import tensorboard, wandb
 from asap.report.example_table import Example
 from asap.report.figures import ImagePanel, scene_panels
@@ -292,3 +296,9 @@ def test_labels_of_crowded_points_do_not_overlap():
     assert len(boxes) == 7
     for i, box in enumerate(boxes):
         assert not box.count_overlaps(boxes[i + 1 :])
+
+
+def test_a_method_is_made_again_from_its_record() -> None:
+    for method in (asap.methods.PPT(threshold=math.inf, r=(3, 2, 1)), asap.methods.Asap(tau=2.0)):
+        written = json.loads(json.dumps(describe(method), allow_nan=False))
+        assert method_of_record(written) == method

@@ -217,8 +217,14 @@ def describe(method: Method) -> MethodRecord:
     return found
 
 
+def method_of_record(recorded: Mapping[str, Any]) -> Method:
+    """The method that `describe` described. RequestError if it cannot be built any more."""
+    options = {k: float(v) if v in ("inf", "-inf") else v for k, v in recorded["options"].items()}
+    return build(recorded["name"], options)
+
+
 def _finite(value: Any) -> Any:
-    """JSON has no infinity."""
+    """JSON has no infinity, so records hold it as a text."""
     return str(value) if value in (float("inf"), float("-inf")) else value
 
 

@@ -1,4 +1,4 @@
-"""What a finished run leaves for people: table, figures, mirrors. All from records."""
+"""The files of a finished run for people: table, figures, page; and mirrors to dashboards."""
 
 import logging
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ RANDOM_WEIGHTS = (
 
 @dataclass(frozen=True)
 class Outputs:
-    """The table as a terminal shows it, and the files that were written: they have all of it."""
+    """The table as shown in a terminal, and the files that were written."""
 
     text: str
     files: tuple[Path, ...]
 
 
 def mirror(session: Session, results: list[Result]) -> None:
-    """Copy finished rows to the dashboards that are asked for; these never cost a result."""
+    """Log finished rows to the dashboards that the run asks for; a failure is only a warning."""
     for result in results:
         if result.accuracy is not None:
             _mirror(session, result)
@@ -60,7 +60,7 @@ def write_outputs(
     session: Session, results: list[Result], title: str | None = None
 ) -> Outputs | None:
     """Write a run's table and figures under results/tables and results/figures, and its page,
-    results/report.html. What is there already, made from the same records, stays.
+    results/report.html. Files that were made from the same records before are kept.
 
     None if no row has a record: there is nothing to show.
     """
@@ -119,8 +119,8 @@ def _mirror(session: Session, result: Result) -> None:
 
 
 def free_title(title: str, shown: set[str]) -> str:
-    """The title, with a number where its files would be those of one of `shown`, to which it is
-    added.
+    """The title, with a number if its files would be named as those of a title in `shown`. It is
+    added to `shown`.
     """
     numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
     free = next(one for one in numbered if stem_of(one) not in shown)

@@ -1,4 +1,4 @@
-"""What a table, a figure or a dashboard is made of: a method on a backbone and data set."""
+"""A row with its records, from which tables, figures and dashboards are made."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,9 +33,9 @@ class RowRef:
     note: str | None = None
     reason: str | None = None
     records: Mapping[str, str] = field(default_factory=dict)
-    left_out: str | None = None  # a baseline's on the images that calibration took
-    own_weights: bool = False  # its backbone is that of its own checkpoint
-    on: str | None = None  # its backbone, where no record says so
+    left_out: str | None = None  # key of a baseline's record on the images that calibration took
+    own_weights: bool = False  # its backbone has the weights of its own checkpoint
+    on: str | None = None  # its backbone, used if no record names it
 
     @property
     def keys(self) -> list[str]:
@@ -48,12 +48,12 @@ class Result:
     """One row: its records as read from disk, and why a part of it is missing.
 
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
-    have; records: by kind; read: what reads the tables beside the accuracy record, "answers" and
-    "traces": a table of many rows holds none of them; reason: why a record is missing; note: a
-    footnote of this row; on: its backbone, where no record says so; config: the settings of its
-    run, as in the config.yaml beside its record; left_out: a baseline's record on the images that
-    calibration took out of the evaluation; own_weights: its backbone is that of its own checkpoint,
-    not that of the other rows.
+    have; records: by kind; read: functions that read the tables "answers" and "traces" beside the
+    accuracy record when they are needed; reason: why a record is missing; note: a footnote of this
+    row; on: its backbone, used if no record names it; config: the settings of its run, from the
+    config.yaml beside its record; left_out: a baseline's record on the images that calibration
+    took; own_weights: its backbone has the weights of its own checkpoint, not those of the other
+    rows.
     """
 
     label: str
@@ -72,10 +72,10 @@ class Result:
     def from_store(
         cls, store: Store, row: RowRef, current: Collection[str] | None = None
     ) -> "Result":
-        """The row with its records as they are on the disk, called as the row calls them.
+        """The row with its records as they are on the disk, under the row's own label.
 
-        current: keys of the records that may be read, None for all; a record that is not there, or
-        not among them, is missing, and that is the reason.
+        current: keys of the records that may be read, None for all. A record with another key is
+        missing, and the row's reason says so.
         """
         lost = [key for key in row.keys if current is not None and key not in current]
         found = {
@@ -99,7 +99,7 @@ class Result:
 
     @property
     def ref(self) -> RowRef:
-        """What finds this row again: `from_store` undoes it."""
+        """A reference to this row, from which `from_store` makes it again."""
         return RowRef(
             self.label, self.paper_method, self.ours, self.note, self.reason,
             {kind: record["key"] for kind, record in self.records.items()},
@@ -112,7 +112,7 @@ class Result:
         return self.records.get(kind)
 
     def with_records(self, **records: Mapping[str, Any] | None) -> "Result":
-        """The row with records of these kinds in the place of its own, None for no record."""
+        """The row with these records instead of its own of the same kinds; None removes one."""
         found = {**self.records, **records}
         return replace(self, records={k: v for k, v in found.items() if v is not None})
 
@@ -162,7 +162,7 @@ class Result:
 
     @property
     def backbone(self) -> str | None:
-        """Name of the backbone, None if neither a record nor the run says it."""
+        """Name of the backbone, None if neither a record nor the run names it."""
         return next((r["backbone"] for r in self.records.values() if "backbone" in r), self.on)
 
     @property
@@ -180,8 +180,9 @@ class Result:
 
 
 def pairable(cell: Result) -> pd.DataFrame:
-    """Its answers, to be matched with others by id; ValueError without any. RequestError, which
-    says whose they are, if an image is there twice.
+    """The result's answers, to be matched with others by id.
+
+    ValueError if it has none; RequestError, which names the record, if an image is there twice.
     """
     found = cell.answers()
     if not found["id"].is_unique:
@@ -193,8 +194,8 @@ def pairable(cell: Result) -> pd.DataFrame:
 
 
 def unreadable(results: Iterable[Result]) -> dict[int, str]:
-    """Path by id of every image that some row could not read: it is in no comparison of the rows,
-    so that all are over the same images.
+    """Paths by id of images that some row could not read. Comparisons leave them out, so that all
+    rows are compared on the same images.
     """
     found: dict[int, str] = {}
     for cell in results:
@@ -208,7 +209,7 @@ def unreadable(results: Iterable[Result]) -> dict[int, str]:
 def unmeasured(
     spec: RunSpec, row: MethodSpec, reason: str | None = None, ours: bool = False
 ) -> Result:
-    """A row without any record yet, or with the reason why it gets none."""
+    """A row without records; reason: why it gets none, None if it is not measured yet."""
     return Result(
         row.label, row.paper, row.ours or ours,
         reason=reason, note=row.note, on=spec.backbone.shown,
@@ -216,7 +217,7 @@ def unmeasured(
 
 
 def scalars(cell: Result) -> dict[str, int | float]:
-    """Every single number of the records, by name: what a dashboard shows as a run's summary."""
+    """The single numbers of the records by name, for a dashboard's summary of a run."""
     found: dict[str, int | float] = metrics(cell)
     if cell.accuracy is not None:
         record = cell.measured

@@ -10,8 +10,7 @@ from asap.core.macs import backbone_macs
 from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.engine.executor import ReducedViT
-from asap.measure.session import Session, describe
-from asap.methods.registry import build
+from asap.measure.session import Session, describe, method_of_record
 from asap.publish.pictures.panels import named, on_device, pixels_of, readable
 from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
 from asap.report.result import Result
@@ -38,13 +37,7 @@ def model_of(session: Session, row: Result) -> ReducedViT:
     own = next((m for m in session.methods if describe(m) == row.method), None)
     if own is not None:
         return ReducedViT(session.backbone, own)
-    options = {k: _number(v) for k, v in row.method["options"].items()}
-    return ReducedViT(session.backbone, build(row.method["name"], options))
-
-
-def _number(value):
-    """JSON has no infinity: records hold it as a text."""
-    return float(value) if value in ("inf", "-inf") else value
+    return ReducedViT(session.backbone, method_of_record(row.method))
 
 
 def _compare(
