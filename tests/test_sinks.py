@@ -116,6 +116,7 @@ def example():
     return Example({"input": picture, "sink": picture}, "seven", "one", 5, 3, 20)
 
 
+@pytest.mark.process
 def test_wandb_offline_reads_back(quiet_wandb, tmp_path):
     record = tmp_path / "record"
     record.mkdir()
@@ -143,6 +144,7 @@ def test_wandb_offline_reads_back(quiet_wandb, tmp_path):
     assert reference.ref == (record / "accuracy.json").as_uri()
 
 
+@pytest.mark.process
 def test_wandb_writes_a_run_once(quiet_wandb):
     for _ in range(2):
         assert log(cell(), "offline", quiet_wandb)
@@ -196,6 +198,7 @@ def test_wandb_unwritable_folder_warns(quiet_wandb, caplog, tmp_path):
     expect_one_warning(caplog, "was not logged")
 
 
+@pytest.mark.process
 def test_wandb_failing_half_way_warns_and_finishes(quiet_wandb, caplog, monkeypatch):
     def fail(run, result):
         raise RuntimeError("the disk\nis full")
