@@ -28,12 +28,16 @@ VISIBLE_SECONDS = 90  # until a network file system shows what another machine h
 
 @dataclass
 class Worker:
-    """What a worker keeps from one task to the next: backbones and data sets."""
+    """What a worker keeps from one task to the next."""
 
     memory: InMemory = field(default_factory=InMemory)
+    _last: Session | None = field(default=None, init=False)
 
     def session(self, spec: RunSpec) -> Session:
-        return Session(spec, self.memory)
+        """The session of a spec; for the same spec as last time, the same."""
+        if self._last is None or self._last.spec != spec:
+            self._last = Session(spec, self.memory)
+        return self._last
 
 
 def work() -> None:
