@@ -19,7 +19,7 @@ from asap.calibrate import at_budget
 from asap.calibrate.calibration_set import CalibrationSet, Race
 from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.anatomy import Anatomy
-from asap.data.base import Sample
+from asap.data.base import Sample, image_sample
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
 from asap.methods.search_space import Knob
 from asap.report.budget_misses import note_misses
@@ -126,7 +126,7 @@ def test_calibration_scores_the_classes_that_the_evaluation_scores():
 
 
 class Noise:
-    """Random images, labelled by what the model says, so that dense is always right."""
+    """Random images, image_sample by what the model says, so that dense is always right."""
 
     name, n_classes, has_masks, clustered = "noise", 7, False, False
     classes = tuple("abcdefg")
@@ -147,7 +147,7 @@ class Noise:
         return len(self.images)
 
     def __getitem__(self, i: int) -> Sample:
-        return Sample(i, 100 + i, str(i), self.labels[i], i, self.images[i])
+        return image_sample(i, 100 + i, str(i), self.labels[i], i, self.images[i])
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_images_that_cannot_be_read_are_left_out_and_said(bench: CalibrationSet,
     class Torn(Noise):
         def __getitem__(self, i: int) -> Sample:
             found = super().__getitem__(i)
-            return replace(found, image=None, error="truncated") if i == 4 else found
+            return replace(found, inputs=None, error="truncated") if i == 4 else found
 
     where = (5, 0, torch.device("cpu"), torch.float32)
     torn = CalibrationSet(bench.backbone, Torn(bench.backbone), *where)
@@ -208,7 +208,7 @@ def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Bud
 
     class Unlabelled(Noise):
         def __getitem__(self, i: int) -> Sample:
-            return Sample(i, 500 + i, str(i), -1, i, -self.images[i])
+            return image_sample(i, 500 + i, str(i), -1, i, -self.images[i])
 
     where = (5, 0, torch.device("cpu"), torch.float32)
     more = Unlabelled(bench.backbone, 13)

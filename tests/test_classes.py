@@ -47,7 +47,7 @@ def opened(root: Path, **options) -> ImageFolder:
 
 
 def label_of(data: ImageFolder) -> dict[str, int]:
-    return {s.path.split("/")[0]: s.label for s in data}
+    return {s.source.split("/")[0]: s.label for s in data}
 
 
 def of_order(caplog) -> list[str]:

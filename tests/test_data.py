@@ -127,17 +127,17 @@ def test_pictures_are_preprocessed_bit_for_bit_as_by_timm(crop_mode, tmp_path):
     assert len(ours) == 15 and len(known) >= 11  # timm leaves out .webp, .bmp and .tif
     for sample in ours:
         assert sample.error is None
-        if sample.path in known:
-            image, label = known[sample.path]
+        if sample.source in known:
+            image, label = known[sample.source]
             assert torch.equal(sample.image, image) and sample.label == label
         else:
-            with Image.open(tmp_path / sample.path) as image:
+            with Image.open(tmp_path / sample.source) as image:
                 assert torch.equal(sample.image, transform(image.convert("RGB")))
 
 
 def test_the_order_is_timms(tmp_path):
     write_readable(tmp_path / "x")
-    ours = [sample.path for sample in ImageFolder(tmp_path, TO_32)]
+    ours = [sample.source for sample in ImageFolder(tmp_path, TO_32)]
     timms = ImageDataset(str(tmp_path), transform=TO_32)
     listed = [timms.filename(i) for i in range(len(timms))]
     assert [path for path in ours if path in listed] == listed
@@ -275,7 +275,7 @@ def test_unreadable_images_are_counted_and_none_is_lost(tmp_path):
     samples = [s for batch in loader(data, range(len(data)), 4, 0) for s in batch]
     assert [sample.index for sample in samples] == list(range(14 + len(UNREADABLE)))
     for sample in samples:
-        folder, name = sample.path.split("/")
+        folder, name = sample.source.split("/")
         assert sample.label == ["bad", "good"].index(folder)
         assert (sample.error is None) == (folder == "good") == (sample.image is not None)
         if folder == "bad":
@@ -307,7 +307,7 @@ def test_what_is_no_picture_of_a_class_is_left_out(tmp_path):
     (tmp_path / "b" / "more").mkdir()
     picture().save(tmp_path / "b" / "more" / "deep.png")
     (tmp_path / "a" / "linked").symlink_to(tmp_path / "b" / "more")
-    paths = [sample.path for sample in ImageFolder(tmp_path, TO_32)]
+    paths = [sample.source for sample in ImageFolder(tmp_path, TO_32)]
     assert paths == [
         "a/img0.png", "a/img1.png", "a/img2.png",
         "b/img0.png", "b/img1.png", "b/img2.png", "b/more/deep.png",
@@ -318,8 +318,8 @@ def test_a_file_name_that_is_not_unicode_is_read(tmp_path):
     small_folder(tmp_path, ("a",), 1)
     os.rename(os.fsencode(tmp_path / "a" / "img0.png"), os.fsencode(tmp_path / "a") + b"/\xff.png")  # noqa: PTH104
     (sample,) = ImageFolder(tmp_path, TO_32)
-    assert sample.path == "a/\\xff.png" and sample.image is not None
-    sample.path.encode()
+    assert sample.source == "a/\\xff.png" and sample.image is not None
+    sample.source.encode()
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_imagenet_is_read_from_either_folder_in_timms_class_order(where, tmp_pat
     assert data.description == "ImageNet-1k validation, 6 of 50,000 images"
     assert data.labels == [0, 0, 7, 7, 999, 999]
     # The same whichever folder is given.
-    assert data[2].path == f"{synsets()[7]}/ILSVRC2012_val_00000001.JPEG"
+    assert data[2].source == f"{synsets()[7]}/ILSVRC2012_val_00000001.JPEG"
 
 
 def test_all_of_imagenet_is_not_called_a_part_and_training_images_are_refused(
@@ -456,7 +456,7 @@ def test_scenes_describe_themselves():
     assert (data.name, data.has_masks, data.clustered) == ("digits", True, True)
     assert not DigitScenes("evaluation", 12, 0, SCENE).has_masks
     sample = data[11]
-    assert (sample.index, sample.id, sample.path) == (11, 11, "evaluation/000011")
+    assert (sample.index, sample.id, sample.source) == (11, 11, "evaluation/000011")
     assert sample.cluster == digits.digits_of("evaluation")[11]
     assert sample.label == digits.source()[1][sample.cluster]
     assert sample.image.shape == (3, 112, 112) and sample.mask.shape == (64,)

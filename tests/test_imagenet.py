@@ -100,7 +100,7 @@ def test_the_folders_are_read_as_timm_reads_them(opened):
     theirs = ImageDataset(str(data.source.root), transform=TO_32, class_map=dict_of_classes())
     assert [theirs.filename(i) for i in range(len(theirs))] == [FAKE.path(n) for n in numbers]
     for i, (number, sample) in enumerate(zip(numbers, data, strict=True)):
-        assert (sample.index, sample.path) == (i, FAKE.path(number))
+        assert (sample.index, sample.source) == (i, FAKE.path(number))
         assert sample.label == WNIDS.index(FAKE.wnid(number))
         if (kind := FAKE.kinds[number]) in DAMAGED:
             assert sample.error.startswith(DAMAGED[kind])
@@ -200,10 +200,10 @@ def test_ids_in_the_order_of_the_images_are_labels(tmp_path):
     every = [*FEW.wnids, *[WNIDS[0]] * (50_000 - len(FEW.wnids))]
     (tmp_path / "ids.txt").write_text("".join(f"{wnid}\n" for wnid in every))
     data = ImageNet(tmp_path, TO_32, labels=str(tmp_path / "ids.txt"))
-    assert len(data) == 33 and [s.path.split("/")[0] for s in data] == [
+    assert len(data) == 33 and [s.source.split("/")[0] for s in data] == [
         WNIDS[i] for i in data.labels
     ]
-    assert {s.path for s in data} == {FEW.path(n) for n in FEW.files}
+    assert {s.source for s in data} == {FEW.path(n) for n in FEW.files}
 
 
 def test_a_listed_file_that_is_not_there_is_counted_and_strict_refuses(tmp_path):
@@ -213,7 +213,7 @@ def test_a_listed_file_that_is_not_there_is_counted_and_strict_refuses(tmp_path)
     (tmp_path / "val.txt").write_text("".join(f"{FEW.name(n)} {FEW.wnid(n)}\n" for n in FEW.files))
     data = ImageNet(tmp_path, TO_32)
     assert len(data) == len(FEW.files)
-    (sample,) = [s for s in data if s.path == FEW.path(gone)]
+    (sample,) = [s for s in data if s.source == FEW.path(gone)]
     assert sample.error == "missing: it is listed and not there" and sample.image is None
     with pytest.raises(RequestError, match=r"data.strict=true: .*ILSVRC2012_val_0000"):
         ImageNet(tmp_path, TO_32, strict=True)
@@ -366,7 +366,7 @@ def test_a_damaged_devkit_is_named(tmp_path):
 def test_a_snapshot_without_file_names_is_read_under_names_of_its_own(tmp_path):
     data = ImageNet(FEW.parquet(tmp_path, 1, paths=False), TO_32)
     assert sorted(data.labels) == sorted(WNIDS.index(FEW.wnid(n)) for n in FEW.files)
-    assert all("/validation-00000-of-00001-0000" in sample.path for sample in data)
+    assert all("/validation-00000-of-00001-0000" in sample.source for sample in data)
 
 
 # ---- variants
@@ -386,7 +386,7 @@ def test_the_folders_of_imagenet_v2_are_class_positions(tmp_path):
     pictures(inside, ["0", "2", "10", "999"])
     data = ImageNetV2(str(tmp_path), TO_32, (4, 4), strict=False)
     assert data.labels == [0, 2, 10, 999] and data.classes == tuple(WNIDS)
-    assert data[1].path == "2/1_0.jpeg" and "4 of 10,000 images" in data.description
+    assert data[1].source == "2/1_0.jpeg" and "4 of 10,000 images" in data.description
     with pytest.raises(RequestError, match=r"data\.strict=true"):
         ImageNetV2(str(tmp_path), TO_32, (4, 4), strict=True)
     (inside / "1000").mkdir()
@@ -428,9 +428,9 @@ def test_real_labels_are_scored_as_timm_scores_them(opened, tmp_path):
     oracle = RealLabelsImagenet([""] * 50_000)
     known = {name: labels for name, labels in oracle.real_labels.items() if labels}
     names = [path.split("/")[1] for path in opened["folders"].source.paths]
-    assert [s.path.split("/")[1] for s in data] == [name for name in names if name in known]
+    assert [s.source.split("/")[1] for s in data] == [name for name in names if name in known]
     draw = np.random.default_rng(0)
-    tops = [draw.permutation([*known[s.path.split("/")[1]], *draw.permutation(1000)[:4]])[:5]
+    tops = [draw.permutation([*known[s.source.split("/")[1]], *draw.permutation(1000)[:4]])[:5]
             for s in data]  # fmt: skip
     frame = pd.DataFrame(
         {"label": [s.label for s in data], "other_labels": [s.other_labels for s in data],
@@ -438,7 +438,7 @@ def test_real_labels_are_scored_as_timm_scores_them(opened, tmp_path):
     )  # fmt: skip
     first, five = hits(frame)
     for i, sample in enumerate(data):
-        real = oracle.real_labels[sample.path.split("/")[1]]
+        real = oracle.real_labels[sample.source.split("/")[1]]
         assert first[i] == any(p in real for p in tops[i][:1])
         assert five[i] == any(p in real for p in tops[i])
     assert first.any() and not first.all()
@@ -538,7 +538,7 @@ def test_boxes_become_masks_of_the_images_that_have_them(opened, tmp_path):
     root = opened["archive"].source.archive
     square = create_transform(32, crop_mode="squash", crop_pct=1.0)
     data = open_data("imagenet", square, (4, 4), path=str(root), boxes=str(tmp_path))
-    found = {s.path: s for batch in loader(data, range(len(data)), 16, 0) for s in batch}
+    found = {s.source: s for batch in loader(data, range(len(data)), 16, 0) for s in batch}
     mask = found[FAKE.path(plain)].mask.reshape(4, 4)
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[:2, :2] = True  # the upper left quarter; the corner box holds no centre

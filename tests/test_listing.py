@@ -94,7 +94,7 @@ def test_a_second_name_is_reported_and_not_evaluated(case, tmp_path, caplog):
     write(tmp_path / "elsewhere.png")
     LINKS[case](root)
     data = open_data("folder", TO_32, (2, 2), path=str(root))
-    assert [sample.path for sample in data] == REAL
+    assert [sample.source for sample in data] == REAL
     assert data.classes == ("cat", "dog")
     assert data.files_left_out[SECOND] >= 1
     named, counted = caplog.messages
@@ -229,7 +229,7 @@ def test_what_is_left_out_is_counted_by_ending_and_said_in_the_log(tmp_path, cap
     os.mkfifo(root / "dog" / "pipe.png")
     write(root / "loose.png")
     data = open_data("folder", TO_32, (2, 2), path=str(root))
-    assert [sample.path for sample in data] == REAL
+    assert [sample.source for sample in data] == REAL
     assert data.files_left_out == {
         ".heic": 2, "without ending": 2, ".nef": 1, ".svg": 1, "special files": 1,
         "pictures beside the class folders": 1,
@@ -296,7 +296,7 @@ def test_folders_of_systems_and_tools_are_left_out_and_counted(where, name, tmp_
     write(root / where / name / "1.png")
     for classes in (None, ["cat", "dog"]):
         data = ImageFolder(root, TO_32, classes=classes)
-        assert [sample.path for sample in data] == REAL and data.classes == ("cat", "dog")
+        assert [sample.source for sample in data] == REAL and data.classes == ("cat", "dog")
         assert data.files_left_out == {HIDDEN: 2}
 
 
@@ -409,7 +409,7 @@ def test_an_archive_may_hold_its_images_as_links_to_files_of_other_names(fake, t
         if number != 3:
             archive.addfile(gone)
     data = ImageNet(tmp_path, TO_32)
-    read = {sample.path: sample.error for sample in data}
+    read = {sample.source: sample.error for sample in data}
     assert data.source.read(list(read).index(fake.path(number))).getvalue() == fake.files[number]
     assert read[fake.path(3)].startswith("missing") and data.files_left_out == {}
 

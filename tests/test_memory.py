@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import asap
-from asap.data.base import Sample
+from asap.data.base import Sample, image_sample
 from asap.engine.trace import Trace
 from asap.experiment.pipeline import run
 from asap.measure.accuracy import evaluate
@@ -65,7 +65,7 @@ class Pictures:
 
     def __getitem__(self, i: int) -> Sample:
         path = f"n01440764/{i:0{PATH_LETTERS - 10}d}"
-        return Sample(i, 2**40 + i, path, i % 10, i, torch.zeros(3, 1, 1))
+        return image_sample(i, 2**40 + i, path, i % 10, i, torch.zeros(3, 1, 1))
 
 
 class Answers(asap.ReducedViT):

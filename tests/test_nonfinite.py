@@ -24,7 +24,7 @@ import asap
 from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.calibrate.calibration_set import CalibrationSet
 from asap.core.pca import radius_in_plane
-from asap.data.base import Sample
+from asap.data.base import Sample, image_sample
 from asap.engine.trace import Trace
 from asap.experiment.pipeline import run
 from asap.measure.joint_evaluation import _answered, _in_order, _unread
@@ -120,7 +120,7 @@ def test_the_plane_of_an_image_with_nan_is_nan_and_the_others_keep_theirs() -> N
 
 
 def sample(index: int) -> Sample:
-    return Sample(index, index, f"{index}.png", index % CLASSES, index, torch.zeros(3, 2, 2))
+    return image_sample(index, index, f"{index}.png", index % CLASSES, index, torch.zeros(3, 2, 2))
 
 
 def trace_of(images: int) -> Trace:
@@ -161,7 +161,7 @@ def evaluated(drawn: list[tuple]) -> Evaluated:
     for i, (kind, place, source) in enumerate(drawn):
         image = None if kind == "unreadable" else torch.zeros(3, 2, 2)
         error = "gone" if image is None else None
-        s = Sample(i, i, f"{i}.png", 0, source, image, error=error)
+        s = image_sample(i, i, f"{i}.png", 0, source, image, error=error)
         logits = torch.arange(CLASSES, 0, -1).float()  # class 0 is the best
         if kind in ("second", "wrong"):
             logits[0] = 6.5 - 1 if kind == "second" else -1
@@ -241,7 +241,7 @@ class Spoilt(Pictures):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(index, index, str(index), self.labels[index], index, self.images[index])
+        return image_sample(index, index, str(index), self.labels[index], index, self.images[index])
 
 
 def test_calibration_counts_it_as_wrong() -> None:

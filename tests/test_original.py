@@ -193,7 +193,7 @@ def test_imagenet_c_is_one_corruption_at_one_severity(inside, tmp_path):
     data = open_c(corrupted(tmp_path, inside), corruption="fog", severity=3)
     assert data.description == "ImageNet-C, fog, severity 3, 40 of 50,000 images"
     assert data.classes == tuple(WNIDS) and data.scored is None
-    assert [s.label for s in data] == [WNIDS.index(s.path.split("/")[0]) for s in data]
+    assert [s.label for s in data] == [WNIDS.index(s.source.split("/")[0]) for s in data]
     own = open_c(tmp_path / inside)
     assert (own.description, own.digest) == (data.description, data.digest)
     above = open_c((tmp_path / inside).parent, severity=3)

@@ -17,7 +17,7 @@ from test_contract_batch import DTYPES, OWN_MODELS, differing
 from torch import nn
 
 import asap
-from asap.data.base import Sample
+from asap.data.base import Sample, image_sample
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.experiment.shared_pass import share_ahead
@@ -140,8 +140,8 @@ class Pictures:
 
     def __getitem__(self, i: int) -> Sample:
         if i == 5:
-            return Sample(i, IDS[i], f"{i}", 0, i, None, error="torn")
-        return Sample(i, IDS[i], f"{i}", i % 7, i, self.images[i])
+            return image_sample(i, IDS[i], f"{i}", 0, i, None, error="torn")
+        return image_sample(i, IDS[i], f"{i}", i % 7, i, self.images[i])
 
 
 def evaluation(dtype: torch.dtype) -> Evaluation:

@@ -55,7 +55,7 @@ def _read(
         images[len(ids)] = s.image
         ids.append(s.id)
         labels.append(s.label)
-    first = "".join(f"{s.path}: {s.error}" for s in unread[:1])
+    first = "".join(f"{s.source}: {s.error}" for s in unread[:1])
     if not ids:
         raise RequestError(
             f"none of the {count} calibration images can be read: {first}: check calibrate.path"

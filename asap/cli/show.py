@@ -19,7 +19,7 @@ from torch import Tensor
 
 from asap.cli.command import command, one_by_one
 from asap.core.order import best_class
-from asap.data.base import Sample
+from asap.data.base import Sample, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.engine.executor import ReducedViT
@@ -74,7 +74,7 @@ def _sample(session: Session, path: Path) -> Sample:
         picture = open_rgb(path, transform)
     except UnreadableImage as error:
         raise RequestError(f"image={str(path)!r} cannot be read: {error}") from None
-    return Sample(0, 0, str(path), -1, 0, transform(picture))
+    return image_sample(0, 0, str(path), -1, 0, transform(picture))
 
 
 def class_names(session: Session) -> list[str]:

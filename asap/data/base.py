@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,17 +21,68 @@ PatchGrid: TypeAlias = tuple[int, int]  # rows, columns
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image, or the reason why it could not be read."""
+    """One example, or the reason why it could not be read.
+
+    inputs: its images as the backbone takes them: an image of its own has one view, a picture cut
+    into crops or a clip has several. target: what is correct, as its task has it. extras: what else
+    its task asks for, by name; tensors among them are one for each example.
+    """
 
     index: int  # position in the data set
     id: int  # seeds random draws, the same in every subset; not negative
-    path: str  # relative, or "evaluation/000017" for a scene
-    label: int  # position in `DataSet.classes`
-    cluster: int  # number of the source that several images share; the index if none do
-    image: Float[Tensor, "3 h w"] | None
-    mask: Bool[Tensor, " n_patches"] | None = None  # which patches are object patches
+    source: str  # path, relative, or "evaluation/000017" for a scene
+    cluster: int  # number of the source that several examples share; the index if none do
+    inputs: Float[Tensor, "views 3 h w"] | None
+    target: Any = None
     error: str | None = None  # one line
-    other_labels: tuple[int, ...] = ()  # also correct, if a picture shows several objects
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def views(self) -> int:
+        """How many images it has; 0 if it could not be read."""
+        return 0 if self.inputs is None else len(self.inputs)
+
+    @property
+    def image(self) -> Float[Tensor, "3 h w"] | None:
+        """The only view, None if it could not be read; ValueError if there are several."""
+        if self.inputs is None:
+            return None
+        (view,) = self.inputs
+        return view
+
+    @property
+    def label(self) -> int:
+        """Of an image with a class: its position in `DataSet.classes`."""
+        return self.target
+
+    @property
+    def other_labels(self) -> tuple[int, ...]:
+        """Classes that are correct too, if a picture shows several objects."""
+        return self.extras.get("other_labels", ())
+
+    @property
+    def mask(self) -> Bool[Tensor, " n_patches"] | None:
+        """Which patches are object patches, None where nobody says so."""
+        return self.extras.get("mask")
+
+
+def image_sample(
+    index: int,
+    id: int,
+    source: str,
+    label: int,
+    cluster: int,
+    image: Float[Tensor, "3 h w"] | None = None,
+    mask: Bool[Tensor, " n_patches"] | None = None,
+    error: str | None = None,
+    other_labels: tuple[int, ...] = (),
+) -> Sample:
+    """The sample of one image with a class, see `Sample`."""
+    extras: dict[str, Any] = {} if mask is None else {"mask": mask}
+    if other_labels:
+        extras["other_labels"] = other_labels
+    inputs = None if image is None else image[None]
+    return Sample(index, id, source, cluster, inputs, label, error, extras)
 
 
 @runtime_checkable
@@ -179,37 +230,43 @@ def plainly() -> Iterator[None]:
         raise RequestError(said.removeprefix("asap.errors.RequestError: ")) from error
 
 
-Packed: TypeAlias = tuple[list[Sample], list[bool], Tensor | None, Tensor | None]
+Packed: TypeAlias = tuple[list[Sample], list[int], Tensor | None, dict[str, tuple[list, Tensor]]]
 
 
 def _pack(samples: list[Sample]) -> Packed:
-    """Samples without their tensors, which of them have a mask, and the tensors stacked.
+    """Samples without their tensors, how many views each has, and the tensors of the batch: its
+    views, and each extra with the positions of the samples that have it.
 
     Each tensor sent by a worker holds an open file until it is freed, so a batch sends one tensor
     and not one per image.
     """
-    bare = [replace(sample, image=None, mask=None) for sample in samples]
-    masked = [sample.mask is not None for sample in samples]
-    return bare, masked, _stack([s.image for s in samples]), _stack([s.mask for s in samples])
-
-
-def _stack(parts: list[Tensor | None]) -> Tensor | None:
-    """The tensors that are not None, stacked; None if there are none."""
-    present = [part for part in parts if part is not None]
-    return torch.stack(present) if present else None
+    views = [s.views for s in samples]
+    inputs = [s.inputs for s in samples if s.inputs is not None]
+    names = {k for s in samples for k, v in s.extras.items() if isinstance(v, Tensor)}
+    held: dict[str, tuple[list, Tensor]] = {}
+    for name in sorted(names):
+        places = [i for i, s in enumerate(samples) if name in s.extras]
+        held[name] = places, torch.stack([samples[i].extras[name] for i in places])
+    plain = [{k: v for k, v in s.extras.items() if k not in names} for s in samples]
+    bare = [
+        replace(s, inputs=None, extras=extras) for s, extras in zip(samples, plain, strict=True)
+    ]
+    return bare, views, torch.cat(inputs) if inputs else None, held
 
 
 def _unpack(
-    bare: list[Sample], masked: list[bool], images: Tensor | None, masks: Tensor | None
+    bare: list[Sample],
+    views: list[int],
+    inputs: Tensor | None,
+    held: dict[str, tuple[list, Tensor]],
 ) -> list[Sample]:
-    """Undo `_pack`: readable samples take the stacked tensors in turn."""
-    image_of = iter(images if images is not None else ())
-    mask_of = iter(masks if masks is not None else ())
+    """Undo `_pack`: readable samples take their views and extras in turn."""
+    extras = [dict(sample.extras) for sample in bare]
+    for name, (places, values) in held.items():
+        for i, value in zip(places, values, strict=True):
+            extras[i][name] = value
+    parts = iter(() if inputs is None else inputs.split([n for n in views if n]))
     return [
-        replace(
-            sample,
-            image=None if sample.error else next(image_of),
-            mask=next(mask_of) if has_mask else None,
-        )
-        for sample, has_mask in zip(bare, masked, strict=True)
+        replace(sample, inputs=next(parts) if n else None, extras=more)
+        for sample, n, more in zip(bare, views, extras, strict=True)
     ]

@@ -157,8 +157,8 @@ def _evaluate(
 
     Only an image that could not be read has an error: the next run reads it again.
     """
-    readable = [s for s in samples if s.image is not None]
-    unread = [s for s in samples if s.image is None]
+    readable = [s for s in samples if s.inputs is not None]
+    unread = [s for s in samples if s.inputs is None]
     found: dict[int, list[Evaluated]] = {i: [] for i in wanted}
     for part, answers in halving(model, readable, how):
         for i in found.keys() - model.failed.keys():
@@ -180,9 +180,9 @@ def halving(
     while start < len(samples):
         part = samples[start : start + step]
         try:
-            images = torch.stack([s.image for s in part if s.image is not None])
+            images = torch.cat([s.inputs for s in part if s.inputs is not None])
             images = images.to(how.device, how.dtype, non_blocking=True)
-            answered = answer(images, [s.id for s in part])
+            answered = answer(images, [s.id for s in part for _ in range(s.views)])
         except torch.OutOfMemoryError:
             if step == 1:
                 raise
@@ -200,26 +200,27 @@ def _answered(
     """What was found of images that were evaluated."""
     traces = columns_of(method, trace)
     known = {**traces, "assignment": trace.assignment}
-    columns = {**_about(samples, encoded=1), **task.answered(samples, logits, known)}
+    columns = {**_about(samples), **task.answered(samples, logits, known)}
     answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
-    return Evaluated(answers, table_of_traces(method, traces, [s.index for s in samples]))
+    views = [(s.index, view) for s in samples for view in range(s.views)]
+    return Evaluated(answers, table_of_traces(method, traces, views))
 
 
 def _unread(task: Task, method: Method, samples: list[Sample]) -> Evaluated:
     """What is known of images that could not be read."""
-    columns = {**_about(samples, encoded=0), **task.unread(samples)}
+    columns = {**_about(samples), **task.unread(samples)}
     answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
     return Evaluated(answers, pa.schema(fields_of(method)).empty_table())
 
 
-def _about(samples: Sequence[Sample], encoded: int) -> dict[str, list[Any]]:
-    """The core columns; `encoded`: how many images of each example were."""
+def _about(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """The core columns."""
     return {
         "index": [s.index for s in samples],
         "id": [s.id for s in samples],
-        "path": [s.path for s in samples],
+        "path": [s.source for s in samples],
         "cluster": [s.cluster for s in samples],
-        "n": [encoded] * len(samples),
+        "n": [s.views for s in samples],
         "error": [s.error for s in samples],
     }
 

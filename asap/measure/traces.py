@@ -34,11 +34,15 @@ def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
 
 
 def table_of_traces(
-    method: Method, columns: Mapping[str, Tensor], examples: Sequence[int], stage: str = VISION
+    method: Method,
+    columns: Mapping[str, Tensor],
+    views: Sequence[tuple[int, int]],
+    stage: str = VISION,
 ) -> pa.Table:
-    """The traces of images, one for each example, from `columns_of`."""
-    none = np.zeros(len(examples), dtype=np.int64)
-    found: dict[str, Any] = {"example": list(examples), "view": none, "frame": none}
+    """The traces of images, from `columns_of`; `views`: of which example and view each is."""
+    examples, numbers = [example for example, _ in views], [view for _, view in views]
+    frames = [0] * len(views)
+    found: dict[str, Any] = {"example": examples, "view": numbers, "frame": frames}
     found |= {f"{stage}.{name}": value.numpy() for name, value in columns.items()}
     return table_of(found, fields_of(method, stage))
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from asap.data.base import PatchGrid, Sample, Transform
+from asap.data.base import PatchGrid, Sample, Transform, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import mask_to_patches
 from asap.errors import RequestError
@@ -64,7 +64,7 @@ class DigitScenes:
         if self.patch_grid is not None:
             mask = mask_to_patches(scene.mask, self.transform, self.patch_grid)
         image = self.transform(Image.fromarray(scene.image))
-        return Sample(i, i, f"{self.split}/{i:06d}", scene.label, scene.digit, image, mask)
+        return image_sample(i, i, f"{self.split}/{i:06d}", scene.label, scene.digit, image, mask)
 
 
 def _check(split: str, n: int, seed: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from asap.data.base import PatchGrid, Sample, Transform, files_left_out
+from asap.data.base import PatchGrid, Sample, Transform, files_left_out, image_sample
 from asap.data.imagenet.boxes import Boxes, upright
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.data.images.geometry import map_of
@@ -132,7 +132,7 @@ class ImageFiles:
         """The sample at a position, from its image or the error."""
         path = self.source.paths[i]
         others = self._other_labels[i] if self._other_labels is not None else ()
-        return Sample(
+        return image_sample(
             i, image_id(path), path, self.labels[i], i, image, mask, error, other_labels=others
         )
 
