@@ -42,11 +42,13 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours.double().flatten() - theirs).abs().max() / theirs.abs().max())
 
 
+@pytest.mark.slow
 def test_draws_stop_in_many_blocks() -> None:
     stops = Counter(result.stop_block for _, result in all_draws())
     assert sum(count >= 10 for block, count in stops.items() if block > 0) >= 5, stops
 
 
+@pytest.mark.slow
 def test_draws_reach_the_later_parts() -> None:
     """Budgets that bind, by stride sampling and by each plug-in; other anchors and distances."""
     seen = Counter()
@@ -65,6 +67,7 @@ def test_draws_reach_the_later_parts() -> None:
     assert all(seen[name] >= 8 for name in wanted), seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
     compared = 0

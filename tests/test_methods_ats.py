@@ -41,6 +41,7 @@ def answers() -> list[tuple[str, dict, Tensor, Result]]:
     return found
 
 
+@pytest.mark.slow
 def test_equals_the_reference() -> None:
     compared, reduced_in = 0, set()
     for key, options, image, expected in answers():

@@ -55,6 +55,7 @@ def answers() -> list[tuple[str, dict, Tensor, Result]]:
     return found
 
 
+@pytest.mark.slow
 def test_equals_the_reference() -> None:
     compared = 0
     for key, options, image, expected in answers():

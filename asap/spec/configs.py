@@ -45,7 +45,8 @@ def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
 
     RequestError if there is no such file or it cannot be read.
     """
-    return _settings(_composed(name, tuple(folders), ()), name)
+    folders = tuple(folders)
+    return _settings(_composed(name, folders, ()), _method_file(name, folders))
 
 
 def _composed(name: str, folders: tuple[Path, ...], below: tuple[str, ...]) -> Any:
@@ -100,12 +101,10 @@ def _loaded(path: Path) -> Any:
     return content
 
 
-def _settings(content: Any, name: str) -> dict[str, Any]:
+def _settings(content: Any, path: Path) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(content, resolve=True)
     except OmegaConfBaseException as error:
-        raise RequestError(
-            f"the config of method {name!r} cannot be read: {one_line(error)}: repair it"
-        ) from None
+        raise RequestError(f"{path} cannot be read: {one_line(error)}: repair it") from None
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
