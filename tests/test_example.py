@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from asap.records.identity import method_of
@@ -31,3 +32,18 @@ def test_the_example_runs_from_the_command_line(tmp_path):
     assert [method_of(r)["name"] for r in records if r is not record] == ["dense"]  # its baseline
     assert record["tokens_mean"] == [65.0] * 4 + [25.0] * 9
     assert record["n"] == 40
+
+
+@pytest.mark.process
+def test_a_method_measures_something_of_its_own(tmp_path):
+    given = ["--config-dir", "examples/configs", "method=similarity", "method.keep=24"]
+    command = [sys.executable, "-m", "asap.run", *given, "limit=40", f"results={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    paths = list((tmp_path / "runs").glob("*/accuracy.json"))
+    records = {method_of(r := json.loads(p.read_text()))["name"]: (p, r) for p in paths}
+    path, record = records["examples.similarity"]
+    column = pd.read_parquet(path.with_name("traces.parquet"))["vision.dropped_cosine"]
+    assert len(column) == 40 and column.between(-1, 1).all() and column.nunique() > 1
+    assert "dropped_cosine_mean" in json.dumps(record)
+    assert "dropped_cosine" not in json.dumps(records["dense"][1])

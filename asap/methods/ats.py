@@ -24,6 +24,10 @@ class ATS(Method):
     they still count. How many remain depends on the image. Those that do stand behind the prefix in
     ascending score order.
 
+    In one block, inside the attention: the class row times the norms of the values is a score;
+    evenly spaced points on the scores' running sum hit some patches; only their queries attend to
+    all keys, and the rest of the block sees them alone.
+
     samples: sampling points in every block, at least 1; None = as many as the backbone has patches.
         Several points can hit the same patch, so this is an upper bound of the patches kept.
     blocks: indices, from 0, of the blocks that sample; None = all from a quarter of the depth on:

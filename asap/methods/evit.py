@@ -30,6 +30,9 @@ class EViT(Method):
     attention itself, not renormalised, so it is shorter than a mean would be; it comes last and
     counts as a patch from then on. The published numbers are of models trained with the method.
 
+    In one stage, after the attention: patches are ranked by the class token's attention; the best
+    stay, the others become one token; the MLP sees the prefix, the kept patches and that token.
+
     keep_rate: share of the patches kept at a stage, in (0, 1]; `ceil(keep_rate * patches)`, as
     floating point has it. One number, or one a stage. A stage that would keep all does nothing.
     blocks: of the stages, from 0; None: 3, 6, 9 of 12, and alike (see `stage_blocks`).

@@ -14,6 +14,8 @@ from asap.methods.search_space import Knob
 class RandomDrop(Method):
     """Keeps a random share of the patches from one block on.
 
+    In its block, after the attention: every image draws which patches stay; the MLP sees these.
+
     keep: share of patches kept, in (0, 1]; the count is rounded half up and at least 1.
     block: index, from 0, of the block between whose attention and MLP the others are dropped.
     seed: with the image's id, decides which.

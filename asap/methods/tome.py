@@ -19,6 +19,9 @@ USUAL = (8, 12, 196)  # our default r, and the blocks and patches it is for
 class ToMe(Method):
     """Merges the r most similar pairs of tokens in every block, by the keys of its attention.
 
+    In one block, after the attention: tokens at even places look for their most similar token at an
+    odd place; the r best pairs merge into size-weighted means; the MLP sees n - r tokens.
+
     r: tokens removed per block: a number, (r, inflection) or a list, see `tokens_removed`; never
     more than half of the tokens that are not prefix tokens. None: 8 in 12 blocks of 196 patches,
     and for another backbone what removes the same share of its patches (a default of ours).

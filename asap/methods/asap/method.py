@@ -39,6 +39,10 @@ class Asap(AsapOptions):
     token (Eq. 6) or dropped. With a token budget the foreground is then stride-sampled (Algorithm
     1, stage 5) or thinned by the plug-in (Algorithm 2). tau = 3 and clusters = 4 are defaults of
     ours; the paper's are not known. The options are explained in `AsapOptions`.
+
+    In one block, after the attention: the walk takes a step; images whose mass exceeds tau stop. Of
+    these, P gives the distances to the sink, and the nearest cluster becomes one token. The MLP and
+    all blocks after it see what is left.
     """
 
     explains: ClassVar[bool] = True

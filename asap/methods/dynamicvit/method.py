@@ -31,6 +31,9 @@ class DynamicViT(Method):
     The kept ones stay in score order; nothing is fused. Trained, not training-free: predictors and
     backbone come from one checkpoint, so `weights` goes to the backbone as well.
 
+    In one stage, before the block: the predictor scores every patch from its own features and the
+    patches' mean; the best stay; the whole block sees these alone.
+
     keep_rate: in (0, 1]; stage i keeps `trunc(keep_rate^i * patches)` of the patches at the start.
     A list gives each stage's share of those before it. A stage that would keep all does nothing.
     weights: the authors' file, {"model": DeiT's keys and score_predictor.0, 1, ...}, or such keys
