@@ -52,6 +52,13 @@ class PackedTokens:
     merged: bool = False
     alone_below: int = 0
 
+    def with_rows(self, rows: Float[Tensor, "total dim"]) -> "PackedTokens":
+        """The same tokens with other values; what is known of their layout stays known."""
+        after = replace(self, rows=rows)
+        known = ("segments", "counts", "offsets", "index")
+        vars(after).update((name, vars(self)[name]) for name in known if name in vars(self))
+        return after
+
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """The batch as segments of equal length, in packed order."""

@@ -82,7 +82,7 @@ def add_attended(
 
 
 def _add(now: ForwardState, update: Tensor) -> None:
-    now.batch = replace(now.batch, rows=now.batch.rows + update)
+    now.batch = now.batch.with_rows(now.batch.rows + update)
 
 
 def count(index: int, now: ForwardState) -> None:
