@@ -27,16 +27,18 @@ from asap.errors import RequestError
 from asap.methods import Asap, Dense, Method, RandomDrop, ToMe
 from asap.methods.registry import find
 from asap.methods.schedule import tokens_removed
-from asap.methods.search_space import Knob, doubling
+from asap.methods.search_space import SearchDimension, doubling
 from asap.spec.configs import read_method
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 Cost = Callable[..., float]
-TAU = Knob("tau", (2.0, 3.0, 4.0), between="real")
-K = Knob("clusters", (2, 4, 8), between="whole")
+TAU = SearchDimension("tau", (2.0, 3.0, 4.0), between="real")
+K = SearchDimension("clusters", (2, 4, 8), between="whole")
 
 
-def found(knobs: list[Knob], cost: Cost, pct: float, window: float = 1.5, **more: Any) -> Found:
+def found(
+    knobs: list[SearchDimension], cost: Cost, pct: float, window: float = 1.5, **more: Any
+) -> Found:
     """A search with made-up costs; accuracy 50 % unless `top1` gives it; every setting once."""
     top1 = more.get("top1", lambda **options: 50.0)
     fits = more.get("fits", lambda **options: True)
@@ -59,11 +61,11 @@ def found(knobs: list[Knob], cost: Cost, pct: float, window: float = 1.5, **more
 
 
 def test_a_knob_says_what_lies_between_two_values():
-    assert Knob("a", (1, 2)).middle(1, 2) is None
-    assert Knob("a", (1, 4), "whole").middle(1, 4) == 2
-    assert Knob("a", (1, 2), "whole").middle(1, 2) is None
-    assert Knob("a", (1.0, 2.0), "real").middle(1.0, 2.0) == 1.5
-    lists = Knob("r", (3, 4), "whole", blocks=4)
+    assert SearchDimension("a", (1, 2)).middle(1, 2) is None
+    assert SearchDimension("a", (1, 4), "whole").middle(1, 4) == 2
+    assert SearchDimension("a", (1, 2), "whole").middle(1, 2) is None
+    assert SearchDimension("a", (1.0, 2.0), "real").middle(1.0, 2.0) == 1.5
+    lists = SearchDimension("r", (3, 4), "whole", blocks=4)
     assert lists.middle(3, 4) == [4, 4, 3, 3]
     assert lists.middle([4, 4, 3, 3], 4) == [4, 4, 4, 3]
     assert lists.middle([4, 4, 4, 3], 4) is None
@@ -71,7 +73,7 @@ def test_a_knob_says_what_lies_between_two_values():
 
 
 def test_halving_a_real_knob_ends():
-    knob, low = Knob("a", (1.0, 2.0), "real"), 1.0
+    knob, low = SearchDimension("a", (1.0, 2.0), "real"), 1.0
     for _ in range(100):
         middle = knob.middle(low, 2.0)
         if middle is None:
@@ -84,7 +86,7 @@ def test_halving_a_real_knob_ends():
 @pytest.mark.parametrize("bad", [{"grid": ()}, {"grid": (1, 2), "between": "real", "blocks": 3}])
 def test_a_knob_without_meaning_is_refused(bad: dict[str, Any]):
     with pytest.raises(ValueError, match="not possible"):
-        Knob("a", **bad)
+        SearchDimension("a", **bad)
 
 
 def test_doubling_ends_at_the_last():
@@ -97,7 +99,7 @@ def test_doubling_ends_at_the_last():
 
 
 def test_one_knob_takes_the_nearest_setting_at_or_below():
-    knob = Knob("keep", tuple(range(1, 21)))
+    knob = SearchDimension("keep", tuple(range(1, 21)))
     result = found([knob], lambda keep: -5.0 * keep + 0.3, -35, window=6)
     assert result.point and result.point.options == {"keep": 8}  # -39.7; 7 is above, at -34.7
     exact = found([knob], lambda keep: -5.0 * keep, -35)
@@ -105,19 +107,19 @@ def test_one_knob_takes_the_nearest_setting_at_or_below():
 
 
 def test_one_knob_is_halved_down_to_the_nearest():
-    knob = Knob("keep", (0.0, 50.0, 100.0), between="real")
+    knob = SearchDimension("keep", (0.0, 50.0, 100.0), between="real")
     result = found([knob], lambda keep: -keep, -35.23, top1=lambda keep: -keep)
     assert result.point and -35.33 <= result.point.macs_pct <= -35.23
 
 
 def test_whole_numbers_are_halved_to_the_nearest():
-    knob = Knob("r", doubling(64), between="whole")
+    knob = SearchDimension("r", doubling(64), between="whole")
     result = found([knob], lambda r: -1.3 * r, -35, top1=lambda r: -r)
     assert result.point and result.point.options == {"r": 27}  # -35.1
 
 
 def test_lists_come_between_whole_numbers():
-    knob = Knob("r", doubling(64), between="whole", blocks=10)
+    knob = SearchDimension("r", doubling(64), between="whole", blocks=10)
     result = found([knob], lambda r: -7.0 * knob.rank(r), -25, top1=lambda r: 0.0)
     assert result.point and result.point.options == {"r": [4] * 6 + [3] * 4}  # -25.2; 5: -24.5
 
@@ -126,7 +128,7 @@ def test_several_knobs_take_the_best_accuracy_in_the_window():
     costs = {(2.0, 2): -35.1, (3.0, 2): -36.4, (4.0, 2): -36.6, (2.0, 4): -34.9}
     top1 = {(3.0, 2): 60.0, (4.0, 2): 90.0, (2.0, 4): 90.0}
     result = found(
-        [TAU, Knob("clusters", (2, 4, 8))],
+        [TAU, SearchDimension("clusters", (2, 4, 8))],
         lambda tau, clusters: costs.get((tau, clusters), -90.0),
         -35,
         top1=lambda tau, clusters: top1.get((tau, clusters), 50.0),
@@ -141,7 +143,7 @@ def test_ties_go_to_the_nearest_and_then_to_the_first():
 
 
 def test_the_edges_of_the_window_are_in_it():
-    knob = Knob("keep", (1, 2))
+    knob = SearchDimension("keep", (1, 2))
     for edge in (-35.0, -36.5):
         result = found([knob], lambda keep, edge=edge: edge if keep == 2 else 0.0, -35)
         assert result.point and result.point.macs_pct == edge
@@ -174,8 +176,8 @@ def test_a_jump_over_the_window_is_unreachable_and_ends():
 
 
 def test_an_unreachable_budget_says_what_would_reach_it():
-    position = Knob("position", beyond=("after_block", "nowhere"))
-    wide = Knob("tau", TAU.grid, "real", beyond=(9.0, 10.0))
+    position = SearchDimension("position", beyond=("after_block", "nowhere"))
+    wide = SearchDimension("tau", TAU.grid, "real", beyond=(9.0, 10.0))
 
     def cost(tau: float, clusters: int, position: str = "after_attention") -> float:
         saved = -10.0 if tau < 8 else -50.0
@@ -191,12 +193,12 @@ def test_an_unreachable_budget_says_what_would_reach_it():
 
 
 def test_wider_values_that_do_not_help_are_named():
-    result = found([Knob("tau", (1, 2), beyond=(3,))], lambda tau: -tau, -35)
+    result = found([SearchDimension("tau", (1, 2), beyond=(3,))], lambda tau: -tau, -35)
     assert result.reason and result.reason.endswith("nor do the wider values of tau")
 
 
 def test_wider_values_are_not_tried_for_a_budget_that_is_reached():
-    result = found([Knob("tau", (1, 2), beyond=(35.0,))], lambda tau: -tau, -1.5)
+    result = found([SearchDimension("tau", (1, 2), beyond=(35.0,))], lambda tau: -tau, -1.5)
     assert {p.options["tau"] for p in result.points} == {1, 2}
 
 
@@ -216,7 +218,7 @@ def test_a_setting_that_was_left_early_is_never_chosen_but_measured_again_to_be_
         again.append(options["a"])
         return Point(options, -21.0 - options["a"], 50.0, 10)
 
-    result = search([Knob("a", (1, 2, 3))], Budget(-35.0, 1.5), measure)
+    result = search([SearchDimension("a", (1, 2, 3))], Budget(-35.0, 1.5), measure)
     assert result.point is None and sorted(again) == [1, 2, 3]
     assert result.reason and "a=3 (-24.00 % MACs)" in result.reason
 
@@ -231,7 +233,7 @@ METHODS: list[Method] = [Dense(), RandomDrop(), ToMe(), Asap(), Asap(pool=False)
 def test_every_value_of_every_knob_is_possible(method: Method):
     """Together with the defaults of the other options."""
     anatomy = adapter_of(asap.load_backbone("digits_vit")).anatomy
-    knobs = method.knobs(anatomy)
+    knobs = method.search_space(anatomy)
     assert any(knob.grid for knob in knobs) == method.reduces
     for knob in knobs:
         default = getattr(method, knob.name)
@@ -244,7 +246,7 @@ def test_every_value_of_every_knob_is_possible(method: Method):
 
 def test_random_drops_knob_has_every_count_of_patches():
     anatomy = adapter_of(asap.load_backbone("digits_vit")).anatomy
-    keeps = RandomDrop().knobs(anatomy)[0].grid
+    keeps = RandomDrop().search_space(anatomy)[0].grid
     assert [int(keep * 64 + 0.5) for keep in keeps] == list(range(1, 65))
 
 
@@ -268,7 +270,7 @@ def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
     costs = {tuple(r): cost(r) for r in lists}
     for budget in (-12.0, -25.0, -35.23, -45.0, -60.0):
         best = max(pct for pct in costs.values() if pct <= budget)
-        result = found(list(ToMe().knobs(anatomy)), lambda r: cost(r), budget)
+        result = found(list(ToMe().search_space(anatomy)), lambda r: cost(r), budget)
         assert result.point
         assert best - 0.1 <= result.point.macs_pct <= budget
 
@@ -532,4 +534,4 @@ def test_every_row_of_matched_macs_but_dense_declares_knobs():
     for row in yaml.safe_load(path.read_text("utf-8"))["rows"]:
         config = read_method(row["method"])
         kind = find(config["name"])
-        assert kind().knobs(anatomy) or not kind().reduces
+        assert kind().search_space(anatomy) or not kind().reduces

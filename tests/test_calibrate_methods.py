@@ -21,7 +21,7 @@ from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.anatomy import Anatomy
 from asap.data.base import Sample, image_sample
 from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 from asap.report.budget_misses import note_misses
 from asap.report.result import Result
 from asap.shared_prefix.forecast import CostForecast, Probe, probe_for
@@ -63,7 +63,7 @@ ANATOMIES = [
 @pytest.mark.parametrize("name", METHODS)
 def test_every_value_of_every_knob_can_be_built(name: str, anatomy: Anatomy):
     method = METHODS[name]
-    knobs = method.knobs(anatomy)
+    knobs = method.search_space(anatomy)
     assert any(len(knob.grid) > 1 for knob in knobs)
     assert len({knob.name for knob in knobs}) == len(knobs)
     for knob in knobs:
@@ -74,7 +74,7 @@ def test_every_value_of_every_knob_can_be_built(name: str, anatomy: Anatomy):
 
 
 def grid(method: Method, name: str, anatomy: Anatomy = ANATOMIES[2]) -> tuple[Any, ...]:
-    return next((k.grid for k in method.knobs(anatomy) if k.name == name), ())
+    return next((k.grid for k in method.search_space(anatomy) if k.name == name), ())
 
 
 def test_ppts_thresholds_keep_the_coefficient_of_variation():
@@ -82,13 +82,13 @@ def test_ppts_thresholds_keep_the_coefficient_of_variation():
     assert 7e-5 in grid(PPT(), "threshold")
     assert 8.105e-06 in grid(PPT(), "threshold", ANATOMIES[3])  # 7e-5 (196 / 576)^2
     assert {0.0, 1.0} < set(grid(PPT(), "threshold"))  # always drops, always pools
-    lists = next(k for k in PPT().knobs(ANATOMIES[2]) if k.name == "r")
+    lists = next(k for k in PPT().search_space(ANATOMIES[2]) if k.name == "r")
     assert lists.middle(50, 51) == [51, 50, 50]  # one entry for each of the three stages
 
 
 def test_a_number_of_clusters_that_something_else_decides_is_no_knob():
-    assert {k.name for k in METHODS["auto"].knobs(ANATOMIES[1]) if k.grid} == {"tau"}
-    assert {k.name for k in METHODS["plugin"].knobs(ANATOMIES[1]) if k.grid} == {
+    assert {k.name for k in METHODS["auto"].search_space(ANATOMIES[1]) if k.grid} == {"tau"}
+    assert {k.name for k in METHODS["plugin"].search_space(ANATOMIES[1]) if k.grid} == {
         "tau",
         "max_tokens",
     }
@@ -97,8 +97,8 @@ def test_a_number_of_clusters_that_something_else_decides_is_no_knob():
 
 
 def test_a_method_that_reduces_nothing_has_no_knobs():
-    assert Asap(overhead=True).knobs(ANATOMIES[1]) == ()
-    assert DynamicViT().knobs(ANATOMIES[1]) == ()
+    assert Asap(overhead=True).search_space(ANATOMIES[1]) == ()
+    assert DynamicViT().search_space(ANATOMIES[1]) == ()
 
 
 def test_zero_tprunes_shares_rise_and_fall_together():
@@ -167,7 +167,7 @@ def test_a_forecast_is_what_measuring_gives(name: str, bench: CalibrationSet):
     """For taus between the masses that occur, so in all blocks, and every third variant."""
     method, trunk = FORECAST[name], adapter_of(bench.backbone)
     assert isinstance(method, Asap)
-    probe = probe_for(method, method.knobs(trunk.anatomy))
+    probe = probe_for(method, method.search_space(trunk.anatomy))
     assert isinstance(probe, Probe)
     probe = replace(probe, least=0.5)
     seen = []
@@ -229,7 +229,7 @@ def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Bud
 
 def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
     trunk, method = adapter_of(bench.backbone), Asap()
-    probe = probe_for(method, method.knobs(trunk.anatomy))
+    probe = probe_for(method, method.search_space(trunk.anatomy))
     assert probe is not None
     bench.look(probe, lambda images: None)
     whole = CostForecast(probe, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3})
@@ -240,11 +240,16 @@ def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
 
 def test_only_asaps_own_knobs_can_be_forecast():
     anatomy = ANATOMIES[1]
-    assert probe_for(ToMe(), ToMe().knobs(anatomy)) is None
-    assert probe_for(Asap(), [*Asap().knobs(anatomy), Knob("alpha", (0.4, 0.5))]) is None
+    assert probe_for(ToMe(), ToMe().search_space(anatomy)) is None
+    assert (
+        probe_for(Asap(), [*Asap().search_space(anatomy), SearchDimension("alpha", (0.4, 0.5))])
+        is None
+    )
 
 
-def searched(knobs: list[Knob], cost: Any, top1: Any, pct: float) -> tuple[Found, list[Any]]:
+def searched(
+    knobs: list[SearchDimension], cost: Any, top1: Any, pct: float
+) -> tuple[Found, list[Any]]:
     asked = []
 
     def measure(options: dict[str, Any], early: bool) -> Point:
@@ -258,8 +263,8 @@ def test_only_settings_forecast_in_the_window_are_measured():
     """Costs -10 tau / clusters: -30 is tau = 3 clusters, so (6, 2) and (9, 3), both of the grid.
     The forecast of 4 clusters needs a tau of 12, beyond it.
     """
-    tau = Knob("tau", (1.0, 3.0, 6.0, 9.0), between="real")
-    clusters = Knob("clusters", (2, 3, 4))
+    tau = SearchDimension("tau", (1.0, 3.0, 6.0, 9.0), between="real")
+    clusters = SearchDimension("clusters", (2, 3, 4))
     found, asked = searched(
         [tau, clusters],
         lambda tau, clusters: -10 * tau / clusters,
@@ -272,9 +277,9 @@ def test_only_settings_forecast_in_the_window_are_measured():
 
 def test_a_forecast_is_halved_and_both_sides_of_a_valley_are_measured():
     """-(tau - 5)^2 - 5 is -30 at tau = 0 and 10, and at -30.5 half a window further out."""
-    tau = Knob("tau", (-3.0, 4.0, 12.0), between="real")
+    tau = SearchDimension("tau", (-3.0, 4.0, 12.0), between="real")
     found, asked = searched(
-        [tau, Knob("clusters", (2, 3))],
+        [tau, SearchDimension("clusters", (2, 3))],
         lambda tau, clusters: -((tau - 5) ** 2) - 5 - 100 * (clusters == 3),
         lambda tau, clusters: 50.0 + tau,
         -30.0,
@@ -286,7 +291,7 @@ def test_a_forecast_is_halved_and_both_sides_of_a_valley_are_measured():
 
 def test_a_budget_that_the_forecast_does_not_reach_measures_one_setting_a_side():
     """Costs of -1, -2 and -9 around a window of -5 to -6."""
-    knobs = [Knob("tau", (1.0, 2.0, 9.0)), Knob("clusters", (2, 3))]
+    knobs = [SearchDimension("tau", (1.0, 2.0, 9.0)), SearchDimension("clusters", (2, 3))]
     found, asked = searched(knobs, lambda tau, clusters: -tau, lambda tau, clusters: 50.0, -5.0)
     assert found.point is None and [options["tau"] for options in asked] == [2.0, 9.0]
     assert found.reason is not None and "nearest tau=2.0" in found.reason
@@ -326,7 +331,7 @@ SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin")
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: CalibrationSet):
     method, trunk = METHODS[name], adapter_of(bench.backbone)
-    knobs = list(method.knobs(trunk.anatomy))
+    knobs = list(method.search_space(trunk.anatomy))
     budget, race = Budget(-20.0, 3.0), Race()
     probe = probe_for(method, knobs)
     if probe is not None:

@@ -13,7 +13,7 @@ from asap.errors import RequestError
 from asap.experiment import pipeline
 from asap.experiment.rows import Row
 from asap.measure.in_memory import InMemory
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 from asap.report.manifest import manifest_of
 from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
@@ -129,7 +129,7 @@ def test_the_baseline_alone_is_run_on_what_calibration_took(monkeypatch):
 
 def test_without_labels_the_first_knob_alone_is_turned_if_that_is_enough():
     costs = {1.0: -34.0, 2.0: -35.4, 3.0: -35.2, 4.0: -50.0}
-    knobs = [Knob("tau", tuple(costs)), Knob("clusters", (2, 4))]
+    knobs = [SearchDimension("tau", tuple(costs)), SearchDimension("clusters", (2, 4))]
     asked = []
 
     def measure(options, early):
@@ -145,7 +145,7 @@ def test_without_labels_all_knobs_are_turned_if_one_is_not_enough():
     def measure(options, early):
         return Point(options, -10.0 * options.get("clusters", 1), float("nan"), 10)
 
-    knobs = [Knob("tau", (1.0, 2.0)), Knob("clusters", (2, 4))]
+    knobs = [SearchDimension("tau", (1.0, 2.0)), SearchDimension("clusters", (2, 4))]
     found = search_blind(knobs, Budget(-39.0, 1.5), measure)
     assert found.point.options == {"tau": 1.0, "clusters": 4}
 
@@ -157,7 +157,7 @@ def test_a_grid_without_a_budget_takes_the_most_accurate_and_ties_the_first():
         assert not early
         return Point(options, 3.0, top1[options["t"]], 10)
 
-    assert most_accurate([Knob("t", tuple(top1))], measure).point.options == {"t": 1.0}
+    assert most_accurate([SearchDimension("t", tuple(top1))], measure).point.options == {"t": 1.0}
 
 
 # ---- rows

@@ -38,7 +38,7 @@ from asap.methods.base import (
     keep_only,
 )
 from asap.methods.registry import names
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 from asap.records.store import Cell
 from asap.records.tables import encode_shard
 from asap.shared_prefix import SharedPrefix
@@ -265,7 +265,7 @@ def test_a_method_of_ones_own_shares_and_its_costs_are_forecast() -> None:
     peaks, kept = (0.2, 0.29, 0.31, 0.33, 0.9), (2, 5, 9)
     methods: list[Method] = [PeakStop(peak, k) for peak, k in product(peaks, kept)]
     answers = SharedPrefix(model, [*methods, Dense()])(images, IDS)
-    knobs = [Knob("peak", peaks), Knob("kept", kept)]
+    knobs = [SearchDimension("peak", peaks), SearchDimension("kept", kept)]
     probe = probe_for(PeakStop(), knobs)
     assert probe is not None
     asap.ReducedViT(model, probe)(images, IDS)

@@ -15,7 +15,7 @@ from asap.errors import RequestError
 from asap.measure.in_memory import InMemory
 from asap.measure.session import DTYPES, Session
 from asap.methods import Method
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 from asap.records.identity import VISION
 from asap.spec.run_spec import MethodSpec, RunSpec
 
@@ -29,7 +29,7 @@ class Request:
 
     row: MethodSpec
     method: Method
-    knobs: tuple[Knob, ...]
+    knobs: tuple[SearchDimension, ...]
     budget: Budget | None
 
 
@@ -102,21 +102,25 @@ class CalibrationContext:
         budget = None if macs_pct is None else Budget(macs_pct, asked.window)
         return Request(row, method, self._knobs(row, method, budget), budget)
 
-    def _knobs(self, row: MethodSpec, method: Method, budget: Budget | None) -> tuple[Knob, ...]:
+    def _knobs(
+        self, row: MethodSpec, method: Method, budget: Budget | None
+    ) -> tuple[SearchDimension, ...]:
         """The method's knobs, with the grids of the row and of `calibrate.grid` in the place of
         their own. Without a budget those of the row alone, and so for a row with options of its
         own.
         """
         grid = {**row.open_grid, **(self.session.spec.calibrate.grid or {})}
         if budget is None or (row.budget is not None and row.given):
-            return tuple(Knob(name, tuple(grid[name])) for name in row.open_grid)
+            return tuple(SearchDimension(name, tuple(grid[name])) for name in row.open_grid)
         anatomy = adapter_of(self.session.backbone).anatomy
         found = tuple(
             replace(knob, grid=tuple(grid[knob.name]), beyond=()) if knob.name in grid else knob
-            for knob in (method.knobs(anatomy) if method.reduces else ())
+            for knob in (method.search_space(anatomy) if method.reduces else ())
         )
         own = {f.name for f in fields(method)} - {knob.name for knob in found}
-        return found + tuple(Knob(name, tuple(grid[name])) for name in grid if name in own)
+        return found + tuple(
+            SearchDimension(name, tuple(grid[name])) for name in grid if name in own
+        )
 
     def identity(self, asked: Request) -> dict[str, Any]:
         """Exactly what changes which setting is found: not the values that knobs had before."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise, product
 from typing import Any
 
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
+Space = Sequence[SearchDimension]
 CLOSEST = 3  # settings on each side that are measured again to name the nearest
 NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast
 HALVINGS = 12  # at most, between two neighbours of a grid
@@ -65,7 +66,7 @@ Try = Callable[[dict[str, Any]], Point | None]  # a setting with its cost, measu
 Forecast = Callable[[Options], float | None]
 
 
-def several(knobs: Sequence[Knob]) -> bool:
+def several(knobs: Space) -> bool:
     """Whether more than one knob has a choice of values."""
     return sum(len(knob.grid) > 1 for knob in knobs) > 1
 
@@ -106,7 +107,7 @@ class _Tried:
 
 
 def search(
-    knobs: Sequence[Knob],
+    knobs: Space,
     budget: Budget,
     measure: Measure,
     forecast: Forecast | None = None,
@@ -136,7 +137,7 @@ def search(
 
 
 def search_blind(
-    knobs: Sequence[Knob], budget: Budget, measure: Measure, forecast: Forecast | None = None
+    knobs: Space, budget: Budget, measure: Measure, forecast: Forecast | None = None
 ) -> Found:
     """`search` by MACs alone, so that no label chooses among settings that all meet the budget.
 
@@ -152,7 +153,7 @@ def search_blind(
     return search(knobs, budget, measure, forecast, blind=True)
 
 
-def most_accurate(knobs: Sequence[Knob], measure: Measure) -> Found:
+def most_accurate(knobs: Space, measure: Measure) -> Found:
     """The most accurate of all settings of these grids, whatever they cost; ties to the first."""
     settings = product(*(knob.grid for knob in knobs))
     names = [knob.name for knob in knobs]
@@ -162,7 +163,7 @@ def most_accurate(knobs: Sequence[Knob], measure: Measure) -> Found:
 
 
 def _best(
-    knobs: Sequence[Knob],
+    knobs: Space,
     budget: Budget,
     tried: _Tried,
     forecast: Forecast | None,
@@ -182,7 +183,7 @@ def _best(
     return max(fitting, key=rank, default=None), points
 
 
-def _forecast(knobs: Sequence[Knob], budget: Budget, forecast: Forecast) -> list[Point]:
+def _forecast(knobs: Space, budget: Budget, forecast: Forecast) -> list[Point]:
     """The grid and what is halved between, with forecast costs, measured on no image."""
 
     def guess(options: dict[str, Any]) -> Point | None:
@@ -192,7 +193,7 @@ def _forecast(knobs: Sequence[Knob], budget: Budget, forecast: Forecast) -> list
     return _points_of(knobs, budget, min(NEAR, budget.window), guess)
 
 
-def _likely(knobs: Sequence[Knob], budget: Budget, points: Sequence[Point]) -> list[Point]:
+def _likely(knobs: Space, budget: Budget, points: Sequence[Point]) -> list[Point]:
     """Of the settings forecast in the window the nearest to the budget, one for each time that a
     line along the first knob comes through it.
     """
@@ -219,7 +220,7 @@ def _nearest(points: Sequence[Point], budget: Budget, tried: _Tried) -> list[Poi
 
 
 def _unreachable(
-    knobs: Sequence[Knob], budget: Budget, nearest: Sequence[Point], ways: Sequence[Point]
+    knobs: Space, budget: Budget, nearest: Sequence[Point], ways: Sequence[Point]
 ) -> str:
     """One line: what was tried, how near it came, what would reach the budget."""
     varied = " and ".join(k.name for k in knobs if k.grid)
@@ -235,7 +236,7 @@ def _unreachable(
 # ---- the settings of the grids and between them
 
 
-def _points_of(knobs: Sequence[Knob], budget: Budget, near: float, tried: Try) -> list[Point]:
+def _points_of(knobs: Space, budget: Budget, near: float, tried: Try) -> list[Point]:
     """Every setting of the grids; a line of them that steps over the window is halved there."""
     turned = [knob for knob in knobs if knob.grid]
     settings = (
@@ -251,7 +252,7 @@ def _points_of(knobs: Sequence[Knob], budget: Budget, near: float, tried: Try) -
     return points
 
 
-def _lines(knob: Knob, points: Sequence[Point]) -> list[list[Point]]:
+def _lines(knob: SearchDimension, points: Sequence[Point]) -> list[list[Point]]:
     """The points that differ in one knob only, together."""
     found: dict[str, list[Point]] = defaultdict(list)
     for point in points:
@@ -260,7 +261,7 @@ def _lines(knob: Knob, points: Sequence[Point]) -> list[list[Point]]:
 
 
 def _halved(
-    knob: Knob, points: Sequence[Point], budget: Budget, near: float, tried: Try
+    knob: SearchDimension, points: Sequence[Point], budget: Budget, near: float, tried: Try
 ) -> list[Point]:
     """New settings between neighbours along one knob, on lines without a setting near enough."""
     found = []
@@ -274,7 +275,7 @@ def _halved(
 
 
 def _between(
-    knob: Knob, low: Point, high: Point, budget: Budget, near: float, tried: Try
+    knob: SearchDimension, low: Point, high: Point, budget: Budget, near: float, tried: Try
 ) -> list[Point]:
     """Settings between two that lie on either side of the budget, nearer to it with every step."""
     found = []

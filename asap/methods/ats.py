@@ -13,7 +13,7 @@ from torch import Tensor
 from asap.core.token_sampling import class_value_scores, sampled
 from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
 from asap.methods.schedule import require_class_token, stage_blocks
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ATS(Method):
         inside = max(self.blocks or (), default=0) < anatomy.depth
         require(inside, "blocks", self.blocks, f"below {anatomy.depth} each")
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """Sampling points, up to several for each patch, and where sampling starts.
 
         The start is what the authors change: their code needs as many points as patches.
@@ -77,11 +77,14 @@ class ATS(Method):
             sorted({1, max(usual // 16, 1), max(usual // 4, 1), usual, 4 * usual, 8 * usual})
         )
         if self.blocks is not None:
-            return (Knob("samples", points, between="whole"),)
+            return (SearchDimension("samples", points, between="whole"),)
         first = stage_blocks(None, anatomy.depth)[0]
         starts = range(first, anatomy.depth, max(1, anatomy.depth // 12))
         blocks = tuple(tuple(range(start, anatomy.depth)) for start in starts)
-        return (Knob("blocks", blocks), Knob("samples", points, between="whole"))
+        return (
+            SearchDimension("blocks", blocks),
+            SearchDimension("samples", points, between="whole"),
+        )
 
     def acts_in(self, block: int, depth: int) -> bool:
         if self.blocks is None:

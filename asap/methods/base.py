@@ -21,7 +21,7 @@ from asap.methods.declared import Attention as Attention
 from asap.methods.declared import Column, Needs, StopThreshold
 from asap.methods.option_checks import choice as choice
 from asap.methods.option_checks import is_a, kind_name, require
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
 Left = int | Int[Tensor, "b"]  # tokens left: one number known beforehand, or one for each image
@@ -196,7 +196,7 @@ class Method:
         """All options, as they go into records and keys: content in the place of paths."""
         return asdict(self)
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """The options that calibration varies to meet a MACs budget, with their grids."""
         return ()
 

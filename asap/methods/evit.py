@@ -19,7 +19,7 @@ from asap.methods.schedule import (
     require_stages,
     stage_blocks,
 )
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class EViT(Method):
         require_class_token(anatomy, "EViT")
         require_stages(anatomy, self.blocks, "keep_rate", self.keep_rate)
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """The share alone: the blocks stay as they are."""
-        return (Knob("keep_rate", tuple(i / 10 for i in range(1, 11)), between="real"),)
+        return (SearchDimension("keep_rate", tuple(i / 10 for i in range(1, 11)), between="real"),)
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block in stage_blocks(self.blocks, depth)

@@ -19,7 +19,7 @@ from asap.methods.schedule import (
     require_stages,
     stage_blocks,
 )
-from asap.methods.search_space import DIGITS, Knob, doubling
+from asap.methods.search_space import DIGITS, SearchDimension, doubling
 
 PUBLISHED = (50, 7e-5, 196)  # r and threshold for DeiT-S, and the patches it has
 FACTORS = (0.5, 1.0, 2.0)  # of the published threshold, for calibration
@@ -74,14 +74,17 @@ class PPT(Method):
         most = max(self.removed(anatomy).values())
         require(most <= anatomy.patches, "r", self.r, f"at most {anatomy.patches}, the patches")
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """Tokens removed, and thresholds scaled to the sequence length as the default is."""
         stages = len(stage_blocks(self.blocks, anatomy.depth))
         usual = replace(self, threshold=None).limit(anatomy)
         scaled = tuple(float(f"{usual * factor:.{DIGITS}g}") for factor in FACTORS)
         limits = (0.0, *(limit for limit in scaled if limit < ALWAYS_POOLS), ALWAYS_POOLS)
         grid = doubling(anatomy.patches // 2)
-        return (Knob("threshold", limits), Knob("r", grid, between="whole", blocks=stages))
+        return (
+            SearchDimension("threshold", limits),
+            SearchDimension("r", grid, between="whole", blocks=stages),
+        )
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block in stage_blocks(self.blocks, depth)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class RandomDrop(Method):
     def check(self, anatomy: Anatomy) -> None:
         require(self.block < anatomy.depth, "block", self.block, f"below {anatomy.depth}")
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         counts = range(1, anatomy.patches + 1)
         earlier, later = self.block // 2, (self.block + anatomy.depth) // 2
         return (
-            Knob("keep", tuple(round(count / anatomy.patches, 4) for count in counts)),
-            Knob("block", beyond=tuple({earlier, later} - {self.block})),
+            SearchDimension("keep", tuple(round(count / anatomy.patches, 4) for count in counts)),
+            SearchDimension("block", beyond=tuple({earlier, later} - {self.block})),
         )
 
     def acts_in(self, block: int, depth: int) -> bool:

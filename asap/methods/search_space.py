@@ -8,7 +8,7 @@ DIGITS = 4  # significant digits of a value found between two others
 
 
 @dataclass(frozen=True)
-class Knob:
+class SearchDimension:
     """One option that moves what a method costs.
 
     name: the option. grid: the values that are tried, none where it stays as it is. between:
@@ -49,7 +49,7 @@ class Knob:
         each, rest = divmod(total, steps)
         return each if rest == 0 else [each + 1] * rest + [each] * (steps - rest)
 
-    def widened(self) -> "Knob":
+    def widened(self) -> "SearchDimension":
         """The knob with the values beyond its grid."""
         grid = [*self.grid, *(v for v in self.beyond if v not in self.grid)]
         ordered = grid if self.between == "nothing" else sorted(grid, key=self.rank)

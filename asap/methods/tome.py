@@ -10,7 +10,7 @@ from asap.core.matching import bipartite_matching
 from asap.core.pooling import mean_weights
 from asap.methods.base import Anatomy, Decision, Method, Needs, Site, require
 from asap.methods.schedule import is_schedule, tokens_removed
-from asap.methods.search_space import Knob, doubling
+from asap.methods.search_space import SearchDimension, doubling
 
 USUAL = (8, 12, 196)  # our default r, and the blocks and patches it is for
 
@@ -53,9 +53,9 @@ class ToMe(Method):
         most = max(self.removed(anatomy))
         require(most <= anatomy.patches, "r", self.r, f"at most {anatomy.patches}, the patches")
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         most = anatomy.patches // 2
-        return (Knob("r", doubling(most), between="whole", blocks=anatomy.depth),)
+        return (SearchDimension("r", doubling(most), between="whole", blocks=anatomy.depth),)
 
     def removed(self, anatomy: Anatomy) -> tuple[int, ...]:
         """Tokens to remove in each block, as far as there are enough."""

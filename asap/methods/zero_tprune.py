@@ -24,7 +24,7 @@ from asap.methods.base import (
     keep_only,
     require,
 )
-from asap.methods.search_space import DIGITS, Knob
+from asap.methods.search_space import DIGITS, SearchDimension
 
 LAYERS, DEPTH = (1, 3, 6, 9, 11), 12  # our schedule, and the depth it was written for
 SIMILAR, PATCHES = 10, 196  # removed by similarity, and the patches it was written for
@@ -118,7 +118,7 @@ class ZeroTPrune(Method):
             require(left >= 1, "keep", self.keep, f"larger, to leave a patch after block {layer}")
             before = left
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """The shares of `keep`, more or less of them: every one to the same power."""
         layers = self._layers(anatomy.depth)
         keep: Any = self.keep
@@ -131,8 +131,8 @@ class ZeroTPrune(Method):
         beyond = tuple({0, usual // 2, 2 * usual} - {self.similar, usual})
         fitting = tuple(v for v in dict.fromkeys(grid) if self._fits("keep", v, anatomy))
         wider = tuple(v for v in beyond if self._fits("similar", v, anatomy))
-        knobs = [Knob("keep", fitting)] if fitting else []
-        return (*knobs, *([Knob("similar", beyond=wider)] if wider else []))
+        knobs = [SearchDimension("keep", fitting)] if fitting else []
+        return (*knobs, *([SearchDimension("similar", beyond=wider)] if wider else []))
 
     def _fits(self, name: str, value: Any, anatomy: Anatomy) -> bool:
         try:

@@ -20,7 +20,7 @@ from asap.core.macs import BackboneCost, backbone_macs
 from asap.engine.regroup import averaged_rows
 from asap.engine.watched import Watched
 from asap.methods.base import Anatomy, Method, Observation, Site, StopThreshold
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 FEW = 16  # whole numbers between the ends of a grid, so many at most, are looked at too
 MOST = 3e38  # a threshold that nothing exceeds, also in float32
@@ -148,7 +148,7 @@ class CostForecast:
         return repr([(k, v) for k, v in options.items() if k != self.probe.threshold.option])
 
 
-def probe_for(method: Method, knobs: Sequence[Knob]) -> Probe | None:
+def probe_for(method: Method, knobs: Sequence[SearchDimension]) -> Probe | None:
     """The probe of a method's grids; None if it declares no threshold or other options vary."""
     turned = {knob.name: knob for knob in knobs if knob.grid}
     threshold = method.stop_threshold
@@ -168,7 +168,7 @@ def probe_for(method: Method, knobs: Sequence[Knob]) -> Probe | None:
     return Probe(method, tuple(variants), float(min(values)))
 
 
-def _values(knob: Knob) -> list[Any]:
+def _values(knob: SearchDimension) -> list[Any]:
     """The grid, the values beyond, and what may be halved to if that is not much."""
     values = list(dict.fromkeys((*knob.grid, *knob.beyond)))
     if knob.between != "whole" or max(knob.grid) - min(knob.grid) > FEW:

@@ -12,7 +12,7 @@ from asap.methods.asap.anchors import anchor_macs, find_anchor
 from asap.methods.asap.clusters import cluster
 from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.reduction import reduced_sequence
-from asap.methods.asap.search_space import asap_knobs
+from asap.methods.asap.search_space import asap_search_space
 from asap.methods.asap.sharing import SharedWalk, shared_walk, sharing_of
 from asap.methods.asap.walk import Walk, make_walk
 from asap.methods.base import (
@@ -26,7 +26,7 @@ from asap.methods.base import (
     Site,
     StopThreshold,
 )
-from asap.methods.search_space import Knob
+from asap.methods.search_space import SearchDimension
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Asap(AsapOptions):
     def stop_threshold(self) -> StopThreshold | None:
         return None if self.overhead else StopThreshold("tau", "mass", ("clusters", "max_tokens"))
 
-    def knobs(self, anatomy: Anatomy) -> tuple[Knob, ...]:
+    def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """None if nothing is reduced. The options that the row leaves to others stay as they are:
         `clusters` where Otsu's threshold sets it, and where a token budget decides what is left.
         """
-        return () if self.overhead else asap_knobs(self, anatomy)
+        return () if self.overhead else asap_search_space(self, anatomy)
 
     def acts_in(self, block: int, depth: int) -> bool:
         return self.overhead or block < self.last_block(depth)

@@ -2,7 +2,7 @@
 
 from asap.methods.asap.options import AsapOptions
 from asap.methods.base import Anatomy
-from asap.methods.search_space import Knob, doubling
+from asap.methods.search_space import SearchDimension, doubling
 
 TAU = (1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0)
 # The quiet anchor does best in early blocks, where the largest mass is still low.
@@ -10,20 +10,20 @@ QUIET = (1.1, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 8.
 CLUSTERS = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
-def asap_knobs(options: AsapOptions, anatomy: Anatomy) -> tuple[Knob, ...]:
+def asap_search_space(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
     """tau, and one that says how much goes: clusters, or the budget where there is one."""
     early = options.anchor == "quiet" or options.distance == "self_aligned"
-    tau = Knob("tau", QUIET if early else TAU, between="real", beyond=(12.0, 16.0, 24.0))
+    tau = SearchDimension("tau", QUIET if early else TAU, between="real", beyond=(12.0, 16.0, 24.0))
     found = [tau]
     if options.max_tokens is not None:
-        found.append(Knob("max_tokens", _budgets(options, anatomy), between="whole"))
+        found.append(SearchDimension("max_tokens", _budgets(options, anatomy), between="whole"))
     elif options.clusters != "auto":
         grid = tuple(k for k in CLUSTERS if k > options.background)
         beyond = tuple(k for k in (16, 24, 32) if k > options.background)
-        found.append(Knob("clusters", grid, between="whole", beyond=beyond))
+        found.append(SearchDimension("clusters", grid, between="whole", beyond=beyond))
     other = {"after_attention", "after_block"} - {options.position}
-    background = Knob("background", beyond=(options.background + 1,))
-    return (*found, background, Knob("position", beyond=tuple(other)))
+    background = SearchDimension("background", beyond=(options.background + 1,))
+    return (*found, background, SearchDimension("position", beyond=tuple(other)))
 
 
 def _budgets(options: AsapOptions, anatomy: Anatomy) -> tuple[int, ...]:
