@@ -101,20 +101,20 @@ class Cost:
     """Dense blocks per image: of separate runs, of the trunk, of the distinct rests."""
 
     separate: float
-    trunk: float
+    prefix: float
     rests: float
 
     @property
     def shared(self) -> float:
-        return self.trunk + self.rests
+        return self.prefix + self.rests
 
 
 def closed_form(
     work: Work, methods: list[Method], results: list[list[tuple[torch.Tensor, Trace]]]
 ) -> Cost:
     """From the traces of separate runs; a pooled token differs between alphas, what is left not."""
-    trunk = SharedPrefix(work.backbone, []).trunk
-    cost, depth, dense = trunk.cost, trunk.anatomy.depth, trunk.anatomy.tokens
+    adapter = SharedPrefix(work.backbone, []).adapter
+    cost, depth, dense = adapter.cost, adapter.anatomy.depth, adapter.anatomy.tokens
     full = torch.full((1, depth + 1), dense)
     outside = cost.embed + cost.head
     block = (int(backbone_macs(cost, full.numpy(), "after_attention")[0]) - outside) / depth

@@ -73,12 +73,12 @@ def count_dense(backbone: nn.Module) -> DenseCounts:
     """All counts of a dense backbone on one image."""
     image = torch.zeros(1, 3, *backbone.patch_embed.img_size)
     model = ReducedViT(backbone, Dense())
-    shape = model.trunk.anatomy
+    shape = model.adapter.anatomy
     tokens = torch.full((1, shape.depth + 1), shape.tokens)
     by_operator = fvcore_count(backbone, image)
     total = sum(by_operator.values())
     return DenseCounts(
-        ours=conventions(model.trunk.cost, tokens, "after_block"),
+        ours=conventions(model.adapter.cost, tokens, "after_block"),
         torch=torch_count(backbone, image),
         torch_shipped=torch_count(backbone, image, out_of_the_box=True),
         fvcore=total,

@@ -252,15 +252,15 @@ def test_random_drops_knob_has_every_count_of_patches():
 
 def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
     """Every list with r + 1 in the first blocks and r in the others, costed without a model."""
-    trunk = adapter_of(asap.load_backbone("digits_vit"))
-    anatomy = trunk.anatomy
+    adapter = adapter_of(asap.load_backbone("digits_vit"))
+    anatomy = adapter.anatomy
 
     def cost(r: Any) -> float:
         tokens = [anatomy.tokens]
         for planned in tokens_removed(tuple(r) if isinstance(r, list) else r, anatomy.depth):
             tokens.append(tokens[-1] - min(planned, (tokens[-1] - anatomy.prefix) // 2))
-        full = backbone_macs(trunk.cost, np.full((1, anatomy.depth + 1), anatomy.tokens), "")
-        macs = backbone_macs(trunk.cost, np.array([tokens]), "after_attention")
+        full = backbone_macs(adapter.cost, np.full((1, anatomy.depth + 1), anatomy.tokens), "")
+        macs = backbone_macs(adapter.cost, np.array([tokens]), "after_attention")
         return 100 * (float(macs[0]) / float(full[0]) - 1)
 
     lists = [

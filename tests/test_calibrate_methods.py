@@ -165,15 +165,15 @@ FORECAST = {name: method for name, method in METHODS.items() if isinstance(metho
 @pytest.mark.parametrize("name", FORECAST)
 def test_a_forecast_is_what_measuring_gives(name: str, bench: CalibrationSet):
     """For taus between the masses that occur, so in all blocks, and every third variant."""
-    method, trunk = FORECAST[name], adapter_of(bench.backbone)
+    method, adapter = FORECAST[name], adapter_of(bench.backbone)
     assert isinstance(method, Asap)
-    probe = probe_for(method, method.search_space(trunk.anatomy))
+    probe = probe_for(method, method.search_space(adapter.anatomy))
     assert isinstance(probe, Probe)
     probe = replace(probe, least=0.5)
     seen = []
     bench.look(probe, seen.append)
     assert sum(seen) == len(bench)
-    forecast = CostForecast(probe, trunk.cost, trunk.anatomy)
+    forecast = CostForecast(probe, adapter.cost, adapter.anatomy)
     for tau in np.quantile(forecast.level, [0.3, 0.9]).tolist():
         for variant in probe.variants[2::9]:
             options = {"tau": tau, "clusters": variant.clusters, "max_tokens": variant.max_tokens}
@@ -228,14 +228,14 @@ def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Bud
 
 
 def test_what_was_cut_short_counts_for_nothing(bench: CalibrationSet):
-    trunk, method = adapter_of(bench.backbone), Asap()
-    probe = probe_for(method, method.search_space(trunk.anatomy))
+    adapter, method = adapter_of(bench.backbone), Asap()
+    probe = probe_for(method, method.search_space(adapter.anatomy))
     assert probe is not None
     bench.look(probe, lambda images: None)
-    whole = CostForecast(probe, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3})
+    whole = CostForecast(probe, adapter.cost, adapter.anatomy)({"tau": 2.0, "clusters": 3})
     broken = replace(probe.passes[0], levels=[], stops=[])  # memory ran out in its first block
     again = replace(probe, passes=[broken, *probe.passes])
-    assert CostForecast(again, trunk.cost, trunk.anatomy)({"tau": 2.0, "clusters": 3}) == whole
+    assert CostForecast(again, adapter.cost, adapter.anatomy)({"tau": 2.0, "clusters": 3}) == whole
 
 
 def test_only_asaps_own_knobs_can_be_forecast():
@@ -330,13 +330,13 @@ SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin")
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_method_meets_a_budget_or_says_why_not(name: str, bench: CalibrationSet):
-    method, trunk = METHODS[name], adapter_of(bench.backbone)
-    knobs = list(method.search_space(trunk.anatomy))
+    method, adapter = METHODS[name], adapter_of(bench.backbone)
+    knobs = list(method.search_space(adapter.anatomy))
     budget, race = Budget(-20.0, 3.0), Race()
     probe = probe_for(method, knobs)
     if probe is not None:
         bench.look(probe, lambda images: None)
-    forecast = None if probe is None else CostForecast(probe, trunk.cost, trunk.anatomy)
+    forecast = None if probe is None else CostForecast(probe, adapter.cost, adapter.anatomy)
 
     def measure(options: dict[str, Any], early: bool) -> Point | None:
         try:

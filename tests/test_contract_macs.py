@@ -130,7 +130,7 @@ def executed(run: Any) -> int:
 
 def unscored(model: asap.ReducedViT, tokens: Any) -> int:
     """Scores of the queries that ATS drops: counted, as its authors compute them, and not run."""
-    width = model.trunk.cost.blocks[0].attention_width
+    width = model.adapter.cost.blocks[0].attention_width
     dropped = (tokens[:, :-1] - tokens[:, 1:]) * tokens[:, :-1] * width
     return int(dropped.sum()) if model.method.position == "in_attention" else 0
 
@@ -181,9 +181,9 @@ def on_meta(name: str) -> nn.Module:
     ],
 )
 def test_dense_deit(name: str, gmacs: float) -> None:
-    trunk = adapter_of(on_meta(name))
-    tokens = np.full((1, trunk.anatomy.depth + 1), trunk.anatomy.tokens)
-    macs = int(backbone_macs(trunk.cost, tokens, "after_attention")[0])
+    adapter = adapter_of(on_meta(name))
+    tokens = np.full((1, adapter.anatomy.depth + 1), adapter.anatomy.tokens)
+    macs = int(backbone_macs(adapter.cost, tokens, "after_attention")[0])
     digits = 7 if name.startswith("deit_tiny") else 4
     assert round(macs / 1e9, digits) == gmacs
     assert executed(lambda: on_meta(name)(torch.empty(1, 3, 224, 224, device="meta"))) == macs

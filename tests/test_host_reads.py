@@ -125,7 +125,7 @@ def reads_of(method: Method, device: str) -> tuple[list[int], Counter, Any]:
         try:
             with reads:
                 done = model._run(images, list(range(COUNT)))
-                model.trunk.classify(done.batch)
+                model.adapter.classify(done.batch)
             before.append(reads.read)
         finally:
             for block, norm in zip(net.blocks, norms, strict=True):

@@ -34,7 +34,7 @@ def images() -> torch.Tensor:
 def ours(backbone, image):
     model = ReducedViT(backbone, Dense())
     _, trace = model(image, return_trace=True)
-    return conventions(model.trunk.cost, trace.tokens, "after_attention")
+    return conventions(model.adapter.cost, trace.tokens, "after_attention")
 
 
 def test_all_counters_of_a_dense_backbone_meet(backbone, images):

@@ -63,7 +63,7 @@ def test_stages_where_the_authors_have_them() -> None:
     """DeiT 3, 6, 9; LV-ViT-S 4, 8, 12; kept counts from the patches at the start."""
     for depth, blocks in ((12, (3, 6, 9)), (16, (4, 8, 12)), (20, (5, 10, 15)), (24, (6, 12, 18))):
         reduced = asap.ReducedViT(deit(24, 3, depth), DynamicViT(weights=predictor_file(24)))
-        kept = reduced.method.kept(reduced.trunk.anatomy)
+        kept = reduced.method.kept(reduced.adapter.anatomy)
         assert kept == dict(zip(blocks, (137, 96, 67), strict=True))
 
 

@@ -261,7 +261,7 @@ class PeakStop(Method):
 def test_a_method_of_ones_own_shares_and_its_costs_are_forecast() -> None:
     """It says what its settings have in common; nothing here knows ASAP."""
     model, images = backbone("plain-p25", torch.float32), pictures("plain-p25", torch.float32)
-    trunk = asap.ReducedViT(model, Dense()).trunk
+    adapter = asap.ReducedViT(model, Dense()).adapter
     peaks, kept = (0.2, 0.29, 0.31, 0.33, 0.9), (2, 5, 9)
     methods: list[Method] = [PeakStop(peak, k) for peak, k in product(peaks, kept)]
     answers = SharedPrefix(model, [*methods, Dense()])(images, IDS)
@@ -269,7 +269,7 @@ def test_a_method_of_ones_own_shares_and_its_costs_are_forecast() -> None:
     probe = probe_for(PeakStop(), knobs)
     assert probe is not None
     asap.ReducedViT(model, probe)(images, IDS)
-    forecast, stops = CostForecast(probe, trunk.cost, trunk.anatomy), set()
+    forecast, stops = CostForecast(probe, adapter.cost, adapter.anatomy), set()
     for i, method in enumerate(methods):
         alone = asap.ReducedViT(model, method)(images, IDS, return_trace=True)
         assert not differing(alone, answers[i], list(range(IMAGES))), method

@@ -229,8 +229,8 @@ def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
     label = f"{asked.row.label:<24}"
     with tqdm(total=len(images), desc=label, unit="img", disable=None, leave=False) as bar:
         images.look(probe, bar.update)
-    trunk = adapter_of(context.session.backbone)
-    return CostForecast(probe, trunk.cost, trunk.anatomy)
+    adapter = adapter_of(context.session.backbone)
+    return CostForecast(probe, adapter.cost, adapter.anatomy)
 
 
 # ---- rows that get their point from elsewhere

@@ -48,8 +48,8 @@ class ReducedViT(nn.Module):
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = adapter_of(backbone)
-        method.check(self.trunk.anatomy)
+        self.adapter = adapter_of(backbone)
+        method.check(self.adapter.anatomy)
         method.check_weights(backbone)
         self.backbone = backbone
         self.method = method
@@ -69,7 +69,7 @@ class ReducedViT(nn.Module):
         without them.
         """
         done = self._run(images, image_ids)
-        logits = self.trunk.classify(done.batch)
+        logits = self.adapter.classify(done.batch)
         return (logits, self._trace(done)) if return_trace else logits
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class ReducedViT(nn.Module):
     ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
         """Normalised final tokens in packed order, the batch that says whose they are, trace."""
         done = self._run(images, image_ids)
-        return self.trunk.features(done.batch), done.batch, self._trace(done)
+        return self.adapter.features(done.batch), done.batch, self._trace(done)
 
     def _run(self, images: Tensor, image_ids: Any) -> ForwardState:
         if self.backbone.training:
@@ -86,9 +86,9 @@ class ReducedViT(nn.Module):
         if not len(images):
             raise ValueError("an empty batch has no result: give at least one image")
         done = self._start(images, image_ids)
-        for index, block in enumerate(self.trunk.blocks):
+        for index, block in enumerate(self.adapter.blocks):
             self._block(index, block, done)
-        count(self.trunk.anatomy.depth, done)
+        count(self.adapter.anatomy.depth, done)
         return done
 
     def _start(self, images: Tensor, image_ids: Any) -> ForwardState:
@@ -98,15 +98,15 @@ class ReducedViT(nn.Module):
                 f"{type(self.method).__name__} draws at random: pass image_ids, one each"
             )
         backend = self.backend or backend_of(images.device)
-        anatomy = self.trunk.anatomy
-        batch = pack(self.trunk.embed(images), anatomy.prefix, backend.alone_below)
+        anatomy = self.adapter.anatomy
+        batch = pack(self.adapter.embed(images), anatomy.prefix, backend.alone_below)
         layout = (len(images), anatomy.depth, anatomy.patches, anatomy.prefix)
         trace = Trace.empty(*layout, self.method.trace_columns, images.device)
         state = self.method.start(anatomy, len(images), batch.sizes)
         return ForwardState(batch, trace, backend, state, ids)
 
     def _block(self, index: int, block: Any, now: ForwardState) -> None:
-        acts = now.batch.active > 0 and self.method.acts_in(index, self.trunk.anatomy.depth)
+        acts = now.batch.active > 0 and self.method.acts_in(index, self.adapter.anatomy.depth)
         if acts and self.method.position == "before_block":
             self._reduce(index, now, None, None)
         count(index, now)
@@ -175,12 +175,12 @@ class ReducedViT(nn.Module):
     ) -> Answer | None:
         """What the method says of a segment, in the trace too; None: nothing changes."""
         with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
-            site = site_of(self.trunk, index, segment, now, self.method.needs, heads, shown)
+            site = site_of(self.adapter, index, segment, now, self.method.needs, heads, shown)
             return ask(self.method, site, segment, now)
 
     def _trace(self, now: ForwardState) -> Trace:
         """The trace on the host, the backbone's MACs in it."""
         trace = now.trace.finished(now.batch.source)
-        macs = backbone_macs(self.trunk.cost, trace.tokens.numpy(), self.method.position)
+        macs = backbone_macs(self.adapter.cost, trace.tokens.numpy(), self.method.position)
         trace.macs_backbone = torch.from_numpy(macs)
         return trace

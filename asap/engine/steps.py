@@ -46,17 +46,17 @@ def mlp_half(block: Any, now: ForwardState) -> None:
 
 
 def run_rest(
-    trunk: BackboneAdapter, now: ForwardState, block: int, midway: bool, proportional: bool
+    adapter: BackboneAdapter, now: ForwardState, block: int, midway: bool, proportional: bool
 ) -> None:
     """The blocks from `block` on, the first from its MLP if `midway`, with no image active."""
-    for index in range(block, trunk.anatomy.depth):
-        layers = trunk.blocks[index]
+    for index in range(block, adapter.anatomy.depth):
+        layers = adapter.blocks[index]
         if not (midway and index == block):
             count(index, now)
             eager = not layers.attn.fused_attn
             attention_half(layers, now, Needs(), proportional, eager)
         mlp_half(layers, now)
-    count(trunk.anatomy.depth, now)
+    count(adapter.anatomy.depth, now)
 
 
 def heads_of(block: Any, hidden: Float[Tensor, "total dim"]) -> Heads:
@@ -106,7 +106,7 @@ def apply(
 
 
 def site_of(
-    trunk: BackboneAdapter,
+    adapter: BackboneAdapter,
     index: int,
     segment: Segment,
     now: ForwardState,
@@ -117,7 +117,7 @@ def site_of(
     """What a method with these needs sees of a segment at a block; `shown`: of its attention."""
     rows, sizes = now.batch.rows[segment.rows], now.batch.sizes[segment.rows]
     return Site(
-        anatomy=trunk.anatomy,
+        anatomy=adapter.anatomy,
         block=index,
         tokens=rows.view(len(segment.images), segment.length, -1),
         sizes=sizes.view(len(segment.images), segment.length),

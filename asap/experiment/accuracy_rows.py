@@ -170,5 +170,7 @@ def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
 def _without_attention(model: ReducedViT, traces: pd.DataFrame) -> float:
     """Mean GMACs of the backbone in the convention that leaves out the attention products."""
     tokens = matrix(traces, "vision.tokens")
-    macs = backbone_macs(model.trunk.cost, tokens, model.method.position, attention_products=False)
+    macs = backbone_macs(
+        model.adapter.cost, tokens, model.method.position, attention_products=False
+    )
     return float(macs.sum()) / len(macs) / 1e9

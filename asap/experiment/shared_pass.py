@@ -1,4 +1,4 @@
-"""Rows that differ only in what a shared trunk can tell apart, evaluated in one pass.
+"""Rows that differ only in what a shared prefix can tell apart, evaluated in one pass.
 
 It leaves shards in every cell and nothing else: the runner then finds nothing
 missing and writes the records. A row that fails here is left to the runner, where it fails alone.

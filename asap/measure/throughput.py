@@ -193,7 +193,7 @@ def _speed(
         tokens += int(trace.tokens[:, :-1].sum())
         stops.update(trace.stop_block.tolist())
         images += len(batch)
-    depth = model.trunk.anatomy.depth
+    depth = model.adapter.anatomy.depth
     histogram = {str(block): stops[block] for block in sorted(stops)}
     summary = summarise(timings, name, FUSED, EAGER, seed)
     return Speed(summary, images, tokens / (images * depth), histogram)

@@ -44,11 +44,11 @@ class Answers:
         trace.columns = self._columns(rule, reduction)
         trace.macs_method = trace.macs_method + reduction.spent[every, stop] + self._macs[number]
         trace.assignment = self._assignment[number]
-        anatomy = self.suffixes.trunk.anatomy
+        anatomy = self.suffixes.adapter.anatomy
         before = (stop == 0)[:, None] | (torch.arange(anatomy.depth + 1) < stop[:, None])
         trace.tokens = torch.where(before, anatomy.tokens, self._lengths[number][:, None])
         position = self.methods[cell].position
-        macs = backbone_macs(self.suffixes.trunk.cost, trace.tokens.numpy(), position)
+        macs = backbone_macs(self.suffixes.adapter.cost, trace.tokens.numpy(), position)
         trace.macs_backbone = torch.from_numpy(macs)
         return self._logits[number], trace
 

@@ -34,13 +34,13 @@ class SharedPrefix:
 
     def __init__(self, backbone: nn.Module, methods: Sequence[Method]) -> None:
         self.backbone = backbone
-        self.trunk = adapter_of(backbone)
+        self.adapter = adapter_of(backbone)
         self.sharings: list[Sharing] = []
         for method in methods:
             sharing = method.sharing
             if sharing is None:
                 raise ValueError(f"{type(method).__name__} cannot share a prefix")
-            method.check(self.trunk.anatomy)
+            method.check(self.adapter.anatomy)
             self.sharings.append(sharing)
         self.needs = _joined([method.needs for method in methods])
         self.methods = list(methods)
@@ -69,10 +69,10 @@ class _Batch:
     """The cells' common state over one batch."""
 
     def __init__(self, shared: SharedPrefix, images: int) -> None:
-        self.trunk: BackboneAdapter = shared.trunk
+        self.adapter: BackboneAdapter = shared.adapter
         self.methods, self.failed, self.needs = shared.methods, shared.failed, shared.needs
         self.images = images
-        self.suffixes = Suffixes(self.trunk, images)
+        self.suffixes = Suffixes(self.adapter, images)
         self.unreduced: dict[int, Tensor] = {}
         self.rules: dict[Method, StopRule] = {}
         self.reductions: dict[Method, Reduction] = {}
@@ -87,9 +87,9 @@ class _Batch:
     def _add(self, cell: int, sharing: Sharing) -> None:
         rule, reduction = sharing.observer, sharing.reducer
         if rule not in self.rules:
-            self.rules[rule] = StopRule.of(rule, self.images, self.trunk.anatomy)
+            self.rules[rule] = StopRule.of(rule, self.images, self.adapter.anatomy)
         if reduction not in self.reductions:
-            made = Reduction.of(reduction, self.images, self.trunk.anatomy)
+            made = Reduction.of(reduction, self.images, self.adapter.anatomy)
             self.reductions[reduction] = made
         self.rule_of[cell], self.reduction_of[cell] = self.rules[rule], self.reductions[reduction]
         self.rules[rule].cells.add(cell)
@@ -104,16 +104,16 @@ class _Batch:
 
     def run(self, images: Tensor, ids: list[int]) -> None:
         backend = backend_of(images.device)
-        batch = pack(self.trunk.embed(images), self.trunk.anatomy.prefix, backend.alone_below)
+        batch = pack(self.adapter.embed(images), self.adapter.anatomy.prefix, backend.alone_below)
         trace = Trace.empty(0, 0, 0, 0)  # every rule has its own
         now = ForwardState(batch, trace, backend, image_ids=ids)
         late = any(r.method.position == "after_block" for r in self.reductions.values())
         for cell, state in self.state_of.items():
             if state not in self.states:
                 start = self.methods[cell].start_shared
-                self.states[state] = start(self.trunk.anatomy, self.images, batch.sizes)
+                self.states[state] = start(self.adapter.anatomy, self.images, batch.sizes)
         self._leave_after(0, now)
-        for index, block in enumerate(self.trunk.blocks):
+        for index, block in enumerate(self.adapter.blocks):
             if not self._thin(now):
                 return
             eager = not block.attn.fused_attn
@@ -166,7 +166,7 @@ class _Batch:
     ) -> Site:
         """What the settings see of a segment; each with the state that it asks."""
         shown = attended.shown.get(segment)
-        return site_of(self.trunk, index, segment, now, self.needs, heads, shown)
+        return site_of(self.adapter, index, segment, now, self.needs, heads, shown)
 
     def _observe(
         self, index: int, now: ForwardState, heads: Heads, attended: Attended

@@ -51,7 +51,7 @@ class Exit:
 class Suffixes:
     """What became of every distinct suffix, by its number. All on the CPU."""
 
-    trunk: BackboneAdapter
+    adapter: BackboneAdapter
     most: int  # images in a dense batch
     logits: list[Float[Tensor, "k classes"]] = field(default_factory=list)
     assignment: list[Int[Tensor, "k patches"]] = field(default_factory=list)
@@ -62,9 +62,9 @@ class Suffixes:
     def go_on(self, batch: PackedTokens, places: list[int], block: int) -> list[int]:
         """Images go on unreduced from `block` on, with the backbone's own attention."""
         now = self._pass(batch, places)
-        if block == self.trunk.anatomy.depth:
+        if block == self.adapter.anatomy.depth:
             count(block, now)
-        run_rest(self.trunk, now, block, midway=False, proportional=False)
+        run_rest(self.adapter, now, block, midway=False, proportional=False)
         return self._keep(now)
 
     def reduce(
@@ -81,7 +81,7 @@ class Suffixes:
             now = self._pass(batch, [one.place for one in part])
             whole = Segment(now.batch.images, 0, 0, now.batch.lengths[0], False)
             apply(now, [Answer(whole, _decision(part, batch.rows.device), None)])
-            run_rest(self.trunk, now, block, midway, proportional)
+            run_rest(self.adapter, now, block, midway, proportional)
             for i, number in zip(chunk, self._keep(now), strict=True):
                 numbers[i] = number
         return numbers
@@ -93,21 +93,21 @@ class Suffixes:
         for i in order:
             if not chunks or space < exits[i].left or len(chunks[-1]) == MOST_COPIES * self.most:
                 chunks.append([])
-                space = self.most * self.trunk.anatomy.tokens
+                space = self.most * self.adapter.anatomy.tokens
             chunks[-1].append(i)
             space -= exits[i].left
         return chunks
 
     def _pass(self, batch: PackedTokens, places: list[int]) -> ForwardState:
         """Copies of some images as a batch of its own, of which no image is active."""
-        anatomy, device = self.trunk.anatomy, batch.rows.device
+        anatomy, device = self.adapter.anatomy, batch.rows.device
         layout = (len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
         taken = replace(batch.of(places, renumbered=True), active=0)
         return ForwardState(taken, Trace.empty(*layout, device=device), backend_of(device))
 
     def _keep(self, now: ForwardState) -> list[int]:
         """Keep what came of a batch; the numbers of its suffixes."""
-        self.logits.append(self.trunk.classify(now.batch).cpu())
+        self.logits.append(self.adapter.classify(now.batch).cpu())
         trace = now.trace.finished(now.batch.source)
         self.assignment.append(trace.assignment)
         self.lengths.append(trace.tokens[:, -1])

@@ -94,7 +94,7 @@ def _run(
     model = ReducedViT(backbone, watched)
     logits, trace = model(image[None], [image_id], return_trace=True)
     said = watched.said.get(int(trace.stop_block[0]) - 1)
-    return said, trace, logits, model.trunk.anatomy.prefix
+    return said, trace, logits, model.adapter.anatomy.prefix
 
 
 def _kept(trace: Trace) -> Bool[Tensor, "patches"]:

@@ -55,9 +55,9 @@ def _treat(
     model: ReducedViT, label: str, image: torch.Tensor, image_id: int, classes: Sequence[str]
 ) -> Treated:
     logits, trace = model(image[None], [image_id], return_trace=True)
-    anatomy = model.trunk.anatomy
+    anatomy = model.adapter.anatomy
     tokens = np.full((1, anatomy.depth + 1), anatomy.prefix + anatomy.patches)
-    dense = int(backbone_macs(model.trunk.cost, tokens, model.method.position)[0])
+    dense = int(backbone_macs(model.adapter.cost, tokens, model.method.position)[0])
     spent = int(trace.macs_backbone[0] + trace.macs_method[0])
     prediction = named(best_class(logits[0]), classes)
     return Treated(label, prediction, 100 * (spent / dense - 1), trace.assignment[0].numpy())

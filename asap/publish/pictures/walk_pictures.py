@@ -22,7 +22,7 @@ def draw_sink_dynamics(
     samples, threshold = readable(session, positions), method.stop_threshold
     if not samples or threshold is None:
         return []
-    prefix, walks = ReducedViT(session.backbone, method).trunk.anatomy.prefix, []
+    prefix, walks = ReducedViT(session.backbone, method).adapter.anatomy.prefix, []
     mass = []
     for sample in samples:
         walk = walk_per_block(session.backbone, method, on_device(session, sample), sample.id)
