@@ -14,12 +14,12 @@ from asap.spec.run_spec import DataSpec, RunSpec
 
 
 def calibration_spec(spec: RunSpec) -> RunSpec:
-    """The run with its calibration images in the place of its evaluation images.
+    """The run with its calibration images in place of its evaluation images.
 
     Scenes of digits have a calibration split. ImageNet's training images are looked for beside the
-    validation folder or at `calibrate.path`, any other folder's at `calibrate.path` alone. Raises
-    RequestError where there are none, and where they hold evaluation images. If `blind(spec)`, the
-    slice of the validation images instead.
+    validation folder or at `calibrate.path`, those of any other folder only at `calibrate.path`.
+    RequestError if there are none, or if there are evaluation images among them. If `blind(spec)`,
+    the slice of the validation images instead.
     """
     images = spec.calibrate.images
     if blind(spec):
@@ -29,10 +29,10 @@ def calibration_spec(spec: RunSpec) -> RunSpec:
 
 
 def cost_spec(spec: RunSpec) -> RunSpec | None:
-    """The run with the training images on which MACs alone are met; None: on those of
-    `calibration_spec`, as for `blind(spec)`, which looks at no label anyway.
+    """The run with the training images on which costs are measured.
 
-    Digits: of the training digits, which are eleven times as many as those for calibration.
+    None: the images of `calibration_spec` serve for costs too, as always if `blind(spec)`. For the
+    digits these are training digits, eleven times as many as the calibration split has.
     """
     images = spec.calibrate.cost_images
     if images is None or blind(spec):
@@ -43,9 +43,9 @@ def cost_spec(spec: RunSpec) -> RunSpec | None:
 
 
 def blind(spec: RunSpec) -> bool:
-    """Whether calibration sees validation images, and therefore no label.
+    """True if calibration uses validation images, and therefore must not see their labels.
 
-    By `calibrate.slice`; "auto": where ImageNet has no training images. RequestError for a folder
+    `calibrate.slice` decides; "auto": if ImageNet has no training images. RequestError for a folder
     of training images that would not be used.
     """
     c, data = spec.calibrate, spec.data
@@ -62,7 +62,7 @@ def blind(spec: RunSpec) -> bool:
 
 
 def evaluation_spec(spec: RunSpec) -> RunSpec:
-    """The run without the images that its operating points are found on."""
+    """The run without the images on which its operating points are found."""
     return replace(spec, data=replace(spec.data, part="rest")) if blind(spec) else spec
 
 
@@ -101,7 +101,7 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
 def _refuse_other_classes(train: Path, evaluation: Path) -> None:
     """RequestError unless both have the same class folders, which give the labels of both."""
     if not (train.is_dir() and evaluation.is_dir()):
-        return  # said by whoever opens them
+        return  # the error comes when the folder is opened
     one, other = set(class_folders(train)), set(class_folders(evaluation))
     if (one ^ other) - set(synsets()):
         lone = min(one ^ other)

@@ -1,4 +1,4 @@
-"""The calibration images with a backbone: what a method costs there, and how accurate it is."""
+"""The calibration images with a backbone, to measure the cost and accuracy of settings on them."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -15,20 +15,20 @@ from asap.methods import Dense, Method
 from asap.tasks.classification import best_classes
 
 log = logging.getLogger("asap")
-FIRST = 32  # images before a setting may be left early
-SURE = 4.0  # standard errors between a cost and the window, then it is left
-BEHIND = 2.0  # standard errors that an accuracy lies behind the best, then it is left
-SLACK = 0.1  # points on top: the averaging of tokens, which `same_cost` leaves out
+FIRST = 32  # images before measuring a setting may end early
+SURE = 4.0  # standard errors between the cost and the window at which measuring ends early
+BEHIND = 2.0  # standard errors between the accuracy and the best at which measuring ends early
+SLACK = 0.1  # points in addition, for the averaging of tokens, which `same_cost` leaves out
 
 
 class Race:
-    """Which images the most accurate setting so far classifies correctly, in the set's order."""
+    """The images that the most accurate setting so far classifies correctly, in the set's order."""
 
     def __init__(self) -> None:
         self.best: np.ndarray | None = None
 
     def is_lost(self, correct: np.ndarray) -> bool:
-        """Whether a setting lies behind on the same first images, by a paired test."""
+        """True if a setting is clearly less accurate on the same first images, by a paired test."""
         if self.best is None:
             return False
         best = self.best[: len(correct)]
@@ -43,8 +43,9 @@ class Race:
 def _read(
     samples: Iterable[Sample], count: int
 ) -> tuple[Tensor, list[int], list[int], list[Sample]]:
-    """Images, ids and labels of the readable ones among `count`, and the others; every image is
-    held once.
+    """Images, ids and labels of the readable ones among `count`, and the positions of the others.
+
+    No second copy of the images is made.
     """
     images, ids, labels, unread = torch.empty(0), [], [], []
     for s in samples:
@@ -71,8 +72,8 @@ class CalibrationSet:
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
-    What is right is scored as in the evaluation: of the classes that the data set compares.
-    `costs`: more images, on which MACs are met. `unread`: positions of the images left out.
+    Answers are scored as in the evaluation, among the classes that the data set compares.
+    `costs`: more images, on which costs are measured. `unread`: positions of the images left out.
     """
 
     def __init__(
@@ -107,9 +108,9 @@ class CalibrationSet:
         race: Race | None = None,
         macs_pct: float | None = None,
     ) -> tuple[float, float | None, int]:
-        """Mean MACs against dense in %, accuracy in %, and over how many images.
+        """Mean MACs against dense in %, accuracy in %, and the number of images measured.
 
-        Left early, without an accuracy, once the cost is clearly outside the window of `budget`, or
+        Ends early, without an accuracy, once the cost is clearly outside the window of `budget`, or
         the accuracy is clearly behind the best of `race`. `macs_pct`: the cost, where it is known.
         """
         if macs_pct is None and self.costs is not None and not method.same_cost:
@@ -138,7 +139,7 @@ class CalibrationSet:
         return cost, self._top1(correct), len(self)
 
     def look(self, method: Method, tick: Callable[[int], object]) -> None:
-        """Show all images on which costs are met to a method that takes notes."""
+        """Run all images on which costs are measured with a method that records what it sees."""
         if self.costs is not None:
             return self.costs.look(method, tick)
         model = ReducedViT(self.backbone, method)
@@ -156,7 +157,7 @@ class CalibrationSet:
             start, stop = stop, min(stop + self.batch_size, len(self))
 
     def _outside(self, saved: np.ndarray, same_cost: bool, budget: Budget | None) -> bool:
-        """Whether the mean over all images is outside the window, going by the first ones."""
+        """True if the first images show clearly that the mean of all is outside the window."""
         if budget is None:
             return False
         error = 0.0 if same_cost else SURE * float(saved.std()) / len(saved) ** 0.5
@@ -164,7 +165,7 @@ class CalibrationSet:
         return not low - error - SLACK <= saved.mean() <= high + error + SLACK
 
     def _run(self, model: ReducedViT, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """MACs of each image, and whether it is classified correctly; in batches that fit."""
+        """MACs of each image, and if it is classified correctly; in batches that fit in memory."""
         parts = range(start, stop, self.batch_size)
         done = [self._batch(model, slice(i, min(i + self.batch_size, stop))) for i in parts]
         macs, correct = zip(*done, strict=True)

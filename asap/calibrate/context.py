@@ -1,4 +1,4 @@
-"""What the rows of a calibration share (the images), and what is asked for one of them."""
+"""The images that the rows of a calibration share, and the request for each of its rows."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ CALIBRATION_VERSION = 3  # raised by hand when the same request finds another se
 
 @dataclass(frozen=True)
 class Request:
-    """What calibration is to find for one row: values of `knobs`, at `budget` if there is one."""
+    """What to find for one row: values of `knobs`, at `budget` if there is one."""
 
     row: MethodSpec
     method: Method
@@ -37,8 +37,8 @@ class Request:
 class CalibrationContext:
     """The calibration images of a run; they are read when first needed, once for all rows.
 
-    session: the run with its calibration images in the place of its evaluation images.
-    blind: no label is looked at. costs: more images, on which MACs are met; None: on the same.
+    session: the run with its calibration images in place of its evaluation images.
+    blind: labels are not looked at. costs: more images, on which costs are measured, if any.
     """
 
     session: Session
@@ -47,8 +47,10 @@ class CalibrationContext:
 
     @classmethod
     def of_run(cls, spec: RunSpec, budgeted: bool, memory: InMemory) -> "CalibrationContext":
-        """The context of a run. Without budgets (`budgeted` False) no costs are met, and where no
-        label may be looked at nothing is chosen either: the session keeps the run's own images.
+        """The context of a run; `budgeted`: a row has a budget.
+
+        Without budgets and without labels there is nothing to find: the session then keeps the
+        run's own images.
         """
         without = blind(spec)
         if without and not budgeted:
@@ -78,14 +80,14 @@ class CalibrationContext:
         return [self.images.unread, [] if costs is None else costs.unread]
 
     def readable(self, unread: Sequence[Sequence[int]]) -> bool:
-        """Whether any of the images that once could not be read can be read now."""
+        """True if any of the images that could not be read before can be read now."""
         calibration, costs = unread or ((), ())
         if self.session.readable(calibration):
             return True
         return self.costs is not None and any(self.costs[i].image is not None for i in costs)
 
     def check_grid(self) -> None:
-        """RequestError for a name in `calibrate.grid` that no row has, or without a list."""
+        """RequestError if a name in `calibrate.grid` has no list, or is an option of no row."""
         known = {f.name for method in self.session.methods for f in fields(method)}
         for name, values in (self.session.spec.calibrate.grid or {}).items():
             if name not in known:
@@ -96,7 +98,7 @@ class CalibrationContext:
                 )
 
     def request(self, row: MethodSpec, method: Method) -> Request:
-        """What is asked for a row: its own budget before the run's, and its knobs."""
+        """The request for a row: its own budget, else the run's, and its knobs."""
         asked = self.session.spec.calibrate
         macs_pct = asked.macs_pct if row.budget is None else row.budget
         budget = None if macs_pct is None else Budget(macs_pct, asked.window)
@@ -105,9 +107,9 @@ class CalibrationContext:
     def _knobs(
         self, row: MethodSpec, method: Method, budget: Budget | None
     ) -> tuple[SearchDimension, ...]:
-        """The method's knobs, with the grids of the row and of `calibrate.grid` in the place of
-        their own. Without a budget those of the row alone, and so for a row with options of its
-        own.
+        """The method's knobs; grids of the row and of `calibrate.grid` replace their own.
+
+        Without a budget only the knobs of the row; also for a row with its own budget and options.
         """
         grid = {**row.open_grid, **(self.session.spec.calibrate.grid or {})}
         if budget is None or (row.budget is not None and row.given):
@@ -123,7 +125,7 @@ class CalibrationContext:
         )
 
     def identity(self, asked: Request) -> dict[str, Any]:
-        """Exactly what changes which setting is found: not the values that knobs had before."""
+        """Exactly what changes the setting that is found, so not the values of knobs before it."""
         identity = self.session.identity(asked.method)
         turned = {knob.name for knob in asked.knobs}
         about = identity["methods"][VISION]

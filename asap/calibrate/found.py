@@ -1,4 +1,4 @@
-"""What was found for a row: its two files, and what log, preset and footnote say of it."""
+"""The setting found for a row: its two files, and its texts in log, preset and footnote."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ HEADER = ("key", "options", "macs_pct", "top1", "images")
 def preset_of(
     context: CalibrationContext, asked: Request, found: Found, window: float | None, key: str
 ) -> dict[str, Any]:
-    """What was found and how, as the preset file says it."""
+    """The content of the preset file: what was found, and how."""
     p, row, session = found.point, asked.row, context.session
     kept = {k: v for k, v in row.options.items() if k not in {knob.name for knob in asked.knobs}}
     rule = MANY if several(asked.knobs) else ONE
@@ -78,7 +78,7 @@ def preset_of(
 
 
 def _costs(context: CalibrationContext, asked: Request) -> dict[str, Any]:
-    """Where the costs are from: without images of their own, they are measured with accuracies."""
+    """The images that costs come from; without `costs`, those of the accuracies."""
     apart = None if asked.method.same_cost else context.costs
     forecast = "forecast, then measured" if apart is None else "forecast"
     return {
@@ -93,7 +93,7 @@ def _setting(point: Point) -> dict[str, Any]:
 
 
 def _plain(top1: float | None) -> float | None:
-    """None for an accuracy that was not looked at."""
+    """An accuracy for a file: None if labels were not looked at."""
     return None if top1 is None or math.isnan(top1) else round(top1, 4)
 
 
@@ -148,7 +148,7 @@ def in_words(options: Mapping[str, Any]) -> str:
 
 
 def join(*parts: str | None) -> str:
-    """The sentences that there are, in one line."""
+    """The sentences that are not empty, in one line."""
     return " ".join(part for part in parts if part)
 
 
@@ -157,11 +157,10 @@ def join(*parts: str | None) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}, or -tuned without a
-    budget.
+    """results/calibration/<backbone>-<method>-macs<budget>.{yaml,csv}; without a budget -tuned.
 
-    `key` names what was asked; files of another key count as absent. The newest have these names:
-    those of other images or weights that are in their place get the beginning of their key as well.
+    `key` identifies the request; files of another key count as absent. The newest have these names;
+    files of another request that had them are renamed, with the beginning of their key.
     """
 
     stem: Path
@@ -178,7 +177,7 @@ class Files:
         return moved if moved.preset.exists() or moved.settings.exists() else cls(stem, key)
 
     def make_room(self) -> None:
-        """Give files of another key, which are in the place of these, another name."""
+        """Rename files of another key that have these names."""
         preset = _found_in(self.preset).get("key")
         setting = next((row["key"] for row in self._rows() if row.get("key")), None)
         for file, key in ((self.preset, preset), (self.settings, setting)):
@@ -188,7 +187,7 @@ class Files:
                     file.replace(file.with_name(f"{_moved(self.stem, owner).name}{file.suffix}"))
 
     def without(self, unread: Sequence[Sequence[int]]) -> "Files":
-        """The same, with settings that were measured without these images, and no others."""
+        """The files of the same request, with only the settings measured without these images."""
         if not any(unread):
             return self
         left_out = sha256(str([list(part) for part in unread]).encode()).hexdigest()[:8]
@@ -203,7 +202,7 @@ class Files:
         return self.stem.with_name(f"{self.stem.name}.csv")
 
     def read_preset(self) -> dict[str, Any] | None:
-        """The preset, None if there is none of this key."""
+        """The preset; None if there is none with this key."""
         content = _content_of(self.preset)
         return content if _found_in(self.preset).get("key") == self.key else None
 
@@ -216,7 +215,7 @@ class Files:
         return write_file(self.preset, lines + text)
 
     def read_settings(self) -> list[Point]:
-        """The settings of this key that an earlier run measured."""
+        """The settings that an earlier run measured for this key."""
         return [_point(row) for row in self._rows() if row.get("key") == self.key]
 
     def _rows(self) -> Iterable[dict[str, str]]:

@@ -35,13 +35,14 @@ from asap.records.key import key_of
 from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.run_spec import MethodSpec, RunSpec
 
-STEP = 1.5  # points below the budget for a method whose settings are steps wider than the window
+STEP = 1.5  # points below the budget, for a method whose costs jump by more than the window
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A row at its point, or the reason why it cannot be there. `files`: preset and settings;
-    `point`: the options that were found or given.
+    """A row at its operating point, or the reason why it has none.
+
+    files: preset and settings. point: the options that were found or given.
     """
 
     row: MethodSpec
@@ -51,8 +52,9 @@ class Calibrated:
 
 
 def at_budget(spec: RunSpec, memory: InMemory | None = None) -> tuple[RunSpec, list[Calibrated]]:
-    """The run on the images that are left for evaluation, and each of its rows at
-    `calibrate.macs_pct` or its own budget, or why it cannot be there.
+    """The run on the images that are left for evaluation, and each of its rows calibrated.
+
+    A row is at its own budget or at `calibrate.macs_pct`, or has the reason why it cannot be.
     """
     if not any(_asks(spec, row) for row in spec.rows):
         done = with_points(spec.rows, [by_hand(row) for row in spec.rows])
@@ -63,9 +65,9 @@ def at_budget(spec: RunSpec, memory: InMemory | None = None) -> tuple[RunSpec, l
 
 
 def calibrate(spec: RunSpec, memory: InMemory | None = None) -> list[Calibrated]:
-    """Every row at the budget, which is its own or `calibrate.macs_pct`; dense rows stay as they
-    are. The only other row is refused with RequestError if it has no knob; among several it carries
-    the reason.
+    """Every row at its own budget or `calibrate.macs_pct`; dense rows stay as they are.
+
+    A row without a knob gets the reason; if it is the only row beside dense ones, RequestError.
     """
     if not any(_asks(spec, row) for row in spec.rows):
         raise RequestError(
@@ -78,12 +80,12 @@ def calibrate(spec: RunSpec, memory: InMemory | None = None) -> list[Calibrated]
 
 
 def _budgeted(spec: RunSpec) -> bool:
-    """Whether any row is to meet a budget."""
+    """True if any row is to meet a budget."""
     return spec.calibrate.macs_pct is not None or any(row.budget for row in spec.rows)
 
 
 def _asks(spec: RunSpec, row: MethodSpec) -> bool:
-    """Whether calibration has anything to find for this row."""
+    """True if there is something to find for this row."""
     open_to = spec.calibrate.macs_pct is not None and row.point_of is None
     return open_to or row.budget is not None or bool(row.open_grid)
 
@@ -132,10 +134,10 @@ def _found_for(context: CalibrationContext, asked: Request) -> Calibrated:
 
 
 class Settings:
-    """Called with options, gives their point; None for options that do not fit together.
+    """Called with options, returns their point; None for options that do not fit together.
 
-    A setting that was left early is measured again where it matters: when asked for in full, or
-    when its cost meets the budget after all. `forecast`: costs that need not be measured.
+    A setting whose measuring ended early is measured again if it is asked for in full, or if its
+    cost meets the budget after all. `forecast`: costs that need not be measured.
     """
 
     bar: tqdm
@@ -180,14 +182,14 @@ class Settings:
 def search_row(
     context: CalibrationContext, asked: Request, files: Files
 ) -> tuple[Found, float | None]:
-    """The search, and the window it needed; continues from the settings that are written.
+    """The search, and the window it needed; settings that are in the file are not measured again.
 
     Raises RequestError if no setting of the row can be built.
     """
     label, knobs = asked.row.label, asked.knobs
     forecast = _forecast(context, asked)
     known = None if context.costs is None else forecast  # of the very images, to the integer
-    # A race leaves settings early; it makes sense only where the best accuracy is looked for.
+    # A race ends measurements early, which makes sense only if the best accuracy is looked for.
     race = Race() if several(knobs) and asked.budget and not context.blind else None
     files = files.without(context.unread())
     settings = Settings(context.images, asked.row, files, race, known)
@@ -202,7 +204,7 @@ def search_row(
 def _in_narrowest_window(
     context: CalibrationContext, asked: Request, settings: Settings, forecast: Forecast | None
 ) -> tuple[Found, float | None]:
-    """What is found in the narrowest window that holds a setting, and that window."""
+    """The setting found in the narrowest window that has one, and that window."""
     if asked.budget is None:
         return most_accurate(asked.knobs, settings), None
     look = search_blind if context.blind else search
@@ -216,12 +218,12 @@ def _in_narrowest_window(
 
 
 def _windows(window: float, method: Method) -> tuple[float, ...]:
-    """Costs that are known exactly need no room for chance: a window as wide as their steps."""
+    """The windows to try, narrowest first; exact costs need no room for chance."""
     return (window, STEP) if method.same_cost and window < STEP else (window,)
 
 
 def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
-    """Costs without measuring every setting, for a method that can say them."""
+    """Costs without measuring every setting, for a method whose costs can be forecast."""
     probe = probe_for(asked.method, asked.knobs)
     if probe is None or asked.budget is None:
         return None
@@ -237,7 +239,7 @@ def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
 
 
 def by_hand(row: MethodSpec) -> Calibrated:
-    """A row as it stands; one that could have been calibrated says so."""
+    """A row as it is given; a remark says so if it could have been calibrated."""
     point = {name: row.options[name] for name in row.given}
     if row.macs_pct is None or not point:
         return Calibrated(row, point=point)
@@ -246,7 +248,7 @@ def by_hand(row: MethodSpec) -> Calibrated:
 
 
 def untuned(row: MethodSpec) -> Calibrated:
-    """A row whose options need labels to be chosen, where there are none: the first values."""
+    """A row whose options would be chosen by labels, without labels: it gets their first values."""
     first = {name: values[0] for name, values in row.open_grid.items()}
     said = f"Not tuned, for want of training images: {in_words(first)}."
     options = {**row.options, **first}
@@ -254,13 +256,13 @@ def untuned(row: MethodSpec) -> Calibrated:
 
 
 def with_points(rows: Sequence[MethodSpec], done: Sequence[Calibrated]) -> list[Calibrated]:
-    """The same, with `point_of` rows at the points of the rows that they name."""
+    """The rows, those with `point_of` at the points of the rows that they name."""
     source = {row.label: c for row, c in zip(rows, done, strict=True)}
     return [c if c.row.point_of is None else _like(c, source[c.row.point_of]) for c in done]
 
 
 def _like(own: Calibrated, other: Calibrated) -> Calibrated:
-    """A row at the point of another; what it gives itself stays."""
+    """A row at the point of another; options that it sets itself stay."""
     row = own.row
     if other.reason is not None:
         return Calibrated(row, f"it has the point of {other.row.label}, which has none")

@@ -1,4 +1,4 @@
-"""Which setting of a method meets a MACs budget: a walk over grids. Nothing is measured here.
+"""Which setting of a method meets a MACs budget: a walk over grids. The caller measures.
 
 MACs need not fall with a knob (a later stop also changes how much is removed), so every setting of
 the grid is tried, and a line of the grid that steps over the budget is halved there. Where costs
@@ -15,8 +15,8 @@ from typing import Any
 from asap.methods.search_space import SearchDimension
 
 Space = Sequence[SearchDimension]
-CLOSEST = 3  # settings on each side that are measured again to name the nearest
-NEAR = 0.1  # points below the budget: one knob alone is not halved further, nor is a forecast
+CLOSEST = 3  # settings on each side that are measured in full to find the nearest
+NEAR = 0.1  # points below the budget that are near enough for a single knob, or for a forecast
 HALVINGS = 12  # at most, between two neighbours of a grid
 Options = Mapping[str, Any]
 
@@ -29,7 +29,7 @@ class Budget:
     window: float
 
     def holds(self, macs_pct: float, window: float | None = None) -> bool:
-        """Whether a cost is at the budget or at most `window` points below."""
+        """True if a cost is at the budget or at most `window` points below it."""
         below = self.window if window is None else window
         return self.macs_pct - below <= macs_pct <= self.macs_pct
 
@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """The chosen setting; without one, `reason` and what would reach the budget (`ways`)."""
+    """The chosen setting; if none, `reason`, and `ways`: settings that would reach the budget."""
 
     point: Point | None
     points: tuple[Point, ...]  # all that were tried, in order
@@ -67,17 +67,17 @@ Forecast = Callable[[Options], float | None]
 
 
 def several(knobs: Space) -> bool:
-    """Whether more than one knob has a choice of values."""
+    """True if more than one knob has a choice of values."""
     return sum(len(knob.grid) > 1 for knob in knobs) > 1
 
 
 def key_of_options(options: Options) -> str:
-    """The same text for equal settings, in whatever order their options stand."""
+    """A text that is equal for equal settings, whatever the order of their options."""
     return repr(sorted(options.items()))
 
 
 def describe(point: Point) -> str:
-    """A setting and what it costs, in words."""
+    """A setting and its cost, in words."""
     options = ", ".join(f"{name}={value}" for name, value in point.options.items())
     return f"{options} ({point.macs_pct:+.2f} % MACs)"
 
@@ -115,9 +115,9 @@ def search(
 ) -> Found:
     """The best setting at or up to `window` points below the budget.
 
-    One knob that has a choice, or `blind` (no labels): the setting nearest to the budget. More:
-    the best accuracy, ties to the nearest, then to the first tried. If the grids reach no setting
-    there, every knob in turn is widened by its values beyond, and what is found then is said but
+    If one knob has a choice, or `blind` (no labels): the setting nearest to the budget. If several
+    have: the best accuracy, ties to the nearest, then to the first tried. If no setting of the
+    grids is there, every knob in turn is widened by its values beyond; what this finds is reported,
     not chosen.
     """
     tried = _Tried(measure)
@@ -139,10 +139,10 @@ def search(
 def search_blind(
     knobs: Space, budget: Budget, measure: Measure, forecast: Forecast | None = None
 ) -> Found:
-    """`search` by MACs alone, so that no label chooses among settings that all meet the budget.
+    """`search` by MACs alone, since labels must not choose among settings that meet the budget.
 
-    The first knob with a choice is turned, the others stay at the row's own values; only if that
-    reaches no budget are all of them turned.
+    The first knob with a choice is varied, the others stay at the row's own values. All of them are
+    varied only if that does not reach the budget.
     """
     choices = [i for i, knob in enumerate(knobs) if len(knob.grid) > 1]
     if len(choices) > 1:
@@ -169,7 +169,7 @@ def _best(
     forecast: Forecast | None,
     blind: bool,
 ) -> tuple[Point | None, list[Point]]:
-    """The chosen setting of these grids, if any, and all that were tried or forecast for it."""
+    """The chosen setting of these grids, if any, and all settings that were tried or forecast."""
     single = not several(knobs)
     near = min(NEAR, budget.window) if single else budget.window
     points = _forecast(knobs, budget, forecast) if forecast else []
@@ -184,7 +184,7 @@ def _best(
 
 
 def _forecast(knobs: Space, budget: Budget, forecast: Forecast) -> list[Point]:
-    """The grid and what is halved between, with forecast costs, measured on no image."""
+    """The settings of the grid and those halved between, with forecast costs: nothing is run."""
 
     def guess(options: dict[str, Any]) -> Point | None:
         cost = forecast(options)
@@ -194,8 +194,8 @@ def _forecast(knobs: Space, budget: Budget, forecast: Forecast) -> list[Point]:
 
 
 def _likely(knobs: Space, budget: Budget, points: Sequence[Point]) -> list[Point]:
-    """Of the settings forecast in the window the nearest to the budget, one for each time that a
-    line along the first knob comes through it.
+    """The settings to measure, one for each time that a line along the first knob crosses the
+    window: the one that is forecast nearest to the budget.
     """
     knob = next(knob for knob in knobs if knob.grid)
     found = []
@@ -208,7 +208,7 @@ def _likely(knobs: Space, budget: Budget, points: Sequence[Point]) -> list[Point
 
 
 def _nearest(points: Sequence[Point], budget: Budget, tried: _Tried) -> list[Point]:
-    """The settings next to the budget on either side, over all images."""
+    """The nearest settings above and below the budget, measured over all images."""
     ends = []
     for side in (True, False):
         there = [p for p in points if (p.macs_pct > budget.macs_pct) == side]
@@ -237,7 +237,7 @@ def _unreachable(
 
 
 def _points_of(knobs: Space, budget: Budget, near: float, tried: Try) -> list[Point]:
-    """Every setting of the grids; a line of them that steps over the window is halved there."""
+    """Every setting of the grids; where a line of them steps over the window, it is halved."""
     turned = [knob for knob in knobs if knob.grid]
     settings = (
         {knob.name: value for knob, value in zip(turned, values, strict=True)}
@@ -253,7 +253,7 @@ def _points_of(knobs: Space, budget: Budget, near: float, tried: Try) -> list[Po
 
 
 def _lines(knob: SearchDimension, points: Sequence[Point]) -> list[list[Point]]:
-    """The points that differ in one knob only, together."""
+    """The points in groups (lines) that differ in one knob only."""
     found: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         found[repr([v for k, v in point.options.items() if k != knob.name])].append(point)
@@ -277,7 +277,7 @@ def _halved(
 def _between(
     knob: SearchDimension, low: Point, high: Point, budget: Budget, near: float, tried: Try
 ) -> list[Point]:
-    """Settings between two that lie on either side of the budget, nearer to it with every step."""
+    """Settings between two on either side of the budget, each nearer to it than the one before."""
     found = []
     for _ in range(HALVINGS):
         if (low.macs_pct > budget.macs_pct) == (high.macs_pct > budget.macs_pct):

@@ -41,7 +41,7 @@ def split(
 
 @dataclass(frozen=True)
 class Attended:
-    """Attention output of all rows, and of active segments what the method wants to see of it."""
+    """Attention output of all rows, and of active segments the shares that the method reads."""
 
     rows: Float[Tensor, "total width"]
     shown: dict[Segment, Float[Tensor, "b *rows n"]]
@@ -56,10 +56,10 @@ def attend(
     eager: bool,
     backend: Backend,
 ) -> Attended:
-    """Attention within every image; for the active segments the shares that are needed.
+    """Attention within every image; for the active segments also the shares that are needed.
 
-    Shares of all queries come with an explicit softmax. The class token's alone are computed beside
-    the fused kernel.
+    Shares of all queries need an explicit softmax. If the class token's are enough, they are
+    computed beside the fused kernel, without an N x N map.
     """
     outputs, shown, wanted = [], {}, needs.attention
     for segment in segments:
@@ -113,7 +113,7 @@ def joined(out: Float[Tensor, "b heads n d"]) -> Float[Tensor, "rows width"]:
 def log_sizes(
     batch: PackedTokens, segment: Segment, dtype: torch.dtype
 ) -> Float[Tensor, "images 1 1 length"]:
-    """What proportional attention adds to the scores of every key."""
+    """log(size) of every key, which proportional attention adds to its scores."""
     sizes = batch.sizes[segment.rows].view(len(segment.images), 1, 1, segment.length)
     return sizes.log().to(dtype)
 

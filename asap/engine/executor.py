@@ -124,9 +124,10 @@ class ReducedViT(nn.Module):
             self._reduce(index, now, heads, attended)
 
     def _prune_queries(self, index: int, block: Any, now: ForwardState, eager: bool) -> None:
-        """The attention half of a block some of whose queries the method drops.
+        """The attention half of a block in which the method drops queries.
 
-        The method decides about all images first, so that the device is read once.
+        The method decides about all images first, so that the device is read once; then attention
+        is computed for the remaining queries only.
         """
         method, batch, hidden = self.method, now.batch, rowwise(block.norm1, now.batch.rows)
         heads = heads_of(block, hidden)
@@ -157,7 +158,7 @@ class ReducedViT(nn.Module):
     def _reduce(
         self, index: int, now: ForwardState, heads: Heads | None, attended: Attended | None
     ) -> None:
-        """Ask the method about every active segment and apply what it says."""
+        """Ask the method about every active segment and apply its decisions."""
         answers = []
         for segment in now.batch.segments:
             if segment.active:
@@ -173,13 +174,13 @@ class ReducedViT(nn.Module):
         heads: Heads | None,
         shown: Tensor | None,
     ) -> Answer | None:
-        """What the method says of a segment, in the trace too; None: nothing changes."""
+        """The method's answer for a segment, also written to the trace; None: nothing changes."""
         with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
             site = site_of(self.adapter, index, segment, now, self.method.needs, heads, shown)
             return ask(self.method, site, segment, now)
 
     def _trace(self, now: ForwardState) -> Trace:
-        """The trace on the host, the backbone's MACs in it."""
+        """The trace on the host, with the backbone's MACs."""
         trace = now.trace.finished(now.batch.source)
         macs = backbone_macs(self.adapter.cost, trace.tokens.numpy(), self.method.position)
         trace.macs_backbone = torch.from_numpy(macs)

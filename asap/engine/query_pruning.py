@@ -1,8 +1,8 @@
 """Attention in which a method decides, between softmax and values, whose queries remain.
 
-The method is shown what it needs of the attention; then only the queries that it keeps are
-multiplied with keys and values. Dropped tokens still count as keys and values. Rows keep their old
-places until the whole batch is regrouped.
+The method gets the attention that it needs, for the class row or all rows; then only the queries
+that it keeps are multiplied with keys and values. Dropped tokens still serve as keys and values.
+Rows keep their old places until the whole batch is regrouped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from asap.methods.base import Decision, Method
 def shown_shares(
     heads: Heads, batch: PackedTokens, segment: Segment, method: Method, backend: Backend
 ) -> Float[Tensor, "b *rows n"] | None:
-    """What the method needs of a segment's softmax attention, in at least float32."""
+    """The part of a segment's softmax attention that the method needs, in at least float32."""
     wanted = method.needs.attention
     if wanted is None:
         return None
@@ -92,7 +92,10 @@ def _kept(
 def _groups(
     left: Sequence[int], q: Float[Tensor, "b h n d"], backend: Backend
 ) -> Iterator[list[int]]:
-    """Images that are multiplied together: equally many left, as many as a slab's scores allow."""
+    """Groups of images that are multiplied together.
+
+    They have equally many tokens left, and their scores fit into one slab.
+    """
     groups: dict[tuple[int, int], list[int]] = {}
     for image, length in enumerate(left):
         alone = min(length, q.shape[2]) < backend.alone_below

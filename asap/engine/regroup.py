@@ -19,7 +19,7 @@ class Answer:
     """A decision about a segment's images, or about the `chosen` ones among them."""
 
     segment: Segment
-    decision: Decision  # for all of the segment's images, whatever it says of the others
+    decision: Decision  # for all of the segment's images; ignored for those not chosen
     chosen: Bool[Tensor, "images"] | None
 
     def outcome(self) -> Int[Tensor, "2 images"]:
@@ -43,8 +43,10 @@ class Outcome:
 
 
 def outcome_of(batch: PackedTokens, answers: Sequence[Answer]) -> Outcome:
-    """What becomes of all images. Reads the device once at most, and not at all where the methods
-    said beforehand how many tokens are left.
+    """What becomes of all images.
+
+    Reads the device once, or not at all if every decision has a number of tokens left that was
+    known beforehand.
     """
     left, reduced = np.array(batch.lengths), np.zeros(len(batch.lengths), dtype=bool)
     unknown = []
@@ -115,7 +117,7 @@ def regroup(
 def averaged_rows(
     target: Int[Tensor, "b n"], weight: Float[Tensor, "b n"] | None
 ) -> Bool[Tensor, "b n"]:
-    """Tokens that take part in an average: their output has several members, or they a weight."""
+    """Tokens that take part in an average: they have a weight, or share an output with others."""
     to, kept = target.clamp(min=0), target >= 0
     members = torch.zeros_like(to).scatter_add(1, to, kept.long()).gather(1, to)
     mixed = members > 1 if weight is None else (members > 1) | (weight != 1)
@@ -146,9 +148,9 @@ def _average(
     mixed: Bool[Tensor, "total"],
     backend: Backend,
 ) -> Float[Tensor, "new dim"]:
-    """Replace the outputs that have several members, or one with a weight, by weighted sums.
+    """Replace outputs with several members, or with one that has a weight, by weighted sums.
 
-    Where a look is free, their members alone are summed up; else all rows are.
+    Where a look is free, only the members of these outputs are summed; else all rows.
     """
     outputs = torch.zeros(len(rows) + 1, dtype=torch.bool, device=rows.device)
     outputs = outputs.index_put((torch.where(mixed, slot, len(rows)),), mixed.new_ones(()))[:-1]
@@ -167,12 +169,12 @@ def _average(
 
 
 def _merges(mixed: Bool[Tensor, "total"], backend: Backend) -> bool:
-    """Whether anything was averaged, as far as that is known without making the device wait."""
+    """False if nothing was averaged, where that can be read without waiting for the device."""
     return bool(mixed.any()) if backend.looks else True
 
 
 def _counted(batch: PackedTokens, mixed: Bool[Tensor, "total"] | None) -> Int[Tensor, "all_images"]:
-    """Rows of every image of the batch that were averaged."""
+    """The number of averaged rows of every image of the batch."""
     none = batch.index.new_zeros(len(batch.source))
     return none if mixed is None else none.index_add_(0, batch.per_row(batch.index), mixed.long())
 

@@ -1,4 +1,4 @@
-"""A forward pass over a packed batch in steps: halves of a block, and what a method sees."""
+"""A forward pass over a packed batch in steps: halves of a block, and the questions to a method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class ForwardState:
 def attention_half(
     block: Any, now: ForwardState, needs: Needs, proportional: bool, eager: bool
 ) -> tuple[Heads, Attended]:
-    """Norm, attention and residual of all rows; what is needed of the active segments."""
+    """Norm, attention and residual of all rows; for active segments the attention in `needs`."""
     hidden = rowwise(block.norm1, now.batch.rows)
     heads = heads_of(block, hidden)
     attended = attend(heads, now.batch, now.batch.segments, needs, proportional, eager, now.backend)
@@ -73,7 +73,7 @@ def add_attended(
     hidden: Float[Tensor, "total dim"],
     attended: Float[Tensor, "total width"],
 ) -> None:
-    """Projection and residual of what the attention gave."""
+    """Add the projected attention output to the rows."""
     attn = block.attn
     x = attn.norm(attended)
     if attn.gate is not None:
@@ -114,7 +114,7 @@ def site_of(
     heads: Heads | None,
     shown: Tensor | None,
 ) -> Site:
-    """What a method with these needs sees of a segment at a block; `shown`: of its attention."""
+    """The site of a segment at a block, for a method with these needs; `shown`: its attention."""
     rows, sizes = now.batch.rows[segment.rows], now.batch.sizes[segment.rows]
     return Site(
         anatomy=adapter.anatomy,
@@ -132,9 +132,9 @@ def site_of(
 
 
 def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answer | None:
-    """The two questions about a segment, what is said noted in the trace; None: nothing changes.
+    """Ask both questions about a segment and trace the answers; None: nothing changes.
 
-    Where looking is free, the method is shown the chosen images alone.
+    Where looking is free, `reduce` gets the chosen images alone.
     """
     seen, trace = method.observe(site), now.trace
     if seen is None:
@@ -156,7 +156,7 @@ def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answ
 def _ask_chosen(
     method: Method, site: Site, segment: Segment, chosen: Tensor, trace: Trace
 ) -> Answer | None:
-    """What becomes of the chosen images, which alone the method is shown."""
+    """Ask `reduce` about the chosen images alone."""
     here = chosen.nonzero()[:, 0]
     if not len(here):
         return None
@@ -169,7 +169,7 @@ def _ask_chosen(
 
 
 def _for_all(decision: Decision, here: Int[Tensor, "k"], count: int) -> Decision:
-    """A decision about some of `count` images as one about all, for the engine's eyes."""
+    """A decision about some of `count` images as one about all; the engine ignores the others."""
     if len(here) == count:
         return decision
 
@@ -183,6 +183,6 @@ def _for_all(decision: Decision, here: Int[Tensor, "k"], count: int) -> Decision
         target=spread(decision.target),
         left=spread(decision.left),
         weight=spread(decision.weight),
-        macs=0,  # what it said of the chosen ones is in the trace
+        macs=0,  # already in the trace, like the diagnostics
         diagnostics={},
     )

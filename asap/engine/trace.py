@@ -82,8 +82,10 @@ class Trace:
         diagnostics: Mapping[str, Tensor],
         chosen: Bool[Tensor, "k"] | None = None,
     ) -> None:
-        """Add what a method spent on some images at a block, and what it said of them; of the
-        chosen ones only, if there is a choice. Raises ValueError for what it has not declared.
+        """Add the MACs that a method spent on some images at a block, and its diagnostics.
+
+        `chosen`: a mask of the images to add them for; None = all. ValueError for a diagnostic
+        that is not among the method's `trace_columns`.
         """
         self.macs_method[images] += macs if chosen is None else chosen * macs
         declared = {column.name: column for column in self.declared}
@@ -104,14 +106,14 @@ class Trace:
         decision: Decision,
         chosen: Bool[Tensor, "k"] | None,
     ) -> None:
-        """Add what a decision said of some images, and where they were reduced first."""
+        """Add a decision's MACs and diagnostics, and the block where images were first reduced."""
         self.write(images, block, decision.macs, decision.diagnostics, chosen)
         before = self.stop_block[images]
         first = before == 0 if chosen is None else (before == 0) & chosen
         self.stop_block[images] = torch.where(first, block + 1, before)
 
     def finished(self, assignment: Int[Tensor, "b patches"]) -> "Trace":
-        """The trace on the CPU, brought there in one go, with the patches' final tokens."""
+        """The trace on the CPU, moved there in one transfer, with the patches' final tokens."""
         named = {**self.values(), "assignment": assignment}
         parts = sorted(
             named.items(), key=lambda part: -part[1].element_size()
@@ -133,7 +135,7 @@ class Trace:
         return Trace(**core, columns=columns, declared=self.declared)
 
     def values(self) -> dict[str, Tensor]:
-        """Everything by name: what every method has, then the columns of this one."""
+        """All columns by name: those of every method, then those of this one."""
         return {name: getattr(self, name) for name in CORE} | self.columns
 
 

@@ -12,7 +12,7 @@ from asap.methods.base import Column, Decision, Method, Needs, Observation, Site
 
 @dataclass(frozen=True)
 class Watched(Method):
-    """Does what `inner` does, wherever it does it. Subclasses look on as they pass its answers on.
+    """Does the same as `inner`. Subclasses read its answers, or replace them.
 
     `inner` must not act inside the attention.
     """
@@ -20,7 +20,7 @@ class Watched(Method):
     inner: Method = field(default_factory=Method)
 
     def __post_init__(self) -> None:
-        """Nothing is checked or turned into tuples: these fields are not a user's options."""
+        """Skip the checks of options: these fields are not set by users."""
 
     @property
     def needs(self) -> Needs:

@@ -22,10 +22,10 @@ def evaluate(
     advance: Callable[[int], object] = lambda images: None,
     spread: Callable[[Ranges], object] | None = None,
 ) -> Evaluated:
-    """One answer per image. Continues from the cell's shards; `advance` is told of images done.
+    """One answer per image. Continues from the cell's shards.
 
-    `spread(ranges)` evaluates ranges of images and leaves their shards in the cell, see
-    `workers.spread`; None: this process does.
+    `advance` is called with the number of images done. `spread(ranges)` evaluates ranges of images
+    and leaves their shards in the cell, see `workers.spread`; None: this process does it alone.
     """
 
     def here(ranges: Ranges) -> None:

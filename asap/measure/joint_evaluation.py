@@ -1,6 +1,6 @@
-"""Answers and traces of many cells in one pass over a data set, as shards of each.
+"""Answers and traces of many cells in one pass over a data set, saved as shards of each cell.
 
-An evaluation of one cell is one of these too, see accuracy.py.
+The evaluation of a single cell uses the same functions, see accuracy.py.
 """
 
 import time
@@ -22,12 +22,12 @@ from asap.records.store import Cell
 from asap.records.tables import ANSWER_COLUMNS, Evaluated, joined, table_of
 from asap.tasks.base import Task
 
-MOST_ROWS = 512  # examples in memory before they are saved, whatever the time
+MOST_ROWS = 512  # examples in memory before a shard is written, even before its time
 
 
 @dataclass
 class Evaluation:
-    """How a data set is fed through a model, and what its examples are asked."""
+    """How a data set is fed through a model, and the task of its examples."""
 
     batch_size: int
     workers: int
@@ -40,7 +40,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Target:
-    """A cell that is to be filled, and the method of its row."""
+    """A cell to be filled, and the method of its row."""
 
     cell: Cell
     method: Method
@@ -55,7 +55,7 @@ class JointAnswers(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """A model that answers for many cells at once; `failed`: those that it gave up."""
+    """A model that answers for many cells at once; `failed`: the cells it gave up, and why."""
 
     failed: dict[int, Exception]
 
@@ -63,7 +63,7 @@ class Model(Protocol):
 
 
 class OneCell:
-    """A model of one cell; what goes wrong is raised."""
+    """A model of one cell; its errors are raised."""
 
     def __init__(self, model: ReducedViT) -> None:
         self.model = model
@@ -80,10 +80,11 @@ def evaluate_together(
     how: Evaluation,
     advance: Callable[[int], object] = lambda images: None,
 ) -> dict[int, Exception]:
-    """Write the shards that the cells lack; which of `targets` failed, and why.
+    """Write the shards that the cells lack; returns which of `targets` failed, and why.
 
     `make(members)` gives the model of some cells: every image is evaluated only for the cells that
-    lack it. `advance` is told of results, one for every cell and image. The cells must be locked.
+    lack it. `advance` is called with the number of results, one for every cell and image. The cells
+    must be locked.
     """
     failed: dict[int, Exception] = {}
     for todo, members in intervals([target.cell for target in targets], len(data)):
@@ -153,9 +154,10 @@ def _evaluate(
     wanted: Any,
     how: Evaluation,
 ) -> dict[int, Evaluated]:
-    """What was found of one batch for the wanted cells that did not fail, unread images included.
+    """Answers and traces of one batch for the wanted cells that did not fail.
 
-    Only an image that could not be read has an error: the next run reads it again.
+    Images that could not be read are among the answers, with an error: the next run reads them
+    again.
     """
     readable = [s for s in samples if s.inputs is not None]
     unread = [s for s in samples if s.inputs is None]
@@ -173,8 +175,10 @@ def _evaluate(
 def halving(
     answer: Callable[[Tensor, list[int]], Any], samples: list[Sample], how: Evaluation
 ) -> Iterator[tuple[list[Sample], Any]]:
-    """Readable samples in parts, and what `answer(images, ids)` says; smaller parts where memory
-    runs out."""
+    """Readable samples in parts, each with `answer(images, ids)`.
+
+    If memory runs out, the parts are halved.
+    """
     step = max(1, min(how.batch_size, len(samples)))
     start = 0
     while start < len(samples):
@@ -197,7 +201,7 @@ def halving(
 def _answered(
     task: Task, method: Method, samples: list[Sample], logits: Tensor, trace: Trace
 ) -> Evaluated:
-    """What was found of images that were evaluated."""
+    """Answers and traces of images that were evaluated."""
     traces = columns_of(method, trace)
     known = {**traces, "assignment": trace.assignment}
     columns = {**_about(samples), **task.answered(samples, logits, known)}
@@ -207,14 +211,14 @@ def _answered(
 
 
 def _unread(task: Task, method: Method, samples: list[Sample]) -> Evaluated:
-    """What is known of images that could not be read."""
+    """Answers of images that could not be read: their core columns and the error."""
     columns = {**_about(samples), **task.unread(samples)}
     answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
     return Evaluated(answers, pa.schema(fields_of(method)).empty_table())
 
 
 def _about(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """The core columns."""
+    """The core columns of the samples' answers."""
     return {
         "index": [s.index for s in samples],
         "id": [s.id for s in samples],
@@ -226,5 +230,5 @@ def _about(samples: Sequence[Sample]) -> dict[str, list[Any]]:
 
 
 def _in_order(part: Evaluated) -> Evaluated:
-    """Answers by position; the traces are so already, as unread examples have none."""
+    """Sort the answers by position; the traces are in order, as unread examples have none."""
     return Evaluated(part.answers.sort_by("index"), part.traces)

@@ -1,4 +1,4 @@
-"""What the traces of images say: their table, and the costs in a record."""
+"""Traces of images as a table, and the costs in a record that follow from them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _KNOWN = ("tokens", "stop_block", "macs_backbone", "macs_method")
 
 
 def declared(method: Method) -> tuple[pa.Field, ...]:
-    """The columns of a method's own."""
+    """The columns that a method declares, with names and types as in the table."""
     return tuple(column(own.name, own.kind, listed=own.per_block) for own in method.trace_columns)
 
 
@@ -28,7 +28,7 @@ def fields_of(method: Method, stage: str = VISION) -> tuple[pa.Field, ...]:
 
 
 def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
-    """What a trace says of its images, by the names of the columns, (b, ...) each."""
+    """The values of a trace by column, without the stage in its name, (b, ...) each."""
     known = {name: getattr(trace, name) for name in _KNOWN}
     return {**known, **{own.name: trace.columns[own.name] for own in method.trace_columns}}
 
@@ -39,7 +39,7 @@ def table_of_traces(
     views: Sequence[tuple[int, int]],
     stage: str = VISION,
 ) -> pa.Table:
-    """The traces of images, from `columns_of`; `views`: of which example and view each is."""
+    """The table of traces from `columns_of`; `views`: the example and view of each image."""
     examples, numbers = [example for example, _ in views], [view for _, view in views]
     frames = [0] * len(views)
     found: dict[str, Any] = {"example": examples, "view": numbers, "frame": frames}
@@ -66,7 +66,7 @@ def costs(traces: pd.DataFrame, reduces: bool, stage: str = VISION) -> dict[str,
 
 
 def metrics_of(method: Method, traces: pd.DataFrame, stage: str = VISION) -> dict[str, float]:
-    """What a method says of its own columns, numbers by name."""
+    """The method's own metrics, computed from its columns: numbers by name."""
     own = [str(name) for name in traces if str(name).startswith(f"{stage}.")]
     arrays = {name.removeprefix(f"{stage}."): _array(traces, name) for name in own}
     return {name: float(value) for name, value in method.metrics(arrays).items()}
@@ -79,8 +79,9 @@ def _array(traces: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _macs(traces: pd.DataFrame, stage: str) -> dict[str, float]:
-    """Exact means of the integer MACs over the examples, and the sample deviation of their sum, in
-    1e9.
+    """Exact means of the integer MACs over the examples, and the sample deviation of their sum.
+
+    All in 1e9.
     """
     sums = traces.groupby("example", sort=False)[
         [f"{stage}.macs_backbone", f"{stage}.macs_method"]

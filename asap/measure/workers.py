@@ -23,7 +23,7 @@ from asap.records.key import key_of
 from asap.records.store import Cell
 from asap.spec.run_spec import MethodSpec, RunSpec
 
-VISIBLE_SECONDS = 90  # until a network file system shows what another machine has written
+VISIBLE_SECONDS = 90  # for a network file system to show what another machine has written
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Worker:
 
 
 def work() -> None:
-    """Evaluate what the leader asks for until it ends. Of every rank but 0."""
+    """The program of every rank but 0: evaluate what the leader asks for, until it ends."""
     serve(Worker())
 
 
@@ -49,14 +49,15 @@ def work() -> None:
 
 
 def meet(session: Session) -> None:
-    """Compare this session with what the workers make of its spec. RequestError where they have
-    other weights or images, and where the results are not one folder for all.
+    """Check that all workers, given the same spec, have the same run as this session.
+
+    RequestError if they have other weights or images, or another results folder.
     """
     if size() == 1:
         return
     root = session.store.root
     mark = root / f".met-{uuid.uuid4().hex}"
-    keys = keys_of(session)  # hashes the pictures: other processes find what this one remembers
+    keys = keys_of(session)  # hashes the pictures and keeps the hashes for the other processes
     write_bytes(mark, b"")
     try:
         ask(_Hash(session.spec), lambda: None)
@@ -73,14 +74,15 @@ def meet(session: Session) -> None:
 
 
 def keys_of(session: Session) -> list[str]:
-    """The keys of all rows, which say weights, images and kind of device."""
+    """The keys of all rows, which depend on the weights, the images and the kind of device."""
     return [key_of(session.identity(method)) for method in session.methods]
 
 
 @dataclass(frozen=True)
 class _Hash:
-    """The first process of each machine hashes the pictures; the others there will use what it has
-    left on the disk.
+    """The first process of each machine hashes the pictures and writes the hashes to its disk.
+
+    The other processes of the machine read them there.
     """
 
     spec: RunSpec
@@ -92,7 +94,7 @@ class _Hash:
 
 @dataclass(frozen=True)
 class _Compare:
-    """The keys that a worker finds, and whether it sees the leader's file."""
+    """The keys that a worker computes, and whether it sees the leader's file."""
 
     spec: RunSpec
     mark: Path
@@ -112,11 +114,10 @@ def spread(
     how: Evaluation,
     advance: Callable[[int], object],
 ) -> Callable[[Ranges], None] | None:
-    """What evaluates ranges of images with all processes and waits until their shards are seen;
-    None for a process alone.
+    """A function that evaluates ranges of images with all processes; None for a single process.
 
-    `advance` is told of the leader's progress as if all were equally far; `how.halved` counts the
-    halvings of the process that had to halve its batch most often.
+    It returns when the shards of all are visible. `advance` gets the leader's progress, scaled as
+    if all were equally far; `how.halved` becomes the largest number of halvings of any process.
     """
 
     if size() == 1:
@@ -159,7 +160,7 @@ class _Evaluate:
 
 
 class _Scaled:
-    """Tells `advance` of one process's progress as if all were equally far."""
+    """Calls `advance` with one process's progress, scaled as if all were equally far."""
 
     def __init__(self, advance: Callable[[int], object], whole: int, own: int) -> None:
         self.advance, self.whole, self.own = advance, whole, own

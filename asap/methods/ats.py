@@ -21,8 +21,8 @@ class ATS(Method):
     """Samples tokens by the class token's attention times the norm of their values, in many blocks.
 
     Inside the attention the queries of the tokens that were not hit are dropped; as keys and values
-    they still count. How many remain depends on the image. Those that do stand behind the prefix in
-    ascending score order.
+    they still count. How many remain depends on the image. They follow the prefix in ascending
+    score order.
 
     In one block, inside the attention: the class row times the norms of the values is a score;
     evenly spaced points on the scores' running sum hit some patches; only their queries attend to

@@ -60,7 +60,7 @@ class Site:
         return self.tokens.shape[1]
 
     def of(self, rows: Int[Tensor, "k"]) -> "Site":
-        """The site with some of its images only; `rows` are places in it, read by the host."""
+        """The site with some of its images only: those at positions `rows`, read by the host."""
         ids = None if self.image_ids is None else [self.image_ids[i] for i in rows.tolist()]
         shown = (self.attention, self.keys, self.values)
         attention, keys, values = (None if x is None else x[rows] for x in shown)
@@ -76,8 +76,9 @@ class Site:
         )
 
     def worth(self, wanted: Bool[Tensor, "b"]) -> Int[Tensor, "k"]:
-        """The images to compute something for that only the `wanted` ones need: these alone where
-        a look is free, else all, as a look would cost more.
+        """Positions of the images to compute something for that only the `wanted` ones need.
+
+        Where a look is free, those images alone; else all, since a look would cost more.
         """
         if self.looks:
             return wanted.nonzero()[:, 0]
@@ -100,7 +101,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of the tokens of a site's b images, of the chosen ones if only some are.
+    """What becomes of the tokens of a site's images; it counts for the chosen ones only.
 
     `target` (b, n): output position of each token, -1 = dropped; an output token is the weighted
     sum of the tokens sent to it, `weight` (b, n) being 1 where None. `left`: tokens left; one
@@ -121,14 +122,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Sharing:
-    """What a setting has in common with other settings of its method, for a pass in which images go
-    through the dense blocks once for all of them (see `asap.shared_prefix`).
+    """What a setting has in common with other settings of its method.
 
-    observer, reducer: settings that observe, or reduce, exactly as this one does, equal for all
-    that do so alike: each is asked once, and reduces an image for good or not at all. state: equal
-    for settings that ask the same state; equal observers have equal states, and so have equal
-    reducers if they ask it at all. A method that shares acts in every block up to the last one in
-    which it acts, after the attention or after the block.
+    In a joint pass (see `asap.shared_prefix`) images go through the dense blocks once for all
+    settings. observer, reducer: a setting that observes, or reduces, exactly as this one does; the
+    same for all settings that do so alike, so that each is asked once. A reducer reduces an image
+    for good or not at all. state: equal for settings that use the same state; equal observers have
+    equal states, and so have equal reducers that use a state. A method that shares acts in every
+    block up to its last one, after the attention or after the block.
     """
 
     observer: "Method"
@@ -145,18 +146,19 @@ class Method:
     """
 
     method_version: ClassVar[int] = 1  # raised by hand when results change
-    trace_columns: ClassVar[tuple[Column, ...]] = ()  # what its `diagnostics` may hold
-    explains: ClassVar[bool] = False  # `explain` says something
-    same_cost: ClassVar[bool] = False  # every image costs the same, but for averaged rows
-    no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why, if there is none
-    # without annotations, so that a method may make them options of its own, in its own order
+    trace_columns: ClassVar[tuple[Column, ...]] = ()  # values it may put into `diagnostics`
+    explains: ClassVar[bool] = False  # it implements `explain`
+    same_cost: ClassVar[bool] = False  # every image costs the same, except for averaged rows
+    no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
+    # The next three have no annotation, so that a method can declare them as options of its own.
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:
-        """Turn lists into tuples, so that methods can be hashed. Raise ValueError for an option of
-        the wrong kind; subclasses add their ranges.
+        """Turn lists into tuples, so that methods can be hashed, and check the options' types.
+
+        Raises ValueError for an option of the wrong type; subclasses check the ranges.
         """
         for option in fields(self):
             value = getattr(self, option.name)
@@ -168,32 +170,32 @@ class Method:
 
     @property
     def needs(self) -> Needs:
-        """What it wants to see of the blocks where it acts."""
+        """The attention, keys and values that it reads in the blocks where it acts."""
         return Needs()
 
     @property
     def draws(self) -> bool:
-        """Whether it draws at random, so that image ids are required."""
+        """True if it draws at random, so that image ids are required."""
         return False
 
     @property
     def reduces(self) -> bool:
-        """Whether it ever changes anything."""
+        """False if these options leave every image as it is."""
         return True
 
     @property
     def extension(self) -> bool:
-        """Whether these options are none of a paper's: tables mark the row."""
+        """True if an option is our extension and not the paper's: tables mark the row."""
         return False
 
     def check(self, anatomy: Anatomy) -> None:
         """Raise ValueError if these options do not fit the backbone."""
 
     def check_weights(self, backbone: nn.Module) -> None:
-        """Raise ValueError if the method was trained for a backbone with other weights."""
+        """Raise ValueError if the method was trained together with other weights."""
 
     def identity(self) -> dict[str, Any]:
-        """All options, as they go into records and keys: content in the place of paths."""
+        """All options as they go into records and keys; a file stands there by its digest."""
         return asdict(self)
 
     def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
@@ -201,7 +203,7 @@ class Method:
         return ()
 
     def acts_in(self, block: int, depth: int) -> bool:
-        """Whether the method wants to see block `block` (index from 0) of `depth`."""
+        """True if the method is to be asked in block `block` (index from 0) of `depth`."""
         return True
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
@@ -209,50 +211,54 @@ class Method:
         return None
 
     def observe(self, site: Site) -> Observation | None:
-        """Which of these images are to be reduced at this block: cheap, and without a look.
+        """Which of these images are to be reduced at this block; cheap, and without a look.
 
-        Called once for every group of images of equal length, so several times a block: what a
-        method remembers, it remembers per image (`site.images`). None = all of them, and nothing
-        was to be watched: a method with a fixed schedule has only `reduce`.
+        None = all of them, with nothing to watch: a method with a fixed schedule leaves it so and
+        implements only `reduce`. It is called once for every group of images of equal length, so
+        several times in a block; state must be kept per image (`site.images`).
         """
         return None
 
     def reduce(self, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision | None:
-        """What becomes of the tokens of these images; None = leave them as they are.
+        """What becomes of the tokens of these images; None = they stay as they are.
 
-        `chosen` None: all of the site's. Else a mask on the device of those that `observe` chose:
-        what the answer says of the others has no effect, and may be anything but an error. Where
-        looking is free the engine looks first and shows the chosen images alone.
+        `chosen` None: all images of the site are to be reduced. Else a mask on the device of those
+        that `observe` chose: the decision about the others is ignored, but computing it must not
+        fail. Where looking is free, the engine looks first and shows the chosen images alone.
         """
         raise NotImplementedError(f"{type(self).__name__}.reduce")
 
     @property
     def sharing(self) -> Sharing | None:
-        """What it shares with other settings in one pass; None: it runs alone."""
+        """What it shares with other settings in a joint pass; None: it runs alone."""
         return None
 
     @property
     def stop_threshold(self) -> StopThreshold | None:
-        """How its costs can be forecast; None: they have to be measured. A method that says it
-        observes, and has a state that several settings can ask.
+        """How its costs can be forecast; None: they have to be measured.
+
+        A method that gives one implements `observe`, and its state can be shared by settings.
         """
         return None
 
     def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
-        """As `start`, a state that several settings ask: at a block each of them observes the same
-        site, and an image that one of them reduced still comes again.
+        """As `start`, but for a state that several settings use in a joint pass.
+
+        At a block each setting observes the same site, and an image that one of them has reduced
+        is still shown to the others.
         """
         return self.start(anatomy, images, like)
 
     def explain(self, site: Site) -> Mapping[str, Tensor]:
-        """What pictures show of a site's images after a look at it, as the method sees it there, if
-        it `explains`: "walk" (b, n, n), its "class_row" (b, n); "anchor" (b,), a patch, "distance"
-        to it and "cluster" (b, patches).
+        """What pictures show of a site's images after `observe`, for a method that `explains`.
+
+        "walk" (b, n, n) and its "class_row" (b, n); "anchor" (b,), a patch; "distance" to it and
+        "cluster", (b, patches) each.
         """
         return {}
 
     def metrics(self, traces: Mapping[str, np.ndarray]) -> Mapping[str, float]:
-        """Numbers of the method's own about many images, for their record, by name.
+        """The method's own numbers about many images, by name, for the metrics of their record.
 
         `traces`: its `trace_columns` by name, (images,) each, (images, blocks) where per block.
         """

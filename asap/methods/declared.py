@@ -1,4 +1,4 @@
-"""What a method declares of itself: what it sees, what it writes, how its costs can be told."""
+"""What a method declares: what it reads, which columns it writes, how its costs are forecast."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from asap.methods.option_checks import choice
 
 @dataclass(frozen=True)
 class Attention:
-    """The part of a block's attention that a method wants to see.
+    """The part of a block's attention that a method reads.
 
     rows: "all" queries, or the "class" token's alone, which is much cheaper ("last" and "text" are
     reserved for language models). heads: "each", or their "mean". Raises ValueError for anything
@@ -30,7 +30,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method wants to see of the blocks where it acts. What it does not need is None."""
+    """What a method reads in the blocks where it acts. What it does not need is None."""
 
     attention: Attention | None = None
     keys: bool = False
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class StopThreshold:
-    """How one pass that reduces nothing tells what every setting of a method would cost.
+    """How the cost of every setting follows from one pass that reduces nothing.
 
     An image is reduced once, in the first block where the diagnostic `column` exceeds the option
     `option`, or in a block where it is reduced whatever the option. The method acts in every block

@@ -7,7 +7,7 @@ from asap.methods.base import Method, Sharing
 
 @dataclass(frozen=True)
 class Dense(Method):
-    """No reduction."""
+    """No reduction: every block sees all tokens."""
 
     @property
     def reduces(self) -> bool:
@@ -18,5 +18,5 @@ class Dense(Method):
 
     @property
     def sharing(self) -> Sharing:
-        """Its images leave before the first block that any setting looks at."""
+        """Its images leave the shared prefix before the first block that any setting observes."""
         return Sharing(self, self)

@@ -33,8 +33,8 @@ class EViT(Method):
     In one stage, after the attention: patches are ranked by the class token's attention; the best
     stay, the others become one token; the MLP sees the prefix, the kept patches and that token.
 
-    keep_rate: share of the patches kept at a stage, in (0, 1]; `ceil(keep_rate * patches)`, as
-    floating point has it. One number, or one a stage. A stage that would keep all does nothing.
+    keep_rate: share of the patches kept at a stage, in (0, 1]; `ceil(keep_rate * patches)` in
+    floating point. One number, or one a stage. A stage that would keep all does nothing.
     blocks: of the stages, from 0; None: 3, 6, 9 of 12, and alike (see `stage_blocks`).
     fuse: append the fused token; False drops the others.
 

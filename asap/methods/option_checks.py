@@ -17,7 +17,7 @@ def choice(name: str, value: Any, *allowed: str) -> None:
 
 
 def kind_name(kind: Any) -> str:
-    """What an error calls an option's type."""
+    """The name of an option's type in an error message."""
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 

@@ -23,7 +23,7 @@ from asap.methods.search_space import DIGITS, SearchDimension, doubling
 
 PUBLISHED = (50, 7e-5, 196)  # r and threshold for DeiT-S, and the patches it has
 FACTORS = (0.5, 1.0, 2.0)  # of the published threshold, for calibration
-ALWAYS_POOLS = 1.0  # scores sum to 1, so their variance is below
+ALWAYS_POOLS = 1.0  # scores sum to 1, so their variance is always below this
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,12 @@ class PPT(Method):
 
     Score: class attention times the norm of the value, scaled to sum 1 over the patches. Where its
     variance is below the threshold, the r most similar pairs merge as in ToMe; else the r lowest
-    patches are dropped, and the kept ones stay in score order, which decides who may pair up later.
+    patches are dropped, and the kept ones stay in score order, which decides later which tokens
+    can pair up.
+
+    In one stage, after the attention: the class row times the norms of the values scores the
+    patches; each image compares the scores' variance with the threshold, then merges r pairs or
+    drops r patches; the MLP sees what is left.
 
     r: tokens removed per stage, never more than half of the patches left; one number, or one a
     stage. None: the authors' 50 of 196, in proportion.
@@ -43,8 +48,8 @@ class PPT(Method):
     proportional_attention: add log(size) to the attention logits; without it, merging takes every
     token for one patch, as the authors' code does.
 
-    More prefix tokens than one: all are protected and scored by nobody; the authors' code knows the
-    class token only. Evidence: verified against the authors' code.
+    All prefix tokens are protected and not scored; the authors' code has a class token only.
+    Evidence: verified against the authors' code.
     """
 
     r: int | Sequence[int] | None = None
@@ -52,7 +57,7 @@ class PPT(Method):
     blocks: Sequence[int] | None = None
     proportional_attention: bool = True
     method_version: ClassVar[int] = 2
-    same_cost: ClassVar[bool] = True  # but for the similarities of the images that pool
+    same_cost: ClassVar[bool] = True  # except for the similarities of the images that pool
 
     def __post_init__(self) -> None:
         super().__post_init__()

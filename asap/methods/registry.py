@@ -29,7 +29,7 @@ def names() -> tuple[str, ...]:
 def find(name: str) -> type[Method]:
     """The method class in module `asap.methods.<name>`, or in the module at a dotted path.
 
-    One's own file is found in the current folder. RequestError for a name that leads nowhere.
+    A user's own file is found in the current folder. RequestError if there is no such method.
     """
     inside = name in names()
     found = _defined(importlib.import_module(f"{_PACKAGE}.{name}") if inside else _own_module(name))
@@ -41,13 +41,13 @@ def find(name: str) -> type[Method]:
 
 
 def name_of(kind: type[Method]) -> str:
-    """What a config calls the method: its module in this package, or the dotted path of another."""
+    """The name of the method in a config: its module in this package, or another's dotted path."""
     inside = kind.__module__.removeprefix(f"{_PACKAGE}.")
     return kind.__module__ if inside == kind.__module__ else inside.split(".")[0]
 
 
 def _defined(module: ModuleType) -> list[type[Method]]:
-    """The methods that a module, or a file of a package, defines and shows."""
+    """The public methods that a module, or a file of a package, defines."""
     inside = f"{module.__name__}."
     return [
         value
@@ -64,7 +64,7 @@ def _own_module(name: str):
         raise RequestError(_unknown(name))
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever the file does when it is run
+    except Exception as error:  # the file's own code can raise anything
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise RequestError(_unknown(name)) from None
         reason = one_line(error, kind=True)
@@ -75,8 +75,9 @@ def _own_module(name: str):
 
 @cache
 def code_of(kind: type[Method]) -> str | None:
-    """SHA-256 of the files that define a method of one's own and its bases, as they are now. None
-    for a method of this package, whose `method_version` says what it does.
+    """SHA-256 of the files, as they are now, that define a user's own method and its bases.
+
+    None for a method of this package, which is identified by its `method_version`.
     """
     modules = dict.fromkeys(base.__module__ for base in kind.__mro__)
     own = [m for m in modules if m.split(".")[0] not in ("asap", *sys.stdlib_module_names)]
@@ -109,12 +110,12 @@ def build(name: str, options: Mapping[str, Any]) -> Method:
         return kind(**{k: _plain(v, known[k]) for k, v in options.items()})
     except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
-    except TypeError as error:  # from comparing an option of the wrong kind; it names no option
+    except TypeError as error:  # from comparing an option of the wrong type; it names no option
         reason = one_line(error)
         raise RequestError(f"method {name!r} with {dict(options)}: {reason}") from None
 
 
 def _plain(value: Any, declared: Any) -> Any:
-    """3 as 3.0 where a float is declared."""
+    """Whole numbers as floats where a float is declared: 3 becomes 3.0."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and declared is float else value

@@ -46,8 +46,8 @@ def _is_number(value: object) -> bool:
 def stage_blocks(blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """The blocks, from 0, of a method that reduces in a few stages.
 
-    None: where the depth is divided into four, the usual place: 3, 6, 9 of 12 blocks; 4, 8, 12 of
-    16; 5, 10, 15 of 20; 6, 12, 18 of 24.
+    None: the usual ones, which divide the depth into four: 3, 6, 9 of 12 blocks; 4, 8, 12 of 16;
+    5, 10, 15 of 20; 6, 12, 18 of 24.
     """
     if blocks is not None:
         return tuple(blocks)
@@ -55,7 +55,7 @@ def stage_blocks(blocks: Sequence[int] | None, depth: int) -> tuple[int, ...]:
 
 
 def per_stage(value: Any, stages: int) -> tuple[Any, ...]:
-    """One value for every stage: the number itself for all, or a list's."""
+    """One value for every stage: the same number for all, or the list's."""
     return tuple(value) if isinstance(value, tuple) else (value,) * stages
 
 
@@ -86,7 +86,7 @@ def require_rate(value: Any) -> None:
 
 
 def require_class_token(anatomy: Anatomy, method: str) -> None:
-    """Raise ValueError for a backbone whose class token cannot be asked what it attends to."""
+    """Raise ValueError for a backbone without a class token, whose attention the method reads."""
     if not anatomy.class_token:
         raise ValueError(
             f"{method} scores patches by the class token's attention, and {anatomy.name} has no "

@@ -49,9 +49,9 @@ class Stage(NamedTuple):
 class ZeroTPrune(Method):
     """Prunes patches between blocks, by PageRank on the attention graph of the block before.
 
-    Each pruning layer: importance from one vote (I'); of the less important half, the patches most
-    similar to one of the other half are dropped (S); of what is left, the most important are kept
-    (I). Nothing is merged; patches stay in spatial order.
+    In one pruning layer, after the block: one vote ranks the patches (I'); of the less important
+    half, those most similar to the other half are dropped (S); PageRank on the rest keeps the most
+    important (I). The next block sees these in spatial order; nothing is merged.
 
     layers: numbers, from 1, of the blocks after which a layer prunes; None = 1, 3, 6, 9, 11, scaled
         to the depth.
@@ -68,7 +68,7 @@ class ZeroTPrune(Method):
     variance over patches; all heads where none passes; A restricted to the survivors, its rows
     scaled to sum 1, before I; the keys of all heads side by side; spatial order; rounding. Ours:
     the schedule, without a search, so expect less accuracy than published; of an odd number the
-    smaller half is pruned; prefix tokens vote, are in no half and always stay.
+    smaller half is pruned; prefix tokens vote, belong to neither half and always stay.
     """
 
     layers: Sequence[int] | None = None

@@ -1,4 +1,4 @@
-"""What every task says: its columns, how outputs become answers, and how answers are scored."""
+"""The interface of a task: its columns, how outputs become answers, and how answers are scored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from asap.data.base import Sample
 
 
 class Task(ABC):
-    """What an example of a data set is asked, and what is right.
+    """The question that the examples of a data set are asked, and how answers are scored.
 
     `columns`: those of its answers beside the core ones, `ANSWER_COLUMNS`. A new quantity of an
     example is declared here, given by `answered` and `unread`, and summed up by `score`.
@@ -27,8 +27,8 @@ class Task(ABC):
     ) -> Mapping[str, Any]:
         """The columns of examples that were evaluated, from the model's `outputs` (b, ...).
 
-        traces: what is known of their images by name, (b, ...) each on the CPU: `assignment`, the
-        final token of each patch, and all columns of the traces.
+        traces: values of their images by name, (b, ...) each on the CPU: `assignment`, the final
+        token of each patch, and all columns of the traces.
         """
 
     @abstractmethod

@@ -26,15 +26,15 @@ OBJECT = ("object_share", "object_recall", "sink_on_object")
 class Classification(Task):
     """Top-1 and top-5 of the classes in `scored`, ascending; None: of all.
 
-    Where a sample says which patches are the object's, its answer says what became of them.
+    If a sample has a mask of the object's patches, its answer has columns about them.
     """
 
     scored: tuple[int, ...] | None = None
     name: ClassVar[str] = "classification"
-    # An answer that is not finite has all but a class: its lists are empty.
+    # An answer that is not finite has no class, so its lists of classes are empty.
     columns: ClassVar[tuple[pa.Field, ...]] = (
         column("label", "int"),
-        column("other_labels", "int", listed=True),  # right besides `label`
+        column("other_labels", "int", listed=True),  # also right, besides `label`
         column("top5", "int", listed=True),  # classes, best first
         column("top5_logits", "float", listed=True),
         column("object_share", "float"),  # object patches among patches
@@ -48,8 +48,9 @@ class Classification(Task):
         outputs: Float[Tensor, "b classes"],
         traces: Mapping[str, Tensor],
     ) -> Mapping[str, Any]:
-        """One NaN or infinity among the logits, of classes that are not scored too, and the answer
-        is not finite (half precision can overflow): it names no class, so it is right about none.
+        """An answer is not finite if any logit is NaN or infinite, even of a class not scored.
+
+        Half precision can overflow. Such an answer names no class and counts as wrong.
         """
         classes, scores = best_classes(outputs, self.scored)
         found = {"top5": classes.numpy(), "top5_logits": scores.numpy()}
@@ -74,8 +75,9 @@ class Classification(Task):
         }
 
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
-        """Counts, percentages and means; None for what no example has. RequestError if none was
-        read.
+        """Counts, percentages and means; None where no example has the quantity.
+
+        Raises RequestError if no example could be read.
         """
         frame = evaluated(answers)
         n = len(frame)
@@ -110,15 +112,16 @@ def best_classes(
 
 
 def known_mean(column: pd.Series) -> float | None:
-    """Mean over the examples that have the quantity, summed exactly (so in any order), None if none
-    has.
+    """Mean over the examples that have the quantity; None if none has.
+
+    The sum is exact, so it does not depend on the order.
     """
     known = column.dropna().tolist()
     return math.fsum(known) / len(known) if known else None
 
 
 def _objects(samples: Sequence[Sample], traces: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """What became of the objects: NaN without a mask, or without a sink."""
+    """The columns about the objects: NaN without a mask, or without a sink."""
     sinks = traces["sink"].tolist() if "sink" in traces else [-1] * len(samples)
     rows = [
         (NAN, NAN, NAN)

@@ -1,4 +1,4 @@
-"""Where the object is known: what became of its patches, and whether the sink lies on it."""
+"""Where the object's patches are known: how many stay apart, and whether the sink is among them."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -26,5 +26,5 @@ def sink_on_object(sink: int, mask: Bool[Tensor, "patches"]) -> float:
 
 
 def object_share(mask: Bool[Tensor, "patches"]) -> float:
-    """Object patches among all patches: how often a patch drawn at random is on the object."""
+    """Share of object patches: the chance that a random patch is on the object."""
     return float(mask.double().mean())

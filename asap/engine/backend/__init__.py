@@ -1,4 +1,4 @@
-"""What a device needs, and no other: the rules behind equal bits on CPU, no waiting on CUDA."""
+"""What differs between devices: on CPU the rules for equal bits, on CUDA never to wait."""
 
 import torch
 
@@ -10,5 +10,5 @@ BACKENDS: dict[str, Backend] = {"cpu": CPU(), "cuda": CUDA()}
 
 
 def backend_of(device: torch.device) -> Backend:
-    """The backend of a device; a type without one of its own is taken as CUDA is."""
+    """The backend of a device; a type without its own backend gets that of CUDA."""
     return BACKENDS.get(device.type, BACKENDS["cuda"])

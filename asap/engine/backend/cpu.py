@@ -1,8 +1,8 @@
 """CPU: looking is free, and an image's bits must not depend on the images beside it.
 
-The rules were found by measuring (`tests/test_contract_batch.py` holds them): some kernels give a
-result other last bits for another number of images, another place in memory, or on another thread.
-Those for rows alone are in `asap.core.rows`, as methods and backbones need them too.
+The rules were found by measuring, and `tests/test_contract_batch.py` checks them: the last bits of
+some kernels' results depend on the number of images, the place in memory or the thread. The rules
+for rows are in `asap.core.rows`, since methods and backbones need them too.
 """
 
 from typing import ClassVar
@@ -29,9 +29,9 @@ class CPU(Backend):
         return q.shape[2] >= FUSED_FROM
 
     def own_memory(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        """Below `SHORT` tokens (one image) in its own memory, aligned alike for all images."""
+        """A copy if below `SHORT` tokens (one image), so that all images are aligned alike."""
         return x.contiguous() if x.shape[2] < SHORT else x
 
     def few_queries(self, q: Float[Tensor, "b h m d"]) -> Float[Tensor, "b h more d"]:
-        """At least `rows.MIN_ROWS`, the others zero."""
+        """The queries, filled up with zeros to at least `rows.MIN_ROWS`."""
         return F.pad(q, (0, 0, 0, max(0, rows.MIN_ROWS - q.shape[2])))

@@ -1,4 +1,4 @@
-"""CUDA: the host must not wait for the device, so nothing is looked at that need not be.
+"""CUDA: the host must not wait for the device, so it reads as few values as possible.
 
 Images of equal length are computed together, one attention call for each length.
 """

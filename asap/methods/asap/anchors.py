@@ -29,7 +29,7 @@ def find_anchor(
 
 
 def anchor_macs(options: AsapOptions, site: Site) -> int:
-    """MACs per image: the PCA centre takes the products of the patches' rows with each other."""
+    """MACs per image: the PCA centre needs the products of all pairs of patches' rows."""
     patches = site.length - site.prefix
     return patches**2 * site.length if options.anchor == "pca" else 0
 
@@ -42,7 +42,7 @@ def _draw(seed: int, image_id: int, site: Site) -> Int[Tensor, "1"]:
 def _scores(
     options: AsapOptions, site: Site, matrix: Float[Tensor, "b n n"]
 ) -> Float[Tensor, "b patches"]:
-    """The anchor is the patch with the largest of these."""
+    """Scores of the patches; the anchor is the one with the largest."""
     walk: Walk = site.state
     if options.anchor == "pca":
         return -radius_in_plane(patch_rows(matrix, site.prefix))

@@ -1,4 +1,4 @@
-"""Radial diffusion clustering as ASAP's options want it."""
+"""Radial diffusion clustering, as ASAP's options choose it."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def cluster(
 def _count(
     options: AsapOptions, scaled: Float[Tensor, "k patches"], anchor: Int[Tensor, "k"]
 ) -> Int[Tensor, "k"]:
-    """K of every image."""
+    """The number of clusters K of every image."""
     if options.clusters == "auto":
         return clusters_for(otsu_threshold(scaled, anchor), options.background)
     return torch.full_like(anchor, int(options.clusters))
@@ -50,6 +50,6 @@ def _count(
 def _gap(
     distance: Float[Tensor, "k patches"], inside: Bool[Tensor, "k patches"]
 ) -> Float[Tensor, "k"]:
-    """From the farthest patch inside to the nearest one outside."""
+    """The distance between the farthest patch inside and the nearest one outside."""
     nearest = distance.masked_fill(inside, float("inf")).amin(1)
     return nearest - distance.masked_fill(~inside, float("-inf")).amax(1)

@@ -49,7 +49,7 @@ class Asap(AsapOptions):
     trace_columns: ClassVar[tuple[Column, ...]] = (
         Column("sink", "int"),  # patch index
         Column("mass", "float", per_block=True),  # largest column mass after each block
-        # how far a decision was from falling otherwise
+        # how far a decision was from being another one
         Column("margin_mass", "float", combine="min"),  # |largest column mass - tau|
         Column("margin_sink", "float"),  # the lead of the sink over the next patch
         Column("margin_bin", "float"),  # from the nearest patch to the edge of the background
@@ -74,7 +74,7 @@ class Asap(AsapOptions):
 
     @property
     def sharing(self) -> Sharing | None:
-        """A subclass may decide otherwise, so it does not share."""
+        """None for a subclass, which may decide differently."""
         return sharing_of(self) if type(self) is Asap and not self.overhead else None
 
     @property
@@ -82,8 +82,10 @@ class Asap(AsapOptions):
         return None if self.overhead else StopThreshold("tau", "mass", ("clusters", "max_tokens"))
 
     def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
-        """None if nothing is reduced. The options that the row leaves to others stay as they are:
-        `clusters` where Otsu's threshold sets it, and where a token budget decides what is left.
+        """Empty if nothing is reduced.
+
+        `clusters` stays as it is where Otsu's threshold sets it or a token budget decides what is
+        left.
         """
         return () if self.overhead else asap_search_space(self, anatomy)
 
@@ -109,7 +111,7 @@ class Asap(AsapOptions):
         return walk.mass(images)[:, 0 if self.columns == "all" else prefix :].amax(1)
 
     def test(self, mass: Float[Tensor, "b"], number: int, depth: int, macs: int) -> Observation:
-        """Which images stop in block `number` (from 1) of `depth`; `macs`: spent on the walk."""
+        """Which images stop in block `number` (from 1) of `depth`; `macs`: MACs of the walk."""
         if self.overhead or number < self.min_block:
             return Observation(None, macs, {"mass": mass})
         stops = mass > self.tau
@@ -128,7 +130,7 @@ class Asap(AsapOptions):
         return Decision(reduced.target, reduced.left, reduced.weight, True, macs, found)
 
     def explain(self, site: Site) -> Mapping[str, Tensor]:
-        """The walk so far, and what a stop here would find."""
+        """The walk so far, and the anchor, distances and clusters that a stop here would give."""
         matrix, _ = self.geometry(site)
         anchor, _ = find_anchor(self, site, matrix)
         clusters = cluster(self, matrix, anchor, site.prefix)
@@ -141,7 +143,7 @@ class Asap(AsapOptions):
         }
 
     def geometry(self, site: Site) -> tuple[Float[Tensor, "b n n"], int]:
-        """The matrix whose rows give distances, and the MACs an image spent on it just now."""
+        """The matrix whose rows give distances, and the MACs per image spent on it in this call."""
         assert site.attention is not None
         if not self.accumulate:
             return site.attention, 0

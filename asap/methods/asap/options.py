@@ -14,7 +14,7 @@ class AsapOptions(Method):
     alpha: weight of attention against staying, in (0, 1].
     tau: threshold on the column mass, above 0.
     clusters: K, at least 2; "auto"*: per image, from Otsu's threshold on the normalised distance.
-    background: k < K nearest clusters that are removed.
+    background: number of nearest clusters that are removed, below K.
     pool: append their weighted mean as the last token; False drops them.
     anchor: "sink", "mass" (the patch with the largest column mass), "random", "pca" (nearest to the
         mean of the patches' rows of P on their first two principal components) or "quiet"* (the
@@ -22,7 +22,7 @@ class AsapOptions(Method):
     accumulate: False takes anchor and distances from the stop block's attention alone.
     order: "walk" (P T) or "rollout" (T P). columns: "patches" or "all" may exceed tau.
     min_block, max_block: where the stop is allowed, numbers from 1; None = the last but one.
-    miss: what becomes of an image that never exceeds tau: "dense", or "force": stop at max_block.
+    miss: for an image that never exceeds tau: "dense", or "force": it stops at max_block.
     position: "after_attention" (before the stop block's MLP) or "after_block".
     distance: "diffusion" or "self_aligned"* (self-mass against self-mass).
     normalise: "minmax_others" or "max". binning: "width" or "rank".

@@ -1,4 +1,4 @@
-"""What calibration may vary of ASAP."""
+"""The options of ASAP that calibration varies."""
 
 from asap.methods.asap.options import AsapOptions
 from asap.methods.base import Anatomy
@@ -11,7 +11,7 @@ CLUSTERS = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def asap_search_space(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
-    """tau, and one that says how much goes: clusters, or the budget where there is one."""
+    """tau, and the option that sets how much is removed: `clusters`, or the token budget if any."""
     early = options.anchor == "quiet" or options.distance == "self_aligned"
     tau = SearchDimension("tau", QUIET if early else TAU, between="real", beyond=(12.0, 16.0, 24.0))
     found = [tau]
@@ -27,6 +27,6 @@ def asap_search_space(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDim
 
 
 def _budgets(options: AsapOptions, anatomy: Anatomy) -> tuple[int, ...]:
-    """Token budgets that the pooled token and the plug-in's kappa leave possible."""
+    """Token budgets that are possible beside the pooled token and the plug-in's kappa."""
     least = max(2 if options.pool else 1, (options.kappa or 0) + options.pool)
     return tuple(v for v in doubling(anatomy.patches) if v > least) or (least,)

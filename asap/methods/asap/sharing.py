@@ -1,7 +1,7 @@
 """What settings of ASAP have in common, and the walk that they share (see `asap.shared_prefix`).
 
-Until an image stops, nothing of it depends on tau, on K or on what is done at the stop, and its
-column masses depend on alpha and order alone.
+Until an image stops, it does not depend on tau, on K or on what is done at the stop, and its column
+masses depend on alpha and order alone.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from asap.methods.base import Sharing
 
 
 def sharing_of(options: AsapOptions) -> Sharing:
-    """What a setting shares with others of its kind: all that does not matter is at its default."""
+    """What a setting shares with others: options without influence are set to their defaults."""
     plain = type(options)()
     observer = replace(
         plain,
@@ -42,9 +42,9 @@ def sharing_of(options: AsapOptions) -> Sharing:
 
 @dataclass
 class SharedWalk:
-    """A walk that several settings advance: it steps for the first that shows it an attention map.
+    """A walk that several settings advance: it takes a step for the first one at each block.
 
-    The others are told what that step cost.
+    The others get the cost of that step.
     """
 
     walk: Walk
@@ -73,9 +73,9 @@ class SharedWalk:
 
 @dataclass
 class GrowingWalk(VectorWalk):
-    """Goes on with an image's P where it was last asked for, by the same products.
+    """Continues an image's P from the block where it was last asked for, by the same products.
 
-    The MACs it reports are those of a walk that is asked once, as in a run of its own.
+    The MACs it reports are those of a walk that is asked once, as in a separate run.
     """
 
     grown_to: dict[int, int] = field(default_factory=dict)  # image -> maps that are in its P

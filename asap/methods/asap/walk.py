@@ -17,7 +17,7 @@ class Walk(Protocol):
     def advance(
         self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
     ) -> int:
-        """One more block for some images; the MACs spent per image. Blocks are numbered from 0."""
+        """Walk through one more block (from 0) for some images; returns the MACs per image."""
         ...
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
@@ -27,21 +27,21 @@ class Walk(Protocol):
     def matrix(
         self, images: Int[Tensor, "k"], every_block: bool = False
     ) -> tuple[Float[Tensor, "k n n"], int]:
-        """P of some images, and the MACs per image that it takes when it is asked for once.
+        """P of some images, and the MACs per image of computing it once.
 
-        `every_block`: it is asked for in every block, of all images that are still watched.
+        `every_block`: the caller asks in every block, for all images that are still watched.
         """
         ...
 
 
 @dataclass
 class VectorWalk:
-    """The paper's order. Two vectors per image decide; P is computed for images that stop, then.
+    """The paper's order. Two vectors per image decide; P is computed only when an image stops.
 
-    Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers. A block
-    may show its images in several calls: an image's chain is the calls that it was in, and images
-    that are asked for together have been together from the start. Where every block was one call,
-    all that are asked for were in it, and nothing on the device has to be read.
+    Keeps the head-averaged maps of all blocks until the forward pass ends: B L N^2 numbers. The
+    images of a block can come in several calls: the maps of an image are in the calls that it was
+    in, and images whose P is asked for together were in the same calls from the start. If every
+    block was one call, all of them were in it, and nothing has to be read from the device.
     """
 
     alpha: float
@@ -85,7 +85,7 @@ class VectorWalk:
         return walk, (len(chain) - 1) * walk.shape[-1] ** 3
 
     def _grow(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n n"]:
-        """P by one product for each block since it was asked for last; it needs no earlier maps."""
+        """P by one product for each block since the last time; earlier maps are not needed."""
         if not self.held:
             count, tokens = len(self.vectors), self.vectors.shape[-1]
             self.held.append(self.vectors.new_zeros(count, tokens, tokens))

@@ -1,4 +1,4 @@
-"""DynamicViT, and the checkpoints it is trained in."""
+"""DynamicViT, and how its predictors are read from a checkpoint."""
 
 from asap.methods.dynamicvit.method import DynamicViT
 

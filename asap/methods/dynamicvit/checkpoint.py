@@ -11,13 +11,13 @@ from asap.core.predictor import predictor_shapes
 from asap.errors import RequestError
 
 PREFIX = "score_predictor."
-TRAINED = ("norm.weight", "head.weight")  # of the backbone: tell whose checkpoint it is
+TRAINED = ("norm.weight", "head.weight")  # of the backbone: they identify its checkpoint
 Weights = tuple[dict[str, Tensor], ...]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The predictors of a checkpoint, and what tells its backbone from others."""
+    """The predictors of a checkpoint, and what identifies its backbone."""
 
     predictors: Weights
     backbone: dict[str, Tensor]
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises RequestError for a file that cannot be used, and for another method's checkpoint."""
+    """The checkpoint in a file. RequestError if it cannot be used or is of another method."""
     state = read_state(path, "method.weights").tensors
     own = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     if not own:

@@ -1,5 +1,5 @@
 """DynamicViT (Rao et al., "DynamicViT: Efficient Vision Transformers with Dynamic Token
-Sparsification", NeurIPS 2021): patches kept as trained predictors say. Needs its own checkpoint."""
+Sparsification", NeurIPS 2021): trained predictors choose the patches. Needs its own checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
