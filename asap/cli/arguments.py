@@ -1,7 +1,7 @@
-"""The command line as people type it, brought into the form that Hydra reads.
+"""The command line as users type it, brought into the form that Hydra reads.
 
-Hydra wants its flags on one side of all key=value words, and reads a value as a number, a list, a
-sweep or a reference wherever it can. Options that hold a text or a path are taken to the letter.
+Hydra requires all flags on one side of the key=value words, and reads a value as a number, a list,
+a sweep or a reference wherever it can. Options that hold a text or a path are taken literally.
 """
 
 import logging
@@ -30,12 +30,12 @@ log = logging.getLogger("asap")
 
 
 def arranged(given: Sequence[str], texts: Collection[str]) -> list[str]:
-    """The words of a command line as Hydra takes them: flags first, then key=value words.
+    """The words of a command line in Hydra's order: flags first, then key=value words.
 
-    The value of an option among `texts` is what stands behind its `=`, to the letter; `~/` is the
-    home. It keeps its meaning where it is null, in quotes or holds a reference such as
-    ${oc.env:HOME}, unless a file is called just that; and in a multirun where it is several values.
-    Raises RequestError for unknown flags and for what cannot be read, with a form that works.
+    The value of an option among `texts` is taken literally; `~/` is the home folder. Hydra still
+    interprets null, quotes and references such as ${oc.env:HOME}, unless there is a file of just
+    that name, and in a multirun several values. RequestError for unknown flags and for words that
+    cannot be read; the message gives a form that works.
     """
     flags, words = _apart(given)
     several = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(given)
@@ -43,20 +43,20 @@ def arranged(given: Sequence[str], texts: Collection[str]) -> list[str]:
 
 
 def typed(key: str, value: str) -> str:
-    """What to type in a shell so that an option is this text, to the letter."""
+    """What to type in a shell to set an option to exactly this text."""
     if _safe(value):
         return f'"{key}={quoted(value)}"'
     return shlex.quote(f"{key}={quoted(value, Quote.double)}")
 
 
 def quoted(value: str, quote: Quote = Quote.single) -> str:
-    """A text in Hydra's quotes, its `${` being no reference."""
+    """A text in Hydra's quotes, with `${` escaped so that it is not a reference."""
     plain = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
     return QuotedString(plain, quote).with_quotes()
 
 
 def sweeps(word: str) -> bool:
-    """Whether a word of `arranged` has several values."""
+    """True if a word of `arranged` has several values."""
     try:
         return _parser().parse_override(word).is_sweep_override()
     except HydraException:  # a flag
@@ -64,16 +64,16 @@ def sweeps(word: str) -> bool:
 
 
 def _safe(value: str) -> bool:
-    """Whether a shell leaves it alone between double quotes, in Hydra's single ones."""
+    """True if a shell does not change it within double quotes, and Hydra within single ones."""
     return re.search(r"""["'$`\\!]""", value) is None
 
 
 def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and key=value words, wherever they stand."""
+    """Flags with their values, and key=value words, which can be typed in any order."""
     for word in given:
         if re.search("[\ud800-\udfff]", word):
             raise RequestError(f"{word!r} is not UTF-8: rename the file, or link to it")
-    if "--version" in given:  # the parser would say Hydra's
+    if "--version" in given:  # the parser would print Hydra's version
         sys.stdout.write(f"asap-vit {version('asap-vit')}\n")
         raise SystemExit(0)
     parser = get_args_parser()
@@ -90,8 +90,9 @@ def _apart(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _with_value(given: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """The words with a value for --info, which may be left out: the next word must not become it,
-    here and for Hydra.
+    """The words, with a value for an --info that has none.
+
+    Otherwise the parser, ours and Hydra's, would take the next word for its value.
     """
     possible = parser._option_string_actions["--info"].choices or ()
     return [
@@ -101,7 +102,7 @@ def _with_value(given: Sequence[str], parser: ArgumentParser) -> list[str]:
 
 
 def _refuse(message: str) -> NoReturn:
-    """What argparse has to say."""
+    """Raise argparse's error as a RequestError."""
     said = message.removeprefix("argument ")
     if unknown := re.match(r"unrecognized arguments: .*?(-[^\s=]*)", message):
         near = get_close_matches(unknown[1], get_args_parser()._option_string_actions, 1, 0.7)
@@ -122,7 +123,7 @@ def _readable(word: str, texts: Collection[str], several: bool) -> str:
         if found is None and not value.startswith(("[", "{")) and _read(key, key=True):
             raise RequestError(f"{word} cannot be read: if it is a text, type {typed(key, value)}")
         return word
-    if value.startswith("~/") and not os.path.lexists(value):  # many shells leave that to us
+    if value.startswith("~/") and not os.path.lexists(value):  # many shells do not expand it here
         value = str(Path(value).expanduser())
         found = _read(value)
     if not os.path.lexists(value):
@@ -136,7 +137,7 @@ def _readable(word: str, texts: Collection[str], several: bool) -> str:
 
 
 def _has_meaning(value: str, found: Override | None, several: bool) -> bool:
-    """Whether Hydra reads the same text, or something that is not meant to the letter."""
+    """True if Hydra may read the value: as the same text, or as null, quotes or a reference."""
     if found is None:
         return False
     if found.is_sweep_override():
@@ -146,12 +147,12 @@ def _has_meaning(value: str, found: Override | None, several: bool) -> bool:
 
 
 def _is(found: Override | None, value: str) -> bool:
-    """Whether Hydra and OmegaConf read just this text."""
+    """True if Hydra and OmegaConf read exactly this text."""
     return found is not None and found.value() == value and "${" not in value
 
 
 def _swept(key: str, value: str, found: Override | None) -> str:
-    """The values of a multirun; RequestError where they cannot be told apart."""
+    """The values of a multirun; RequestError if it is unclear where one ends."""
     if found is None:
         each = ",".join(quoted(part) for part in value.split(","))
         several = f'"{key}={each}"' if _safe(value) else shlex.quote(f"{key}={each}")
@@ -165,7 +166,7 @@ def _swept(key: str, value: str, found: Override | None) -> str:
 
 
 def _read(value: str, key: bool = False) -> Override | None:
-    """How Hydra reads a value, or the value x of a key; None where it cannot."""
+    """Hydra's reading of a value, or of the value x for a key; None if it cannot read it."""
     try:
         return _parser().parse_override(f"{value}=x" if key else f"x={value}")
     except HydraException:

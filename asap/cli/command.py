@@ -27,11 +27,11 @@ Finish = Callable[[list[Job]], object]
 def command(work: Work, about: str | None, finish: Finish = lambda jobs: None) -> None:
     """Compose the specs of the command line, do `work` on their jobs, and exit.
 
-    `about`: what --help says before the choices and keys, a module's docstring. `work` notes in
-    each job what it did and what failed. A process launcher calls it in the process of each job,
-    with that job alone. `finish` gets all jobs of a multirun at its end. Exit codes: 0 done; 1
+    `about`: the text of --help before the choices and keys, a module's docstring. `work` writes
+    into each job what it did and what failed. A process launcher calls it in the process of each
+    job, with that job alone. `finish` gets all jobs of a multirun at its end. Exit codes: 0 done; 1
     something failed, or a part of a multirun was refused; 2 the request is wrong; 130 interrupted;
-    143 ended by SIGTERM. torchrun gives 1 for whatever is not 0.
+    143 ended by SIGTERM. torchrun turns every code except 0 into 1.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra raises, so that we print one line
     try:
@@ -54,8 +54,9 @@ def one_by_one(act: Callable[[RunSpec, Job], None]) -> Work:
 
 
 def exit_with(act: Callable[[], int]) -> NoReturn:
-    """End the process with the exit code that `act` gives, without a traceback for Ctrl-C and for a
-    reader of the output who has gone.
+    """End the process with the exit code that `act` returns.
+
+    Ctrl-C and a closed pipe (`| head`) give no traceback.
     """
     begun()
     try:
@@ -63,7 +64,7 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt as error:
         log.error("interrupted")
         code = exit_code(error)
-    except OSError as error:  # all that `| head` leaves unread is help and lists
+    except OSError as error:  # `| head` may close the pipe before all help and lists are read
         if error.errno not in (EPIPE, ENOSPC, EDQUOT) or error.filename is not None:
             raise
         send_nowhere(sys.stdout, error)
@@ -73,7 +74,7 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
 
 
 def _run_or_end(about: str, work: Work, finish: Finish) -> int:
-    """The exit code, of an interrupted command too. torchrun ends its processes its own way."""
+    """The exit code, also of an interrupted command; under torchrun SIGTERM is not handled."""
     try:
         with nullcontext() if processes.started_by_torchrun() else terminable():
             processes.join()
@@ -124,7 +125,7 @@ def _run(about: str, work: Work, finish: Finish) -> int:
     try:
         if BOARD.folder is not None:
             finish(jobs)
-    except RequestError as error:  # the records are there; it is only the table that is missing
+    except RequestError as error:  # the records are written; only the table is missing
         log.error("error: %s", error)
         failed.append(str(error))
     return _code(jobs, failed)

@@ -164,7 +164,7 @@ def _line(place: str, result: Result) -> str:
 
 
 def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> None:
-    """The surest disagreements in lines and, where the data is still there, as pictures."""
+    """Print the surest disagreements and, if the data is still there, draw them."""
     shown = found.images.head(count)
     for row in shown.to_dict("records"):
         first, second = (NOT_FINITE if row[n] < 0 else row[n] for n in ("first", "second"))
@@ -189,7 +189,7 @@ def _class(predicted: int) -> int | None:
 def _draw(
     found: Comparison, shown: pd.DataFrame, cell: Cell, results: Path, path: Path
 ) -> list[Path]:
-    """RequestError where the record's data or backbone is not to be had."""
+    """Draw the pairs as pictures. RequestError if the record's data or backbone is missing."""
     session = Session(replace(saved_spec(cell), results=results))
     data, pre = session.data, session.preprocessing.identity
     if data.digest != found.first.measured["identity"]["data"]["content"]:

@@ -1,5 +1,6 @@
-"""From a command line to what hydra composes, from that to a spec, and one line for what does not
-compose.
+"""From a command line to the config that Hydra composes, and from the config to a spec.
+
+A config that does not compose gives an error of one line.
 """
 
 import difflib
@@ -27,16 +28,16 @@ from asap.spec.run_spec import MethodSpec, RunSpec
 
 
 def command_line(given: Sequence[str], about: str) -> list[str]:
-    """The words of a command line as Hydra takes them, see `arranged`; `about`: for --help."""
+    """The words of a command line for Hydra, see `arranged`; `about`: the text of --help."""
     words = arranged(given, texts())
     if not {"-h", "--help"}.isdisjoint(words):
-        words = [word for word in words if not sweeps(word)]  # help is of one job
+        words = [word for word in words if not sweeps(word)]  # --help works for a single job only
         words.append(f"hydra.help.header={quoted(about.strip().replace('$', '$$'))}")
     return words
 
 
 def read(config: DictConfig) -> RunSpec:
-    """The spec of this job; RequestError for what it cannot be."""
+    """The spec of this job; RequestError if the request is wrong."""
     refuse_unused_points(config, given(HydraConfig.get()))
     spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
     check_launcher(spec, HydraConfig.get())
@@ -44,7 +45,7 @@ def read(config: DictConfig) -> RunSpec:
 
 
 def given(config: Any) -> list[str]:
-    """The overrides of this job as they were typed: what looks like a reference is none here."""
+    """The overrides of this job as they were typed; `${...}` is not resolved."""
     task = OmegaConf.to_container(config.overrides.task, resolve=False)
     return [str(one) for one in task or ()]
 
@@ -55,7 +56,7 @@ def launcher_of(config: Any) -> str:
 
 
 def check_launcher(spec: RunSpec, config: Any) -> None:
-    """RequestError where other processes would be beside what is timed, or out of step."""
+    """RequestError if the launcher's jobs would disturb the timing, or torchrun is used as well."""
     name = launcher_of(config)
     if config.mode != RunMode.MULTIRUN or name == "basic":
         return
@@ -70,7 +71,7 @@ def check_launcher(spec: RunSpec, config: Any) -> None:
 
 
 def not_begun(error: Exception) -> str:
-    """Why no job began."""
+    """The error, in one line, because of which no job began."""
     if isinstance(error, RequestError):
         return str(error)
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError, ValueError)):
@@ -79,7 +80,7 @@ def not_begun(error: Exception) -> str:
 
 
 def not_composed(reason: str) -> str:
-    """Hydra's reason why the config did not compose; a remedy that helps for an unknown key."""
+    """Hydra's reason why the config did not compose, with a remedy where one is known."""
     if missing := re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", reason):
         extra = {"joblib": "joblib", "submitit": "slurm"}[missing[1]]
         return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
@@ -107,14 +108,14 @@ def texts() -> set[str]:
 
 
 def _alternatives(kind: Any) -> set[Any]:
-    """The types that a declared one allows; of an annotated type, the type."""
+    """The types that a declared type allows: the members of a union, without annotations."""
     if isinstance(kind, UnionType) or get_origin(kind) is Union:
         return set().union(*map(_alternatives, get_args(kind)))
     return {get_args(kind)[0] if get_origin(kind) is Annotated else kind}
 
 
 def _keys() -> list[tuple[str, Any]]:
-    """Everything that can be set, as on the command line, with its type; some more than once."""
+    """All keys of the command line, with their types; a key can come more than once."""
     kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
@@ -133,7 +134,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _to_the_letter(config: DictConfig, key: Any) -> str:
-    """How to type a text whose reference leads nowhere, if it is meant as it stands."""
+    """How to type a text whose `${...}` was not meant as a reference."""
     value: Any = OmegaConf.to_container(config, resolve=False)
     for part in str(key or "").split("."):
         value = value.get(part) if isinstance(value, dict) else None

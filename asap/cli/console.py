@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 def set_up_logging(rank: int = 0) -> None:
     """Send the project's log to the terminal, plain. Calling it twice changes nothing.
 
-    Of several processes of one run, the first prints; the others (`rank` above 0) only warn.
+    Of several processes of one run, only the first prints; the others (`rank` above 0) only warn.
     """
     log = logging.getLogger("asap")
     if log.handlers:
         return
     log.setLevel(logging.INFO)
     log.propagate = False
-    if isinstance(sys.stdout, TextIOWrapper):  # whatever the terminal's alphabet
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may lack some characters
         sys.stdout.reconfigure(errors="backslashreplace")
     messages = _Messages(sys.stdout)
     messages.addFilter(lambda record: record.levelno < logging.WARNING)
@@ -35,9 +35,7 @@ def set_up_logging(rank: int = 0) -> None:
 
 
 class _Messages(logging.StreamHandler):
-    """To a reader who may leave (`| head`), or a file on a disk that may be full, while the work
-    goes on.
-    """
+    """A handler for a stream that may fail, as with `| head` or a full disk: the work goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -48,15 +46,16 @@ class _Messages(logging.StreamHandler):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose refusals are one line, as those of all commands."""
+    """A parser whose errors are one line, like those of all commands."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; {self.prog} --help says what there is\n")
 
 
 def as_flags(given: Sequence[str] | None, *names: str) -> list[str]:
-    """The words, by default the command line's, with name=value as --name=value: other commands
-    take it so.
+    """The words, by default those of the command line, with name=value turned into --name=value.
+
+    So options can be given in the same way as for the commands that use Hydra.
     """
     words = sys.argv[1:] if given is None else given
     return [
@@ -65,8 +64,9 @@ def as_flags(given: Sequence[str] | None, *names: str) -> list[str]:
 
 
 def let_go(stream: Any) -> None:
-    """Send what is still written to a stream nowhere if nothing takes it any more; None is the
-    stream of a process that was started without one (`>&-`).
+    """Flush a stream; if that fails, discard what is still written to it.
+
+    None: the process was started without this stream (`>&-`).
     """
     if stream is None:
         return
@@ -77,10 +77,10 @@ def let_go(stream: Any) -> None:
 
 
 def send_nowhere(stream: Any, error: OSError) -> None:
-    """Whatever is written to the stream from now on. One line says so, unless a reader has gone."""
+    """Discard what is written to the stream from now on; warns once, but not after `| head`."""
     if not isinstance(error, BrokenPipeError):
         name = str(getattr(stream, "name", "output")).strip("<>")
-        with suppress(OSError):  # to the descriptor: the stream may be standard error itself
+        with suppress(OSError):  # straight to the descriptor, as the stream may be standard error
             os.write(2, f"{name} takes no more ({error.strerror}): the work goes on\n".encode())
     with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())

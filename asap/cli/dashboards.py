@@ -22,8 +22,9 @@ NAME = "Token reduction"
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel. kind: scatter, bars, parallel, lines, table or runs; an axis is a summary value,
-    config:<option> or, for lines, a per-block curve.
+    """One panel. kind: scatter, bars, parallel, lines, table or runs.
+
+    An axis is a summary value, config:<option> or, for lines, a per-block curve.
     """
 
     kind: str
@@ -108,7 +109,7 @@ def _axis(name: str) -> Any:
 
 def as_json(space: Any) -> str:
     """The workspace as W&B stores it, without the random names of its panels."""
-    # The library has no public way to look at a workspace without an account.
+    # The library has no public function to read a workspace without an account.
     return json.dumps(
         _without_ids(space._to_model().model_dump(by_alias=True, mode="json")), indent=1
     )
@@ -165,7 +166,7 @@ def _push(entity: str, project: str) -> str:
         known = wandb.login(prompt=False, verify=False)
         if known:
             space.save()
-    except Exception as error:  # the library raises whatever its client and the server give
+    except Exception as error:  # the library passes on any error of its client and the server
         raise RequestError(f"W&B did not take the workspace: {one_line(error)}") from error
     if not known:
         raise RequestError("no W&B API key: set WANDB_API_KEY or run `wandb login`")

@@ -1,10 +1,10 @@
-"""The jobs of a command line: composed by hydra, and done here or where a launcher has put them.
+"""The jobs of a command line: composed by Hydra, and run here or in a launcher's processes.
 
     <results>/multirun/jobs-<name>/<number>.json
 
-A job in another process writes its file when it begins and again when it ends; the process that was
-started by the user reads them all, makes one table of them and removes them. The numbers are in the
-records.
+A job in another process writes its file when it begins and again when it ends. The process that the
+user started reads all files, makes one table and removes them. The results are in the records; a
+file has only their keys.
 """
 
 import json
@@ -33,10 +33,11 @@ from asap.spec.run_spec import RunSpec
 
 
 def compose_jobs(jobs: list[Job], work: Callable[[Sequence[Job]], None]) -> None:
-    """Let hydra compose the specs of the command line, and add a job for each to `jobs`. A process
-    launcher, which calls this in other processes, has each do `work` there.
+    """Let Hydra compose the specs of the command line, and add a job for each to `jobs`.
+
+    With a process launcher, each job also does its `work`, in the process that composes it.
     """
-    board = BOARD  # it is carried to other processes
+    board = BOARD  # pickled with `compose_one` for other processes
 
     def compose_one(config: DictConfig) -> None:
         set_up_logging()
@@ -57,7 +58,7 @@ def compose_jobs(jobs: list[Job], work: Callable[[Sequence[Job]], None]) -> None
 
 
 def _begun(config: Any) -> Job:
-    """A new job; in a multirun with its number and what was given to it."""
+    """A new job; in a multirun with its number and overrides."""
     if config.mode != RunMode.MULTIRUN:
         return Job(environment=dict(config.job.env_set))
     return Job(int(config.job.num), given(config), True, dict(config.job.env_set))
@@ -65,7 +66,7 @@ def _begun(config: Any) -> Job:
 
 @dataclass
 class Board:
-    """The folder where jobs in other processes write. None: this is no multirun."""
+    """The folder where jobs in other processes write; None if this is not a multirun."""
 
     folder: Path | None = None
 
@@ -85,11 +86,11 @@ class Board:
         self.folder = None
 
 
-BOARD = Board()  # of this process; the hook below gives it its folder
+BOARD = Board()  # of this process; the hook below sets its folder
 
 
 class Hook(Callback):
-    """Named in configs/config.yaml: tells where a multirun that starts will write."""
+    """Named in configs/config.yaml: sets the folder of the board when a multirun starts."""
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         below = Path(str(config.hydra.sweep.dir)).absolute()
@@ -104,7 +105,7 @@ def _encode(job: Job) -> bytes:
 
 
 def _names(result: Result) -> dict[str, Any]:
-    """A result with the keys of its records in their place."""
+    """A result for a file: the keys of its records instead of the records."""
     return {"ref": asdict(result.ref), "config": result.config}
 
 
@@ -116,6 +117,6 @@ def _decode(content: bytes) -> Job:
 
 
 def _found(spec: RunSpec, named: dict[str, Any]) -> Result:
-    """A result with its records as they are on the disk."""
+    """The result for such keys, with its records read from the disk."""
     found = Result.from_store(Store(spec.results / "runs"), RowRef(**named["ref"]))
     return replace(found, config=named["config"])

@@ -1,4 +1,4 @@
-"""The tables of a multirun: which of its rows share one, and what they are called there."""
+"""The tables of a multirun: which of its rows share a table, and the tables' titles."""
 
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def show_jobs(jobs: list[Job], memory: InMemory) -> None:
     for name, (together, spec, results) in zip(names, tables, strict=True):
         alone = files.count(stem_of(name)) == 1
         title = name if alone else f"{name}{_what_differs(together, jobs)}"
-        # Other images of the same data have a table of their own.
+        # Rows on other images of the same data are in a separate table.
         show(write_outputs(Session(spec, memory), results, free_title(title, shown)))
 
 
 def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
-    """What the rows of one table share. A shared table holds several backbones, each once."""
+    """A key that is equal for rows of one table. A shared table holds each backbone once."""
     common = (spec.precision, str(spec.seed), spec.device)
     if not spec.table:
         return (spec.title, str(spec.backbone), str(spec.data), str(spec.limit), *common)
@@ -53,8 +53,10 @@ def _what_differs(together: list[Job], jobs: list[Job]) -> str:
 
 
 def _part(job: Job, jobs: list[Job]) -> str:
-    """Of the images: a calibration may leave some out for one block of a table and not for another.
-    A block that was refused goes with the first that was not.
+    """The part of the images of a job's block in a shared table.
+
+    Calibration may leave images out for one block and not for another. A refused block gets the
+    part of the first that was not refused.
     """
     shown = [job, *jobs] if not job.refused else [*jobs, job]
     first = next((one for one in shown if one.spec is not None and not one.refused), job)
@@ -75,7 +77,7 @@ def _one_table(jobs: list[Job]) -> tuple[RunSpec, list[Result]]:
 
 
 def _add(kept: list[Result], results: list[Result]) -> None:
-    """Keep each record once, and each row without one that says why."""
+    """Keep each record once, and once each row that has a reason instead of a record."""
     for result in results:
         if result.records:
             new = all(result.key != other.key for other in kept)

@@ -50,15 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _folder(text: str) -> Path:
-    """The folder, also as other commands take it: results=<folder>."""
+    """The folder; it can also be given as for the other commands: results=<folder>."""
     return path_argument(text.removeprefix("results="))
 
 
 def write_tables(results: Path, refused: list[str]) -> list[Path]:
-    """One table for each backbone with its weights, data set and precision that has records; why
-    one cannot be made goes to `refused`.
+    """One table for each combination of backbone, weights, data set and precision with records.
 
-    Records of an older engine or method version are left out: their numbers no longer hold.
+    If one cannot be made, the reason is added to `refused`. Records of an older engine or method
+    version are left out: their numbers no longer hold.
     """
     if not (results / "runs").is_dir():
         raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
@@ -72,7 +72,7 @@ def write_tables(results: Path, refused: list[str]) -> list[Path]:
     for group in sorted(groups):
         try:
             paths += _write(results, group, groups[group])
-        except RequestError as error:  # it must not cost the other tables
+        except RequestError as error:  # the other tables can still be made
             refused.append(f"no table of {', '.join(group)}: {error}")
     return paths
 

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def work(spec: RunSpec, job: Job) -> None:
-    """Show one picture under the chosen method; into `job` what was asked."""
+    """Show one picture under the chosen method; writes the spec into `job`."""
     if spec.image is None:
         raise RequestError("image is missing: give image=/path/to/photo.jpg")
     session = Session(spec)
@@ -78,7 +78,7 @@ def _sample(session: Session, path: Path) -> Sample:
 
 
 def class_names(session: Session) -> list[str]:
-    """Names of the backbone's outputs: its config.json's, ImageNet's, the digits', else numbers."""
+    """Names of the backbone's outputs: from its config.json, ImageNet, the digits, else numbers."""
     outputs = int(getattr(session.backbone, "num_classes", 0))
     said = (getattr(session.backbone, "pretrained_cfg", None) or {}).get("label_names")
     if isinstance(said, list | tuple) and len(said) == outputs:
@@ -92,7 +92,7 @@ def class_names(session: Session) -> list[str]:
 
 
 def _tell(session: Session, method: Method, label: str, sample: Sample) -> None:
-    """Prediction, tokens and cost in lines."""
+    """Print prediction, tokens and cost."""
     model = ReducedViT(session.backbone, method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
     log.info("%s: %s", label, _best(logits[0], class_names(session)))
@@ -120,7 +120,7 @@ def _facts(trace: Trace) -> list[str]:
 
 
 def _draw(session: Session, method: Method, label: str, sample: Sample, path: Path) -> list[Path]:
-    """ASAP's maps, or what any other method left."""
+    """Draw ASAP's maps, or the tokens that any other method left."""
     names = class_names(session)
     if method.explains:
         return scene_panels([explained(session, method, sample, "", names)], path)

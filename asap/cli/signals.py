@@ -14,7 +14,7 @@ _default = signal.default_int_handler
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the main thread is. What sees to Ctrl-C sees to this too."""
+    """SIGTERM, raised in the main thread. Code that handles Ctrl-C handles this too."""
 
 
 def _watch_start() -> None:
@@ -29,7 +29,7 @@ def _watch_start() -> None:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, one says it
+    if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints it
         os.write(2, b"interrupted before anything began\n")
     os._exit(128 + number)
 
@@ -44,8 +44,8 @@ def begun() -> None:
 def terminable() -> Iterator[None]:
     """Let SIGTERM raise `Terminated` in this process, as Ctrl-C raises KeyboardInterrupt.
 
-    Processes that are forked from this one die of it as ever, and so does one that was started
-    with another handler, or where this is not the main thread.
+    Processes that are forked from this one end at once, as without this. Nothing changes outside
+    the main thread, or if the process was started with another handler.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -67,7 +67,7 @@ def terminable() -> Iterator[None]:
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """128 and the signal's number, as shells count."""
+    """128 plus the signal's number, as in shells."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 

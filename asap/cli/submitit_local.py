@@ -1,7 +1,7 @@
 """Jobs that submitit's local executor started on this machine.
 
-submitit lets them outlive the command that waits for them. Here they end with it, and where one of
-them dies they are waited for, as under the other launchers. Linux; elsewhere submitit's way stays.
+With submitit they outlive the command that waits for them. Here they end with the command, and if
+one of them dies the others are waited for, as under the other launchers. This needs Linux.
 """
 
 import os
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_CONTROLLER = b"submitit.local._local"  # the process beside each job, a child of the command
+_CONTROLLER = b"submitit.local._local"  # submitit's process for each job, a child of the command
 
 
 def end_jobs() -> None:
-    """Kill them; what they have saved is whole at any moment."""
+    """Kill all jobs; their files are complete at any moment."""
     for controller in _running():
         for pid in [*_children(controller), controller]:
             with suppress(ProcessLookupError):
@@ -23,7 +23,7 @@ def end_jobs() -> None:
 
 
 def await_jobs() -> None:
-    """Wait until none of them runs."""
+    """Wait until no job is running."""
     while _running():
         time.sleep(0.1)
 
@@ -38,7 +38,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _read(pid: int, name: str) -> bytes:
-    """What the kernel says of a process: nothing of one that has ended."""
+    """The content of a file of a process under /proc; empty if the process has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""

@@ -1,4 +1,4 @@
-"""The accuracy record of a row: taken where it is there, else made."""
+"""The accuracy record of a row: read if it exists, else measured."""
 
 import logging
 import time
@@ -34,8 +34,8 @@ NOTHING_SHARED = Shared(0.0, 0)
 def with_accuracy(session: Session, row: Row) -> Row:
     """The row with its accuracy record, or with the reason why it has none.
 
-    A row that has its record already is not done again, and one that was interrupted continues
-    where it stopped. Raises RequestError for a request that cannot be carried out.
+    A row that has its record is not measured again, and an interrupted one continues where it
+    stopped. Raises RequestError for a request that cannot be carried out.
     """
     cell = session.store.cell(key_of(session.identity(row.built)))
     try:
@@ -54,13 +54,13 @@ def with_accuracy(session: Session, row: Row) -> Row:
 
 
 def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
-    """Whether there is a record already. The cell stays locked until `held` is closed.
+    """True if there is a final record. The cell stays locked until `held` is closed.
 
-    Images that could not be read are tried again, whatever the reason was: a record is final where
-    they still cannot be, else it lacks them.
+    Images that could not be read are tried again. If some can be read now, the record becomes an
+    unfinished run that lacks them.
     """
     held.enter_context(cell.lock())
-    if cell.key not in session.memory.shared:  # whose images were tried a moment ago
+    if cell.key not in session.memory.shared:  # a joint pass has just tried its images
         cell.drop_failed()
     record = cell.record("accuracy")
     if record is None or not record["n_failed"]:
@@ -74,9 +74,10 @@ def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
 
 
 def _found(session: Session, row: Row, cell: Cell) -> Result:
-    """The row's result with its record as this run calls it, whoever recorded the same numbers
-    before, once its tables are seen to be sound. RequestError where data.strict and an image could
-    not be read.
+    """The row's result with its record, whose label and data are named as in this run.
+
+    Another run may have recorded the same numbers under other names. Reads both tables, so damage
+    shows here. RequestError if data.strict and an image could not be read.
     """
     ref = replace(row.result.ref, records={"accuracy": cell.key})
     found = Result.from_store(session.store, ref)
@@ -107,7 +108,7 @@ def _record(
     evaluated: Evaluated,
     started: float,
 ) -> None:
-    """Write the record of a row that is evaluated."""
+    """Write the record of an evaluated row."""
     spec, data, method = session.spec, session.data, model.method
     answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
     _refuse_none(answers, cell)
@@ -139,7 +140,7 @@ def _record(
 
 
 def _refuse_unreadable(answers: pd.DataFrame) -> None:
-    """RequestError with the first images that could not be evaluated and why, if there are any."""
+    """RequestError if images could not be evaluated, with the first of them and their errors."""
     failed = answers[answers["error"].notna()]
     if failed.empty:
         return
@@ -152,15 +153,15 @@ def _refuse_unreadable(answers: pd.DataFrame) -> None:
 
 
 def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
-    """RequestError if no image could be read: no number comes from no image.
+    """RequestError if no image could be read.
 
-    A row whose answers are all not finite is a row: 0.00 % of them are right, and the next run
-    would find the same.
+    A row whose answers are all not finite is not refused: 0.00 % of them are right, and the next
+    run would find the same.
     """
     errors = answers["error"]
     if errors.isna().any():
         return
-    cell.discard_shards()  # what is repaired may look the same from outside
+    cell.discard_shards()  # repaired files may have the same key
     raise RequestError(
         f"none of the {len(errors)} images could be read; {answers['path'][0]}: {errors[0]}: "
         "check data.path"

@@ -1,4 +1,4 @@
-"""One spec of a command line and what became of it: a single run is one job, a multirun several."""
+"""A job: one spec of a command line, and its outcome. A multirun has several jobs."""
 
 import logging
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ class Job:
     """A spec and its outcome.
 
     overrides: what was typed for this job of a multirun; several: it is one of a multirun;
-    environment: variables that hydra sets for it. ended: it was done, whatever came of it; refused:
-    the request is wrong; failed: rows by name with the reason, or the request that was refused;
-    spec: as asked, then as it was measured; results: of its rows, in the order of its table.
+    environment: variables that Hydra sets for it. ended: it ended, with or without success;
+    refused: the request is wrong; failed: the reasons, each with the name of its row, or of the
+    refusal; spec: as requested, then as measured; results: of its rows, in the order of its table.
     """
 
     number: int = 0
@@ -42,8 +42,10 @@ class Job:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Do a part of the job's work. A request that is refused is one line; another error ends
-        the job, and the command too unless there are several jobs.
+        """Do a part of the job's work.
+
+        A refused request is logged in one line. Any other error ends the job; it is raised if this
+        is the only job.
         """
         try:
             with env_override(self.environment):

@@ -15,9 +15,9 @@ from asap.spec.run_spec import MethodSpec, RunSpec
 class Row:
     """One row of a run.
 
-    spec: what it is measured under; method: with the options that are known so far; result: its
-    records, or the reason why one is missing; failed: the reason is a failure, which the next run
-    tries again, and not that the row cannot be had.
+    spec: the run under which it is measured; method: with the options that are known so far;
+    result: its records, or the reason why one is missing; failed: the reason is an error, and the
+    next run tries again (else the row is not possible).
     """
 
     spec: RunSpec
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def open(self) -> bool:
-        """Whether there is something to measure: nothing has gone wrong so far."""
+        """True if it can be measured: nothing has gone wrong so far."""
         return self.result.reason is None
 
     @cached_property
@@ -42,11 +42,11 @@ class Row:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.yaml beside its record says."""
+        """The content of config.yaml beside its record."""
         return config_of(self.spec, self.method)
 
     def begun(self) -> "Row":
-        """The row with all that a table says of one that is measured."""
+        """The row with everything that tables show of it before it is measured."""
         result = unmeasured(self.spec, self.method, ours=self.built.extension)
         return replace(self, result=replace(result, config=self.config))
 
@@ -62,6 +62,6 @@ class Row:
 def among(
     rows: list[Row], chosen: Callable[[Row], bool], step: Callable[[list[Row]], list[Row]]
 ) -> list[Row]:
-    """The rows, with those that are `chosen` as a step on all of them together gives them back."""
+    """The rows after a step on those that are `chosen`, all together; the others are unchanged."""
     done = iter(step([row for row in rows if chosen(row)]))
     return [next(done) if chosen(row) else row for row in rows]

@@ -1,5 +1,5 @@
-"""What is measured apart from the rows of a run: methods with trained weights of their own, and the
-baseline on the images that calibration took.
+"""Rows that need a separate run: methods with their own trained weights, and the baseline on the
+images that calibration took.
 """
 
 from dataclasses import replace
@@ -11,8 +11,9 @@ from asap.spec.run_spec import MethodSpec, RunSpec
 
 
 def refuse_lost_checkpoints(spec: RunSpec) -> None:
-    """RequestError if a row is to have a checkpoint file that does not exist: that must not show
-    after all other rows.
+    """RequestError if the checkpoint file of a row does not exist.
+
+    Checked before anything is measured, so that it does not come after all other rows.
     """
     for method in spec.rows:
         if method.needs is None or method.file is None:
@@ -25,8 +26,8 @@ def refuse_lost_checkpoints(spec: RunSpec) -> None:
 
 
 def with_own_checkpoint(spec: RunSpec, method: MethodSpec) -> RunSpec:
-    """The run of this row alone, its checkpoint being its method's and its backbone's weights."""
-    # What is said of the file of the other rows, its digest and its averages too, is not of this.
+    """The run of this row alone, with its checkpoint as weights of the method and the backbone."""
+    # Digest, averages and published accuracy in the spec are those of the other rows' weights.
     backbone = replace(spec.backbone, weights=method.file, sha256=None, ema=None)
     backbone = replace(backbone, top1=None, source=None)
     own = replace(method, options={**method.options, "weights": method.file})
@@ -34,9 +35,10 @@ def with_own_checkpoint(spec: RunSpec, method: MethodSpec) -> RunSpec:
 
 
 def on_left_out_images(row: Row) -> RunSpec | None:
-    """The run of a baseline on the images that calibration took, without which nobody could say
-    whether it is the published one; None where it is complete without them, or not published. No
-    setting depends on it.
+    """The run of a baseline on the images that calibration took.
+
+    With them its accuracy is that of all images, which can be compared with the published one.
+    None if no images are missing, or no accuracy is published. No setting depends on it.
     """
     spec = row.spec
     published = spec.backbone.top1 is not None and spec.backbone.weights != "random"

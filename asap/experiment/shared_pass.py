@@ -1,7 +1,7 @@
-"""Rows that differ only in what a shared prefix can tell apart, evaluated in one pass.
+"""Rows that can share a prefix of dense blocks, evaluated in one pass.
 
-It leaves shards in every cell and nothing else: the runner then finds nothing
-missing and writes the records. A row that fails here is left to the runner, where it fails alone.
+The pass leaves shards in every cell and nothing else: `accuracy_rows` then finds no image missing
+and writes the records. A row that fails here is evaluated there, where it fails alone.
 """
 
 import logging
@@ -27,9 +27,10 @@ MOST_CELLS = 256  # in one pass: each holds an open lock, and the rows since the
 
 
 def share(session: Session) -> None:
-    """Evaluate what the rows can share, where at least two of them reduce tokens.
+    """Evaluate the rows that can share a pass, if at least two of them reduce tokens.
 
-    Raises RequestError as the runner does. Anything else that goes wrong costs the sharing only.
+    Raises RequestError as `with_accuracy` does. After any other error the rows are evaluated one by
+    one.
     """
     wanted = session.spec.shared_trunk and session.spec.measure.accuracy
     if not wanted or size() > 1:  # several processes share out the images of one row instead
@@ -50,8 +51,9 @@ def share(session: Session) -> None:
 
 
 def share_ahead(spec: RunSpec, later: Sequence[RunSpec], memory: InMemory) -> None:
-    """Evaluate together what a run can share with later ones of the same command. A run that is
-    refused is left to tell so itself.
+    """Evaluate the rows of a run together with those of later runs of the same command.
+
+    A run that would be refused is skipped here: it raises its error when its turn comes.
     """
     if size() > 1 or not _is_settled(spec):
         return
@@ -68,8 +70,9 @@ def share_ahead(spec: RunSpec, later: Sequence[RunSpec], memory: InMemory) -> No
 
 
 def _is_settled(spec: RunSpec) -> bool:
-    """Whether the rows can share, and all options and images are known beforehand: nothing is
-    calibrated or put in.
+    """True if the rows may share a pass, and all their options and images are known already.
+
+    They are not if a row is calibrated or needs a checkpoint.
     """
     open_rows = (r.budget is not None or r.open_grid or r.point_of or r.needs for r in spec.rows)
     known = spec.calibrate.macs_pct is None and not any(open_rows)
@@ -77,7 +80,7 @@ def _is_settled(spec: RunSpec) -> bool:
 
 
 def _images_of(spec: RunSpec) -> RunSpec:
-    """Equal for specs that evaluate the same images with the same backbone in the same way."""
+    """A spec that is equal for specs with the same images, backbone and way of evaluation."""
     return replace(spec, title="", rows=(), log=LogSpec(), remarks=())
 
 
@@ -89,7 +92,7 @@ def _builds(row: MethodSpec) -> bool:
 
 
 def _fits(session: Session, method: Method) -> bool:
-    """Whether the runner will accept this method on this backbone."""
+    """True if the method can be evaluated with this backbone, in a shared pass."""
     try:
         SharedPrefix(session.backbone, [method])
     except ValueError:
@@ -103,7 +106,7 @@ def _together(session: Session, part: dict[str, Method]) -> None:
         for cell in cells:
             locks.enter_context(cell.lock())
             cell.drop_failed()
-        # Another process may be done with some.
+        # Another process may have finished some.
         todo = [cell for cell in cells if cell.record("accuracy") is None]
         try:
             _evaluate(session, todo, [part[cell.key] for cell in todo])

@@ -28,14 +28,15 @@ log = logging.getLogger("asap")
 
 
 def with_throughput(session: Session, rows: list[Row]) -> list[Row]:
-    """The rows with their throughput records; what is recorded already is not timed again."""
+    """The rows with their throughput records; rows that have one are not timed again."""
     with _threads(session.spec.measure.threads):
         return _with_throughput(session, rows)
 
 
 def refuse_timing(spec: RunSpec) -> None:
-    """RequestError for what could not be timed, before anything is evaluated: in a process that is
-    not its launcher's first, or with more threads than this machine has processors.
+    """RequestError if nothing could be timed; called before anything is evaluated.
+
+    This process is not the first of its launcher, or there are fewer processors than threads.
     """
     if not spec.measure.throughput:
         return
@@ -50,7 +51,7 @@ def refuse_timing(spec: RunSpec) -> None:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """So many CPU threads inside; None: as many as there are."""
+    """Compute with `count` CPU threads; None leaves their number as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -63,7 +64,7 @@ def _with_throughput(session: Session, rows: list[Row]) -> list[Row]:
     plan = _plan(session)
 
     def is_lacking(row: Row) -> bool:
-        # A row that has failed already would cost the others their timing: all are timed together.
+        # All rows are timed together, so one that has failed already would make the others fail.
         return row.open and _cell(session, row, plan).record("throughput") is None
 
     rows = among(rows, is_lacking, lambda lacking: _timed(session, lacking, plan))
@@ -71,14 +72,14 @@ def _with_throughput(session: Session, rows: list[Row]) -> list[Row]:
 
 
 def _timed(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Row]:
-    """The rows, which have their records in the store now, or the reason why they have not."""
+    """Time the rows and store their records; after an error, the rows with the reason."""
     try:
         if rows:
             _time_and_record(session, rows, plan)
         return rows
     except RequestError:
         raise
-    except Exception as error:  # the accuracy records stand; the table says what is missing
+    except Exception as error:  # the accuracy records stay; the table shows what is missing
         reason = f"throughput failed: {type(error).__name__}: {error}".splitlines()[0]
         cells = [_cell(session, row, plan) for row in rows]
         for cell in cells:
@@ -97,7 +98,7 @@ def _time_and_record(session: Session, rows: list[Row], plan: ThroughputPlan) ->
 
 
 def _called(session: Session, row: Row, plan: ThroughputPlan) -> Row:
-    """The row with its record, if there is one, with row and data as this run calls them."""
+    """The row with its record, if there is one; label and data are named as in this run."""
     record = _cell(session, row, plan).record("throughput")
     if record is None:
         return row
@@ -116,7 +117,7 @@ def _plan(session: Session) -> ThroughputPlan:
 
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
-    """What changes a speed: all that changes a result, and everything about the machine."""
+    """Everything that changes a speed: what changes a result, and the machine and the plan."""
     m = session.spec.measure
     conditions = {
         "batch_size": _batch_size(session),
@@ -135,7 +136,7 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
 
 
 def _driver(device: torch.device) -> int | None:
-    """The CUDA driver's version number, None where there is none to ask."""
+    """The CUDA driver's version number; None without a driver."""
     ask = getattr(torch._C, "_cuda_getDriverVersion", None)
     return int(ask()) if device.type == "cuda" and ask else None
 

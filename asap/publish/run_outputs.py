@@ -59,9 +59,9 @@ def line_of(result: Result) -> str:
 def write_outputs(
     session: Session, results: list[Result], title: str | None = None
 ) -> Outputs | None:
-    """Write a run's table and figures under results/tables and results/figures, and its page,
-    results/report.html. Files that were made from the same records before are kept.
+    """Write a run's table under results/tables, its figures under results/figures, and its page.
 
+    The page is results/report.html. Files that were already made from the same records are kept.
     None if no row has a record: there is nothing to show.
     """
     spec, title = session.spec, title or session.spec.title
@@ -119,8 +119,9 @@ def _mirror(session: Session, result: Result) -> None:
 
 
 def free_title(title: str, shown: set[str]) -> str:
-    """The title, with a number if its files would be named as those of a title in `shown`. It is
-    added to `shown`.
+    """The title, with a number if its files would have the names of another title's.
+
+    shown: file names of the titles so far; the new one is added.
     """
     numbered = (title if i == 1 else f"{title} {i}" for i in count(1))
     free = next(one for one in numbered if stem_of(one) not in shown)

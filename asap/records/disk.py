@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and a disk's refusals as one clear line."""
+"""Files written whole or not at all, and a disk's errors as one clear line."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from asap.errors import RequestError
 
 @contextmanager
 def guarded(path: Path, another: str = "results folder") -> Iterator[None]:
-    """Turn a disk's refusal (full, read-only, not permitted) into one clear line."""
+    """Turn a disk's error (full, read-only, not permitted) into a RequestError of one line."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_through(beside, content)
             beside.replace(path)
-        finally:  # of an interrupt as of a full disk, nothing stays beside the file
+        finally:  # after an interrupt or a full disk, no temporary file is left
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -59,8 +59,8 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the file system can."""
-    with suppress(OSError):  # some network file systems refuse; the files themselves are safe
+    """Make renames in a folder survive a power cut, if the file system can."""
+    with suppress(OSError):  # not possible on some network file systems; the files are safe
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -69,14 +69,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def stem_of(title: str) -> str:
-    """The name of files about something, from its title: letters and digits of any alphabet."""
+    """A file name made of a title: its letters and digits, of any alphabet."""
     stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
     return shortened(stem, title, 80)
 
 
 def shortened(stem: str, title: str, longest: int) -> str:
-    """The name; a long one cut after so many bytes, and told apart by the digest of the title: file
-    systems take 255 bytes, with the ending.
+    """The name; if it is too long, cut and with a digest of the title, which keeps it unique.
+
+    File systems allow 255 bytes, with the ending.
     """
     if len(stem.encode()) <= longest:
         return stem
@@ -93,11 +94,11 @@ def write_file(path: Path, text: str) -> Path:
 def json_bytes(content: Mapping[str, Any]) -> bytes:
     """A record as the bytes of a JSON file. ValueError on NaN and infinity."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, from a file name that is not UTF-8, comes out as JSON's own \udcxx.
+    # Half a surrogate pair, from a file name that is not UTF-8, is written as JSON's own \udcxx.
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def yaml_bytes(config: Mapping[str, Any]) -> bytes:
     """Settings as the bytes of a YAML file."""
-    plain = json.loads(json.dumps(config))  # tuples become lists; objects are refused
+    plain = json.loads(json.dumps(config))  # tuples become lists; objects raise TypeError
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()

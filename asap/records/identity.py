@@ -1,4 +1,4 @@
-"""What a record is the record of: exactly what changes its numbers, and nothing else."""
+"""The identity of a record: everything that changes its numbers, and nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,9 @@ def identity_of(
 ) -> dict[str, Any]:
     """The identity of a record, to be hashed to its key.
 
-    methods: by stage, with name, options and version, empty for what serves the rows of all
-    methods. subject: what is measured and on what: backbone, data, preprocessing, precision, device
-    and seed. conditions: what else changes a number of this kind, such as the machine of a speed.
+    methods: by stage, with name, options and version; empty if the record serves the rows of all
+    methods. subject: backbone, data, preprocessing, precision, device and seed. conditions:
+    everything else that changes a number of this kind, such as the machine for a speed.
     """
     return {
         "kind": kind.name,
@@ -33,7 +33,7 @@ def identity_of(
 
 
 def same_row(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether records with these identities are of one row, whatever was measured of it."""
+    """True if records with these identities are of one row; their kinds may differ."""
     rows = [{k: v for k, v in who.items() if k not in _OF_THE_KIND} for who in (one, other)]
     return rows[0] == rows[1]
 

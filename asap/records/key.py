@@ -12,8 +12,8 @@ from asap.errors import RequestError
 def key_of(identity: Mapping[str, Any]) -> str:
     """16 hex digits that name a run: the SHA-256 of its identity as canonical JSON.
 
-    The order of keys and 3 against 3.0 make no difference. Raises `RequestError` on NaN and
-    infinity, `TypeError` on anything JSON has no form for.
+    The order of keys makes no difference, nor does 3 against 3.0. Raises `RequestError` on NaN and
+    infinity, `TypeError` on values that JSON cannot hold.
     """
     plain = _canonical(identity, "identity")
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)

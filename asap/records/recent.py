@@ -1,4 +1,4 @@
-"""The tables that were read last: those of a run are asked for by its table and every figure."""
+"""Cache of the tables that were read last: a run's table and every figure need the same ones."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,18 +10,18 @@ MOST_BYTES = 256 * 2**20  # of all frames kept; a sweep of 225 settings does not
 
 
 class Recent:
-    """Frames by file. One that was changed since is read again."""
+    """Frames by file. A file that has changed is read again."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes = most_bytes
         self._frames: OrderedDict[tuple, tuple[pd.DataFrame, int]] = OrderedDict()
 
     def get(self, path: Path, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """The frame of a file, by `read` where it is not kept. To be looked at, not changed."""
+        """The frame of a file, from `read` if it is not kept. It must not be changed."""
         try:
             state = path.stat()
         except OSError:
-            return read()  # and whatever that raises
+            return read()  # raises the error that callers expect
         key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
         if key in self._frames:
             self._frames.move_to_end(key)

@@ -1,4 +1,4 @@
-"""What a run writes down: the fields of its records, and the environment.
+"""The fields of records, and the environment of a run.
 
 A change of a field's meaning raises the version of the kind of record, in kinds.py.
 """
@@ -20,12 +20,12 @@ _RECORDED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
 class MethodRecord(TypedDict):
-    """A method as it was built, in identities: module name, every option, version."""
+    """A method in identities: module name, every option, version."""
 
     name: str
     options: dict[str, Any]
     version: int
-    code: NotRequired[str]  # SHA-256 of the files of a method of one's own
+    code: NotRequired[str]  # SHA-256 of the files of a user's own method
 
 
 class WeightsRecord(TypedDict):
@@ -34,9 +34,9 @@ class WeightsRecord(TypedDict):
     origin: str  # "hub, owner/name", "bundled" or "file"
     file: str  # its name, without the folder
     sha256: str  # of the file; the digest in the key is of the tensors
-    entry: NotRequired[str]  # of the file, that the tensors are from, where it has entries
-    others: NotRequired[list[str]]  # entries with weights that were not taken
-    assumed: NotRequired[str]  # of the positions, where nothing says how they lie
+    entry: NotRequired[str]  # the entry of the file with the tensors, if it has entries
+    others: NotRequired[list[str]]  # other entries with weights, which were not used
+    assumed: NotRequired[str]  # about the grid of the positions, if the file does not state it
 
 
 class Quartiles(TypedDict):
@@ -64,18 +64,18 @@ class AccuracyRecord(TypedDict):
     key: str
     identity: dict[str, Any]  # exactly what was hashed to the key
     label: str  # the row's name in tables
-    metrics: dict[str, float]  # more numbers by name: what a method says of its own columns
+    metrics: dict[str, float]  # more numbers by name, from `Method.metrics`
     backbone: str
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
-    preprocessing_from: NotRequired[str | None]  # None: it is the architecture's own
-    data: str  # the data set's description, after the user's title if there is one
+    preprocessing_from: NotRequired[str | None]  # None: the architecture's own
+    data: str  # the data set's description, with the user's title in front if there is one
     data_title: NotRequired[str | None]
     data_differs: NotRequired[list[str]]  # why they are not the published images
     files_left_out: NotRequired[dict[str, int]]  # beside the images, by ending or kind
     n: int  # images evaluated, without the unreadable ones
     n_failed: int  # images that could not be read
-    n_nonfinite: int  # of the n, images whose answer holds a NaN or an infinity: none is right
+    n_nonfinite: int  # of the n, images whose answer has a NaN or infinity: they count as wrong
     correct1: int
     correct5: int
     top1: float
@@ -123,17 +123,17 @@ class ThroughputRecord(TypedDict):
     threads: int
     rounds: int
     seconds_per_round: float
-    short: bool  # the demo's version: too short for a published number
+    short: bool  # timed as briefly as in the demo: too short for a published number
     images_per_s: Quartiles
     fused_dense: Quartiles
     eager_dense: Quartiles
     ratio_fused: Ratio | None
     ratio_eager: Ratio | None
     refused: str | None  # why no ratio is given
-    clock: NotRequired[TimedBy]  # what all of the above was timed by
-    cpu_share: NotRequired[float | None]  # of the wall's time, where CPU time is the clock
-    wall_fused: NotRequired[Ratio | None]  # the ratios by the wall, beside CPU time on an
-    wall_eager: NotRequired[Ratio | None]  # idle machine
+    clock: NotRequired[TimedBy]  # the clock of all the times above
+    cpu_share: NotRequired[float | None]  # CPU time over wall time, if the clock is CPU time
+    wall_fused: NotRequired[Ratio | None]  # the ratios by wall-clock time, if the clock is CPU
+    wall_eager: NotRequired[Ratio | None]  # time and the machine was idle
     tokens_mean: float
     stop_histogram: dict[str, int]
     environment: dict[str, Any]
@@ -141,7 +141,7 @@ class ThroughputRecord(TypedDict):
 
 
 def environment() -> dict[str, str]:
-    """Versions of what touches the numbers, the platform, and the package's git commit if any."""
+    """Versions of software that affects the numbers, platform, and the git commit if any."""
     snapshot = {"python": platform.python_version()}
     snapshot |= {name: version for name in _RECORDED_PACKAGES if (version := _version(name))}
     snapshot |= {"platform": platform.platform(), "machine": platform.machine()}
@@ -160,8 +160,8 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     """The commit of the repository that tracks this file, "-dirty" when it has changes.
 
-    A package installed inside somebody else's repository is not tracked there, and that
-    repository's commit would say nothing about this code.
+    A package that is installed inside another repository is not tracked there, and the commit of
+    that repository would tell nothing about this code.
     """
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
@@ -170,7 +170,7 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None where git is missing, too slow or has nothing to say."""
+    """What git prints; None if it is missing, too slow or prints nothing."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -1,4 +1,4 @@
-"""What an unfinished run keeps: shards, each with answers and traces of consecutive examples."""
+"""The files of an unfinished run: shards, each with answers and traces of consecutive examples."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from asap.records.disk import guarded, read_bytes, write_bytes
 from asap.records.tables import DamagedTable, Evaluated, decode_shard, encode_shard
 
-Shard = tuple[int, int, Evaluated]  # first example, one after the last, what was found of them
+Shard = tuple[int, int, Evaluated]  # first example, one after the last, their answers and traces
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"shard-(\d+)-(\d+)\.parquet")
@@ -20,7 +20,7 @@ def shard_path(folder: Path, start: int, stop: int) -> Path:
 
 
 def write_shard(folder: Path, start: int, stop: int, part: Evaluated) -> None:
-    """Keep what was found of examples `start` to `stop - 1`; ValueError unless it is each once."""
+    """Save answers and traces of examples `start` to `stop - 1`; ValueError for any others."""
     check_rows(part, start, stop)
     write_bytes(shard_path(folder, start, stop), encode_shard(part))
 

@@ -83,7 +83,7 @@ class Cell:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the cell against other processes; waits, saying so, while one of them holds it."""
+        """Lock the cell for this process; logs a warning while it waits for another process."""
         with guarded(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
@@ -115,15 +115,15 @@ class Cell:
     def answers(self) -> pd.DataFrame:
         """One row per scored example, see tables.py: core columns, then the task's.
 
-        Raises `RequestError` when they are missing, and when they are damaged: then they are set
-        aside, so the cell counts as not yet measured. The frame is kept for others, see recent.py:
-        it must not be changed.
+        Raises `RequestError` if they are missing or damaged. Damaged ones are set aside, so that
+        the cell counts as not yet measured. The frame is cached, see recent.py: it must not be
+        changed.
         """
         path = self._file(ANSWERS)
         return RECENT.get(path, lambda: frame_of(self._table(path, ANSWER_COLUMNS)))
 
     def traces(self) -> pd.DataFrame:
-        """One row per encoded image, its columns by stage. Raises and is kept as `answers`."""
+        """One row per encoded image, its columns by stage. Raises and is cached as `answers`."""
         path = self._file(TRACES)
         return RECENT.get(path, lambda: frame_of(self._table(path, TRACE_COLUMNS)))
 
@@ -135,7 +135,7 @@ class Cell:
         )
 
     def config(self) -> dict[str, Any] | None:
-        """The settings beside the record, None where they are missing or no settings."""
+        """The settings beside the record; None if the file is missing or damaged."""
         content = read_bytes(self._file("config.yaml"))
         try:
             found = yaml.safe_load(content) if content is not None else None
@@ -144,7 +144,7 @@ class Cell:
         return found if isinstance(found, dict) else None
 
     def shards(self) -> list[Shard]:
-        """What an interrupted run left: (start, stop, rows), sorted, no example twice."""
+        """The shards of an interrupted run: (start, stop, rows), sorted, no example twice."""
         return read_shards(self.path)
 
     def failed(self) -> list[int]:
@@ -155,23 +155,23 @@ class Cell:
     # -- writing
 
     def write_shard(self, start: int, stop: int, part: Evaluated) -> None:
-        """Keep what was found of examples `start` to `stop - 1`, each once (else ValueError)."""
+        """Save answers and traces of examples `start` to `stop - 1`; ValueError for any others."""
         write_shard(self.path, start, stop, part)
 
     def drop_failed(self) -> None:
-        """Take examples that could not be read out of the shards: the next run reads them again."""
+        """Remove examples that could not be read from the shards: the next run reads them again."""
         for start, stop, part in self.shards():
             if failed := part.failed:
                 self._write_without(failed, part)
                 self._remove(shard_path(self.path, start, stop))
 
     def reopen(self, positions: Sequence[int]) -> None:
-        """Make the accuracy record an unfinished run, which lacks these examples alone."""
+        """Turn the accuracy record into an unfinished run that lacks only these examples."""
         self._write_without(positions, self.evaluated())
         self._remove(self._file("accuracy.json"))
 
     def discard_shards(self) -> None:
-        """Forget an unfinished run."""
+        """Delete the shards of an unfinished run."""
         self._remove(*shard_files(self.path))
 
     def finish(
@@ -182,18 +182,18 @@ class Cell:
         evaluated: Evaluated | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write a record of a kind, after all that it stands for: answers and traces, and other
-        files by name. Then remove what only a resume needs.
+        """Write answers and traces, and other files by name, then the record of a kind.
 
-        Raises ValueError, before anything is written, on a record that lacks a field of its kind or
-        a file, is of another cell or version, and on rows that are not those of its examples.
+        At the end files that only a resume needs are removed. Raises ValueError, before anything is
+        written, if the record lacks a field or a file of its kind, if it is of another cell or
+        version, and if the rows are not those of its examples.
         """
         known, contents = KINDS[kind], dict(files or {})
         if evaluated is not None:
             check_rows(evaluated, 0, record["n"] + record["n_failed"])
             contents |= {ANSWERS: encode(evaluated.answers), TRACES: encode(evaluated.traces)}
         self._check(record, known, contents)
-        # Encoded before anything is written: a value with no JSON form must not cost a cell.
+        # Encoded before anything is written, so that a value without a JSON form damages nothing.
         settings, entry = yaml_bytes(config), json_bytes(record)
         self._remove(self._file(f"{kind}.json"))  # an old record must not describe new rows
         for name, content in contents.items():
@@ -203,7 +203,7 @@ class Cell:
         self._tidy()
 
     def fail(self, error: BaseException) -> None:
-        """Write down why the run failed; the next run tries again."""
+        """Write error.json with the reason why the run failed; the next run tries again."""
         report = {
             "type": type(error).__name__,
             "message": str(error),
@@ -218,7 +218,7 @@ class Cell:
         return self.path / name
 
     def _write_without(self, positions: Sequence[int], part: Evaluated) -> None:
-        """What was found but of some examples, as shards; they lie in the examples' order."""
+        """Write shards of a part without some examples; each has consecutive examples."""
         begin = start = part.first
         for left_out in [*sorted(positions), begin + len(part)]:
             if start < left_out:
@@ -248,7 +248,7 @@ class Cell:
         return record if self._usable(path, record, kind) else None
 
     def _usable(self, path: Path, record: Any, kind: Kind) -> bool:
-        """Whether a parsed record is one of this version, of this cell and has every field."""
+        """True if a parsed record has this version and every field, and belongs to this cell."""
         if not isinstance(record, dict):
             self._set_aside(path, "no record in it")
         elif record.get("schema_version") != kind.version:
@@ -271,11 +271,11 @@ class Cell:
 
     def _set_aside(self, path: Path, reason: object) -> None:
         log.warning("%s: %s is damaged (%s): set aside", self.key, path.name, reason)
-        with suppress(OSError):  # records on a read-only disk can still be left unread
+        with suppress(OSError):  # on a read-only disk it stays, and is not read
             path.replace(path.with_name(path.name + ".corrupt"))
 
     def _tidy(self) -> None:
-        """Remove what killed processes and earlier tries left. Needs the lock."""
+        """Remove files left by killed processes and earlier attempts. Needs the lock."""
         self._remove(*self.path.glob(".*.tmp"))
         if self.records():
             self._remove(self._file("error.json"), *shard_files(self.path))

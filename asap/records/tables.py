@@ -1,12 +1,13 @@
-"""What was answered and how tokens fared, as tables: `answers.parquet` and `traces.parquet`.
+"""Answers and traces as tables: `answers.parquet` and `traces.parquet`.
 
 Answers have one row for every scored example: core columns and those of the task. Traces have one
 row for every image that was encoded (of an example: by view and frame), with columns of each stage,
 `vision.tokens`, those of the stage's method among them. An example that could not be read has an
 answer with an `error`, and no trace.
 
-Tables are Arrow's, so that an image costs the size of its numbers. As frames, texts and lists stay
-Arrow's; `matrix` and `lists` give lists to numpy. Frames of Python lists are taken too.
+Tables are Arrow's, so that an image takes no more memory than its numbers. In frames, texts and
+lists stay Arrow's; `matrix` and `lists` turn lists into numpy arrays, also from frames of Python
+lists.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from asap.errors import one_line
 
-GROUP = 8192  # rows that are written together, so that writing takes as much memory as they do
+GROUP = 8192  # rows that are written together; writing needs memory for these only
 _TRACES = "traces"  # the column of a shard that holds an example's rows of the other table
 _KINDS = {"int": pa.int64(), "float": pa.float32(), "text": pa.string()}
 
@@ -30,8 +31,9 @@ _KINDS = {"int": pa.int64(), "float": pa.float32(), "text": pa.string()}
 def column(
     name: str, kind: Literal["int", "float", "text"], listed: bool = False, nullable: bool = False
 ) -> pa.Field:
-    """A declared column. In counts and indices -1 stands for none, in floats NaN; `listed`: a list
-    of values for every row, such as one for every block.
+    """A declared column. A missing value is -1 in counts and indices, NaN in floats.
+
+    listed: every row has a list of values, such as one for every block.
     """
     values = _KINDS[kind]
     return pa.field(name, pa.list_(values) if listed else values, nullable=nullable)
@@ -53,7 +55,7 @@ TRACE_COLUMNS = (
 
 
 def stage_columns(stage: str, declared: Sequence[pa.Field] = ()) -> tuple[pa.Field, ...]:
-    """The columns of a stage: what is known of every method, then what its method declares."""
+    """The columns of a stage: those of every method, then those that its method declares."""
     known = (
         column("tokens", "int", listed=True),  # into each block, then out of the last
         column("stop_block", "int"),  # number from 1 of the first reduction, 0 = never
@@ -96,8 +98,8 @@ class Evaluated:
         return self.answers.filter(pc.field("error").is_valid())["index"].to_pylist()
 
     def covers(self, start: int, stop: int) -> bool:
-        """Whether the answers are those of examples `start` to `stop - 1`, each once and in order,
-        and the traces theirs.
+        """True if the answers are those of examples `start` to `stop - 1`, each once and in order,
+        with the traces of the same examples.
         """
         examples = np.arange(start, stop)
         if not np.array_equal(self.answers["index"].to_numpy(), examples):
@@ -130,13 +132,13 @@ def table_of(columns: Mapping[str, Any], fields: Sequence[pa.Field]) -> pa.Table
 
 
 def encode(table: pa.Table) -> bytes:
-    """The same rows give the same bytes, from whatever shards they come."""
+    """The bytes of a table's file; the same rows give the same bytes, however they were sharded."""
     sink = BytesIO()
     options = {"compression": "zstd", "write_page_checksum": True}
     with pq.ParquetWriter(sink, table.schema, **options) as writer:
         for start in range(0, max(1, len(table)), GROUP):
             rows = table.slice(start, GROUP)
-            # In one piece and from its beginning: the bytes depend on where pieces begin and end.
+            # In one piece, from its beginning, as the bytes depend on where pieces begin and end.
             writer.write_table(rows.take(pa.array(range(len(rows)))).combine_chunks())
     return sink.getvalue()
 
@@ -155,8 +157,9 @@ def decode(content: bytes, expected: Sequence[pa.Field]) -> pa.Table:
 
 
 def _as_written(field: pa.Field) -> pa.Field:
-    """The field as `column` makes it: Parquet calls the values of lists by another name, which
-    would be in the bytes of the next file.
+    """The field as `column` makes it.
+
+    Parquet gives the values of lists another name, which would change the bytes of the next file.
     """
     kind = field.type
     if pa.types.is_list(kind):
@@ -167,7 +170,7 @@ def _as_written(field: pa.Field) -> pa.Field:
 
 
 def encode_shard(part: Evaluated) -> bytes:
-    """Answers and traces as one file, so that neither is ever there without the other."""
+    """Answers and traces as one file, so that neither can exist without the other."""
     ends = np.concatenate([[0], part.answers["n"].to_numpy().cumsum()]).astype(np.int32)
     rows = part.traces.combine_chunks()
     columns = [column.combine_chunks() for column in rows.columns]
@@ -200,7 +203,7 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def _kept(kind: pa.DataType) -> pd.ArrowDtype | None:
-    """The column type in a frame of what numpy would hold as one object for each row."""
+    """The column type in a frame for values that numpy would hold as one object for each row."""
     return None if pa.types.is_primitive(kind) else pd.ArrowDtype(kind)
 
 
@@ -214,7 +217,7 @@ def matrix(frame: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def lists(frame: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of lists as all values, one list after the other, and lengths (rows,)."""
+    """All values of a column of lists, one list after the other, and the lengths (rows,)."""
     values = frame[name]
     if isinstance(values.dtype, pd.ArrowDtype):
         found = _in_one_piece(pa.array(values))
@@ -257,5 +260,5 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _in_one_piece(found: pa.Array | pa.ChunkedArray) -> Any:
-    """The bytes of a file depend on where the pieces end."""
+    """The table in one piece: the bytes of a file depend on where pieces end."""
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else cast(Any, found)

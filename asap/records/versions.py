@@ -1,6 +1,6 @@
 """Versions that are part of keys, raised by hand when the meaning of a number changes.
 
-The version of a method is its own (`Method.method_version`), that of a kind of record stands in
+Each method has its own version (`Method.method_version`); those of the kinds of records are in
 `kinds.py`.
 """
 

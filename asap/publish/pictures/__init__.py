@@ -1,4 +1,4 @@
-"""Figures that need a forward pass: panels, comparisons, the walk. Each a few images of a run."""
+"""Figures of a few images of a run that need a forward pass: panels, comparisons, the walk."""
 
 from asap.publish.pictures.draw import draw_pictures
 from asap.publish.pictures.examples import examples_of

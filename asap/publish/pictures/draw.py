@@ -1,4 +1,4 @@
-"""All pictures of a run: which images, drawn how, and what to see in them."""
+"""All pictures of a run: their images, how they are drawn, and their captions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,15 @@ from asap.report.figures.style import variant
 from asap.report.manifest import Picture
 from asap.report.result import Result
 
-_WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mean wants some
+_WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mean needs several
 
 
 def draw_pictures(
     session: Session, results: Sequence[Result], count: int, folder: Path, stem: str
 ) -> list[Picture]:
-    """Panels of `count` evenly spaced images under the first reducing row that can explain itself,
-    methods side by side, a random anchor's cases and the walk, as far as the run has such rows.
+    """Draw panels, methods side by side, the walk and a random anchor's cases, if rows allow it.
+
+    Panels show `count` evenly spaced images under the first reducing method that `explains`.
     """
     method = next((m for m in session.methods if m.explains and m.reduces), None)
     if method is None or count == 0:
@@ -51,7 +52,7 @@ def draw_pictures(
 def _anchor_pictures(
     session: Session, results: Sequence[Result], count: int, folder: Path, stem: str
 ) -> list[Picture | None]:
-    """A random anchor's failures and lucky cases beside the row with the sink."""
+    """The failures and lucky cases of a random anchor, compared with the row with the sink."""
     random = _first(results, "random")
     sink = _first(results, "asap")
     if random is None or sink is None:

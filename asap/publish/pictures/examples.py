@@ -12,8 +12,9 @@ from asap.report.result import Result
 
 
 def examples_of(session: Session, row: Result, count: int) -> list[Example]:
-    """`count` evenly spaced images under a recorded row; none for the dense baseline, nor for
-    a row with weights of its own, which the session has not.
+    """`count` evenly spaced images under a recorded row.
+
+    None for the dense baseline, nor for a row with its own weights, which the session lacks.
     """
     if row.is_dense or row.own_weights or count == 0:
         return []
@@ -25,7 +26,7 @@ def examples_of(session: Session, row: Result, count: int) -> list[Example]:
 
 
 def _left(session: Session, model: ReducedViT, sample: Sample) -> Example:
-    """What any method left of an image: merged patches in their mean colour, dropped ones dark."""
+    """An image after any method: merged patches in their mean colour, dropped ones dark."""
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
     classes, pixels = session.data.classes, pixels_of(session, sample)
     kept = merged_view(pixels, session.preprocessing.patch_grid, trace.assignment[0].numpy())

@@ -17,7 +17,7 @@ NOT_FINITE = "(not finite)"
 
 
 def readable(session: Session, positions: Sequence[int]) -> list[Sample]:
-    """The samples there, without those that cannot be read."""
+    """The samples at these positions, without those that cannot be read."""
     samples = [session.data[i] for i in positions]
     return [sample for sample in samples if sample.image is not None]
 
@@ -31,7 +31,7 @@ def draw_panels(
 
 
 def panel_of(session: Session, method: Method, sample: Sample) -> ImagePanel:
-    """What the method does to one readable image of the run's data."""
+    """The panels of one readable image of the run's data under the method."""
     classes = session.data.classes
     return explained(session, method, sample, classes[sample.label], classes)
 
@@ -39,7 +39,7 @@ def panel_of(session: Session, method: Method, sample: Sample) -> ImagePanel:
 def explained(
     session: Session, method: Method, sample: Sample, label: str, classes: Sequence[str]
 ) -> ImagePanel:
-    """What the method does to one image; `label`: "" where it has none."""
+    """The panels of one image under the method; `label`: "" if it has none."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.id)
     return ImagePanel(
         image=pixels_of(session, sample),
@@ -57,12 +57,12 @@ def explained(
 
 
 def named(prediction: int | None, classes: Sequence[str]) -> str:
-    """The predicted class as pictures call it; None: the answer is not finite."""
+    """The name of the predicted class in pictures; None: the answer is not finite."""
     return NOT_FINITE if prediction is None else classes[prediction]
 
 
 def on_device(session: Session, sample: Sample) -> Tensor:
-    """The image as the backbone takes it."""
+    """The image on the session's device, in its precision."""
     assert sample.image is not None
     weight = next(session.backbone.parameters())
     return sample.image.to(weight.device, weight.dtype)

@@ -19,8 +19,10 @@ from asap.report.result import Result
 def draw_compared(
     session: Session, results: Sequence[Result], positions: Sequence[int], path: Path
 ) -> list[Path]:
-    """The rows at the first ASAP row's MACs on each image; none written if there are no two. A row
-    with weights of its own is left out: the session has those of the others.
+    """Draw each image under the rows near the MACs of the first ASAP row.
+
+    Returns the files, none if there are less than two rows. A row with its own weights is left out,
+    since the session has the weights of the others.
     """
     rows = [row for row in at_equal_macs(results) if not row.own_weights]
     models = [(row.label, model_of(session, row)) for row in (rows if len(rows) > 1 else [])]
@@ -31,8 +33,8 @@ def draw_compared(
 
 
 def model_of(session: Session, row: Result) -> ReducedViT:
-    """The model that made a row: with the session's method, else rebuilt from its record, which has
-    the digest of a method's file in the place of its path.
+    """The model that made a row: with the session's method if it is there, since a record has the
+    digest of a method's file and not its path; else with the method rebuilt from the record.
     """
     own = next((m for m in session.methods if describe(m) == row.method), None)
     if own is not None:

@@ -16,8 +16,9 @@ from asap.report.figures.walks import WalkPicture, draw_walk, largest_mass, sele
 def draw_sink_dynamics(
     session: Session, method: Method, positions: Sequence[int], path: Path
 ) -> list[Path]:
-    """P of the first readable image after four blocks, and the largest column mass of all of them;
-    the files written, none for a method without a threshold.
+    """Draw P of the first readable image after four blocks, and all images' largest column mass.
+
+    Returns the files, none for a method without a threshold.
     """
     samples, threshold = readable(session, positions), method.stop_threshold
     if not samples or threshold is None:
