@@ -239,7 +239,7 @@ def _forecast(context: CalibrationContext, asked: Request) -> Forecast | None:
 
 
 def by_hand(row: MethodSpec) -> Calibrated:
-    """A row as it is given; a remark says so if it could have been calibrated."""
+    """A row as it is given, with a remark if it could have been calibrated."""
     point = {name: row.options[name] for name in row.given}
     if row.macs_pct is None or not point:
         return Calibrated(row, point=point)

@@ -115,7 +115,7 @@ def _alternatives(kind: Any) -> set[Any]:
 
 
 def _keys() -> list[tuple[str, Any]]:
-    """All keys of the command line, with their types; a key can come more than once."""
+    """Everything that can be set, as on the command line, with its type; some more than once."""
     kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]

@@ -48,8 +48,8 @@ def thin(
 def _rounds(patches: int, budget: int, best: int, per_round: int) -> int:
     """Rounds that suffice for every image: those of one whose patches are all foreground.
 
-    Known beforehand, so that nobody has to look whether an image still has too many; further rounds
-    drop nothing.
+    Their number is known beforehand, so the device need not be read after each round; further
+    rounds drop nothing.
     """
     excess, others, rounds = patches - budget, patches - best, 0
     while excess > 0:

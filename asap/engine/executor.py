@@ -76,7 +76,7 @@ class ReducedViT(nn.Module):
     def features(
         self, images: Float[Tensor, "b 3 h w"], image_ids: Any = None
     ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
-        """Normalised final tokens in packed order, the batch that says whose they are, trace."""
+        """Normalised final tokens in packed order, the batch with their layout, and the trace."""
         done = self._run(images, image_ids)
         return self.adapter.features(done.batch), done.batch, self._trace(done)
 

@@ -117,7 +117,7 @@ def _plan(session: Session) -> ThroughputPlan:
 
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
-    """Everything that changes a speed: what changes a result, and the machine and the plan."""
+    """What changes a speed: all that changes a result, and everything about the machine."""
     m = session.spec.measure
     conditions = {
         "batch_size": _batch_size(session),

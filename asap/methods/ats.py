@@ -36,7 +36,7 @@ class ATS(Method):
     Evidence: these rules agreed with the authors' code on single images. Deviations: in a batch
     that code pads all images to the longest and lets the padding into the cumulative scores; here
     every image is on its own. It needs as many samples as patches, here any number works, as the
-    paper describes. Ours, as no source says: prefix tokens other than the class token
+    paper describes. Ours, where the sources are silent: prefix tokens other than the class token
     (distillation, registers) always stay and are not scored; a single sampling point takes the best
     token; a lone patch stays.
     """

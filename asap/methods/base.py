@@ -1,7 +1,7 @@
 """The method interface: a method decides, the engine applies.
 
-A method is a frozen dataclass; its fields are its options. It says where it acts and what it needs
-there, and answers two questions about a `Site` (some images of equal length at one block):
+A method is a frozen dataclass; its fields are its options. It states where it acts and what it
+needs there, and answers two questions about a `Site` (some images of equal length at one block):
 `observe`, which images are to be reduced now, and `reduce`, what becomes of their tokens. Moving
 and averaging tokens, their sizes, the assignment of patches and the counting of MACs exist once, in
 the engine.
@@ -139,7 +139,7 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of every method. Class attributes say how it works; fields are its options.
+    """Base of every method. Class attributes describe how it works; fields are its options.
 
     Options with impossible values raise ValueError at construction; options that do not fit a
     backbone raise it in `check`.

@@ -56,8 +56,8 @@ class StopThreshold:
     """How the cost of every setting follows from one pass that reduces nothing.
 
     An image is reduced once, in the first block where the diagnostic `column` exceeds the option
-    `option`, or in a block where it is reduced whatever the option. The method acts in every block
-    up to the last one in which it acts. `amounts`: options that change only what is left.
+    `option`, or in a block where it is reduced for every value of it. The method acts in every
+    block up to its last one. `amounts`: options that change only what is left.
     """
 
     option: str

@@ -153,7 +153,7 @@ def _baselines(results: Sequence[Result], backbones: Sequence[str]) -> dict[str,
 
 
 def _metric_names(results: Sequence[Result]) -> list[str]:
-    """What records say beside the fields of their kinds: columns of the CSV, after all others."""
+    """Names of the records' metrics: columns of the CSV, after all others."""
     return sorted({name for cell in results for name in metrics(cell)})
 
 

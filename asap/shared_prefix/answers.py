@@ -31,7 +31,7 @@ class Answers:
         self._lengths, self._macs = torch.cat(found.lengths), torch.cat(found.macs)
 
     def __getitem__(self, cell: int) -> tuple[Tensor, Trace]:
-        """Logits and trace on the CPU. Raises what the cell's own decisions raised."""
+        """Logits and trace on the CPU. Raises the error of the cell's decisions if they failed."""
         if cell in self.failed:
             raise self.failed[cell]
         rule, reduction = self.rule_of[cell], self.reduction_of[cell]

@@ -21,7 +21,7 @@ from asap.shared_prefix.answers import Answers
 from asap.shared_prefix.rules import Reduction, StopRule
 from asap.shared_prefix.suffixes import Exit, Suffixes
 
-Kind = tuple[bool, bool]  # of suffixes that may run together: sizes in attention, averages
+Kind = tuple[bool, bool]  # of suffixes that can run together: sizes in attention, averages
 Want = tuple[tuple, int, Reduction, int]  # name of the exit, image, what asks, number of the block
 
 
@@ -48,7 +48,7 @@ class SharedPrefix:
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "b 3 h w"], image_ids: Sequence[int]) -> Answers:
-        """What every method makes of the images, which `image_ids` name for random draws."""
+        """The answers of every method for the images; `image_ids` name them for random draws."""
         if self.backbone.training:
             raise ValueError("the backbone is in training mode: call backbone.eval() first")
         one = _Batch(self, len(images))
@@ -57,7 +57,7 @@ class SharedPrefix:
 
 
 def _joined(needs: Sequence[Needs]) -> Needs:
-    """What all of them want to see; ValueError if that is not one kind of attention."""
+    """The needs of all methods together; ValueError if they need different kinds of attention."""
     kinds = {need.attention for need in needs} - {None}
     if len(kinds) > 1:
         raise ValueError(f"these settings cannot share a prefix: they need {kinds}")
@@ -127,13 +127,13 @@ class _Batch:
                 self._reduce(index, now, heads, attended, stopped, "after_block")
             self._leave_after(index + 1, now)
 
-    # ---- who is where
+    # ---- images that leave the prefix
 
     def _active(self) -> list[StopRule]:
         return [rule for rule in self.rules.values() if rule.cells - self.failed.keys()]
 
     def _thin(self, now: ForwardState) -> bool:
-        """Drop the images that no rule waits for; whether any is left."""
+        """Drop the images that no rule waits for; returns True if any is left."""
         alive = torch.zeros(self.images, dtype=torch.bool)
         for rule in self._active():
             alive |= rule.alive
@@ -143,8 +143,9 @@ class _Batch:
         return bool(kept)
 
     def _leave_after(self, number: int, now: ForwardState) -> None:
-        """Images that did not stop in block `number`, the last one of some rules, go on as they
-        are.
+        """Run the rest, unreduced, for images that did not stop up to the last block of a rule.
+
+        number: of the block just run; the rules are those for which it is the last.
         """
         rules = [rule for rule in self._active() if rule.last == number]
         if not rules:
@@ -164,14 +165,14 @@ class _Batch:
     def _site(
         self, index: int, segment: Segment, now: ForwardState, heads: Heads, attended: Attended
     ) -> Site:
-        """What the settings see of a segment; each with the state that it asks."""
+        """The site of a segment, still without the state of a setting."""
         shown = attended.shown.get(segment)
         return site_of(self.adapter, index, segment, now, self.needs, heads, shown)
 
     def _observe(
         self, index: int, now: ForwardState, heads: Heads, attended: Attended
     ) -> dict[Method, Bool[Tensor, "images"]]:
-        """Ask every rule about the images; which of them stop under each."""
+        """Ask every rule about the images; returns which of them stop in this block, by rule."""
         stopped = {rule: torch.zeros(self.images, dtype=torch.bool) for rule in self.rules}
         for segment in now.batch.segments:
             images, site = (
@@ -235,11 +236,11 @@ class _Batch:
                 reduction.suffix[image, number] = number_of[name]
 
     def _state(self, cells: set[int]) -> Any:
-        """The state that some cells ask. Cells that reduce alike with different states ask none."""
+        """The state of some cells, which is the same for all of them if they use it."""
         return self.states[self.state_of[min(cells)]]
 
     def _guarded(self, cells: set[int], ask: Callable[[], Any]) -> Any:
-        """What a setting says; None, and its cells have failed, where it raises."""
+        """A setting's answer; if it raises, None, and its cells are marked as failed."""
         try:
             return ask()
         except torch.OutOfMemoryError:

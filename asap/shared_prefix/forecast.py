@@ -1,9 +1,9 @@
-"""What every setting of a method would cost, from one pass that reduces nothing.
+"""The cost of every setting of a method, from one pass that reduces nothing.
 
-Until an image stops it does not depend on the threshold, and how much is removed there not on what
-comes after. So one look at all blocks, with nothing removed, holds the costs of the whole grid,
-for a method that declares its threshold (`Method.stop_threshold`). The pass asks the method itself;
-the tests hold its forecasts against measured costs, to the integer.
+Until an image stops it does not depend on the threshold, and how much is removed there does not
+depend on the blocks after it. So one pass that observes all blocks and removes nothing gives the
+costs of the whole grid, for a method that declares its threshold (`Method.stop_threshold`). The
+pass asks the method itself; the tests compare its forecasts with measured costs, to the integer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,18 @@ from asap.engine.watched import Watched
 from asap.methods.base import Anatomy, Method, Observation, Site, StopThreshold
 from asap.methods.search_space import SearchDimension
 
-FEW = 16  # whole numbers between the ends of a grid, so many at most, are looked at too
+FEW = 16  # if the ends of a grid of whole numbers are at most this far apart, all between count
 MOST = 3e38  # a threshold that nothing exceeds, also in float32
 
 
 @dataclass
 class _Pass:
-    """One forward pass. Per image: `peak`, the largest level that was tested; `spent`, the MACs of
-    looking. Per block: (3, images) the level that is held against the threshold, whether it is
-    tested and whether the image is reduced in any case; (2 variants + 1, images) tokens left and
-    the method's MACs of a stop there, -1 where no threshold stops, and `spent`.
+    """One forward pass.
+
+    Per image: `peak`, the largest level that was tested; `spent`, the MACs of observing. Per block:
+    `levels` (3, images): the level that is compared with the threshold, whether it is compared,
+    and whether the image is reduced in any case; `stops` (2 variants + 1, images): tokens left and
+    the method's MACs if the image stops there (-1 if no threshold makes it stop), and `spent`.
     """
 
     state: Any
@@ -43,7 +45,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class Probe(Watched):
-    """A method looking at every block and reducing nothing.
+    """A method that observes every block and reduces nothing.
 
     variants: the method with other values of its `StopThreshold.amounts`. least: the smallest
     threshold that will be asked for.
@@ -65,7 +67,7 @@ class Probe(Watched):
         return self.passes[-1]
 
     def observe(self, site: Site) -> Observation:
-        """A look at all images together, as none is ever reduced."""
+        """Note the levels and costs of all images; none of them is reduced."""
         now: _Pass = site.state
         site = replace(site, state=now.state)
         lowest = self._asked(site, self.least)
@@ -87,7 +89,7 @@ class Probe(Watched):
         return Observation(None)
 
     def _asked(self, site: Site, threshold: float) -> Observation:
-        """What the method sees with another threshold; the state steps for the first one alone."""
+        """The method's observation with another threshold; the first call advances the state."""
         found = replace(self.inner, **{self.threshold.option: threshold}).observe(site)
         assert found is not None, "a method with a threshold observes"
         return found
@@ -128,8 +130,9 @@ class CostForecast:
         self.never = self.dense + stops[-1, -1]  # of an image that never stops
 
     def __call__(self, options: Mapping[str, Any]) -> float | None:
-        """None for an option that was not varied, a value not looked at, a threshold below the
-        least.
+        """The cost of a setting; None if the pass does not have it.
+
+        That is: an option that was not varied, an untried value, a threshold below the least.
         """
         wanted = {**asdict(self.probe.inner), **options}
         threshold = wanted[self.probe.threshold.option]
@@ -144,7 +147,7 @@ class CostForecast:
         return 100 * (float(costs.mean()) / self.dense - 1)
 
     def _name(self, options: Mapping[str, Any]) -> str:
-        """A variant, whatever its threshold."""
+        """A name that is equal for settings that differ in the threshold only."""
         return repr([(k, v) for k, v in options.items() if k != self.probe.threshold.option])
 
 
@@ -161,7 +164,7 @@ def probe_for(method: Method, knobs: Sequence[SearchDimension]) -> Probe | None:
     for each in product(*(_values(turned[name]) for name in names)):
         try:
             variants.append(replace(method, **dict(zip(names, each, strict=True))))
-        except ValueError:  # the search is refused it as well
+        except ValueError:  # the search cannot build it either
             continue
     if not variants or not all(isinstance(v, int | float) for v in values):
         return None
@@ -169,7 +172,7 @@ def probe_for(method: Method, knobs: Sequence[SearchDimension]) -> Probe | None:
 
 
 def _values(knob: SearchDimension) -> list[Any]:
-    """The grid, the values beyond, and what may be halved to if that is not much."""
+    """The grid, the values beyond, and all whole numbers between if there are few."""
     values = list(dict.fromkeys((*knob.grid, *knob.beyond)))
     if knob.between != "whole" or max(knob.grid) - min(knob.grid) > FEW:
         return values

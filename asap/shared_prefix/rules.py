@@ -1,4 +1,4 @@
-"""What settings share, as state of one batch: when images stop, and what becomes of those."""
+"""The state of a batch that settings share: when images stop, and how they are reduced."""
 
 from dataclasses import dataclass, field
 
@@ -39,7 +39,7 @@ class StopRule:
     def note(
         self, index: int, images: Int[Tensor, "k"], seen: Observation
     ) -> Bool[Tensor, "images"]:
-        """Keep what was seen of some images in block `index`; which of the batch stop there."""
+        """Note an observation of some images in block `index`; returns which images stop there."""
         here = self.alive[images]
         stopped = torch.zeros_like(self.alive)
         self.trace.write(images, index, seen.macs, seen.diagnostics, here)
@@ -53,8 +53,9 @@ class StopRule:
 
 @dataclass
 class Reduction:
-    """What becomes of images that stop, for all cells that reduce alike, by image and number of
-    the block (0: never).
+    """How images that stop are reduced, for all cells that reduce alike.
+
+    By image and number of the block (0: never).
     """
 
     method: Method  # `Sharing.reducer`
@@ -70,7 +71,7 @@ class Reduction:
         return cls(method, none, torch.zeros_like(none))
 
     def note(self, decided: Decision, images: Int[Tensor, "k"], number: int) -> None:
-        """Keep the diagnostics of a decision about these images in block `number`, from 1."""
+        """Note MACs and diagnostics of a decision about these images in block `number` (from 1)."""
         self.spent[images, number] = torch.as_tensor(decided.macs).cpu().expand(len(images))
         for name, value in decided.diagnostics.items():
             value = value.detach().cpu()

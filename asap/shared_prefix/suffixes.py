@@ -16,7 +16,7 @@ from asap.engine.steps import ForwardState, apply, count, run_rest
 from asap.engine.trace import Trace
 from asap.methods.base import Decision
 
-MOST_COPIES = 4  # batches of tokens on their way out at once
+MOST_COPIES = 4  # batches of tokens that run through the remaining blocks at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Exit:
 
 @dataclass
 class Suffixes:
-    """What became of every distinct suffix, by its number. All on the CPU."""
+    """The results of every distinct suffix, by its number. All on the CPU."""
 
     adapter: BackboneAdapter
     most: int  # images in a dense batch
@@ -60,7 +60,7 @@ class Suffixes:
     numbered: int = 0
 
     def go_on(self, batch: PackedTokens, places: list[int], block: int) -> list[int]:
-        """Images go on unreduced from `block` on, with the backbone's own attention."""
+        """Run images unreduced from `block` on, with the backbone's own attention."""
         now = self._pass(batch, places)
         if block == self.adapter.anatomy.depth:
             count(block, now)
@@ -70,9 +70,9 @@ class Suffixes:
     def reduce(
         self, batch: PackedTokens, exits: list[Exit], block: int, midway: bool, proportional: bool
     ) -> list[int]:
-        """Images are reduced and go on from `block`, from its MLP if `midway`.
+        """Reduce images and run them from `block` on, from its MLP if `midway`.
 
-        Those of like length go together, so many at a time as make a dense batch's tokens.
+        Those of similar length run together, as many as have the tokens of a dense batch.
         """
         numbers = [0] * len(exits)
         order = sorted(range(len(exits)), key=lambda i: exits[i].left)
@@ -99,14 +99,14 @@ class Suffixes:
         return chunks
 
     def _pass(self, batch: PackedTokens, places: list[int]) -> ForwardState:
-        """Copies of some images as a batch of its own, of which no image is active."""
+        """Copies of some images as a separate batch without active images."""
         anatomy, device = self.adapter.anatomy, batch.rows.device
         layout = (len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
         taken = replace(batch.of(places, renumbered=True), active=0)
         return ForwardState(taken, Trace.empty(*layout, device=device), backend_of(device))
 
     def _keep(self, now: ForwardState) -> list[int]:
-        """Keep what came of a batch; the numbers of its suffixes."""
+        """Keep the results of a batch; returns the numbers of its suffixes."""
         self.logits.append(self.adapter.classify(now.batch).cpu())
         trace = now.trace.finished(now.batch.source)
         self.assignment.append(trace.assignment)
@@ -117,7 +117,7 @@ class Suffixes:
 
 
 def _decision(exits: Sequence[Exit], device: torch.device) -> Decision:
-    """What becomes of the tokens of images that leave; either all of them average or none."""
+    """The decision about images that leave; either all of them average tokens or none."""
 
     def stacked(parts: list) -> Tensor:
         return torch.from_numpy(np.stack(parts)).to(device)

@@ -44,8 +44,8 @@ def scene_panels(panels: Sequence[ImagePanel], path: Path, anchor: str = "the si
     """One row an image: input, map of the sink, distance to it, clusters, kept tokens.
 
     An image that never stopped shows its input and the words "never reduced". Writes `path` with
-    the suffixes .svg and .png and returns both. `anchor` says what distances are to. ValueError
-    without a panel.
+    the suffixes .svg and .png and returns both. `anchor`: how the patch that distances are measured
+    to is called in titles. ValueError without a panel.
     """
     if not panels:
         raise ValueError("panels=[]: expected at least one image to draw")
