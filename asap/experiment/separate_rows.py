@@ -30,7 +30,7 @@ def with_own_checkpoint(spec: RunSpec, method: MethodSpec) -> RunSpec:
     # Digest, averages and published accuracy in the spec are those of the other rows' weights.
     backbone = replace(spec.backbone, weights=method.file, sha256=None, ema=None)
     backbone = replace(backbone, top1=None, source=None)
-    own = replace(method, options={**method.options, "weights": method.file})
+    own = method.with_options({"weights": method.file})
     return replace(spec, backbone=backbone, rows=(own,))
 
 

@@ -232,4 +232,4 @@ def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
     """The settings of one row as plain data: what config.yaml beside its record says."""
     plain = asdict(spec)
     del plain["rows"]
-    return {**plain, "results": str(spec.results), "method": asdict(row)}
+    return {**plain, "results": str(spec.results), "row": asdict(row)}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import STAGES, VISION, MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -45,6 +45,7 @@ def checked(spec: RunSpec) -> RunSpec:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
     window = spec.calibrate.window
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
+    _checked_stages(spec)
     _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
         raise RequestError(
@@ -68,6 +69,19 @@ def _check_title(title: str | None) -> None:
         raise RequestError(
             f"data.title={title!r} is not possible: give a line of text, or null for none"
         )
+
+
+def _checked_stages(spec: RunSpec) -> None:
+    """Every row has a method for the stages that its backbone has, and for no other."""
+    for row in spec.rows:
+        for stage in (*row.methods, VISION):
+            if stage not in STAGES:
+                raise RequestError(
+                    f"row {row.label!r}: stage {stage!r} is not there for backbone "
+                    f"{spec.backbone.shown}: use {', '.join(STAGES)}"
+                )
+            if stage not in row.methods:
+                raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")
 
 
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:
