@@ -44,5 +44,6 @@ def on_left_out_images(row: Row) -> RunSpec | None:
     published = spec.backbone.top1 is not None and spec.backbone.weights != "random"
     if not published or spec.data.part != "rest" or spec.limit is not None:
         return None
-    data, measure = replace(spec.data, part="slice"), replace(spec.measure, throughput=False)
+    measure = replace(spec.measure, throughput=False, also={})
+    data = replace(spec.data, part="slice")
     return replace(spec, rows=(row.method,), data=data, measure=measure)

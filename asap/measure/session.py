@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from asap.measure.joint_evaluation import Evaluation
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
+from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
-from asap.records.schema import MethodRecord, WeightsRecord
+from asap.records.schema import MethodRecord, WeightsRecord, environment
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
 from asap.tasks.classification import Classification
@@ -203,6 +205,23 @@ class Session:
             "seed": self.spec.seed,
         }
         return identity_of(kind, {VISION: describe(method)}, subject, conditions)
+
+    def head(
+        self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a record of this kind says of itself and its row: all of `HEAD` but `metrics`."""
+        identity = self.identity(method, kind, conditions)
+        return {
+            "schema_version": kind.version,
+            "key": key_of(identity),
+            "identity": identity,
+            "label": label,
+            "backbone": self.spec.backbone.shown,
+            "data": self.data.description,
+            "precision": self.spec.precision,
+            "environment": environment(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
 
 
 def describe(method: Method) -> MethodRecord:

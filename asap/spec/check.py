@@ -53,7 +53,7 @@ def checked(spec: RunSpec) -> RunSpec:
         )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
-    if not m.accuracy and not m.throughput:
+    if not m.accuracy and not m.throughput and not m.also:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
     for name, title in (("title", spec.title), ("table", spec.table)):
         if title is not None and not any(c.isalnum() for c in title):

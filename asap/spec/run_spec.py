@@ -147,7 +147,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MeasureSpec:
-    """What is measured. Throughput: rounds of `seconds` for every method and both baselines."""
+    """What is measured. Throughput: rounds of `seconds` for every method and both baselines.
+
+    also: further measurements by the name of their kind, each with options of its own.
+    """
 
     accuracy: bool = True
     throughput: bool = False
@@ -158,6 +161,7 @@ class MeasureSpec:
     threads: int | None = None  # of the CPU while timing, null: as torch has it
     short: bool = False  # a demonstration, labelled so
     panels: int = 0  # pictures of this many images
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ class RunSpec:
     backbone: BackboneSpec
     data: DataSpec
     rows: tuple[MethodSpec, ...]
-    measure: MeasureSpec = MeasureSpec()
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
     log: LogSpec = LogSpec()
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     results: Path = Path("results")
