@@ -1,8 +1,13 @@
-"""Helper for the tests of data sets."""
+"""Helpers for the tests of data sets."""
+
+from dataclasses import fields
+from typing import Any
 
 import torch
 
-from asap.data.base import Sample
+from asap.data.base import PatchGrid, Sample, Transform
+from asap.data.open import open_data as opened
+from asap.spec.run_spec import DataSpec
 
 
 def same(one: Sample, other: Sample) -> bool:
@@ -16,3 +21,19 @@ def same(one: Sample, other: Sample) -> bool:
         return type(a) is type(b) and a == b
 
     return all(equal(getattr(one, f), getattr(other, f)) for f in Sample.__dataclass_fields__)
+
+
+def data_spec(name: str, path: object = None, **given: Any) -> DataSpec:
+    """The spec of a data set: what is no setting of every one is an option of its own."""
+    common = {f.name for f in fields(DataSpec)} & given.keys()
+    own = {key: value for key, value in given.items() if key not in common}
+    head = {key: given[key] for key in common}
+    return DataSpec(name, None if path is None else str(path), own, **head)
+
+
+def open_data(name: str, transform: Transform, grid: PatchGrid, **given: Any) -> Any:
+    """The data set with what is given by name: of the spec, of its options, of the opening."""
+    how = {key: given.pop(key) for key in ("outputs", "limit", "index") if key in given}
+    if given.get("cache") is not None:
+        given["cache"] = str(given["cache"])
+    return opened(data_spec(name, **given), transform, grid, **how)

@@ -177,7 +177,7 @@ def test_the_default_runs(cli):
         ("shard_seconds=0", ["shard_seconds=0", "above 0"]),
         ("data.images=-5", ["data.images=-5", "1 or more"]),
         ("data.seed=-1", ["data.seed=-1", "0 or more"]),
-        ("data.split=eval", ["split=eval", "evaluation"]),
+        ("data.split=eval", ["data.split='eval'", "evaluation"]),
         ("data.path=/my/images", ["data.path", "data=folder"]),
         ("measure.rounds=0", ["measure.rounds=0", "3 or more"]),
         ("measure.seconds=nan", ["measure.seconds=nan", "above 0"]),
@@ -467,7 +467,7 @@ def test_other_classes_than_the_model_has_are_refused(cli, folder):
 
 
 def test_a_split_that_folders_do_not_have_is_refused(cli, folder):
-    cli(*images(folder), "data.split=train").refused("data.split='train'", "digits")
+    cli(*images(folder), "data.split=train").refused("'data.split'", "only for data=digits")
 
 
 def test_imagenet_without_its_folder_is_refused(cli, monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+from samples import data_spec
 
 import asap.cli.calibrate
 import asap.cli.run
@@ -279,15 +280,18 @@ def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
 
 
 def spec_of(data: DataSpec, path: str | None = None, **more: Any) -> RunSpec:
-    row = MethodSpec.of("tome", {"r": 8}, "ToMe")
+    row = MethodSpec("tome", {"r": 8}, "ToMe")
     calibrate = CalibrateSpec(macs_pct=-35.0, images=24, path=path)
     return RunSpec("t", BackboneSpec("digits_vit"), data, (row,), calibrate=calibrate, **more)
 
 
 def test_digits_are_calibrated_on_the_calibration_split():
-    spec = calibration_spec(spec_of(DataSpec("digits", images=1000)))
-    assert (spec.data.split, spec.data.images, spec.limit) == ("calibration", 24, 24)
-    assert calibration_spec(spec_of(DataSpec("digits", split="train"))).data.split == "train"
+    spec = calibration_spec(spec_of(data_spec("digits", images=1000)))
+    assert (spec.data.options, spec.limit) == ({"split": "calibration", "images": 24}, 24)
+    assert (
+        calibration_spec(spec_of(data_spec("digits", split="train"))).data.options["split"]
+        == "train"
+    )
 
 
 def test_costs_are_met_on_training_images_only(tmp_path: Path):
@@ -296,13 +300,14 @@ def test_costs_are_met_on_training_images_only(tmp_path: Path):
         return cost_spec(replace(spec, calibrate=replace(spec.calibrate, cost_images=77)))
 
     assert cost_spec(spec_of(DataSpec("digits"))) is None
-    digits = of(DataSpec("digits", images=1000))
+    digits = of(data_spec("digits", images=1000))
     assert digits is not None
-    assert (digits.data.split, digits.data.images, digits.limit) == ("train", 77, 77)
+    assert (digits.data.options, digits.limit) == ({"split": "train", "images": 77}, 77)
     root = tree(tmp_path, "val", "train")
     files = of(DataSpec("imagenet", str(root)))
     assert files is not None
-    assert (files.data.path, files.data.split, files.limit) == (str(root / "train"), "train", 77)
+    assert (files.data.path, files.data.options) == (str(root / "train"), {"split": "train"})
+    assert files.limit == 77
     (root / "train").rmdir()
     assert of(DataSpec("imagenet", str(root))) is None  # the slice without labels serves alone
 
@@ -317,7 +322,7 @@ def test_imagenet_is_calibrated_on_the_training_images_beside(tmp_path: Path):
     root = tree(tmp_path, "val", "train", "other")
     for path in (None, str(root / "train"), str(root)):
         data = calibration_spec(spec_of(DataSpec("imagenet", str(root)), path)).data
-        assert (data.path, data.split) == (str(root / "train"), "train")
+        assert (data.path, data.options) == (str(root / "train"), {"split": "train"})
     data = calibration_spec(spec_of(DataSpec("imagenet", str(root)), str(root / "other"))).data
     assert data.path == str(root / "other")
     (root / "train").rmdir()
@@ -360,7 +365,7 @@ def test_imagenets_validation_images_are_known_by_their_names(tmp_path: Path):
     (tmp_path / "n01440764").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "n01440764" / "ILSVRC2012_val_00000293.JPEG")
     data = calibration_spec(spec_of(DataSpec("imagenet"), str(tmp_path))).data
-    from asap.data.open import open_data
+    from samples import open_data
 
     with pytest.raises(RequestError, match="is a validation image"):
         open_data("imagenet", lambda picture: picture, (8, 8), path=data.path, split="train")

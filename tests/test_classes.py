@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from samples import data_spec, open_data
 from timm.data import create_transform
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
@@ -20,10 +21,9 @@ from asap.data.digits.render import CLASSES, scene
 from asap.data.imagenet.names import synsets
 from asap.data.images.classes_file import read_classes
 from asap.data.images.folder import ImageFolder
-from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
-from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, CalibrateSpec, MethodSpec, RunSpec
 from asap.tasks.classification import best_classes
 
 TO_32 = create_transform(32)
@@ -85,7 +85,7 @@ def test_where_both_orders_agree_nothing_is_said(tmp_path, caplog):
     assert data.classes == tuple(CLASSES) and not of_order(caplog)
     natural = opened(tmp_path, class_order="natural")
     assert (natural.label_digest, natural.description) == (data.label_digest, data.description)
-    with pytest.raises(RequestError, match=r"class_order='random' .*sorted or natural"):
+    with pytest.raises(RequestError, match=r"class_order='random' .*sorted, natural"):
         opened(tmp_path, class_order="random")
 
 
@@ -278,9 +278,9 @@ def test_options_of_folders_are_refused_for_other_data():
         with pytest.raises(RequestError, match=r"is not for data=imagenet_v2: only for folder"):
             open_data("imagenet_v2", TO_32, (4, 4), path="/x", **options)
     for name in ("imagenet", "imagenet_v2", "imagenet_c"):
-        with pytest.raises(RequestError, match=r"scored=subset is not for .*data=folder"):
+        with pytest.raises(RequestError, match=r"scored='subset' is not for .*: only for .*folder"):
             open_data(name, TO_32, (4, 4), path="/x", scored="subset")
-    with pytest.raises(RequestError, match=r"scored='some' .*all or subset"):
+    with pytest.raises(RequestError, match=r"scored='some' .*all, subset"):
         open_data("folder", TO_32, (4, 4), path="/x", scored="some")
 
 
@@ -339,8 +339,8 @@ def spec_of(tmp_path: Path, **data) -> RunSpec:
     return RunSpec(
         title="x",
         backbone=BackboneSpec("test_vit", "random"),
-        data=DataSpec("folder", path=str(tmp_path / "val"), **data),
-        rows=(MethodSpec.of("dense", {}, "Dense"),),
+        data=data_spec("folder", path=str(tmp_path / "val"), **data),
+        rows=(MethodSpec("dense", {}, "Dense"),),
         results=tmp_path / "results",
         calibrate=CalibrateSpec(-30.0, path=str(tmp_path / "train")),
         device="cpu",
@@ -354,9 +354,9 @@ def test_calibration_has_the_classes_of_the_evaluation(tmp_path):
         calibration_spec(spec_of(tmp_path))
     (tmp_path / "train" / "c").rename(tmp_path / "train" / "b")
     found = calibration_spec(spec_of(tmp_path, class_order="natural", title="mine"))
-    assert found.data.class_order == "natural" and found.data.title is None
+    assert found.data.options["class_order"] == "natural" and found.data.title is None
     listed = calibration_spec(spec_of(tmp_path, classes="c.txt"))
-    assert listed.data.classes == "c.txt"
+    assert listed.data.options["classes"] == "c.txt"
 
 
 def scenes(root: Path, names: list[str], n: int = 20) -> Path:
@@ -375,7 +375,7 @@ def test_weights_are_scored_right_whatever_their_classes_are_called(tmp_path):
     def right(trained: list[str], **data) -> int:
         root = scenes(tmp_path / "-".join(trained), trained)
         spec = replace(spec_of(tmp_path), backbone=BackboneSpec("digits_vit", "bundled"))
-        (result,) = run(replace(spec, data=DataSpec("folder", path=str(root), **data)))[1]
+        (result,) = run(replace(spec, data=data_spec("folder", path=str(root), **data)))[1]
         return result.measured["correct1"]
 
     (tmp_path / "classes.json").write_text(json.dumps({n: i for i, n in enumerate(names[::-1])}))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from PIL import Image
+from samples import open_data
 from timm.data import create_transform
 
 from asap.data.base import take
@@ -22,7 +23,6 @@ from asap.data.images import content, content_index
 from asap.data.images.content import NOTHING, SETTLED, Stored, hashes_of
 from asap.data.images.content_index import PER_PATH, Index
 from asap.data.images.folder import ImageFolder
-from asap.data.open import open_data
 from tests.fake_imagenet import FakeImageNet
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -342,7 +342,7 @@ def test_a_limit_reads_its_pictures_alone(read, tmp_path):
     assert digest(root, limit=2) == first != digest(root)
     data = take(ImageFolder(root, TO_32), 4)
     for i in (0, 3):
-        file = root / data[i].path
+        file = root / data[i].source
         file.write_bytes(file.read_bytes() + b"x")
     assert take(ImageFolder(root, TO_32), 4).digest != data.digest
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import same
+from samples import open_data, same
 from timm.data import create_transform
 from torchvision import transforms
 
@@ -27,7 +27,6 @@ from asap.data.crops.cache import CachedCrops, identity_of
 from asap.data.crops.file import Crops, Entry, index_of, manifest_of
 from asap.data.crops.transform_split import split
 from asap.data.imagenet.validation import ImageNet
-from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.measure.timed_images import load_pictures
@@ -143,7 +142,7 @@ def test_predictions_and_key_are_the_same_byte_for_byte(root, tmp_path):
             title="fake",
             backbone=BackboneSpec("test_vit", "random"),
             data=DataSpec("imagenet", str(root), cache=cache),
-            rows=(MethodSpec.of("dense", {}, "Dense"),),
+            rows=(MethodSpec("dense", {}, "Dense"),),
             results=tmp_path / results,
             limit=22,
             device="cpu",

@@ -4,22 +4,23 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from samples import data_spec
 
 import asap.publish.run_outputs
 import asap.report.page
 from asap.experiment.pipeline import run
 from asap.records.recent import RECENT
 from asap.records.store import Cell
-from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, MethodSpec, RunSpec
 
-ROWS = (MethodSpec.of("dense", {}, "Dense"), MethodSpec.of("tome", {"r": 4}, "ToMe"))
+ROWS = (MethodSpec("dense", {}, "Dense"), MethodSpec("tome", {"r": 4}, "ToMe"))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     spec = RunSpec(
-        "Two rows", BackboneSpec("digits_vit", "bundled"), DataSpec("digits", images=6), ROWS,
+        "Two rows", BackboneSpec("digits_vit", "bundled"), data_spec("digits", images=6), ROWS,
         results=folder, device="cpu",
     )  # fmt: skip
     return run(spec)

@@ -11,6 +11,7 @@ from draws import randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from samples import data_spec
 from timm.models import load_state_dict, save_for_hf
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from asap.errors import RequestError
 from asap.measure.session import Session
 from asap.methods import Dense
 from asap.methods.dynamicvit.checkpoint import read_checkpoint
-from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, MethodSpec, RunSpec
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 3}
@@ -290,8 +291,8 @@ def test_a_config_that_says_its_size_in_the_old_way_decides_too(tmp_path):
 
 
 def spec_of(backbone: BackboneSpec, results: Path) -> RunSpec:
-    rows = (MethodSpec.of("dense", {}, "Dense"),)
-    return RunSpec("x", backbone, DataSpec("digits", images=2), rows, results=results)
+    rows = (MethodSpec("dense", {}, "Dense"),)
+    return RunSpec("x", backbone, data_spec("digits", images=2), rows, results=results)
 
 
 @pytest.mark.parametrize("dynamic", [True, False])

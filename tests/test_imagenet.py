@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from samples import same
+from samples import data_spec, open_data, same
 from timm.data import ImageDataset, create_transform
 from timm.data.real_labels import RealLabelsImagenet
 from torchvision.datasets.imagenet import ARCHIVE_META
@@ -26,11 +26,10 @@ from asap.data.imagenet.layouts import recognise
 from asap.data.imagenet.validation import ImageNet
 from asap.data.imagenet.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.data.images.geometry import map_of
-from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.report.statistics import hits
-from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, MethodSpec, RunSpec
 from asap.tasks.classification import best_classes
 from tests.fake_imagenet import DAMAGED, WNIDS, FakeImageNet, hub_names
 
@@ -661,8 +660,8 @@ def run_on(root: Path, results: Path, **data) -> list:
     spec = RunSpec(
         title="fake",
         backbone=BackboneSpec("test_vit", "random"),
-        data=DataSpec(path=str(root), **{"name": "imagenet", **data}),
-        rows=(MethodSpec.of("dense", {}, "Dense"),),
+        data=data_spec(path=str(root), **{"name": "imagenet", **data}),
+        rows=(MethodSpec("dense", {}, "Dense"),),
         results=results,
         batch_size=11,
         device="cpu",
@@ -714,8 +713,8 @@ def run_on_one_class(root: Path, tmp_path: Path, **data) -> None:
     spec = RunSpec(
         title="fake",
         backbone=BackboneSpec("test_vit", "random", model_args={"num_classes": 1}),
-        data=DataSpec(path=str(root), **data),
-        rows=(MethodSpec.of("dense", {}, "Dense"),),
+        data=data_spec(path=str(root), **data),
+        rows=(MethodSpec("dense", {}, "Dense"),),
         results=tmp_path / "results",
         device="cpu",
     )

@@ -14,6 +14,7 @@ from fake_imagenet import FakeImageNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from samples import open_data
 from timm.data import create_transform
 
 from asap.data.imagenet.validation import ImageNet
@@ -22,7 +23,6 @@ from asap.data.images.folder import ImageFolder, class_of
 from asap.data.images.formats import holds_picture
 from asap.data.images.left_out import HIDDEN, SECOND, summed
 from asap.data.images.listing import key_of, list_pictures
-from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.records.files_left_out import said
 

@@ -54,6 +54,7 @@ class Pictures:
     """A data set of tiny pictures, made when they are asked for."""
 
     name, classes, n_classes, clustered, has_masks = "pictures", ("a",), 1, False, False
+    task = "classification"
     digest = label_digest = description = "pictures"
     scored = None
 

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from samples import open_data
 from test_gate import config, record
 from timm.data import create_transform
 
+from asap.data.imagenet.corruptions import CORRUPTIONS, ImageNetC
 from asap.data.imagenet.original import ARCHIVE_BYTES, SAMPLE, differences, of_headers, sample
 from asap.data.imagenet.validation import ImageNet, title_of
-from asap.data.imagenet.variants import CORRUPTIONS, ImageNetC, ImageNetReal
+from asap.data.imagenet.variants import ImageNetReal
 from asap.data.images.decoding import Header
-from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.report.gate import baseline_gate
@@ -284,7 +285,7 @@ def test_a_run_on_copies_says_so_in_its_table(tmp_path):
         title="x",
         backbone=BackboneSpec("test_vit", "random"),
         data=DataSpec("imagenet", path=str(tmp_path)),
-        rows=(MethodSpec.of("dense", {}, "Dense"),),
+        rows=(MethodSpec("dense", {}, "Dense"),),
         results=tmp_path / "results",
         device="cpu",
     )

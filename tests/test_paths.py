@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import open_data
 from timm.data import create_transform
 
 import asap.cli.compare
@@ -16,12 +17,12 @@ import asap.cli.report
 from asap import load_backbone
 from asap.cli.command import _refuse_no_results
 from asap.data.images.folder import ImageFolder
-from asap.data.open import open_data
+from asap.data.open import DATA_SETS
 from asap.errors import RequestError
 from asap.spec.configs import read_method
 from asap.spec.paths import PathText, given_path
 from asap.spec.read import read_spec
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
 
 TO_32 = create_transform(32)
 PLAIN = {
@@ -32,7 +33,10 @@ PLAIN = {
 
 
 def path_options(kind: Any = RunSpec, above: str = "") -> Iterator[str]:
-    """Every option of a spec whose type says that it may be a path."""
+    """Every option of a spec whose type says that it may be a path; of data, of every data set."""
+    if kind is DataSpec:
+        found = (option for own in DATA_SETS.values() for option in path_options(own, above))
+        yield from dict.fromkeys(found)
     for field in fields(kind):
         options = typing.get_args(field.type) or (field.type,)
         if PathText in (field.type, *options) or Path in options:
@@ -91,7 +95,8 @@ def test_the_home_folder_is_meant_by_a_tilde_at_the_beginning(option, monkeypatc
     for given_text, meant in (("~/x~y", "/home/ada/x~y"), ("/a/~b", "/a/~b"), ("hub", "hub")):
         found: Any = spec_of(config_with(option, given_text))
         for name in option.split("."):
-            found = getattr(found, name)
+            own = isinstance(found, DataSpec) and name in found.options
+            found = found.options[name] if own else getattr(found, name)
         assert str(found) == meant
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
+from samples import data_spec
 from test_gate import config as gate_config
 from test_gate import record as gate_record
 from timm.data import create_transform, resolve_model_data_config
@@ -39,7 +40,7 @@ from asap.report.result import Result
 from asap.report.result_table import build_table
 from asap.spec.configs import config_dir, read_method
 from asap.spec.read import read_spec
-from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, MethodSpec, RunSpec
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -66,8 +67,8 @@ def edited(folder: Path, **changes: Any) -> None:
 
 
 def spec_of(backbone: BackboneSpec, results: Path, images: int = 4) -> RunSpec:
-    rows = (MethodSpec.of("dense", {}, "Dense"),)
-    return RunSpec("x", backbone, DataSpec("digits", images=images), rows, results=results)
+    rows = (MethodSpec("dense", {}, "Dense"),)
+    return RunSpec("x", backbone, data_spec("digits", images=images), rows, results=results)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from outcomes import outcome
 from PIL import Image, ImageFilter
+from samples import open_data
 from timm.data import create_transform
 
 import asap.errors
@@ -16,7 +17,6 @@ from asap.data.crops.file import Crops
 from asap.data.digits import render as digits
 from asap.data.images import image_files as pictures
 from asap.data.images.decoding import UnreadableImage
-from asap.data.open import open_data
 from asap.experiment import accuracy_rows
 from asap.experiment.pipeline import run
 from asap.measure.accuracy import evaluate
@@ -287,6 +287,6 @@ def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(text + more)
         keys.append(code_of(find(name)))
     assert keys[0] == keys[1] != keys[2] and code_of(find("tome")) is None
-    row = MethodSpec.of("mine", {"k": 24}, "mine")
+    row = MethodSpec("mine", {"k": 24}, "mine")
     spec = replace(spec_of(tmp_path / "run", scenes(tmp_path / "set", 10)), rows=(row,))
     assert Session(spec).identity(build("mine", {"k": 24}))["methods"]["vision"]["code"] == keys[0]

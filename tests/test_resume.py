@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from samples import data_spec
 
 import asap.measure.session
 from asap.data.open import open_data
@@ -137,7 +138,7 @@ def folder_of(root: Path) -> Path:
 def test_a_data_folder_that_vanishes_is_no_unreadable_image(emptied, monkeypatch, tmp_path):
     root = folder_of(tmp_path / "pictures")
     data = {"name": "folder", "path": str(root)}
-    spec = replace(spec_of(tmp_path / "run", DENSE), data=DataSpec(**data), batch_size=4)
+    spec = replace(spec_of(tmp_path / "run", DENSE), data=data_spec(**data), batch_size=4)
     whole = replace(spec, results=tmp_path / "whole")
     run(whole)
 

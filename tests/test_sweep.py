@@ -125,6 +125,7 @@ class Pictures:
     """A data set of random pictures, one of which cannot be read."""
 
     name, classes, n_classes, clustered, has_masks = "pictures", ("a",), 1, False, False
+    task = "classification"
     digest = label_digest = description = "pictures"
     scored = None
 

@@ -17,6 +17,7 @@ import torch
 from draws import randomise
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from samples import data_spec
 from torch import Tensor, nn
 
 import asap
@@ -25,7 +26,7 @@ from asap.backbones.weights.load import BUNDLED, load
 from asap.errors import RequestError
 from asap.measure.session import Session
 from asap.methods import Dense
-from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import BackboneSpec, MeasureSpec, MethodSpec, RunSpec
 
 NAME = "deit_tiny_patch16_224.fb_in1k"
 REPOSITORY = "timm/deit_tiny_patch16_224.fb_in1k"
@@ -376,8 +377,8 @@ def test_clip_towers_have_classes_only_where_they_were_fine_tuned():
 def test_accuracy_without_classes_is_refused_and_speed_is_not(name, args, why, tmp_path):
     def session(measure: MeasureSpec) -> Session:
         spec = RunSpec(
-            "x", BackboneSpec(name, "random", model_args=args), DataSpec("digits", images=2),
-            (MethodSpec.of("dense", {}, "Dense"),), measure, results=tmp_path,
+            "x", BackboneSpec(name, "random", model_args=args), data_spec("digits", images=2),
+            (MethodSpec("dense", {}, "Dense"),), measure, results=tmp_path,
         )  # fmt: skip
         return Session(spec)
 

@@ -24,8 +24,7 @@ def calibration_spec(spec: RunSpec) -> RunSpec:
     images = spec.calibrate.images
     if blind(spec):
         return replace(spec, data=replace(spec.data, part="slice"), limit=images)
-    data = _data(spec.data, spec.calibrate.path)
-    return replace(spec, data=replace(data, images=images), limit=images)
+    return replace(spec, data=_data(spec.data, spec.calibrate.path, images), limit=images)
 
 
 def cost_spec(spec: RunSpec) -> RunSpec | None:
@@ -37,9 +36,8 @@ def cost_spec(spec: RunSpec) -> RunSpec | None:
     images = spec.calibrate.cost_images
     if images is None or blind(spec):
         return None
-    data = _data(spec.data, spec.calibrate.path)
-    split = "train" if data.name == "digits" else data.split
-    return replace(spec, data=replace(data, images=images, split=split), limit=images)
+    data = _data(spec.data, spec.calibrate.path, images, split="train")
+    return replace(spec, data=data, limit=images)
 
 
 def blind(spec: RunSpec) -> bool:
@@ -66,12 +64,16 @@ def evaluation_spec(spec: RunSpec) -> RunSpec:
     return replace(spec, data=replace(spec.data, part="rest")) if blind(spec) else spec
 
 
-def _data(data: DataSpec, path: str | None) -> DataSpec:
+def _data(data: DataSpec, path: str | None, images: int, split: str = "calibration") -> DataSpec:
+    """The training images for a data set; `images` scenes of a split of the digits."""
     data = replace(data, title=None)  # it names the evaluation images
     if data.name == "digits":
         if path is not None:
             raise RequestError(f"calibrate.path={path!r} is not for data=digits: leave it null")
-        return replace(data, split="calibration" if data.split == "evaluation" else data.split)
+        own = data.options
+        if split == "calibration" and own.get("split", "evaluation") != "evaluation":
+            split = own["split"]
+        return replace(data, options={**own, "split": split, "images": images})
     if data.name.startswith("imagenet"):
         beside = data.path if data.name in ("imagenet", "imagenet_real") else None
         given = path if path is not None else beside
@@ -84,16 +86,15 @@ def _data(data: DataSpec, path: str | None) -> DataSpec:
             )
         _refuse_evaluation(train, None if data.path is None else _evaluation(Path(data.path)))
         return replace(
-            data, name="imagenet", path=str(train), split="train",
-            labels=None, boxes=None, strict=False, scored=None, corruption=None, severity=None,
-        )  # fmt: skip
+            data, name="imagenet", path=str(train), options={"split": "train"}, strict=False
+        )
     if path is None:
         raise RequestError(
             f"data={data.name} is for evaluation and calibration never sees it: give a folder of "
             "training images with calibrate.path=/my/training/images"
         )
     _refuse_evaluation(Path(path), None if data.path is None else Path(data.path))
-    if data.path is not None and data.classes is None:
+    if data.path is not None and data.options.get("classes") is None:
         _refuse_other_classes(Path(path), Path(data.path))
     return replace(data, path=path)
 

@@ -19,12 +19,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from asap.cli.arguments import arranged, quoted, sweeps, typed
+from asap.data.open import DATA_SETS, having, title_of
 from asap.errors import RequestError, one_line
 from asap.measure.processes import started_by_torchrun
 from asap.methods.registry import find, names
 from asap.spec.configs import read_method, refuse_unused_points
 from asap.spec.read import read_spec
-from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 
 def command_line(given: Sequence[str], about: str) -> list[str]:
@@ -39,7 +40,7 @@ def command_line(given: Sequence[str], about: str) -> list[str]:
 def read(config: DictConfig) -> RunSpec:
     """The spec of this job; RequestError if the request is wrong."""
     refuse_unused_points(config, given(HydraConfig.get()))
-    spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()))
+    spec = read_spec(_plain(config), lambda name: read_method(name, _own_folders()), title_of)
     check_launcher(spec, HydraConfig.get())
     return spec
 
@@ -98,6 +99,8 @@ def not_composed(reason: str) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     if unknown[1] in keys:
         hint = "the chosen method or group does not have it; "
+        if others := having(unknown[1].removeprefix("data.")):
+            hint = f"it is only for {' and '.join(f'data={name}' for name in others)}; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
 
 
@@ -116,7 +119,8 @@ def _alternatives(kind: Any) -> set[Any]:
 
 def _keys() -> list[tuple[str, Any]]:
     """Everything that can be set, as on the command line, with its type; some more than once."""
-    kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *map(find, names()))]
+    kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
+    kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
     return [*inside, *((f.name, f.type) for f in fields(RunSpec))]

@@ -92,6 +92,8 @@ class DataSet(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def task(self) -> str: ...  # the name of what is asked of its examples, see `asap/tasks`
+    @property
     def classes(self) -> tuple[str, ...]: ...
     @property
     def n_classes(self) -> int: ...
@@ -130,6 +132,7 @@ class Subset:
         self.positions = tuple(positions)
         self.description = description
         self.name = whole.name
+        self.task = whole.task
         self.classes = whole.classes
         self.n_classes = whole.n_classes
         self.scored = whole.scored

@@ -1,184 +1,101 @@
-"""Opens a data set by its name."""
+"""Opens a data set by its name, with its own options."""
 
-import logging
-from dataclasses import dataclass
+import difflib
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import cast
 
-from asap.data.base import DataSet, PatchGrid, Transform, take
-from asap.data.crops.cache import cached
-from asap.data.digits.scenes import DigitScenes
-from asap.data.imagenet.validation import ImageNet, ImageNetTraining
+from asap.data.base import DataSet, PatchGrid, Transform
+from asap.data.digits.scenes import DigitOptions
+from asap.data.imagenet.corruptions import ImageNetCOptions
+from asap.data.imagenet.validation import ImageNetOptions
 from asap.data.imagenet.variants import (
-    ImageNet200,
-    ImageNetC,
-    ImageNetReal,
-    ImageNetSketch,
-    ImageNetV2,
+    ImageNetAOptions,
+    ImageNetRealOptions,
+    ImageNetROptions,
+    ImageNetSketchOptions,
+    ImageNetV2Options,
 )
-from asap.data.images.classes_file import read_classes
-from asap.data.images.folder import ImageFolder
-from asap.data.images.image_files import ImageFiles
+from asap.data.images.folder import FolderOptions
+from asap.data.options import DataOptions, Opening
+from asap.data.slices import part_of
 from asap.errors import RequestError
-from asap.records.files_left_out import said
 from asap.spec.paths import given_path
+from asap.spec.read import typed_value
+from asap.spec.run_spec import DataSpec
 
-log = logging.getLogger("asap")
-SCORED = ("all", "subset")
-NAMES = (
-    "digits", "imagenet", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_c",
-    "imagenet_sketch", "imagenet_real", "folder",
-)  # fmt: skip
-
-
-_LABELLED = ("imagenet", "imagenet_real")
-_SUBSETS = ("folder", "imagenet_a", "imagenet_r")
-# Settings that only some data sets have: name, data sets, default.
-_OWN: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
-    ("labels", _LABELLED, None),
-    ("boxes", _LABELLED, None),
-    ("classes", ("folder",), None),
-    ("class_order", ("folder",), "sorted"),
-    ("corruption", ("imagenet_c",), None),
-    ("severity", ("imagenet_c",), None),
-)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The settings of a data set of files, see `open_data`."""
-
-    name: str
-    path: str | None
-    split: str
-    labels: str | None
-    boxes: str | None
-    strict: bool
-    classes: str | None
-    class_order: str
-    scored: str | None
-    corruption: str | None
-    severity: int | None
-    outputs: int | None
+DATA_SETS: dict[str, type[DataOptions]] = {
+    "digits": DigitOptions,
+    "imagenet": ImageNetOptions,
+    "imagenet_v2": ImageNetV2Options,
+    "imagenet_a": ImageNetAOptions,
+    "imagenet_r": ImageNetROptions,
+    "imagenet_c": ImageNetCOptions,
+    "imagenet_sketch": ImageNetSketchOptions,
+    "imagenet_real": ImageNetRealOptions,
+    "folder": FolderOptions,
+}
 
 
 def open_data(
-    name: str,
+    spec: DataSpec,
     transform: Transform,
     patch_grid: PatchGrid,
     *,
-    path: str | None = None,
-    split: str = "evaluation",
-    images: int = 2000,
-    seed: int = 0,
-    labels: str | None = None,
-    boxes: str | None = None,
-    strict: bool = False,
-    cache: str | Path | None = None,
-    classes: str | None = None,
-    class_order: str = "sorted",
-    scored: str | None = None,
-    corruption: str | None = None,
-    severity: int | None = None,
-    title: str | None = None,
     outputs: int | None = None,
     limit: int | None = None,
     index: Path | None = None,
 ) -> DataSet:
-    """Scenes of digits (`split`, `images`, `seed`), or the files under `path`; at most `limit`.
+    """At most `limit` images of the data set, or of the part of it that the spec names.
 
-    labels, boxes, strict: see `ImageNet`. cache: a folder for decoded crops, see crops/cache.py.
-    classes (a file), class_order, scored, outputs (of the model): see `ImageFolder`. corruption,
-    severity: see `ImageNetC`. title: the user's name for the data, which precedes the description.
-    index: the file that stores the hashes of files, see content.py; if None, all files are read.
-    Raises RequestError if the data set does not exist.
+    For outputs and index see `Opening`. Raises RequestError if the data set does not exist, and on
+    options that it does not have.
     """
-    if name.startswith("imagenet") and path is not None and not path.strip():
+    options = options_of(spec)
+    path, cache = spec.path, spec.cache
+    if spec.name.startswith("imagenet") and path is not None and not path.strip():
         path = None  # the data set's own error lists the layouts it expects
-    given = {"path": path, "labels": labels, "boxes": boxes, "cache": cache, "classes": classes}
-    path, labels, boxes, cache, classes = (
-        None if value is None else given_path(f"data.{key}", str(value))
-        for key, value in given.items()
+    spec = replace(
+        spec,
+        path=None if path is None else given_path("data.path", path),
+        cache=None if cache is None else given_path("data.cache", cache),
     )
-    asked = _Asked(
-        name, path, split, labels, boxes, strict, classes, class_order, scored, corruption,
-        severity, outputs,
-    )  # fmt: skip
-    _check(asked)
-    if name == "digits" and cache is not None:
-        raise RequestError(f"data.cache={str(cache)!r} is not for data=digits: leave it null")
-    if name == "digits":
-        count = images if limit is None else min(limit, images)
-        return DigitScenes(split, count, seed, transform, patch_grid, title)
-    found = _pictures(asked, transform, patch_grid)
-    found.title = title
-    found.index = index
-    if found.files_left_out:
-        log.warning("%s: left out are %s", found.description, said(found.files_left_out))
-    if cache is not None:
-        return cached(found, Path(cache), limit)
-    return take(cast(DataSet, found), limit)
+    opening = Opening(spec, transform, patch_grid, outputs, limit, index)
+    if spec.part == "all":
+        return options.open(opening)
+    return part_of(options.open(replace(opening, limit=None)), spec.part, limit)
 
 
-def _pictures(asked: _Asked, transform: Transform, grid: PatchGrid) -> ImageFiles:
-    path, strict = asked.path, asked.strict
-    if asked.split == "train":
-        return ImageNetTraining(path, transform)
-    if asked.name == "imagenet":
-        return ImageNet(
-            path, transform, grid, labels=asked.labels, boxes=asked.boxes, strict=strict
-        )
-    if asked.name == "imagenet_real":
-        return ImageNetReal(
-            path, transform, grid, labels=asked.labels, boxes=asked.boxes, strict=strict
-        )
-    if asked.name == "imagenet_v2":
-        return ImageNetV2(path, transform, grid, strict)
-    if asked.name == "imagenet_c":
-        return ImageNetC(path, asked.corruption, asked.severity, transform, grid, strict)
-    if asked.name == "imagenet_sketch":
-        return ImageNetSketch(path, transform, grid, strict)
-    if asked.name in ("imagenet_a", "imagenet_r"):
-        kind = asked.name.removeprefix("imagenet_")
-        return ImageNet200(kind, path, transform, grid, strict, asked.scored or "subset")
-    if path is None:
-        raise RequestError("data.path is missing: give the folder with a sub-folder per class")
-    return ImageFolder(
-        path,
-        transform,
-        grid,
-        classes=None if asked.classes is None else read_classes(asked.classes),
-        subset=True,
-        order=asked.class_order,
-        outputs=asked.outputs,
-        scored=asked.scored or "all",
-    )
-
-
-def _check(asked: _Asked) -> None:
-    """RequestError on an unknown name and on settings that the data set does not have."""
-    name, split = asked.name, asked.split
-    if name not in NAMES:
-        raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(NAMES)}")
-    if name == "digits" and asked.path is not None:
-        raise RequestError(f"data.path={asked.path!r} is not for data=digits: choose data=folder")
-    if name != "digits" and split != "evaluation" and (name, split) != ("imagenet", "train"):
-        raise RequestError(f"data.split={split!r} is for data=digits only: give the folder itself")
-    for key, names, unset in _OWN:
-        value = getattr(asked, key)
-        if value != unset and (name not in names or split == "train"):
+def options_of(spec: DataSpec) -> DataOptions:
+    """The data set's own options; RequestError on an unknown one and on an impossible value."""
+    kind = _kind(spec.name)
+    known = {f.name: f.type for f in fields(kind)}
+    for option, value in spec.options.items():
+        if option in known:
+            continue
+        if others := having(option):
             raise RequestError(
-                f"data.{key}={value!r} is not for data={name}: only for {' and '.join(names)}"
+                f"data.{option}={value!r} is not for data={spec.name}: only for "
+                f"{' and '.join(others)}"
             )
-    if asked.scored not in (None, *SCORED):
-        raise RequestError(f"data.scored={asked.scored!r} is not possible: use all or subset")
-    if asked.scored == "subset" and name not in _SUBSETS:
-        raise RequestError(
-            f"data.scored=subset is not for data={name}, which has all of its classes: only for "
-            f"{' and '.join(_SUBSETS)}; give a part of ImageNet's classes as data=folder"
-        )
-    if asked.class_order != "sorted" and asked.classes is not None:
-        raise RequestError(
-            f"data.class_order={asked.class_order} and data.classes={asked.classes!r} both give an "
-            "order: leave one of them out"
-        )
+        near = difflib.get_close_matches(option, known, 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        own = f"its options: {', '.join(known)}" if known else "it has no options of its own"
+        raise RequestError(f"data={spec.name} has no option {option!r}{hint} ({own})")
+    return kind(**{k: typed_value(v, known[k], f"data.{k}") for k, v in spec.options.items()})
+
+
+def having(option: str) -> list[str]:
+    """The names of the data sets that have this option of their own."""
+    return [name for name, kind in DATA_SETS.items() if option in {f.name for f in fields(kind)}]
+
+
+def title_of(spec: DataSpec) -> str:
+    """A name for the title of a run, with the options that say which images are read."""
+    shown = (spec.options.get(option) for option in _kind(spec.name).shown)
+    return " ".join([spec.title or spec.name, *(str(one) for one in shown if one is not None)])
+
+
+def _kind(name: str) -> type[DataOptions]:
+    if name not in DATA_SETS:
+        raise RequestError(f"data.name={name!r} is unknown: use one of {', '.join(DATA_SETS)}")
+    return DATA_SETS[name]

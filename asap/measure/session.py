@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.data.base import DataSet, files_left_out
-from asap.data.open import open_data
-from asap.data.slices import part_of
+from asap.data.open import open_data, options_of
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.device import pick_device
@@ -24,12 +22,11 @@ from asap.measure.joint_evaluation import Evaluation
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
-from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
-from asap.records.schema import MethodRecord, WeightsRecord, environment
+from asap.records.schema import MethodRecord, WeightsRecord
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
-from asap.tasks.classification import Classification
+from asap.tasks.registry import task_of
 
 INDEX = Path("digests") / "index"  # below the results: remembers the hashes of picture files
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -49,6 +46,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.spec.device)
+        options_of(self.spec.data)  # refuses what the data set does not have, before anything else
         self.methods = [build(row.name, row.options) for row in self.spec.rows]
         self.store = Store(self.spec.results / "runs")
         self._fitting = False
@@ -138,18 +136,17 @@ class Session:
 
     def data_of(self, spec: RunSpec) -> DataSet:
         """The images of a spec, as this session's backbone takes them."""
-        p = self.preprocessing
-        d = asdict(spec.data)
-        if d["cache"] == "auto":
-            d["cache"] = spec.results / "cache"
-        name, part = d.pop("name"), d.pop("part")
-        limit = spec.limit if part == "all" else None
-        outputs = n_outputs(self._loaded.model)
-        index = spec.results / INDEX
+        p, d = self.preprocessing, spec.data
+        if d.cache == "auto":
+            d = replace(d, cache=str(spec.results / "cache"))
         data = open_data(
-            name, p.transform, p.patch_grid, **d, outputs=outputs, limit=limit, index=index
+            d,
+            p.transform,
+            p.patch_grid,
+            outputs=n_outputs(self._loaded.model),
+            limit=spec.limit,
+            index=spec.results / INDEX,
         )
-        data = data if part == "all" else part_of(data, part, spec.limit)
         self._refuse_other_classes(data)
         return data
 
@@ -163,7 +160,7 @@ class Session:
 
     def evaluation(self) -> Evaluation:
         """How the run feeds its images through a model."""
-        s, task = self.spec, Classification(self.data.scored)
+        s, task = self.spec, task_of(self.data)
         dtype = DTYPES[s.precision]
         return Evaluation(s.batch_size, s.workers, self.device, dtype, task, s.shard_seconds)
 
@@ -206,23 +203,6 @@ class Session:
         }
         return identity_of(kind, {VISION: describe(method)}, subject, conditions)
 
-    def head(
-        self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """What a record of this kind says of itself and its row: all of `HEAD` but `metrics`."""
-        identity = self.identity(method, kind, conditions)
-        return {
-            "schema_version": kind.version,
-            "key": key_of(identity),
-            "identity": identity,
-            "label": label,
-            "backbone": self.spec.backbone.shown,
-            "data": self.data.description,
-            "precision": self.spec.precision,
-            "environment": environment(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-
 
 def describe(method: Method) -> MethodRecord:
     """A method's module, all of its options and its version, as they go into records."""
@@ -251,4 +231,4 @@ def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
     """The settings of one row as plain data: what config.yaml beside its record says."""
     plain = asdict(spec)
     del plain["rows"]
-    return {**plain, "results": str(spec.results), "row": asdict(row)}
+    return {**plain, "results": str(spec.results), "method": asdict(row)}

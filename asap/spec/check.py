@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import STAGES, VISION, MethodSpec, RunSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -15,12 +15,12 @@ PARTS = ("all", "slice", "rest")
 
 def checked(spec: RunSpec) -> RunSpec:
     """The spec; RequestError on a value that is not possible."""
-    _one_of("precision", spec.precision, PRECISIONS)
-    _one_of("log.wandb", spec.log.wandb, WANDB_MODES)
-    _one_of("calibrate.slice", spec.calibrate.slice, SLICES)
-    _one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
-    _one_of("paper_table", spec.paper_table, PAPER_TABLES)
-    _one_of("data.part", spec.data.part, PARTS)
+    one_of("precision", spec.precision, PRECISIONS)
+    one_of("log.wandb", spec.log.wandb, WANDB_MODES)
+    one_of("calibrate.slice", spec.calibrate.slice, SLICES)
+    one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
+    one_of("paper_table", spec.paper_table, PAPER_TABLES)
+    one_of("data.part", spec.data.part, PARTS)
     _check_title(spec.data.title)
     m = spec.measure
     for name, value, least in (
@@ -28,8 +28,6 @@ def checked(spec: RunSpec) -> RunSpec:
         ("workers", spec.workers, 0),
         ("limit", spec.limit, 1),
         ("seed", spec.seed, 0),
-        ("data.images", spec.data.images, 1),
-        ("data.seed", spec.data.seed, 0),
         ("measure.rounds", m.rounds, 3),
         ("measure.throughput_images", m.throughput_images, 1),
         ("measure.throughput_batch_size", m.throughput_batch_size, 1),
@@ -39,13 +37,12 @@ def checked(spec: RunSpec) -> RunSpec:
         ("calibrate.images", spec.calibrate.images, 1),
         ("calibrate.cost_images", spec.calibrate.cost_images, 1),
     ):
-        _at_least(name, value, least)
+        at_least(name, value, least)
     for name, seconds in (("shard_seconds", spec.shard_seconds), ("measure.seconds", m.seconds)):
         if not 0 < seconds < math.inf:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
     window = spec.calibrate.window
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
-    _checked_stages(spec)
     _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
         raise RequestError(
@@ -53,7 +50,7 @@ def checked(spec: RunSpec) -> RunSpec:
         )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
-    if not m.accuracy and not m.throughput and not m.also:
+    if not m.accuracy and not m.throughput:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
     for name, title in (("title", spec.title), ("table", spec.table)):
         if title is not None and not any(c.isalnum() for c in title):
@@ -69,19 +66,6 @@ def _check_title(title: str | None) -> None:
         raise RequestError(
             f"data.title={title!r} is not possible: give a line of text, or null for none"
         )
-
-
-def _checked_stages(spec: RunSpec) -> None:
-    """Every row has a method for the stages that its backbone has, and for no other."""
-    for row in spec.rows:
-        for stage in (*row.methods, VISION):
-            if stage not in STAGES:
-                raise RequestError(
-                    f"row {row.label!r}: stage {stage!r} is not there for backbone "
-                    f"{spec.backbone.shown}: use {', '.join(STAGES)}"
-                )
-            if stage not in row.methods:
-                raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")
 
 
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:
@@ -105,11 +89,13 @@ def _possible_budget(name: str, macs_pct: float | None) -> None:
         )
 
 
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """RequestError unless the value of the setting `name` is one of those allowed."""
     if value not in allowed:
         raise RequestError(f"{name}={value!r} is not possible: use one of {', '.join(allowed)}")
 
 
-def _at_least(name: str, value: int | None, least: int) -> None:
+def at_least(name: str, value: int | None, least: int) -> None:
+    """RequestError if the value of the setting `name` is below `least`."""
     if value is not None and value < least:
         raise RequestError(f"{name}={value} is not possible: give {least} or more")

@@ -14,13 +14,11 @@ from asap.spec.labels import labelled
 from asap.spec.paths import PathText, given_path
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import (
-    VISION,
     BackboneSpec,
     CalibrateSpec,
     DataSpec,
     LogSpec,
     MeasureSpec,
-    MethodOf,
     MethodSpec,
     RunSpec,
 )
@@ -31,30 +29,48 @@ _KINDS = {
 }  # fmt: skip
 
 
-def read_spec(config: Mapping[str, Any], method_config: Callable[[str], Mapping]) -> RunSpec:
-    """The spec of a composed config. `method_config(name)` reads configs/method/<name>.yaml.
+def read_spec(
+    config: Mapping[str, Any],
+    method_config: Callable[[str], Mapping],
+    data_title: Callable[[DataSpec], str] = lambda data: data.title or data.name,
+) -> RunSpec:
+    """The spec of a composed config. `method_config(name)` reads configs/method/<name>.yaml;
+    `data_title(data)` is what a run without a title calls its data.
 
     Raises RequestError that names an unknown key, a missing one or an impossible value.
     """
     given = dict(config)
-    chosen = _typed(given.pop("method", None) or {}, Mapping[str, Any], "method")
-    wanted = _typed(given.pop("baseline", True), bool, "baseline")
+    chosen = typed_value(given.pop("method", None) or {}, Mapping[str, Any], "method")
+    wanted = typed_value(given.pop("baseline", True), bool, "baseline")
     baseline = wanted and chosen.get("name") != "dense"
     alone = [{"method": "dense"}, {}] if baseline else [{}]
-    rows = _typed(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
+    rows = typed_value(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
     methods = tuple(_row(one, chosen, method_config) for row in rows for one in expand(row))
     parts = {
         "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
-        "data": _build(DataSpec, given.pop("data", None), "data"),
+        "data": _data(given.pop("data", None)),
         "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
         "log": _build(LogSpec, given.pop("log", None), "log"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
-    for name in ("points", "budget", "ppt_thresholds"):  # what an experiment's own lines refer to
+    # What only other lines of an experiment or a data set refer to.
+    for name in ("points", "budget", "ppt_thresholds", "scenes"):
         given.pop(name, None)
-    title = given.pop("title", None) or f"{parts['backbone'].shown} on {parts['data'].called}"
+    title = given.pop("title", None) or f"{parts['backbone'].shown} on {data_title(parts['data'])}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
     return checked(spec)
+
+
+def _data(given: Any) -> DataSpec:
+    """The data set's own options are what is no setting of every data set."""
+    given = typed_value(given or {}, Mapping[str, Any], "data")
+    common = {f.name for f in fields(DataSpec)} - {"options"}
+    own = {key: value for key, value in given.items() if key not in common}
+    for key, value in own.items():  # no option of a data set is an empty text
+        if isinstance(value, str):
+            own[key] = given_path(f"data.{key}", value)
+    head = {key: value for key, value in given.items() if key in common}
+    return _build(DataSpec, {**head, "options": own}, "data")
 
 
 def spec_from(plain: Mapping[str, Any]) -> RunSpec:
@@ -64,56 +80,33 @@ def spec_from(plain: Mapping[str, Any]) -> RunSpec:
         for f in fields(RunSpec)
         if isinstance(f.type, type) and is_dataclass(f.type)
     }
-    rows = tuple(_recorded_row(row) for row in plain["rows"])
+    rows = tuple(_build(MethodSpec, row, "rows") for row in plain["rows"])
     return checked(_build(RunSpec, {**plain, **groups, "rows": rows}, "config"))
-
-
-def _recorded_row(row: Mapping[str, Any]) -> MethodSpec:
-    methods = _typed(row.get("methods"), Mapping[str, Any], "rows.methods")
-    methods = {k: _build(MethodOf, one, f"rows.methods.{k}") for k, one in methods.items()}
-    return _build(MethodSpec, {**row, "methods": methods}, "rows")
 
 
 def _row(
     row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
 ) -> MethodSpec:
-    """A row of a config: its own `methods` by stage, or the vision method that `method` names, else
-    the chosen one, by its config. The row's own options are on top.
-    """
+    """A row's method config with its own options on top; without a name, the chosen method."""
     row = dict(row)
-    own = row.pop("methods", None)
-    if own is not None and "method" in row:
-        raise RequestError(f"rows: a row has method={row['method']!r} and methods: leave one out")
-    base = method_config(row.pop("method")) if "method" in row else chosen
-    stages = {VISION: base} if own is None else _typed(own, Mapping[str, Any], "rows: methods")
-    if not stages:
-        raise RequestError("rows: methods={} names no method: give vision: {name: ...}")
-    options = dict(_typed(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
+    base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
+    options = dict(typed_value(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
     point = row.pop("point", None)
-    about = {f.name for f in fields(MethodSpec)} - {"methods", "given"}
-    if unknown := set(row) - about:
-        allowed = ", ".join(sorted(about | {"method", "methods", "with", "sweep"}))
+    about = {f.name for f in fields(MethodSpec)} - {"name", "options", "given"}
+    head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
+    unknown = set(row) - about
+    if unknown:
+        allowed = ", ".join(sorted(about | {"method", "with", "sweep"}))
         raise RequestError(f"rows: unknown key {min(unknown)!r} in a row; a row has {allowed}")
-    head: dict[str, Any] = {}
-    methods: dict[str, MethodOf] = {}
-    for stage, config in stages.items():
-        where = "method" if own is None else f"rows: methods.{stage}"
-        config = dict(_typed(config, Mapping[str, Any], where))
-        if "name" not in config:
-            such = "method=asap" if own is None else "name: asap"
-            raise RequestError(f"{where}.name is missing: choose a method, such as {such}")
-        name = _typed(config.pop("name"), str, f"{where}.name")
-        head |= {"label": name} | {k: config.pop(k) for k in list(config) if k in about} | head
-        if stage == VISION:
-            options = options if own is None else config | options
-            config |= options
-        for key, value in config.items():  # no option of a method is an empty text
-            if isinstance(value, str):
-                given_path(f"method.{key}", value)
-        methods[stage] = MethodOf(name, config)
+    if "name" not in head:
+        raise RequestError("method.name is missing: choose a method, such as method=asap")
+    head.setdefault("label", head["name"])
     if point:
         row["label"] = labelled(row.get("label") or head["label"], point.items())
-    parts = {"methods": methods, "given": list(options)}
+    for key, value in (base | options).items():  # no option of a method is an empty text
+        if isinstance(value, str):
+            given_path(f"method.{key}", value)
+    parts = {"options": {**base, **options}, "given": list(options)}
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
 
@@ -129,14 +122,14 @@ def _build(kind: type, given: Any, where: str) -> Any:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f": did you mean {near[0]!r}?" if near else ""
             raise RequestError(f"{where}: unknown key {key!r}{hint} (known: {', '.join(known)})")
-        values[key] = _typed(value, known[key].type, f"{where}.{key}".removeprefix("config."))
+        values[key] = typed_value(value, known[key].type, f"{where}.{key}".removeprefix("config."))
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise RequestError(f"{where}.{name} is missing".removeprefix("config."))
     return kind(**values)
 
 
-def _typed(value: Any, kind: Any, where: str) -> Any:
+def typed_value(value: Any, kind: Any, where: str) -> Any:
     """The value as its field has it: paths from strings, floats from ints; RequestError else."""
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     options = typing.get_args(kind) if union else (kind,)
@@ -152,7 +145,7 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
     origin = typing.get_origin(plain)
     if origin is tuple and isinstance(value, list):
         inside = typing.get_args(plain)[0]
-        return tuple(_typed(item, inside, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(typed_value(item, inside, f"{where}[{i}]") for i, item in enumerate(value))
     wanted = origin or plain
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise RequestError(f"{where}={value!r} is not possible: give {_KINDS[wanted]}")

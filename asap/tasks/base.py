@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import Tensor
 
-from asap.data.base import Sample
+from asap.data.base import DataSet, Sample
 
 
 class Task(ABC):
@@ -20,6 +20,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[pa.Field, ...]] = ()
+
+    @classmethod
+    def of(cls, data: DataSet) -> "Task":
+        """The task with what the data set says of it."""
+        return cls()
 
     @abstractmethod
     def answered(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from asap.data.base import Sample
+from asap.data.base import DataSet, Sample
 from asap.errors import RequestError
 from asap.records.tables import column
 from asap.report.statistics import evaluated, finite, hits, share_interval
@@ -41,6 +41,10 @@ class Classification(Task):
         column("object_recall", "float"),
         column("sink_on_object", "float"),  # 1 or 0
     )
+
+    @classmethod
+    def of(cls, data: DataSet) -> "Classification":
+        return cls(data.scored)
 
     def answered(
         self,

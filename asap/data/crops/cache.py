@@ -77,6 +77,7 @@ class CachedCrops:
 
     source = property(lambda self: self.whole.source)
     name = property(lambda self: self.whole.name)
+    task = property(lambda self: self.whole.task)
     classes = property(lambda self: self.whole.classes)
     n_classes = property(lambda self: self.whole.n_classes)
     digest = property(lambda self: self.whole.digest)

@@ -1,5 +1,6 @@
 """The embedded default as a data set: scenes of handwritten digits, with object masks."""
 
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 
@@ -9,7 +10,39 @@ from PIL import Image
 from asap.data.base import PatchGrid, Sample, Transform, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import mask_to_patches
+from asap.data.options import DataOptions, Opening
 from asap.errors import RequestError
+from asap.spec.check import at_least, one_of
+
+
+@dataclass(frozen=True)
+class DigitOptions(DataOptions):
+    """Which scenes: split (evaluation, calibration or train), how many, and the seed of the draw.
+
+    Raises RequestError on an unknown split, a negative seed and `images` below 1.
+    """
+
+    split: str = "evaluation"
+    images: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("data.split", self.split, digits.SPLITS)
+        at_least("data.images", self.images, 1)
+        at_least("data.seed", self.seed, 0)
+
+    def open(self, opening: Opening) -> "DigitScenes":
+        spec = opening.spec
+        if spec.path is not None:
+            raise RequestError(
+                f"data.path={spec.path!r} is not for data=digits: choose data=folder"
+            )
+        if spec.cache is not None:
+            raise RequestError(f"data.cache={spec.cache!r} is not for data=digits: leave it null")
+        count = self.images if opening.limit is None else min(opening.limit, self.images)
+        return DigitScenes(
+            self.split, count, self.seed, opening.transform, opening.patch_grid, spec.title
+        )
 
 
 class DigitScenes:
@@ -19,6 +52,7 @@ class DigitScenes:
     """
 
     name = "digits"
+    task = "classification"
     classes = digits.CLASSES
     n_classes = len(digits.CLASSES)
     clustered = True

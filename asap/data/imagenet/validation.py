@@ -6,6 +6,7 @@ Other pictures in the same layout (see original.py) are evaluated, but under ano
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
@@ -13,14 +14,46 @@ from asap.data.imagenet.boxes import Boxes
 from asap.data.imagenet.layouts import LAYOUTS, open_layout, recognise
 from asap.data.imagenet.names import N_IMAGES, file_name, number_of, synsets
 from asap.data.imagenet.original import differences
+from asap.data.images.file_options import FileOptions
 from asap.data.images.folder import class_of, folder_source
 from asap.data.images.image_files import ImageFiles
 from asap.data.images.source import Source
+from asap.data.options import Opening
 from asap.errors import RequestError
+from asap.spec.check import one_of
+from asap.spec.paths import PathText
 
 log = logging.getLogger("asap")
 IMAGES_PER_CLASS = 50
 _FEW = 0.01  # of the whole set; if fewer images are absent, that is an accident and not a subset
+
+
+@dataclass(frozen=True)
+class ImageNetOptions(FileOptions):
+    """Validation images with `labels` and `boxes`, see `ImageNet`; or, as split, training images,
+    which have neither. Raises RequestError on another split.
+    """
+
+    split: str = "evaluation"
+    labels: PathText | None = None
+    boxes: PathText | None = None
+
+    def __post_init__(self) -> None:
+        one_of("data.split", self.split, ("evaluation", "train"))
+        for name, path in (("labels", self.labels), ("boxes", self.boxes)):
+            if path is not None and self.split == "train":
+                raise RequestError(
+                    f"data.{name}={path!r} is not for data.split=train: leave it null"
+                )
+
+    def files(self, opening: Opening) -> ImageFiles:
+        path, transform = opening.spec.path, opening.transform
+        if self.split == "train":
+            return ImageNetTraining(path, transform)
+        return ImageNet(
+            path, transform, opening.patch_grid,
+            labels=self.labels, boxes=self.boxes, strict=opening.spec.strict,
+        )  # fmt: skip
 
 
 class ImageNet(ImageFiles):

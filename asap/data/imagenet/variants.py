@@ -1,11 +1,8 @@
-"""Other test sets for ImageNet classifiers: ImageNetV2, ImageNet-A, -R, -C, -Sketch, and ReaL.
+"""Other test sets for ImageNet classifiers: ImageNetV2, ImageNet-A, -R, -Sketch, and ReaL.
 
 - ImageNetV2 (Recht et al. 2019): the folders 0..999 are class positions in timm's order.
 - ImageNet-A and -R (Hendrycks et al. 2021): 200 of the 1,000 classes. Only the logits of these 200
   are compared, as the authors and timm do; predictions keep timm's class numbers.
-- ImageNet-C (Hendrycks and Dietterich 2019): the validation images, 224 x 224, with one of 15
-  corruptions (or of 4 more, meant for validation) at one of 5 severities. The authors' script
-  make_imagenet_c.py writes <corruption>/<severity>/<wnid>/<file>.
 - ImageNet-Sketch (Wang et al. 2019): 50 or 51 sketches of each class, 50,889 files (its README
   states 50,000; others, such as EasyRobust's documentation, count 50,889).
 - ReaL (Beyer et al. 2020): new labels of the validation images: none, one or several for each.
@@ -13,36 +10,38 @@
 """
 
 import json
-import os
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from asap.data.base import PatchGrid, Transform
 from asap.data.imagenet.boxes import Boxes
 from asap.data.imagenet.names import N_IMAGES, class_index, number_of, synsets
-from asap.data.imagenet.original import sample
 from asap.data.imagenet.validation import title_of, validation_source
-from asap.data.images.folder import class_of, folder_source
+from asap.data.images.file_options import FileOptions
+from asap.data.images.folder import SCORED, class_of, folder_source
 from asap.data.images.image_files import ImageFiles
 from asap.data.images.listing import class_folders
 from asap.data.images.source import FileSource, Picked
+from asap.data.options import Opening
 from asap.errors import RequestError
+from asap.spec.check import one_of
+from asap.spec.paths import PathText
 
-CORRUPTIONS = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-    "extra": ("speckle_noise", "gaussian_blur", "spatter", "saturate"),
-}
-SEVERITIES = range(1, 6)
-_C_TOPS = ("", "imagenet-c", "ImageNet-C")
-_C_SIZE = (224, 224)
 _N_SKETCHES = 50_889
 _SKETCH = ("", "images", "sketch", "imagenet-sketch", "imagenet-sketch/sketch")
 _V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency")
+
+
+@dataclass(frozen=True)
+class ImageNetV2Options(FileOptions):
+    """It has none."""
+
+    def files(self, opening: Opening) -> "ImageNetV2":
+        o = opening
+        return ImageNetV2(o.spec.path, o.transform, o.patch_grid, o.spec.strict)
 
 
 class ImageNetV2(ImageFiles):
@@ -54,11 +53,35 @@ class ImageNetV2(ImageFiles):
         hint = "give data.path=/data/imagenetv2-matched-frequency-format-val, with folders 0 to 999"
         folder = _below(root, _V2, "ImageNetV2", hint)
         source, _ = folder_source(folder, [str(i) for i in range(len(synsets()))], hint)
-        _check_count(source, 10_000, "ImageNetV2", folder, strict)
-        about = f"ImageNetV2, {_part(len(source.labels), 10_000)} of {folder.resolve().name}"
+        check_count(source, 10_000, "ImageNetV2", folder, strict)
+        about = f"ImageNetV2, {part_of_set(len(source.labels), 10_000)} of {folder.resolve().name}"
         super().__init__(
             source, transform, grid, name="imagenet_v2", classes=synsets(), about=about
         )
+
+
+@dataclass(frozen=True)
+class ImageNetAOptions(FileOptions):
+    """scored: subset | all, see `ImageNet200`; RequestError on another value."""
+
+    scored: str = "subset"
+    kind: ClassVar[str] = "a"
+
+    def __post_init__(self) -> None:
+        one_of("data.scored", self.scored, SCORED)
+
+    def files(self, opening: Opening) -> "ImageNet200":
+        o = opening
+        return ImageNet200(
+            self.kind, o.spec.path, o.transform, o.patch_grid, o.spec.strict, self.scored
+        )
+
+
+@dataclass(frozen=True)
+class ImageNetROptions(ImageNetAOptions):
+    """As for ImageNet-A."""
+
+    kind: ClassVar[str] = "r"
 
 
 class ImageNet200(ImageFiles):
@@ -89,13 +112,28 @@ class ImageNet200(ImageFiles):
             )
         labels = [class_index()[class_of(path)] for path in source.paths]
         source = FileSource(folder, source.files, source.paths, labels, source.files_left_out)
-        _check_count(source, total, name, folder, strict)
+        check_count(source, total, name, folder, strict)
         super().__init__(
             source, transform, grid, name=f"imagenet_{kind}", classes=synsets(),
-            about=f"{name}, {_part(len(labels), total)}, scored over "
+            about=f"{name}, {part_of_set(len(labels), total)}, scored over "
             f"{'its 200' if scored == 'subset' else 'all 1,000'} classes",
             scored=tuple(sorted(class_index()[wnid] for wnid in wnids))
             if scored == "subset" else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageNetRealOptions(FileOptions):
+    """labels: a `real.json`, see `ImageNetReal`; boxes: as for ImageNet."""
+
+    labels: PathText | None = None
+    boxes: PathText | None = None
+
+    def files(self, opening: Opening) -> "ImageNetReal":
+        o = opening
+        return ImageNetReal(
+            o.spec.path, o.transform, o.patch_grid,
+            labels=self.labels, boxes=self.boxes, strict=o.spec.strict,
         )  # fmt: skip
 
 
@@ -140,40 +178,13 @@ class ImageNetReal(ImageFiles):
         )  # fmt: skip
 
 
-class ImageNetC(ImageFiles):
-    """<root>/<corruption>/<severity>/<wnid>/*, or `root` is itself the folder of one severity.
+@dataclass(frozen=True)
+class ImageNetSketchOptions(FileOptions):
+    """It has none."""
 
-    The folders of the published archives (noise, blur, weather, digital, extra) may lie between.
-    corruption, severity: which ones to read; None takes them from the name of the folder `root`.
-    Raises RequestError if they are unknown, if they do not exist, or if `root` is the folder of
-    other ones.
-    """
-
-    def __init__(
-        self,
-        root: str | None,
-        corruption: str | None,
-        severity: int | None,
-        transform: Transform,
-        grid: PatchGrid | None,
-        strict: bool,
-    ):
-        hint = (
-            "give data.path=/data/imagenet-c data.corruption=fog data.severity=3, with "
-            "/data/imagenet-c/fog/3/<wnid>/*.JPEG"
-        )
-        if root is None or not root:
-            raise RequestError(f"no folder is given for ImageNet-C: {hint}")
-        folder, corruption, severity = _corrupted(Path(root), corruption, severity, hint)
-        source, _ = folder_source(folder, synsets(), hint)
-        _check_count(source, N_IMAGES, "ImageNet-C", folder, strict)
-        sizes = {one.size for one in sample(source)}
-        other = "" if sizes <= {_C_SIZE} else ", not 224 x 224 as ImageNet-C's are"
-        super().__init__(
-            source, transform, grid, name="imagenet_c", classes=synsets(),
-            about=f"ImageNet-C, {corruption}, severity {severity}, "
-            f"{_part(len(source.labels), N_IMAGES)}{other}",
-        )  # fmt: skip
+    def files(self, opening: Opening) -> "ImageNetSketch":
+        o = opening
+        return ImageNetSketch(o.spec.path, o.transform, o.patch_grid, o.spec.strict)
 
 
 class ImageNetSketch(ImageFiles):
@@ -185,59 +196,13 @@ class ImageNetSketch(ImageFiles):
         hint = "give data.path=/data/imagenet-sketch, with the 1,000 folders <wnid> of sketches"
         folder = _below(root, _SKETCH, "ImageNet-Sketch", hint)
         source, _ = folder_source(folder, synsets(), hint)
-        _check_count(source, _N_SKETCHES, "ImageNet-Sketch", folder, strict)
+        check_count(source, _N_SKETCHES, "ImageNet-Sketch", folder, strict)
         if found := next((path for path in source.paths if number_of(path) is not None), None):
             raise RequestError(f"{folder}/{found} is a validation image and no sketch: {hint}")
-        about = f"ImageNet-Sketch, {_part(len(source.labels), _N_SKETCHES)}"
+        about = f"ImageNet-Sketch, {part_of_set(len(source.labels), _N_SKETCHES)}"
         super().__init__(
             source, transform, grid, name="imagenet_sketch", classes=synsets(), about=about
         )
-
-
-def _corrupted(
-    root: Path, corruption: str | None, severity: int | None, hint: str
-) -> tuple[Path, str, int]:
-    """The folder of one corruption at one severity, and the names of both."""
-    known = [name for names in CORRUPTIONS.values() for name in names]
-    if corruption is not None and corruption not in known:
-        raise RequestError(
-            f"data.corruption={corruption!r} is not a corruption of ImageNet-C: use one of "
-            f"{', '.join(known)}"
-        )
-    if severity is not None and severity not in SEVERITIES:
-        raise RequestError(f"data.severity={severity} is not possible: give 1 to 5")
-    if not root.is_dir():
-        raise RequestError(f"{root} is not a folder: {hint}")
-    # If `root` holds class folders, its path ends with the corruption and the severity.
-    place = Path(os.path.abspath(root))  # the name of a link, not of its target  # noqa: PTH100
-    is_one = bool(set(class_folders(root)) & set(synsets()))
-    own = place.parent.name if is_one else place.name
-    corruption = _agreed("corruption", corruption, own if own in known else None, root)
-    at = int(place.name) if is_one and place.name in map(str, SEVERITIES) else None
-    severity = _agreed("severity", severity, at, root)
-    if corruption is None:
-        raise RequestError(f"data.corruption is missing: give one of {', '.join(known)}")
-    if severity is None:
-        raise RequestError("data.severity is missing: give 1 to 5")
-    if is_one:
-        return root, corruption, severity
-    # Otherwise look below `root`, with or without the published archives' folders.
-    packed = next(group for group, names in CORRUPTIONS.items() if corruption in names)
-    inside = [root] if own == corruption else []
-    inside += [root / top / way / corruption for top in _C_TOPS for way in ("", packed)]
-    for folder in inside:
-        if (folder / str(severity)).is_dir():
-            return folder / str(severity), corruption, severity
-    raise RequestError(f"{root} has no folder {corruption}/{severity}: {hint}")
-
-
-def _agreed(option: str, given: Any, found: Any, root: Path) -> Any:
-    """The given value, else the one in the folder's name; RequestError if the two differ."""
-    if given is not None and found is not None and given != found:
-        raise RequestError(
-            f"data.{option}={given} is not that of {root}, which is {found}: leave one of them out"
-        )
-    return found if given is None else given
 
 
 def _real_labels(path: str | None) -> list[list[int]]:
@@ -276,11 +241,12 @@ def _below(root: str | None, inside: Sequence[str], name: str, hint: str) -> Pat
     return next((place for place in places if place.is_dir()), Path(root))
 
 
-def _part(count: int, total: int) -> str:
+def part_of_set(count: int, total: int) -> str:
+    """How many images there are, and of how many if it is a part."""
     return f"{count:,} images" if count == total else f"{count:,} of {total:,} images"
 
 
-def _check_count(source: FileSource, total: int, name: str, folder: Path, strict: bool) -> None:
+def check_count(source: FileSource, total: int, name: str, folder: Path, strict: bool) -> None:
     """With `strict`, RequestError unless all images are there."""
     if strict and len(source.labels) != total:
         raise RequestError(

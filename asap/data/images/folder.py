@@ -2,19 +2,62 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from asap.data.base import PatchGrid, Transform
-from asap.data.images.classes import ClassMap, by_list, by_name
+from asap.data.images.classes import ORDERS, ClassMap, by_list, by_name
+from asap.data.images.classes_file import read_classes
+from asap.data.images.file_options import FileOptions
 from asap.data.images.image_files import ImageFiles
 from asap.data.images.left_out import HIDDEN, SECOND, LeftOut, summed
 from asap.data.images.listing import class_folders, list_pictures
 from asap.data.images.source import FileSource
+from asap.data.options import Opening
 from asap.errors import RequestError
 from asap.records.files_left_out import said
-from asap.spec.paths import given_path
+from asap.spec.check import one_of
+from asap.spec.paths import PathText, given_path
 
+SCORED = ("all", "subset")
 _HINT = "expected one sub-folder for each class of the model, with pictures in it"
+
+
+@dataclass(frozen=True)
+class FolderOptions(FileOptions):
+    """Which class a folder is, and which logits are compared, see `ImageFolder`.
+
+    classes: a file that lists the model's classes in order, see classes_file.py. class_order:
+    sorted | natural. scored: all | subset. Raises RequestError on other values, and on both a list
+    and an order.
+    """
+
+    classes: PathText | None = None
+    class_order: str = "sorted"
+    scored: str = "all"
+
+    def __post_init__(self) -> None:
+        one_of("data.class_order", self.class_order, ORDERS)
+        one_of("data.scored", self.scored, SCORED)
+        if self.class_order != "sorted" and self.classes is not None:
+            raise RequestError(
+                f"data.class_order={self.class_order} and data.classes={self.classes!r} both give "
+                "an order: leave one of them out"
+            )
+
+    def files(self, opening: Opening) -> "ImageFolder":
+        if opening.spec.path is None:
+            raise RequestError("data.path is missing: give the folder with a sub-folder per class")
+        return ImageFolder(
+            opening.spec.path,
+            opening.transform,
+            opening.patch_grid,
+            classes=None if self.classes is None else read_classes(self.classes),
+            subset=True,
+            order=self.class_order,
+            outputs=opening.outputs,
+            scored=self.scored,
+        )
 
 
 class ImageFolder(ImageFiles):

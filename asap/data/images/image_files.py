@@ -26,6 +26,7 @@ class ImageFiles:
     `index`: the file that stores the hashes of the files' bytes; if None, `digest` reads all files.
     """
 
+    task = "classification"
     clustered = False
     index: Path | None = None
 

@@ -1,0 +1,34 @@
+"""What opening is for every data set of image files: title, index of hashes, crop cache, limit."""
+
+import logging
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from asap.data.base import DataSet, take
+from asap.data.crops.cache import cached
+from asap.data.images.image_files import ImageFiles
+from asap.data.options import DataOptions, Opening
+from asap.records.files_left_out import said
+
+log = logging.getLogger("asap")
+
+
+@dataclass(frozen=True)
+class FileOptions(DataOptions):
+    """The options of a data set of image files."""
+
+    @abstractmethod
+    def files(self, opening: Opening) -> ImageFiles:
+        """All of its images. RequestError if they do not exist."""
+
+    def open(self, opening: Opening) -> DataSet:
+        found = self.files(opening)
+        found.title = opening.spec.title
+        found.index = opening.index
+        if found.files_left_out:
+            log.warning("%s: left out are %s", found.description, said(found.files_left_out))
+        if opening.spec.cache is not None:
+            return cached(found, Path(opening.spec.cache), opening.limit)
+        return take(cast(DataSet, found), opening.limit)

@@ -1,0 +1,16 @@
+"""From the task that a data set names to the task."""
+
+from asap.data.base import DataSet
+from asap.errors import RequestError
+from asap.tasks.base import Task
+from asap.tasks.classification import Classification
+
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification,)}
+
+
+def task_of(data: DataSet) -> Task:
+    """What is asked of the examples of a data set; RequestError on an unknown task."""
+    if data.task not in TASKS:
+        known = ", ".join(TASKS)
+        raise RequestError(f"data={data.name} has the task {data.task!r}: use one of {known}")
+    return TASKS[data.task].of(data)
