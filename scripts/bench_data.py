@@ -129,7 +129,7 @@ def evaluate_here(root: Path, count: int, cache: bool) -> float:
             title="memory",
             backbone=BackboneSpec(*TINY, model_args=SMALL),
             data=DataSpec("folder", str(root), cache=str(root.parent / "cache") if cache else None),
-            rows=(MethodSpec("dense", {}, "Dense"),),
+            rows=(MethodSpec.of("dense", {}, "Dense"),),
             results=root.parent / f"results-{count}-{cache}-{os.getpid()}",
             batch_size=20,
             device="cpu",

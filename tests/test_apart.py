@@ -108,7 +108,7 @@ def test_pictures_and_examples_take_the_sessions_method_with_its_file(
 ) -> None:
     """A record has the digest of a method's file, from which nothing can be built again."""
     spec = spec_of(file, tmp_path, weights=str(file))
-    together = replace(spec.rows[1], file=None, needs=None, options={"weights": str(file)})
+    together = replace(spec.rows[1], file=None, needs=None).with_options({"weights": str(file)})
     session, results = run(replace(spec, rows=(spec.rows[0], together, spec.rows[2])))
     rows: list[Result] = results
     assert len(examples_of(session, rows[1], 2)) == 2

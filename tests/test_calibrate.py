@@ -280,7 +280,7 @@ def test_tomes_list_is_the_nearest_of_all_lists_in_closed_form():
 
 
 def spec_of(data: DataSpec, path: str | None = None, **more: Any) -> RunSpec:
-    row = MethodSpec("tome", {"r": 8}, "ToMe")
+    row = MethodSpec.of("tome", {"r": 8}, "ToMe")
     calibrate = CalibrateSpec(macs_pct=-35.0, images=24, path=path)
     return RunSpec("t", BackboneSpec("digits_vit"), data, (row,), calibrate=calibrate, **more)
 

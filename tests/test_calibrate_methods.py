@@ -363,8 +363,8 @@ def test_steps_wider_than_the_window_and_a_method_without_a_knob(tmp_path: Path)
     keeping 33 costs -34.56 and 32 -35.63 %. DynamicViT stays in the table with its reason.
     """
     rows = (
-        MethodSpec("random_drop", {}, "Random drop"),
-        MethodSpec("dynamicvit", {"weights": predictor_file(96)}, "DynamicViT"),
+        MethodSpec.of("random_drop", {}, "Random drop"),
+        MethodSpec.of("dynamicvit", {"weights": predictor_file(96)}, "DynamicViT"),
     )
     keeps = {"keep": [0.5, 0.5156]}
     calibrate = CalibrateSpec(macs_pct=-35.0, images=4, window=0.5, grid=keeps)

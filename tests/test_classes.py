@@ -340,7 +340,7 @@ def spec_of(tmp_path: Path, **data) -> RunSpec:
         title="x",
         backbone=BackboneSpec("test_vit", "random"),
         data=data_spec("folder", path=str(tmp_path / "val"), **data),
-        rows=(MethodSpec("dense", {}, "Dense"),),
+        rows=(MethodSpec.of("dense", {}, "Dense"),),
         results=tmp_path / "results",
         calibrate=CalibrateSpec(-30.0, path=str(tmp_path / "train")),
         device="cpu",

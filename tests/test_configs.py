@@ -1,6 +1,7 @@
 """Every config composes, builds, and says what the code does."""
 
-from dataclasses import MISSING, fields
+import json
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from asap.errors import RequestError
 from asap.methods import build, find, registry
 from asap.methods.registry import names
 from asap.spec.configs import choices, config_dir, read_method
-from asap.spec.read import read_spec
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.read import read_spec, spec_from
+from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec
 
-ABOUT = {f.name for f in fields(MethodSpec)} - {"options"}
+ABOUT = {"name", *(f.name for f in fields(MethodSpec))}
 
 
 def spec_of(*overrides: str) -> RunSpec:
@@ -138,3 +139,48 @@ def test_a_helper_file_among_the_methods_is_no_method(tmp_path, monkeypatch) -> 
     with pytest.raises(RequestError, match="helper_of_tests"):
         find("helper_of_tests")
     assert "asap" in before and "schedule" not in before and "base" not in before
+
+
+def rows_of(*rows: dict) -> tuple[MethodSpec, ...]:
+    backbone = {"name": "digits_vit"}
+    config = {"backbone": backbone, "data": {"name": "digits"}, "rows": list(rows)}
+    spec = read_spec({**config, "method": read_method("asap")}, read_method)
+    plain = json.loads(json.dumps(asdict(spec), default=str))
+    assert spec_from(plain).rows == spec.rows  # as config.yaml beside a record holds it
+    return spec.rows
+
+
+def test_a_row_is_a_method_for_every_stage() -> None:
+    chosen, named, own = rows_of(
+        {},
+        {"method": "tome", "with": {"r": 4}},
+        {"methods": {"vision": {"name": "tome", "r": 4}}, "label": "Mine"},
+    )
+    assert chosen.methods.keys() == {"vision"} and chosen.name == "asap"
+    assert named.methods == {"vision": MethodOf("tome", {**named.options, "r": 4})}
+    assert own.methods == {"vision": MethodOf("tome", {"r": 4})} and own.label == "Mine"
+    assert own.given == named.given == ("r",)
+    swept = rows_of({"methods": {"vision": {"name": "tome"}}, "sweep": {"r": [2, 4]}})
+    assert [(row.label, row.options) for row in swept] == [
+        ("tome r=2", {"r": 2}), ("tome r=4", {"r": 4})
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"methods": {"vision": {"name": "tome", "r": 4}, "language": {"name": "tome", "r": 4}}},
+            "row 'tome': stage 'language' is not there for backbone digits_vit: use vision",
+        ),
+        ({"methods": {"language": {"name": "tome"}}}, "stage 'language' is not there"),
+        ({"methods": {}}, r"give vision: \{name: ...\}"),
+        ({"methods": {"vision": {"r": 4}}}, r"methods\.vision\.name is missing"),
+        ({"methods": {"vision": "tome"}}, "give a group of settings"),
+        ({"methods": {"vision": {"name": "tome"}}, "method": "asap"}, "leave one out"),
+    ],
+)
+def test_a_stage_that_is_not_there_is_one_line(row: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as refused:
+        rows_of(row)
+    assert len(str(refused.value).splitlines()) == 1

@@ -142,7 +142,7 @@ def test_predictions_and_key_are_the_same_byte_for_byte(root, tmp_path):
             title="fake",
             backbone=BackboneSpec("test_vit", "random"),
             data=DataSpec("imagenet", str(root), cache=cache),
-            rows=(MethodSpec("dense", {}, "Dense"),),
+            rows=(MethodSpec.of("dense", {}, "Dense"),),
             results=tmp_path / results,
             limit=22,
             device="cpu",

@@ -13,7 +13,7 @@ from asap.records.recent import RECENT
 from asap.records.store import Cell
 from asap.spec.run_spec import BackboneSpec, MethodSpec, RunSpec
 
-ROWS = (MethodSpec("dense", {}, "Dense"), MethodSpec("tome", {"r": 4}, "ToMe"))
+ROWS = (MethodSpec.of("dense", {}, "Dense"), MethodSpec.of("tome", {"r": 4}, "ToMe"))
 
 
 @pytest.fixture(scope="module")

@@ -291,7 +291,7 @@ def test_a_config_that_says_its_size_in_the_old_way_decides_too(tmp_path):
 
 
 def spec_of(backbone: BackboneSpec, results: Path) -> RunSpec:
-    rows = (MethodSpec("dense", {}, "Dense"),)
+    rows = (MethodSpec.of("dense", {}, "Dense"),)
     return RunSpec("x", backbone, data_spec("digits", images=2), rows, results=results)
 
 

@@ -661,7 +661,7 @@ def run_on(root: Path, results: Path, **data) -> list:
         title="fake",
         backbone=BackboneSpec("test_vit", "random"),
         data=data_spec(path=str(root), **{"name": "imagenet", **data}),
-        rows=(MethodSpec("dense", {}, "Dense"),),
+        rows=(MethodSpec.of("dense", {}, "Dense"),),
         results=results,
         batch_size=11,
         device="cpu",
@@ -714,7 +714,7 @@ def run_on_one_class(root: Path, tmp_path: Path, **data) -> None:
         title="fake",
         backbone=BackboneSpec("test_vit", "random", model_args={"num_classes": 1}),
         data=data_spec(path=str(root), **data),
-        rows=(MethodSpec("dense", {}, "Dense"),),
+        rows=(MethodSpec.of("dense", {}, "Dense"),),
         results=tmp_path / "results",
         device="cpu",
     )

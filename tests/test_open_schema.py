@@ -2,13 +2,19 @@
 
 import csv
 import io
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from made import DENSE
+from samples import data_spec
 
+from asap.errors import RequestError
+from asap.experiment import pipeline
 from asap.experiment.pipeline import run
+from asap.experiment.rows import Row
 from asap.measure.session import Session
+from asap.publish.all_records import current_keys, grouped, write_page
 from asap.records import kinds
 from asap.records.identity import identity_of, same_row
 from asap.records.key import key_of
@@ -19,6 +25,13 @@ from asap.report.result import Result, RowRef, scalars
 from asap.report.result_table import build_table
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
+from asap.spec.run_spec import (
+    STAGES,
+    BackboneSpec,
+    MeasureSpec,
+    MethodSpec,
+    RunSpec,
+)
 
 SUBJECT = {name: DENSE.measured["identity"][name] for name in ("backbone", "data")}
 METHOD = {"vision": {"name": "dense", "options": {}, "version": 1}}
@@ -78,6 +91,75 @@ def test_kinds_of_one_row_have_keys_of_their_own_and_are_one_row(latency: Kind) 
     assert key_of(identity_of(later, METHOD, SUBJECT)) != key_of(other)
     with pytest.raises(ValueError, match="another kind"):
         declare(later)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A third measurement. `laps`: what it measured, to be counted."""
+
+    kind: Kind
+    laps: list[str] = field(default_factory=list)
+
+    def wanted(self, spec: RunSpec) -> bool:
+        return "latency" in spec.measure.also
+
+    def refuse(self, spec: RunSpec) -> None:
+        if spec.measure.also["latency"]["rounds"] < 1:
+            raise RequestError("measure.also.latency.rounds=0 is not possible: give 1 or more")
+
+    def measure(self, session: Session, rows: list[Row]) -> list[Row]:
+        return [self._measured(session, row) if row.open else row for row in rows]
+
+    def _measured(self, session: Session, row: Row) -> Row:
+        options = session.spec.measure.also["latency"]
+        head = session.head(self.kind, row.built, row.method.label, options)
+        cell = session.store.cell(head["key"])
+        with cell.lock():
+            if cell.record("latency") is None:
+                self.laps.append(row.method.label)
+                record = {**head, **options, "metrics": {"latency_ms": 1.5 + len(self.laps)}}
+                cell.finish("latency", row.config, record, files={"laps.txt": b"1"})
+        return row.with_records(latency=cell.record("latency"))
+
+
+def test_a_third_measurement_is_one_file_and_one_line_of_a_list(
+    latency: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = Latency(latency)
+    monkeypatch.setattr(pipeline, "MEASUREMENTS", (*pipeline.MEASUREMENTS, third))
+    spec = RunSpec(
+        "t", BackboneSpec("digits_vit"), data_spec("digits", images=4),
+        (MethodSpec.of("dense", {}, "Dense"), MethodSpec.of("tome", {"r": 4}, "ToMe")),
+        MeasureSpec(also={"latency": {"rounds": 3}}), results=tmp_path, device="cpu",
+    )  # fmt: skip
+    _, first = run(spec)
+    session, second = run(spec)
+    assert third.laps == ["Dense", "ToMe"]  # found again at the second run
+    for results in (first, second):
+        found = [result.record("latency") for result in results]
+        assert [record and record["metrics"]["latency_ms"] for record in found] == [2.5, 3.5]
+        assert [record and record["rounds"] for record in found] == [3, 3]
+        assert [line["latency_ms"] for line in lines(results)] == ["2.5", "3.5"]
+        assert all(result.reason is None and result.accuracy for result in results)
+    assert set(second[1].measured["identity"]["methods"]) == set(STAGES)
+    keys = current_keys(session.store)
+    assert len(keys) == 4
+    (together,) = grouped(session.store, keys).values()
+    shown = [record for result in together if (record := result.record("latency"))]
+    assert [record["key"] for record in shown] == [
+        result.ref.records["latency"] for result in second
+    ]
+    page = write_page(tmp_path).read_text()
+    assert all(record["key"] in page for record in shown)
+    assert "4 records on disk" in page
+    _, without = run(replace(spec, measure=MeasureSpec()))
+    assert [result.record("latency") for result in without] == [None, None]
+    for also, message in (
+        ({"latency": {"rounds": 0}}, r"rounds=0 is not possible"),
+        ({"latancy": {}}, r"measure\.also\.latancy .* accuracy, throughput, latency"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            run(replace(spec, measure=MeasureSpec(also=also)))
 
 
 def test_a_trained_head_has_an_identity_without_a_method_and_serves_all_rows(

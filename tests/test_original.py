@@ -285,7 +285,7 @@ def test_a_run_on_copies_says_so_in_its_table(tmp_path):
         title="x",
         backbone=BackboneSpec("test_vit", "random"),
         data=DataSpec("imagenet", path=str(tmp_path)),
-        rows=(MethodSpec("dense", {}, "Dense"),),
+        rows=(MethodSpec.of("dense", {}, "Dense"),),
         results=tmp_path / "results",
         device="cpu",
     )

@@ -67,7 +67,7 @@ def edited(folder: Path, **changes: Any) -> None:
 
 
 def spec_of(backbone: BackboneSpec, results: Path, images: int = 4) -> RunSpec:
-    rows = (MethodSpec("dense", {}, "Dense"),)
+    rows = (MethodSpec.of("dense", {}, "Dense"),)
     return RunSpec("x", backbone, data_spec("digits", images=images), rows, results=results)
 
 

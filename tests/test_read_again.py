@@ -287,6 +287,6 @@ def test_a_method_of_ones_own_is_known_by_its_code(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(text + more)
         keys.append(code_of(find(name)))
     assert keys[0] == keys[1] != keys[2] and code_of(find("tome")) is None
-    row = MethodSpec("mine", {"k": 24}, "mine")
+    row = MethodSpec.of("mine", {"k": 24}, "mine")
     spec = replace(spec_of(tmp_path / "run", scenes(tmp_path / "set", 10)), rows=(row,))
     assert Session(spec).identity(build("mine", {"k": 24}))["methods"]["vision"]["code"] == keys[0]

@@ -68,7 +68,7 @@ def test_a_small_set_gives_half_and_one_image_none():
 
 
 def spec_of(root, **calibrate):
-    row = MethodSpec("asap", {}, "ASAP", macs_pct=-35.0)
+    row = MethodSpec.of("asap", {}, "ASAP", macs_pct=-35.0)
     more = {"calibrate": CalibrateSpec(**calibrate)}
     return RunSpec("t", BackboneSpec("x"), DataSpec("imagenet", root), (row,), **more)
 
@@ -94,7 +94,7 @@ def result_of(label: str, name: str, n: int) -> Result:
 def test_the_baseline_alone_is_run_on_what_calibration_took(monkeypatch):
     """After the rows; only of the published model on all images."""
     base = spec_of("/data", slice="validation")
-    rows = (base.rows[0], MethodSpec("dense", {}, "Dense"))
+    rows = (base.rows[0], MethodSpec.of("dense", {}, "Dense"))
     published = replace(base, rows=rows, backbone=BackboneSpec("x", top1=81.98))
     ready = evaluation_spec(published)
     dense = Row(ready, ready.rows[1], result_of("Dense", "dense", 49))
@@ -164,7 +164,7 @@ def test_a_grid_without_a_budget_takes_the_most_accurate_and_ties_the_first():
 
 
 def row_of(label, **more):
-    return MethodSpec("asap", {"tau": 3.0, "clusters": 4, "alpha": 0.5}, label, **more)
+    return MethodSpec.of("asap", {"tau": 3.0, "clusters": 4, "alpha": 0.5}, label, **more)
 
 
 def test_a_row_has_the_point_of_another_but_keeps_what_it_gives_itself():

@@ -537,7 +537,7 @@ def test_more_threads_than_processors_are_refused_before_anything_is_measured(mo
     base = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), ())
     for threads in (None, 4):
         speed.refuse_timing(replace(base, measure=MeasureSpec(True, True, threads=threads)))
-    speed.refuse_timing(replace(base, measure=MeasureSpec(threads=5)))  # nothing is timed
+    assert not speed.Throughput().wanted(replace(base, measure=MeasureSpec(threads=5)))
     too_many = replace(base, measure=MeasureSpec(True, True, threads=5))
     with pytest.raises(RequestError, match=r"measure\.threads=5 .* on 4 processors"):
         run(too_many)

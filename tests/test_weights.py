@@ -378,7 +378,7 @@ def test_accuracy_without_classes_is_refused_and_speed_is_not(name, args, why, t
     def session(measure: MeasureSpec) -> Session:
         spec = RunSpec(
             "x", BackboneSpec(name, "random", model_args=args), data_spec("digits", images=2),
-            (MethodSpec("dense", {}, "Dense"),), measure, results=tmp_path,
+            (MethodSpec.of("dense", {}, "Dense"),), measure, results=tmp_path,
         )  # fmt: skip
         return Session(spec)
 

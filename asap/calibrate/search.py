@@ -126,7 +126,7 @@ def _found_for(context: CalibrationContext, asked: Request) -> Calibrated:
         options = (preset["found"]["nearest"] or {}).get("with")
     if options is None:
         return Calibrated(row, preset["found"]["reason"], written)
-    chosen = replace(row, options={**row.options, **options}, note=note_of(row, preset))
+    chosen = row.with_options(options, note=note_of(row, preset))
     return Calibrated(chosen, None, written, options)
 
 
@@ -251,8 +251,7 @@ def untuned(row: MethodSpec) -> Calibrated:
     """A row whose options would be chosen by labels, without labels: it gets their first values."""
     first = {name: values[0] for name, values in row.open_grid.items()}
     said = f"Not tuned, for want of training images: {in_words(first)}."
-    options = {**row.options, **first}
-    return Calibrated(replace(row, options=options, note=join(row.note, said)), point=first)
+    return Calibrated(row.with_options(first, note=join(row.note, said)), point=first)
 
 
 def with_points(rows: Sequence[MethodSpec], done: Sequence[Calibrated]) -> list[Calibrated]:
@@ -270,5 +269,4 @@ def _like(own: Calibrated, other: Calibrated) -> Calibrated:
     if not point:
         return own
     said = f"The point of {other.row.label}: {in_words(point)}; its cost falls where it falls."
-    options = {**row.options, **point}
-    return Calibrated(replace(row, options=options, note=join(row.note, said)), point=point)
+    return Calibrated(row.with_options(point, note=join(row.note, said)), point=point)

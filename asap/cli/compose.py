@@ -25,7 +25,7 @@ from asap.measure.processes import started_by_torchrun
 from asap.methods.registry import find, names
 from asap.spec.configs import read_method, refuse_unused_points
 from asap.spec.read import read_spec
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec
 
 
 def command_line(given: Sequence[str], about: str) -> list[str]:
@@ -119,7 +119,7 @@ def _alternatives(kind: Any) -> set[Any]:
 
 def _keys() -> list[tuple[str, Any]]:
     """Everything that can be set, as on the command line, with its type; some more than once."""
-    kinds = [("method", kind) for kind in (MethodSpec, *map(find, names()))]
+    kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *map(find, names()))]
     kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]

@@ -4,7 +4,6 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pandas as pd
 
@@ -22,13 +21,29 @@ from asap.measure.session import Session
 from asap.measure.traces import costs, metrics_of
 from asap.records.key import key_of
 from asap.records.kinds import ACCURACY
-from asap.records.schema import AccuracyRecord, environment
+from asap.records.schema import AccuracyRecord
 from asap.records.store import Cell
 from asap.records.tables import Evaluated, frame_of, matrix
 from asap.report.result import Result
+from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
 NOTHING_SHARED = Shared(0.0, 0)
+
+
+class Accuracy:
+    """Accuracy and MACs, one row after the other."""
+
+    kind = ACCURACY
+
+    def wanted(self, spec: RunSpec) -> bool:
+        return spec.measure.accuracy
+
+    def refuse(self, spec: RunSpec) -> None:
+        """Nothing is refused beforehand."""
+
+    def measure(self, session: Session, rows: list[Row]) -> list[Row]:
+        return [with_accuracy(session, row) if row.open else row for row in rows]
 
 
 def with_accuracy(session: Session, row: Row) -> Row:
@@ -113,28 +128,22 @@ def _record(
     answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
     _refuse_none(answers, cell)
     earlier = session.memory.shared.get(cell.key, NOTHING_SHARED)
+    head = session.head(ACCURACY, method, row.method.label) | session.about_data
+    head["environment"] |= {"processes": size()}
     record = AccuracyRecord(
-        schema_version=ACCURACY.version,
-        key=cell.key,
-        identity=session.identity(method),
-        label=row.method.label,
+        **head,
         metrics=metrics_of(method, traces),
-        backbone=spec.backbone.shown,
         weights=session.weights_record,
         preprocessing_from=session.preprocessing_from,
         parameters=sum(p.numel() for p in session.backbone.parameters()),
-        **session.about_data,
         **how.task.score(answers, data.clustered),
         **costs(traces, method.reduces),
         gmacs_no_attention=_without_attention(model, traces),
-        precision=spec.precision,
         device=session.device.type,
         seed=spec.seed,
-        environment={**environment(), "processes": size()},
         seconds=round(time.monotonic() - started + earlier.seconds, 3),
         batch_size=spec.batch_size,
         batch_halved=how.halved + earlier.halved,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     cell.finish("accuracy", row.config, record, evaluated)
 

@@ -1,6 +1,6 @@
 """From specs to published results, in the order in which things happen: the file to read first.
 
-    specs -> rows -> at their budgets -> accuracy -> throughput -> what is apart -> tables, mirrors
+    specs -> rows -> at their budgets -> accuracy, throughput -> what is apart -> tables, mirrors
 
 A row that has its record already is not measured again; one that was interrupted continues where it
 stopped; one that fails leaves the others alone. Under torchrun this is the leader's program, and
@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from asap.calibrate import at_budget
 from asap.errors import RequestError
-from asap.experiment.accuracy_rows import with_accuracy
+from asap.experiment.accuracy_rows import Accuracy
 from asap.experiment.job import Job
+from asap.experiment.measurement import Measurement, wanted_of
 from asap.experiment.rows import Row, among
 from asap.experiment.separate_rows import (
     on_left_out_images,
@@ -22,7 +23,7 @@ from asap.experiment.separate_rows import (
     with_own_checkpoint,
 )
 from asap.experiment.shared_pass import share, share_ahead
-from asap.experiment.throughput_rows import refuse_timing, with_throughput
+from asap.experiment.throughput_rows import Throughput
 from asap.measure import workers
 from asap.measure.in_memory import InMemory
 from asap.measure.session import Session
@@ -32,6 +33,9 @@ from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
+# In this order: what is timed comes last, so that it costs no other record. Under torchrun the
+# workers wait meanwhile, and nothing runs beside it.
+MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Throughput())
 
 
 def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:
@@ -110,14 +114,12 @@ def _with_the_others(row: Row) -> bool:
 
 def _measured(session: Session, rows: list[Row]) -> list[Row]:
     """The rows with all of their records."""
-    refuse_timing(session.spec)
+    wanted = wanted_of(MEASUREMENTS, session.spec)
     workers.meet(session)
     share(session)
     rows = [row.begun() for row in rows]
-    if session.spec.measure.accuracy:
-        rows = [with_accuracy(session, row) for row in rows]
-    if session.spec.measure.throughput:
-        rows = with_throughput(session, rows)  # workers wait: nothing runs beside what is timed
+    for measurement in wanted:
+        rows = measurement.measure(session, rows)
     return rows
 
 

@@ -30,7 +30,7 @@ def with_own_checkpoint(spec: RunSpec, method: MethodSpec) -> RunSpec:
     # Digest, averages and published accuracy in the spec are those of the other rows' weights.
     backbone = replace(spec.backbone, weights=method.file, sha256=None, ema=None)
     backbone = replace(backbone, top1=None, source=None)
-    own = replace(method, options={**method.options, "weights": method.file})
+    own = method.with_options({"weights": method.file})
     return replace(spec, backbone=backbone, rows=(own,))
 
 
@@ -44,5 +44,6 @@ def on_left_out_images(row: Row) -> RunSpec | None:
     published = spec.backbone.top1 is not None and spec.backbone.weights != "random"
     if not published or spec.data.part != "rest" or spec.limit is not None:
         return None
-    data, measure = replace(spec.data, part="slice"), replace(spec.measure, throughput=False)
+    measure = replace(spec.measure, throughput=False, also={})
+    data = replace(spec.data, part="slice")
     return replace(spec, rows=(row.method,), data=data, measure=measure)

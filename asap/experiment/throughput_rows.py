@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -20,11 +19,26 @@ from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
 from asap.records.key import key_of
 from asap.records.kinds import THROUGHPUT
-from asap.records.schema import ThroughputRecord, environment
+from asap.records.schema import ThroughputRecord
 from asap.records.store import Cell
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
+
+
+class Throughput:
+    """Images per second, all rows without a record together."""
+
+    kind = THROUGHPUT
+
+    def wanted(self, spec: RunSpec) -> bool:
+        return spec.measure.throughput
+
+    def refuse(self, spec: RunSpec) -> None:
+        refuse_timing(spec)
+
+    def measure(self, session: Session, rows: list[Row]) -> list[Row]:
+        return with_throughput(session, rows)
 
 
 def with_throughput(session: Session, rows: list[Row]) -> list[Row]:
@@ -38,8 +52,6 @@ def refuse_timing(spec: RunSpec) -> None:
 
     This process is not the first of its launcher, or there are fewer processors than threads.
     """
-    if not spec.measure.throughput:
-        return
     refuse_company()
     threads, processors = spec.measure.threads or 1, os.cpu_count() or 1
     if threads > processors:
@@ -89,12 +101,10 @@ def _timed(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Row]
 
 
 def _time_and_record(session: Session, rows: list[Row], plan: ThroughputPlan) -> None:
-    records = _time(session, [row.built for row in rows], plan)
-    for row, record in zip(rows, records, strict=True):
+    for row, record in zip(rows, _time(session, rows, plan), strict=True):
         cell = _cell(session, row, plan)
         with cell.lock():
-            entry = ThroughputRecord(**{"key": cell.key, "label": row.method.label, **record})
-            cell.finish("throughput", row.config, entry)
+            cell.finish("throughput", row.config, record)
 
 
 def _called(session: Session, row: Row, plan: ThroughputPlan) -> Row:
@@ -117,9 +127,13 @@ def _plan(session: Session) -> ThroughputPlan:
 
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
-    """What changes a speed: all that changes a result, and everything about the machine."""
+    return session.identity(method, THROUGHPUT, _conditions(session, plan))
+
+
+def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
+    """What changes a speed beside all that changes an accuracy: everything about the machine."""
     m = session.spec.measure
-    conditions = {
+    return {
         "batch_size": _batch_size(session),
         "images": m.throughput_images,
         "rounds": plan.rounds,
@@ -132,7 +146,6 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
         "cuda": torch.version.cuda,
         "driver": _driver(session.device),
     }
-    return session.identity(method, THROUGHPUT, conditions)
 
 
 def _driver(device: torch.device) -> int | None:
@@ -147,13 +160,13 @@ def _batch_size(session: Session) -> int:
     return min(wanted, m.throughput_images, len(session.data))
 
 
-def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list[dict[str, Any]]:
-    """One interleaved measurement of several methods; their records without key and label."""
+def _time(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[ThroughputRecord]:
+    """One interleaved measurement of several rows: their records."""
     spec, pre = session.spec, session.preprocessing.identity
     mean, std = pre["mean"], pre["std"]
     count = min(spec.measure.throughput_images, len(session.data))
     pictures = load_pictures(session.data, count, mean, std, session.device, spec.seed)
-    named = {str(i): method for i, method in enumerate(methods)}
+    named = {str(i): row.built for i, row in enumerate(rows)}
     steps = plan.steps(len(named) + 2)
     with tqdm(total=steps, desc=f"{'throughput':<24}", unit="lap", disable=None) as bar:
         timed = measure_throughput(
@@ -162,17 +175,9 @@ def _time(session: Session, methods: list[Method], plan: ThroughputPlan) -> list
         )  # fmt: skip
         if bar.disable:
             log.info("throughput: %d methods, %d laps", len(named), steps)
-    return [
-        {
-            "schema_version": THROUGHPUT.version,
-            "metrics": {},
-            "identity": _identity(session, method, plan),
-            "backbone": spec.backbone.shown,
-            "data": session.data.description,
-            **timed.fields(name),
-            "precision": spec.precision,
-            "environment": {**environment(), **timed.circumstances(name)},
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        for name, method in named.items()
-    ]
+    conditions, records = _conditions(session, plan), []
+    for name, row in zip(named, rows, strict=True):
+        head = session.head(THROUGHPUT, row.built, row.method.label, conditions)
+        head["environment"] |= timed.circumstances(name)
+        records.append(ThroughputRecord(**{**timed.fields(name), **head, "metrics": {}}))
+    return records

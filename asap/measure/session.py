@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from asap.measure.joint_evaluation import Evaluation
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
+from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
-from asap.records.schema import MethodRecord, WeightsRecord
+from asap.records.schema import MethodRecord, WeightsRecord, environment
 from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
 from asap.tasks.registry import task_of
@@ -203,6 +205,23 @@ class Session:
         }
         return identity_of(kind, {VISION: describe(method)}, subject, conditions)
 
+    def head(
+        self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a record of this kind says of itself and its row: all of `HEAD` but `metrics`."""
+        identity = self.identity(method, kind, conditions)
+        return {
+            "schema_version": kind.version,
+            "key": key_of(identity),
+            "identity": identity,
+            "label": label,
+            "backbone": self.spec.backbone.shown,
+            "data": self.data.description,
+            "precision": self.spec.precision,
+            "environment": environment(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
 
 def describe(method: Method) -> MethodRecord:
     """A method's module, all of its options and its version, as they go into records."""
@@ -231,4 +250,4 @@ def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
     """The settings of one row as plain data: what config.yaml beside its record says."""
     plain = asdict(spec)
     del plain["rows"]
-    return {**plain, "results": str(spec.results), "method": asdict(row)}
+    return {**plain, "results": str(spec.results), "row": asdict(row)}

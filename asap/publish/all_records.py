@@ -62,14 +62,15 @@ def current_keys(store: Store) -> list[str]:
 
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
-    """All accuracy records, grouped by what the rows of one table share. Each has its tables, and
-    the throughput record of the same row on the machine, and by the clock, that timed most of its
-    group, and a baseline with its record on the images that calibration took.
+    """All accuracy records, grouped by what the rows of one table share. Each has its tables, a
+    record of the same row of every other kind that there is (see `_beside`), and a baseline its
+    record on the images that calibration took.
     """
-    speeds = [
-        record for key in keys if (record := store.cell(key).record("throughput")) is not None
-    ]
-    found = [record for key in keys if (record := store.cell(key).record("accuracy")) is not None]
+    by_kind: dict[str, list[Record]] = defaultdict(list)
+    for key in keys:
+        for kind, record in store.cell(key).records().items():
+            by_kind[kind].append(record)
+    found = by_kind.pop("accuracy", [])
     names: dict[str, str] = {}  # one for equal images and labels, whatever folder they lay in
     for record in sorted(found, key=lambda record: record["created"]):
         names.setdefault(str(record["identity"]["data"]), _data_of(record))
@@ -83,39 +84,58 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
         records[(*group, *apart)].append(record)
     dense = [r for found in records.values() for r in found if method_of(r)["name"] == "dense"]
     slices = [r for r in dense if _part(store, r, "slice") is not None]
-    return {group: _cells(store, found, speeds, slices) for group, found in records.items()}
+    return {group: _cells(store, found, by_kind, slices) for group, found in records.items()}
 
 
 def _cells(
     store: Store,
     records: Sequence[Record],
-    speeds: Sequence[Record],
+    others: Mapping[str, Sequence[Record]],
     slices: Sequence[Record],
 ) -> list[Result]:
-    timed = {
-        r["key"]: [s for s in speeds if same_row(r["identity"], s["identity"])] for r in records
-    }
-    votes = Counter(_timed_by(s) for found in timed.values() for s in found)
-    most = min(votes, key=lambda name: (-votes[name], name), default=None)
+    beside = {kind: _beside(records, found) for kind, found in others.items()}
     cells = []
     for record in records:
-        found = [s for s in timed[record["key"]] if _timed_by(s) == most]
-        others = sorted({_timed_by(s) for s in timed[record["key"]]} - {most})
-        reason = f"it was timed on {', '.join(others)} alone" if others and not found else None
-        speed = max(found, key=lambda s: (not s["short"], s["created"]), default=None)
-        keys = {"accuracy": record["key"]} | ({} if speed is None else {"throughput": speed["key"]})
+        key = record["key"]
+        keys = {kind: of[key] for kind, (of, _) in beside.items() if key in of}
+        reasons = dict.fromkeys(why[key] for _, why in beside.values() if key in why)
         row = RowRef(
-            label_of(record), ours=is_extension(method_of(record)), reason=reason, records=keys,
+            label_of(record), ours=is_extension(method_of(record)),
+            reason="; ".join(reasons) or None, records={"accuracy": key} | keys,
             left_out=_left_out(store, record, slices),
         )  # fmt: skip
         cells.append(Result.from_store(store, row))
     return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
 
 
-def _timed_by(speed: Record) -> str:
-    """The machine and the clock; a table holds speeds of one machine and clock."""
-    clock = speed.get("clock")
-    return speed["device_name"] if clock is None else f"{speed['device_name']} by {CLOCKS[clock]}"
+def _beside(
+    records: Sequence[Record], others: Sequence[Record]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Key of an accuracy record -> key of the record of `others`, all of one kind, of the same row;
+    and -> the reason why it has none, if its own are of another machine or clock than most.
+
+    A table holds speeds of one machine and clock, so those count that timed most of its rows. Of
+    several records the latest full one is taken.
+    """
+    own = {r["key"]: [o for o in others if same_row(r["identity"], o["identity"])] for r in records}
+    votes = Counter(_timed_by(o) for found in own.values() for o in found)
+    most = min(votes, key=lambda name: (-votes[name], name), default=None)
+    taken, reasons = {}, {}
+    for key, found in own.items():
+        fitting = [o for o in found if _timed_by(o) == most]
+        if fitting:
+            latest = max(fitting, key=lambda o: (not o.get("short", False), o["created"]))
+            taken[key] = latest["key"]
+        elif found:
+            where = ", ".join(sorted({*map(_timed_by, found)}))
+            reasons[key] = f"it was timed on {where} alone"
+    return taken, reasons
+
+
+def _timed_by(record: Record) -> str:
+    """The machine and the clock; "" for a record that depends on neither."""
+    name, clock = record.get("device_name", ""), record.get("clock")
+    return name if clock is None else f"{name} by {CLOCKS[clock]}"
 
 
 def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | None:

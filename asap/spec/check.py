@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import STAGES, VISION, MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -43,6 +43,7 @@ def checked(spec: RunSpec) -> RunSpec:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
     window = spec.calibrate.window
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
+    _checked_stages(spec)
     _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
         raise RequestError(
@@ -50,7 +51,7 @@ def checked(spec: RunSpec) -> RunSpec:
         )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
-    if not m.accuracy and not m.throughput:
+    if not m.accuracy and not m.throughput and not m.also:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
     for name, title in (("title", spec.title), ("table", spec.table)):
         if title is not None and not any(c.isalnum() for c in title):
@@ -66,6 +67,19 @@ def _check_title(title: str | None) -> None:
         raise RequestError(
             f"data.title={title!r} is not possible: give a line of text, or null for none"
         )
+
+
+def _checked_stages(spec: RunSpec) -> None:
+    """Every row has a method for the stages that its backbone has, and for no other."""
+    for row in spec.rows:
+        for stage in (*row.methods, VISION):
+            if stage not in STAGES:
+                raise RequestError(
+                    f"row {row.label!r}: stage {stage!r} is not there for backbone "
+                    f"{spec.backbone.shown}: use {', '.join(STAGES)}"
+                )
+            if stage not in row.methods:
+                raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")
 
 
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:

@@ -14,11 +14,13 @@ from asap.spec.labels import labelled
 from asap.spec.paths import PathText, given_path
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import (
+    VISION,
     BackboneSpec,
     CalibrateSpec,
     DataSpec,
     LogSpec,
     MeasureSpec,
+    MethodOf,
     MethodSpec,
     RunSpec,
 )
@@ -80,33 +82,56 @@ def spec_from(plain: Mapping[str, Any]) -> RunSpec:
         for f in fields(RunSpec)
         if isinstance(f.type, type) and is_dataclass(f.type)
     }
-    rows = tuple(_build(MethodSpec, row, "rows") for row in plain["rows"])
+    rows = tuple(_recorded_row(row) for row in plain["rows"])
     return checked(_build(RunSpec, {**plain, **groups, "rows": rows}, "config"))
+
+
+def _recorded_row(row: Mapping[str, Any]) -> MethodSpec:
+    methods = typed_value(row.get("methods"), Mapping[str, Any], "rows.methods")
+    methods = {k: _build(MethodOf, one, f"rows.methods.{k}") for k, one in methods.items()}
+    return _build(MethodSpec, {**row, "methods": methods}, "rows")
 
 
 def _row(
     row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
 ) -> MethodSpec:
-    """A row's method config with its own options on top; without a name, the chosen method."""
+    """A row of a config: its own `methods` by stage, or the vision method that `method` names, else
+    the chosen one, by its config. The row's own options are on top.
+    """
     row = dict(row)
-    base = dict(method_config(row.pop("method"))) if "method" in row else dict(chosen)
+    own = row.pop("methods", None)
+    if own is not None and "method" in row:
+        raise RequestError(f"rows: a row has method={row['method']!r} and methods: leave one out")
+    base = method_config(row.pop("method")) if "method" in row else chosen
+    stages = {VISION: base} if own is None else typed_value(own, Mapping[str, Any], "rows: methods")
+    if not stages:
+        raise RequestError("rows: methods={} names no method: give vision: {name: ...}")
     options = dict(typed_value(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
     point = row.pop("point", None)
-    about = {f.name for f in fields(MethodSpec)} - {"name", "options", "given"}
-    head = {k: base.pop(k) for k in list(base) if k in about | {"name"}}
-    unknown = set(row) - about
-    if unknown:
-        allowed = ", ".join(sorted(about | {"method", "with", "sweep"}))
+    about = {f.name for f in fields(MethodSpec)} - {"methods", "given"}
+    if unknown := set(row) - about:
+        allowed = ", ".join(sorted(about | {"method", "methods", "with", "sweep"}))
         raise RequestError(f"rows: unknown key {min(unknown)!r} in a row; a row has {allowed}")
-    if "name" not in head:
-        raise RequestError("method.name is missing: choose a method, such as method=asap")
-    head.setdefault("label", head["name"])
+    head: dict[str, Any] = {}
+    methods: dict[str, MethodOf] = {}
+    for stage, config in stages.items():
+        where = "method" if own is None else f"rows: methods.{stage}"
+        config = dict(typed_value(config, Mapping[str, Any], where))
+        if "name" not in config:
+            such = "method=asap" if own is None else "name: asap"
+            raise RequestError(f"{where}.name is missing: choose a method, such as {such}")
+        name = typed_value(config.pop("name"), str, f"{where}.name")
+        head |= {"label": name} | {k: config.pop(k) for k in list(config) if k in about} | head
+        if stage == VISION:
+            options = options if own is None else config | options
+            config |= options
+        for key, value in config.items():  # no option of a method is an empty text
+            if isinstance(value, str):
+                given_path(f"method.{key}", value)
+        methods[stage] = MethodOf(name, config)
     if point:
         row["label"] = labelled(row.get("label") or head["label"], point.items())
-    for key, value in (base | options).items():  # no option of a method is an empty text
-        if isinstance(value, str):
-            given_path(f"method.{key}", value)
-    parts = {"options": {**base, **options}, "given": list(options)}
+    parts = {"methods": methods, "given": list(options)}
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
 

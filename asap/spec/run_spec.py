@@ -1,11 +1,14 @@
 """What a run is: frozen dataclasses, made from a composed config by read.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from asap.spec.paths import PathText
+
+VISION = "vision"  # the stage that encodes images; records name stages in the same way
+STAGES = (VISION,)  # of the backbones that there are
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,31 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True)
-class MethodSpec:
-    """One row of a table: a method with its options, how tables call it, and where it gets options
-    from that are not known beforehand.
+class MethodOf:
+    """The method of a stage: its name among the methods, and its options."""
 
-    paper: the row's name in the paper's tables. ours: as the config says, the paper
-    has no such method; of options that the paper has not, the method's class knows (`extension`).
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One row of a table: a method for every stage of the backbone, how tables call the row, and
+    where its vision method gets options from that are not known beforehand.
+
+    methods: by stage. paper: the row's name in the paper's tables.
+    ours: as the config says, the paper has no such method; of options that the paper has not, the
+        method's class knows (`extension`).
     macs_pct: the row's own MACs budget, for a row whose options are not given by hand.
     grid: option -> values to be tried, of options that are not given; without a budget, the most
         accurate one on training images. point_of: label of the row whose calibrated or given
         options this one has too.
     file, needs: a checkpoint of this row's own, for its method and backbone, and what is missing
         without it: a row with `needs` and no `file` is not run.
-    given: the options of the row itself, in `with`.
+    given: the vision method's options that the row itself gives, in `with` or `methods`.
     """
 
-    name: str
-    options: Mapping[str, Any]
+    methods: Mapping[str, MethodOf]
     label: str
     paper: str | None = None
     ours: bool = False
@@ -67,6 +78,26 @@ class MethodSpec:
     file: PathText | None = None
     needs: str | None = None
     given: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any], label: str, **about: Any) -> "MethodSpec":
+        """A row with a method for the images."""
+        return cls({VISION: MethodOf(name, options)}, label, **about)
+
+    @property
+    def name(self) -> str:
+        """The name of its vision method."""
+        return self.methods[VISION].name
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of its vision method."""
+        return self.methods[VISION].options
+
+    def with_options(self, options: Mapping[str, Any], **about: Any) -> "MethodSpec":
+        """The row with these options of its vision method beside, or instead of, those it has."""
+        vision = MethodOf(self.name, {**self.options, **options})
+        return replace(self, methods={**self.methods, VISION: vision}, **about)
 
     @property
     def open_grid(self) -> dict[str, Any]:
@@ -100,7 +131,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MeasureSpec:
-    """What is measured. Throughput: rounds of `seconds` for every method and both baselines."""
+    """What is measured. Throughput: rounds of `seconds` for every method and both baselines.
+
+    also: further measurements by the name of their kind, each with options of its own.
+    """
 
     accuracy: bool = True
     throughput: bool = False
@@ -111,6 +145,7 @@ class MeasureSpec:
     threads: int | None = None  # of the CPU while timing, null: as torch has it
     short: bool = False  # a demonstration, labelled so
     panels: int = 0  # pictures of this many images
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,7 +197,7 @@ class RunSpec:
     backbone: BackboneSpec
     data: DataSpec
     rows: tuple[MethodSpec, ...]
-    measure: MeasureSpec = MeasureSpec()
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
     log: LogSpec = LogSpec()
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     results: Path = Path("results")
