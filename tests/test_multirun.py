@@ -90,6 +90,22 @@ def test_a_job_that_fails_leaves_the_others_their_table(start, tmp_path, monkeyp
     assert start("method=tome", "method.r=-1,-2") == 2
 
 
+def test_a_job_without_a_spec_is_not_begun(start, tmp_path, monkeypatch, capsys):
+    """It failed when it was composed, and fails once."""
+    real = multirun.read
+
+    def faulty(config):
+        if config.method.r == 3:
+            raise ValueError("a defect of ours")
+        return real(config)
+
+    monkeypatch.setattr(multirun, "read", faulty)
+    assert start("method=tome", "method.r=2,3", "data.images=4") == 1
+    assert labels(tmp_path) == ["Dense", "ToMe r=2"]
+    told = capsys.readouterr().err
+    assert "1 failed: job 1 (method=tome method.r=3 " in told and "AssertionError" not in told
+
+
 def test_a_row_that_fails_is_named_by_its_options_and_has_its_place(
     start, tmp_path, monkeypatch, capsys
 ):

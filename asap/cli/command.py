@@ -115,7 +115,7 @@ def _run(about: str, work: Work, finish: Finish) -> int:
     if told := BOARD.read():  # a launcher gave the jobs to other processes, which have done them
         jobs = told
     else:
-        work([job for job in jobs if not job.refused])
+        work([job for job in jobs if job.spec is not None])
         for job in jobs:
             job.ended = True
     if not jobs and BOARD.folder is not None:
