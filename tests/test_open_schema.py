@@ -167,10 +167,20 @@ def test_a_trained_head_has_an_identity_without_a_method_and_serves_all_rows(
 ) -> None:
     identity = identity_of(kinds.TRAINED_HEAD, {}, SUBJECT, {"epochs": 10})
     assert identity["methods"] == {}
-    cell = Store(tmp_path).cell(key_of(identity))
+    store = Store(tmp_path)
+    cell = store.cell(key_of(identity))
     record = measured(kinds.TRAINED_HEAD, cell.key, identity, loss=0.5)
     cell.finish("head", {}, record, files={"head.safetensors": b"weights"})
     assert cell.record("head") == record
+    head = Result.from_store(store, RowRef("Head", records={"head": cell.key}))
+    assert head.method == {"name": "head", "options": {}} and not head.is_dense
+    other_stage = {**record, "identity": {**identity, "methods": {"text": {"name": "dense"}}}}
+    assert head.with_records(head=other_stage).method == head.method
+
+
+def test_a_kind_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"named 'latency': there are accuracy, throughput"):
+        Store(tmp_path).cell("0").record("latency")
 
 
 OWN = """

@@ -45,6 +45,13 @@ def declare(kind: Kind) -> Kind:
     return kind
 
 
+def kind_named(name: str) -> Kind:
+    """The kind of a name. ValueError if none is declared."""
+    if name not in KINDS:
+        raise ValueError(f"no kind of record is named {name!r}: there are {', '.join(KINDS)}")
+    return KINDS[name]
+
+
 ANSWERS, TRACES = "answers.parquet", "traces.parquet"
 # 4: separate tables for answers and traces, methods by stage, metrics by name
 ACCURACY = declare(Kind("accuracy", 4, AccuracyRecord.__required_keys__ - HEAD, (ANSWERS, TRACES)))

@@ -34,7 +34,7 @@ from asap.records.disk import (
     write_through,
     yaml_bytes,
 )
-from asap.records.kinds import ANSWERS, HEAD, KINDS, TRACES, Kind
+from asap.records.kinds import ANSWERS, HEAD, KINDS, TRACES, Kind, kind_named
 from asap.records.recent import RECENT
 from asap.records.shards import Shard, check_rows, read_shards, shard_files, shard_path, write_shard
 from asap.records.tables import (
@@ -101,8 +101,11 @@ class Cell:
     # -- reading
 
     def record(self, kind: str) -> dict[str, Any] | None:
-        """The record of a kind by its name, or None unless it is complete, with its files."""
-        known = KINDS[kind]
+        """The record of a kind by its name, or None unless it is complete, with its files.
+
+        ValueError if no kind has this name.
+        """
+        known = kind_named(kind)
         record = self._read(known)
         return record if all(self._file(name).exists() for name in known.files) else None
 
@@ -188,7 +191,7 @@ class Cell:
         written, if the record lacks a field or a file of its kind, if it is of another cell or
         version, and if the rows are not those of its examples.
         """
-        known, contents = KINDS[kind], dict(files or {})
+        known, contents = kind_named(kind), dict(files or {})
         if evaluated is not None:
             check_rows(evaluated, 0, record["n"] + record["n_failed"])
             contents |= {ANSWERS: encode(evaluated.answers), TRACES: encode(evaluated.traces)}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from asap.errors import RequestError
-from asap.records.identity import method_of
+from asap.records.identity import VISION, method_of
 from asap.records.schema import AccuracyRecord, ThroughputRecord
 from asap.records.store import Store
 from asap.records.tables import matrix
@@ -167,9 +167,12 @@ class Result:
 
     @property
     def method(self) -> Mapping[str, Any]:
-        """Name and options of the method as recorded; without any record its name is its label."""
+        """Name and options of the method that reduces tokens of images, as recorded.
+
+        If no record names one, its name is its label.
+        """
         for record in self.records.values():
-            if "methods" in record["identity"]:
+            if VISION in record["identity"].get("methods", {}):
                 return method_of(record)
         return {"name": self.label.lower(), "options": {}}
 
