@@ -11,8 +11,11 @@ import asap
 from asap.backbones.weights.load import load_backbone
 from asap.core import rows
 from asap.engine.executor import ReducedViT
+from asap.experiment.accuracy_rows import _without_attention
 from asap.measure.macs_check import conventions, fvcore_count, torch_count
+from asap.measure.traces import columns_of, costs, table_of_traces
 from asap.methods import Asap, Dense, RandomDrop, ToMe
+from asap.records.tables import frame_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -79,6 +82,18 @@ def test_closed_form_is_the_executed_graphs_count(backbone, images, count):
         assert closed == torch_count(model, images[:count], ids), method
         stops |= set(trace.stop_block.tolist())
     assert len(stops) >= 3  # else the draw shows little
+
+
+def test_both_conventions_are_costs_per_example(backbone, images):
+    """Three views of an example cost three images' MACs."""
+    model = ReducedViT(backbone, Dense())
+    _, trace = model(images, return_trace=True)
+    views = [(i // 3, i % 3) for i in range(IMAGES)]
+    table = table_of_traces(model.method, columns_of(model.method, trace), views)
+    traces = frame_of(table)
+    found = conventions(model.adapter.cost, trace.tokens[:1], "after_attention")
+    assert costs(traces, reduces=False)["gmacs_backbone"] == 3 * found.with_attention / 1e9
+    assert _without_attention(model, traces) == 3 * found.without_attention / 1e9
 
 
 def test_counting_leaves_the_padding_as_it_was(backbone, images):

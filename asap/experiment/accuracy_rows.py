@@ -178,9 +178,9 @@ def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
 
 
 def _without_attention(model: ReducedViT, traces: pd.DataFrame) -> float:
-    """Mean GMACs of the backbone in the convention that leaves out the attention products."""
+    """GMACs of the backbone per example, in the convention that leaves out attention products."""
     tokens = matrix(traces, "vision.tokens")
     macs = backbone_macs(
         model.adapter.cost, tokens, model.method.position, attention_products=False
     )
-    return float(macs.sum()) / len(macs) / 1e9
+    return float(macs.sum()) / traces["example"].nunique() / 1e9
