@@ -186,4 +186,4 @@ class CalibrationSet:
         finite, classes = logits.isfinite().all(1), best_classes(logits, self.scored)[0][:, 0]
         right = classes == self.labels[part] if self.labels is not None else classes < 0
         correct = (finite & right).numpy()  # an answer that is not finite is wrong
-        return (trace.macs_backbone + trace.macs_method).numpy(), correct
+        return trace.macs.numpy(), correct

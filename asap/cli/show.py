@@ -111,9 +111,8 @@ def _best(logits: Tensor, names: list[str]) -> str:
 
 def _facts(trace: Trace) -> list[str]:
     stop, sink = int(trace.stop_block[0]), int(trace.sink[0])
-    macs = int(trace.macs_backbone[0] + trace.macs_method[0])
     lines = [f"tokens per block: {' '.join(map(str, trace.tokens[0].tolist()))}"]
-    lines += [f"{macs / 1e9:.4g} GMACs"]
+    lines += [f"{int(trace.macs[0]) / 1e9:.4g} GMACs"]
     if stop:
         lines += [f"first reduced in block {stop}" + (f", sink: patch {sink}" if sink >= 0 else "")]
     return lines
@@ -128,7 +127,7 @@ def _draw(session: Session, method: Method, label: str, sample: Sample, path: Pa
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
     dense = ReducedViT(session.backbone, Dense())
     _, base = dense(on_device(session, sample)[None], [sample.id], return_trace=True)
-    spent = int(trace.macs_backbone[0] + trace.macs_method[0]) / int(base.macs_backbone[0])
+    spent = int(trace.macs[0]) / int(base.macs_backbone[0])
     treated = Treated(
         label, named(best_class(logits[0]), names), 100 * (spent - 1), trace.assignment[0].numpy()
     )

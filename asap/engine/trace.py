@@ -58,6 +58,11 @@ class Trace:
         )
 
     @property
+    def macs(self) -> Int[Tensor, "b"]:
+        """MACs of each image, backbone and method together."""
+        return self.macs_backbone + self.macs_method
+
+    @property
     def sink(self) -> Int[Tensor, "b"]:
         return self._column("sink", torch.full_like(self.stop_block, -1))
 

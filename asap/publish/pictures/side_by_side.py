@@ -60,6 +60,6 @@ def _treat(
     anatomy = model.adapter.anatomy
     tokens = np.full((1, anatomy.depth + 1), anatomy.prefix + anatomy.patches)
     dense = int(backbone_macs(model.adapter.cost, tokens, model.method.position)[0])
-    spent = int(trace.macs_backbone[0] + trace.macs_method[0])
+    spent = int(trace.macs[0])
     prediction = named(best_class(logits[0]), classes)
     return Treated(label, prediction, 100 * (spent / dense - 1), trace.assignment[0].numpy())
