@@ -26,7 +26,7 @@ from asap.data.imagenet.validation import absent_files
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.data.images.source import Source
 from asap.errors import RequestError
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 from asap.spec.paths import path_argument
 
 LAYOUT_NAMES = {
@@ -100,7 +100,7 @@ def _counts(out: Console, source: Source) -> list[str]:
     missing = [path for path, size in zip(source.paths, source.sizes(), strict=True) if size <= 0]
     out.print(f"images     {len(source.labels) - len(missing):,} of {N_IMAGES:,}")
     if left_out := files_left_out(source):
-        out.print(f"left out   {said(left_out)}", markup=False)
+        out.print(f"left out   {counts_in_words(left_out)}", markup=False)
     out.print(f"classes    {classes:,} of {len(synsets()):,}, in timm's order")
     if first and count:
         out.print(f"absent     {', '.join(first)}{', ...' if count > len(first) else ''}")

@@ -24,7 +24,7 @@ from asap.data.images.formats import holds_picture
 from asap.data.images.left_out import HIDDEN, SECOND, summed
 from asap.data.images.listing import key_of, list_pictures
 from asap.errors import RequestError
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 
 TO_32 = create_transform(32)
 RUBBISH = (
@@ -242,7 +242,10 @@ def test_many_endings_become_a_few(tmp_path):
     counts = {f".{i}": i + 1 for i in range(40)} | {SECOND: 1}
     few = summed(counts)
     assert len(few) == 14 and few[".39"] == 40 and few[SECOND] == 1
-    assert sum(few.values()) == sum(counts.values()) and said({SECOND: 1}) == "1 second name"
+    assert (
+        sum(few.values()) == sum(counts.values())
+        and counts_in_words({SECOND: 1}) == "1 second name"
+    )
 
 
 @pytest.mark.parametrize("classes", [None, ["cat", "dog", "fox", "owl"]])

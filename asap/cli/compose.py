@@ -118,7 +118,7 @@ def _alternatives(kind: Any) -> set[Any]:
 
 
 def _keys() -> list[tuple[str, Any]]:
-    """Everything that can be set, as on the command line, with its type; some more than once."""
+    """All keys of the command line, with their types; a key can come more than once."""
     kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *map(find, names()))]
     kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]

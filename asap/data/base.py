@@ -23,9 +23,9 @@ PatchGrid: TypeAlias = tuple[int, int]  # rows, columns
 class Sample:
     """One example, or the reason why it could not be read.
 
-    inputs: its images as the backbone takes them: an image of its own has one view, a picture cut
-    into crops or a clip has several. target: what is correct, as its task has it. extras: what else
-    its task asks for, by name; tensors among them are one for each example.
+    inputs: its images, ready for the backbone: a single image has one view; a picture cut into
+    crops, or a clip, has several. target: the correct answer, in the form of its task. extras:
+    other values that its task needs, by name; a tensor among them belongs to this example alone.
     """
 
     index: int  # position in the data set
@@ -62,7 +62,7 @@ class Sample:
 
     @property
     def mask(self) -> Bool[Tensor, " n_patches"] | None:
-        """Which patches are object patches, None where nobody says so."""
+        """Which patches are object patches; None if it is not known."""
         return self.extras.get("mask")
 
 
@@ -92,7 +92,7 @@ class DataSet(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def task(self) -> str: ...  # the name of what is asked of its examples, see `asap/tasks`
+    def task(self) -> str: ...  # the name of its examples' task, see `asap/tasks`
     @property
     def classes(self) -> tuple[str, ...]: ...
     @property

@@ -1,4 +1,4 @@
-"""What a measurement is: one file that says when it is wanted and gives rows their records."""
+"""The interface of a measurement: a file that decides if it is wanted, and makes rows' records."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -21,26 +21,27 @@ class Measurement(Protocol):
     def kind(self) -> Kind: ...
 
     def wanted(self, spec: RunSpec) -> bool:
-        """Whether a run asks for it; one that `MeasureSpec` has no field for is asked for with
-        `+measure.also.<kind>=...`.
+        """True if a run asks for it.
+
+        One without a field in `MeasureSpec` is asked for with `+measure.also.<kind>=...`.
         """
         ...
 
     def refuse(self, spec: RunSpec) -> None:
-        """RequestError for what could not be measured, before anything is."""
+        """RequestError if it will not be possible; called before anything is measured."""
         ...
 
     def measure(self, session: Session, rows: list[Row]) -> list[Row]:
-        """The rows, in their order, with their records of the kind, each made where it is not in
-        the store, or with the reason why it is missing. A row that is not open stays as it is.
+        """The rows, in their order, each with its record of the kind or the reason why it has none.
 
-        Raises RequestError for a request that cannot be carried out.
+        Records that are not in the store are made. A row that is not open stays as it is. Raises
+        RequestError for a request that cannot be carried out.
         """
         ...
 
 
 def wanted_of(measurements: Sequence[Measurement], spec: RunSpec) -> list[Measurement]:
-    """Those that a run asks for, in their order, all of them possible; else RequestError."""
+    """The measurements that a run asks for, in order. RequestError if one is not possible."""
     names = [measurement.kind.name for measurement in measurements]
     if unknown := sorted(spec.measure.also.keys() - set(names)):
         raise RequestError(

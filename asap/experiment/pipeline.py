@@ -1,10 +1,10 @@
 """From specs to published results, in the order in which things happen: the file to read first.
 
-    specs -> rows -> at their budgets -> accuracy, throughput -> what is apart -> tables, mirrors
+    specs -> rows -> calibrated rows -> accuracy, throughput -> separate rows -> tables, mirrors
 
-A row that has its record already is not measured again; one that was interrupted continues where it
-stopped; one that fails leaves the others alone. Under torchrun this is the leader's program, and
-the workers evaluate their share of a row's images (measure/workers.py).
+A row that has its record is not measured again; an interrupted one continues where it stopped; one
+that fails does not affect the others. Under torchrun this is the leader's program, and the workers
+evaluate their share of a row's images (measure/workers.py).
 """
 
 import logging
@@ -33,15 +33,16 @@ from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
-# In this order: what is timed comes last, so that it costs no other record. Under torchrun the
-# workers wait meanwhile, and nothing runs beside it.
+# In this order. Timing comes last, so that its errors cost no other record. Under torchrun the
+# workers wait during it, and nothing else is running.
 MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Throughput())
 
 
 def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:
-    """Do the jobs of a command, one after the other, and publish each: the outcome is in the job.
+    """Do the jobs of a command one after the other, publish each, and write the outcome into it.
 
-    A job that is refused or fails leaves the others alone. `memory`: what jobs have in common.
+    A job that is refused or fails does not affect the others. memory: backbones and data sets that
+    jobs share.
     """
     titles: set[str] = set()
     for number, job in enumerate(jobs):
@@ -52,7 +53,7 @@ def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:
 
 
 def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]) -> None:
-    """One job. A block of a shared table that is refused keeps its place there."""
+    """Do one job. If it is refused, its rows stay in a shared table, with the reason."""
     asked = job.spec
     assert asked is not None
     try:
@@ -75,11 +76,11 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
 
 
 def run(spec: RunSpec, memory: InMemory | None = None) -> tuple[Session, list[Result]]:
-    """The results of a spec's rows where all options are given and all have the same weights; its
-    session. Nothing is calibrated or published.
+    """Measure the rows of a spec; returns its session and their results.
 
-    Raises RequestError for a request that cannot be carried out; a row that fails otherwise carries
-    the reason in its result.
+    Nothing is calibrated or published: all options must be given, and all rows use the same
+    weights. Raises RequestError for a request that cannot be carried out; after any other error the
+    row's result has the reason.
     """
     session = Session(spec, memory or InMemory())
     rows = _measured(session, [Row.of(spec, method) for method in spec.rows])
@@ -90,8 +91,10 @@ def run(spec: RunSpec, memory: InMemory | None = None) -> tuple[Session, list[Re
 
 
 def _at_budgets(spec: RunSpec, memory: InMemory) -> tuple[RunSpec, list[Row]]:
-    """All rows at `calibrate.macs_pct` or their own budgets, on the images that are left for
-    evaluation; the spec of those that can be there. Rows with a checkpoint of their own stay.
+    """All rows at their own budgets or `calibrate.macs_pct`, and the spec to evaluate them under.
+
+    It has the images that calibration leaves for evaluation, and the rows that reach their budget.
+    Rows with their own checkpoint are not calibrated.
     """
     others = [method for method in spec.rows if method.needs is None]
     ready, points = at_budget(replace(spec, rows=tuple(others)), memory)
@@ -108,7 +111,7 @@ def _at_budgets(spec: RunSpec, memory: InMemory) -> tuple[RunSpec, list[Row]]:
 
 
 def _with_the_others(row: Row) -> bool:
-    """Whether a row is measured beside others, with their backbone."""
+    """True if a row is measured together with others, with their backbone."""
     return row.open and row.method.needs is None
 
 
@@ -135,8 +138,9 @@ def _with_left_out(rows: list[Row], memory: InMemory) -> list[Row]:
 
 
 def _separately(row: Row, memory: InMemory) -> Row:
-    """A row with weights of its own, measured on the images of the other rows; one without its
-    checkpoint says what it needs.
+    """A row with its own weights, measured on the images of the other rows.
+
+    If its checkpoint is not given, the reason names what it needs.
     """
     if row.method.file is None:
         return row.without(f"it needs {row.method.needs}")
@@ -146,7 +150,7 @@ def _separately(row: Row, memory: InMemory) -> Row:
 
 
 def _with_misses(rows: list[Row]) -> list[Row]:
-    """The rows, saying which of them miss their budget on these images."""
+    """The rows, with a note on those that miss their budget on these images."""
     dense = [row.result for row in rows if row.result.is_dense][:1]
 
     def noted(row: Row) -> Row:
@@ -160,8 +164,10 @@ def _with_misses(rows: list[Row]) -> list[Row]:
 
 
 def _publish(session: Session, job: Job, titles: set[str]) -> None:
-    """Copy the rows to dashboards, and print and write the table; in a multirun a line for each
-    row, unless the jobs share a table: then each has its block of it in files of its own.
+    """Copy the rows to dashboards, then print and write the table.
+
+    In a multirun, jobs that share a table write their blocks of it to separate files; the others
+    print a line for each row, and their tables are made at the end.
     """
     mirror(session, job.labelled(job.results))
     if session.spec.table or not job.several:

@@ -131,7 +131,7 @@ def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[st
 
 
 def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
-    """What changes a speed beside all that changes an accuracy: everything about the machine."""
+    """Everything that changes a speed but no accuracy: the machine, and how it is timed."""
     m = session.spec.measure
     return {
         "batch_size": _batch_size(session),

@@ -1,4 +1,4 @@
-"""What the rows of a run are measured with, and what identifies their records."""
+"""A session: the backbone, data, device and store of a run, and the identity of its records."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -30,15 +30,15 @@ from asap.records.store import Store
 from asap.spec.run_spec import MethodSpec, RunSpec
 from asap.tasks.registry import task_of
 
-INDEX = Path("digests") / "index"  # below the results: remembers the hashes of picture files
+INDEX = Path("digests") / "index"  # in the results folder: the hashes of picture files
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
 class Session:
-    """What the rows of a run are measured with: methods, backbone, data, device, store.
+    """The methods, backbone, data, device and store with which the rows of a run are measured.
 
-    Everything is made when it is first needed, and what is in `memory` already is not made again.
+    Backbone and data are made when first needed, or taken from `memory` if they are there.
     """
 
     spec: RunSpec
@@ -56,25 +56,25 @@ class Session:
     @property
     def backbone(self) -> nn.Module:
         """The backbone in the run's precision, on its device."""
-        _ = self._loaded  # which refuses methods that do not fit
+        _ = self._loaded  # refuses methods that do not fit
         return self._backbone.on(self.device, DTYPES[self.spec.precision])
 
     @property
     def _backbone(self) -> Backbone:
-        """By all that changes its tensors, or where they are."""
+        """The backbone from memory; the key has all that changes its tensors, or their place."""
         spec = self.spec
         b = replace(spec.backbone, top1=None, source=None, tolerance=0.0, note=None)
 
         def make() -> Backbone:
             loaded = load(b.name, b.weights, b.sha256, b.model_args, spec.seed, b.preprocess, b.ema)
-            # Now, because the run's precision may change the weights of this very model.
+            # The digest is computed now, because `on` may change the precision of these weights.
             return Backbone(loaded, weights_digest(loaded.model))
 
         return self.memory.backbones.get((b, spec.seed, spec.precision, self.device), make)
 
     @property
     def _loaded(self) -> Loaded:
-        """The backbone as it was loaded. RequestError where a method does not fit it."""
+        """The backbone as it was loaded. RequestError if a method does not fit it."""
         loaded = self._backbone.loaded
         if not self._fitting:
             for row, method in zip(self.spec.rows, self.methods, strict=True):
@@ -94,7 +94,7 @@ class Session:
 
     @property
     def weights_record(self) -> WeightsRecord | None:
-        """The file that the weights are from, as it goes into records."""
+        """The file that the weights come from, as it goes into records."""
         file, fitted = self._loaded.file, self._loaded.fitted
         if file is None:
             return None
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def preprocessing_from(self) -> str | None:
-        """What says the preprocessing, None where it is the architecture's own."""
+        """The origin of the preprocessing; None if it is the architecture's own."""
         return self._loaded.preprocessing_from
 
     @property
@@ -130,14 +130,14 @@ class Session:
 
     @property
     def about_data(self) -> dict[str, Any]:
-        """The data set in words, as records have it. No key depends on them."""
+        """The description of the data set in records. No key depends on it."""
         differs = list(getattr(self.data, "differs", ()))
         about = {"data": self.data.description, "data_differs": differs}
-        about["files_left_out"] = dict(files_left_out(self.data))  # as they lie there now
+        about["files_left_out"] = dict(files_left_out(self.data))  # as the folder is now
         return about | {"data_title": self.spec.data.title}
 
     def data_of(self, spec: RunSpec) -> DataSet:
-        """The images of a spec, as this session's backbone takes them."""
+        """The images of a spec, with the preprocessing of this session's backbone."""
         p, d = self.preprocessing, spec.data
         if d.cache == "auto":
             d = replace(d, cache=str(spec.results / "cache"))
@@ -153,7 +153,7 @@ class Session:
         return data
 
     def readable(self, positions: Iterable[int]) -> list[int]:
-        """Those of the images at `positions` that can be read; each is tried once."""
+        """The positions of images that can be read, among these; each image is tried once."""
         chosen, tried = list(positions), self._images.tried
         for i in chosen:
             if i not in tried:
@@ -170,7 +170,7 @@ class Session:
         """RequestError unless the backbone's outputs are the classes of the labels."""
         name, model = self.spec.backbone.name, self._loaded.model
         if features := without_classes(model):
-            if self.spec.measure.accuracy:  # speed needs no label
+            if self.spec.measure.accuracy:  # throughput needs no labels
                 raise RequestError(
                     f"backbone {name!r} has no class head for the labels of data={data.name}: "
                     f"{features}. Use weights with one (backbone=timm backbone.name={CLASSIFIER}), "
@@ -189,7 +189,7 @@ class Session:
     def identity(
         self, method: Method, kind: Kind = ACCURACY, conditions: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What a record of this kind of a row with this method is the record of."""
+        """The identity of a record of this kind, for a row with this method."""
         b = self.spec.backbone
         subject = {
             "backbone": {
@@ -208,7 +208,7 @@ class Session:
     def head(
         self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What a record of this kind says of itself and its row: all of `HEAD` but `metrics`."""
+        """The fields that records of all kinds have, `HEAD`, except `metrics`."""
         identity = self.identity(method, kind, conditions)
         return {
             "schema_version": kind.version,
@@ -236,18 +236,18 @@ def describe(method: Method) -> MethodRecord:
 
 
 def method_of_record(recorded: Mapping[str, Any]) -> Method:
-    """The method that `describe` described. RequestError if it cannot be built any more."""
+    """The method from the result of `describe`. RequestError if it can no longer be built."""
     options = {k: float(v) if v in ("inf", "-inf") else v for k, v in recorded["options"].items()}
     return build(recorded["name"], options)
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity, so records hold it as a text."""
+    """The value for a record: infinity as a text, since JSON has none."""
     return str(value) if value in (float("inf"), float("-inf")) else value
 
 
 def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
-    """The settings of one row as plain data: what config.yaml beside its record says."""
+    """The settings of one row as plain data: the content of config.yaml beside its record."""
     plain = asdict(spec)
     del plain["rows"]
     return {**plain, "results": str(spec.results), "row": asdict(row)}

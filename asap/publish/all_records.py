@@ -56,22 +56,23 @@ def circled() -> dict[str, Any]:
 
 
 def current_keys(store: Store) -> list[str]:
-    """Keys of records that the current engine and methods would give."""
+    """Keys of records of the current versions of engine and methods."""
     found = [(cell.key, cell.records().values()) for cell in store.cells()]
     return [key for key, records in found if all(is_current(r["identity"]) for r in records)]
 
 
 def grouped(store: Store, keys: Sequence[str]) -> Groups:
-    """All accuracy records, grouped by what the rows of one table share. Each has its tables, a
-    record of the same row of every other kind that there is (see `_beside`), and a baseline its
-    record on the images that calibration took.
+    """All accuracy records as results, grouped into tables by `group_of`.
+
+    Each result has its answers and traces and, if there are any, records of the same row of other
+    kinds (see `_beside`). A baseline also has its record on the images that calibration took.
     """
     by_kind: dict[str, list[Record]] = defaultdict(list)
     for key in keys:
         for kind, record in store.cell(key).records().items():
             by_kind[kind].append(record)
     found = by_kind.pop("accuracy", [])
-    names: dict[str, str] = {}  # one for equal images and labels, whatever folder they lay in
+    names: dict[str, str] = {}  # one for equal images and labels, even from different folders
     for record in sorted(found, key=lambda record: record["created"]):
         names.setdefault(str(record["identity"]["data"]), _data_of(record))
     groups = [group_of(r, names[str(r["identity"]["data"])]) for r in found]
@@ -111,10 +112,10 @@ def _cells(
 def _beside(
     records: Sequence[Record], others: Sequence[Record]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Key of an accuracy record -> key of the record of `others`, all of one kind, of the same row;
-    and -> the reason why it has none, if its own are of another machine or clock than most.
+    """Finds, by key of each accuracy record, the key of a record in `others` of the same row.
 
-    A table holds speeds of one machine and clock, so those count that timed most of its rows. Of
+    others: records of one kind. A table holds speeds of one machine and clock: those that timed
+    most of its rows. The second result has the reason, by key, for rows timed only on others. Of
     several records the latest full one is taken.
     """
     own = {r["key"]: [o for o in others if same_row(r["identity"], o["identity"])] for r in records}
@@ -139,9 +140,7 @@ def _timed_by(record: Record) -> str:
 
 
 def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | None:
-    """Of a baseline on the rest of the images, the key of its record on those that calibration
-    took.
-    """
+    """For a baseline on the images that calibration left, the key of its record on the others."""
     rest = _part(store, record, "rest")
     if rest is None:
         return None
@@ -154,7 +153,7 @@ def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | N
 
 
 def _part(store: Store, record: Record, part: str) -> dict[str, Any] | None:
-    """The data settings of a record's run but for the part; None unless it was over all of it."""
+    """The data settings of a record's run without the part; None if it was over other images."""
     config = store.cell(record["key"]).config() or {}
     data = config.get("data")
     if not isinstance(data, Mapping) or data.get("part") != part or config.get("limit") is not None:
@@ -163,12 +162,12 @@ def _part(store: Store, record: Record, part: str) -> dict[str, Any] | None:
 
 
 def _data_of(record: Record) -> str:
-    """The description of the data without the user's own title."""
+    """The description of the data without the user's title."""
     return record["data"].removeprefix(f"{record.get('data_title')}: ")
 
 
 def group_of(record: Record, data: str) -> tuple[str, ...]:
-    """What the rows of one table share, as words and digests. data: its description."""
+    """A key, of words and digests, that is equal for rows of one table. data: its description."""
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
     names = [record["backbone"], data, record["precision"], record["device"]]
@@ -176,7 +175,7 @@ def group_of(record: Record, data: str) -> tuple[str, ...]:
 
 
 def _own_pictures(record: Record) -> tuple[str, ...]:
-    """The digest of a preprocessing that is not the backbone's usual one, else nothing."""
+    """The digest of a preprocessing that is not the architecture's own; else empty."""
     if not record.get("preprocessing_from"):
         return ()
     return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
@@ -187,7 +186,7 @@ def _labels(record: Record) -> str:
 
 
 def is_current(identity: Mapping[str, Any]) -> bool:
-    """Whether engine and methods have the versions of this identity."""
+    """True if engine and methods have the versions of this identity."""
     if identity["engine"] != ENGINE_VERSION:
         return False
     own = [method for method in identity["methods"].values() if method["name"] in names()]
@@ -195,7 +194,7 @@ def is_current(identity: Mapping[str, Any]) -> bool:
 
 
 def is_extension(method: Mapping[str, Any]) -> bool:
-    """Whether the options of a method of this package are an extension of ours."""
+    """True if a method of this package has options that are an extension of ours."""
     if method["name"] not in names():
         return False
     try:
@@ -222,12 +221,13 @@ def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[
 
 
 def _section_of_all(group: Sequence[str], cells: Sequence[Result]) -> Section:
-    """A section of all records that can share a table, also those that are in a run's section:
-    remarks on a sweep need the whole grid.
+    """A section of all records that can share a table.
+
+    Records that are in a run's section are included, since remarks on a sweep need the whole grid.
     """
     try:
         premise = premise_remark(cells)
         remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
-    except RequestError as error:  # the other sections are shown
+    except RequestError as error:  # the other sections can still be shown
         return Section(", ".join(group), cells, missing={"Remarks": str(error)})
     return Section(", ".join(group), cells, remarks)

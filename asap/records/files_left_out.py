@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 
-def said(counts: Mapping[str, int]) -> str:
-    """Counts in words: "3 .heic, 1 second names"."""
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Counts as a phrase: "3 .heic, 1 second name"."""
     return ", ".join(f"{n:,} {name if n > 1 else _one(name)}" for name, n in counts.items())
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from asap.errors import RequestError
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
 from asap.report import columns as layout
 from asap.report import footnotes, paper
@@ -232,7 +232,9 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
                 f"{cell.accuracy['top1']:.2f} %, "
                 f"95 % interval [{low:.2f}, {high:.2f}]."
             )
-    left_out = dict.fromkeys(said(r["files_left_out"]) for r in records if r.get("files_left_out"))
+    left_out = dict.fromkeys(
+        counts_in_words(r["files_left_out"]) for r in records if r.get("files_left_out")
+    )
     lines += [f"Left out of the images: {text}." for text in left_out]
     measured = [c.measured for c in results if c.accuracy is not None and not c.own_weights]
     lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from asap.errors import one_line
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note
@@ -89,7 +89,7 @@ def _add_accuracy(row: TableRow, cell: Result) -> None:
         row.note(_no_accuracy(cell), *_ACCURACY_KEYS)
         return
     row.values |= {name: record[name] for name in _COPIED}
-    row.values["files_left_out"] = said(record.get("files_left_out") or {}) or None
+    row.values["files_left_out"] = counts_in_words(record.get("files_left_out") or {}) or None
     row.values["n_nonfinite"] = nonfinite(record)
     if note := nonfinite_note(record):
         row.note(note, "method")

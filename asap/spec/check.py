@@ -1,4 +1,4 @@
-"""Values that no run can have, each refused in one line."""
+"""Checks of a spec's values; an impossible one is refused in one line."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PARTS = ("all", "slice", "rest")
 
 
 def checked(spec: RunSpec) -> RunSpec:
-    """The spec; RequestError on a value that is not possible."""
+    """The spec itself; RequestError if a value is not possible."""
     one_of("precision", spec.precision, PRECISIONS)
     one_of("log.wandb", spec.log.wandb, WANDB_MODES)
     one_of("calibrate.slice", spec.calibrate.slice, SLICES)
@@ -62,7 +62,7 @@ def checked(spec: RunSpec) -> RunSpec:
 
 
 def _check_title(title: str | None) -> None:
-    """It stands in a line of text, in files of all kinds."""
+    """RequestError for a title that cannot be one line of text in all kinds of files."""
     if title is not None and (not title.strip() or not title.isprintable()):
         raise RequestError(
             f"data.title={title!r} is not possible: give a line of text, or null for none"

@@ -23,7 +23,7 @@ def config_dir() -> Path:
 
 
 def _open_groups() -> Any:  # a DictConfig
-    """What config.yaml calls open_groups: `backbone.model_args.depth=2` needs no +."""
+    """The node `open_groups` of config.yaml: with it `backbone.model_args.depth=2` needs no +."""
     node = OmegaConf.create({"backbone": {name: {} for name in _OPEN}})
     for name in _OPEN:
         OmegaConf.set_struct(node.backbone[name], False)
@@ -40,17 +40,17 @@ def choices(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
 
 
 def read_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """configs/method/<name>.yaml, from one's own config folders first, with what its `defaults`
-    list names below it, as hydra composes `method=<name>`.
+    """configs/method/<name>.yaml with the configs in its `defaults` list, as `method=<name>` gives.
 
-    RequestError if there is no such file or it cannot be read.
+    `folders`: the user's own config folders, which come first. RequestError if there is no such
+    file or it cannot be read.
     """
     folders = tuple(folders)
     return _settings(_composed(name, folders, ()), _method_file(name, folders))
 
 
 def _composed(name: str, folders: tuple[Path, ...], below: tuple[str, ...]) -> Any:
-    """A method's config on those of its `defaults`, a DictConfig; `below`: who asked for it."""
+    """A method's config with those of its `defaults`, a DictConfig; `below`: those that list it."""
     path = _method_file(name, folders)
     content = _loaded(path)
     listed = content.pop("defaults", ["_self_"])
@@ -78,7 +78,7 @@ def _method_file(name: str, folders: Sequence[Path]) -> Path:
 def refuse_unused_points(config: DictConfig, overrides: Sequence[str]) -> None:
     """RequestError for options by hand, `points.<name>=...`, that no row of the config refers to.
 
-    With ++ they are taken: runs that share a table need not all have the row.
+    With ++ they are allowed: not all runs that share a table need to have the row.
     """
     plain = OmegaConf.to_container(config, resolve=False)
     rows = str(plain.get("rows") if isinstance(plain, dict) else None)

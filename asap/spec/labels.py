@@ -13,6 +13,6 @@ def labelled(label: str, options: Iterable[tuple[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """3 for 3.0, but no float shorter than exact: labels tell settings apart."""
+    """3 for 3.0; other floats in full, since labels distinguish settings."""
     short = f"{value:g}" if isinstance(value, float) else ""
     return short if short and float(short) == value else str(value)

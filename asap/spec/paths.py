@@ -1,4 +1,4 @@
-"""Paths as people give them: an empty one is refused, and ~ is the home folder."""
+"""Paths as users type them: an empty one is refused, and ~ is the home folder."""
 
 import argparse
 import os
@@ -13,8 +13,9 @@ PathText = Annotated[str, "path"]
 
 
 def given_path(key: str, text: str) -> str:
-    """The text with the home folder in the place of ~ at its beginning, which no shell expands
-    after `key=`. RequestError if it is blank: as a path, that would be the current folder.
+    """The text with ~ at its beginning replaced by the home folder; no shell does so after `key=`.
+
+    RequestError if it is blank: as a path, that would be the current folder.
     """
     if not text.strip():
         names = [n for n in sorted(os.environ) if n.startswith(_READ) and not os.environ[n].strip()]

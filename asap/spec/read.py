@@ -55,7 +55,7 @@ def read_spec(
         "log": _build(LogSpec, given.pop("log", None), "log"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
-    # What only other lines of an experiment or a data set refer to.
+    # Keys that only other lines of an experiment or a data set refer to.
     for name in ("points", "budget", "ppt_thresholds", "scenes"):
         given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].shown} on {data_title(parts['data'])}"
@@ -64,7 +64,7 @@ def read_spec(
 
 
 def _data(given: Any) -> DataSpec:
-    """The data set's own options are what is no setting of every data set."""
+    """The spec of the data; keys that are not fields of `DataSpec` are the data set's options."""
     given = typed_value(given or {}, Mapping[str, Any], "data")
     common = {f.name for f in fields(DataSpec)} - {"options"}
     own = {key: value for key, value in given.items() if key not in common}
@@ -76,7 +76,7 @@ def _data(given: Any) -> DataSpec:
 
 
 def spec_from(plain: Mapping[str, Any]) -> RunSpec:
-    """The spec whose `asdict` went through JSON."""
+    """The spec from its `asdict` after JSON."""
     groups = {
         f.name: _build(f.type, plain[f.name], f.name)
         for f in fields(RunSpec)
@@ -155,7 +155,7 @@ def _build(kind: type, given: Any, where: str) -> Any:
 
 
 def typed_value(value: Any, kind: Any, where: str) -> Any:
-    """The value as its field has it: paths from strings, floats from ints; RequestError else."""
+    """The value in its field's type: paths from strings, floats from ints; else RequestError."""
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     options = typing.get_args(kind) if union else (kind,)
     if value is None and type(None) in options:

@@ -1,4 +1,4 @@
-"""A row with a sweep stands for one row for every combination of its values."""
+"""Expands a row with a sweep into one row for every combination of its values."""
 
 from collections.abc import Mapping
 from itertools import product

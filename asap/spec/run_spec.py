@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, made from a composed config by read.py."""
+"""The spec of a run: frozen dataclasses, made from a composed config by read.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,10 @@ STAGES = (VISION,)  # of the backbones that there are
 class BackboneSpec:
     """A backbone and its weights, see `asap.load_backbone`.
 
-    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of what the weights
-    say of themselves. ema: of a checkpoint with averaged weights too, take those.
+    preprocess: mean, std, crop_pct, crop_mode, interpolation, img_size instead of the weights' own.
+    ema: of a checkpoint with both, load the averaged weights (true) or the others; null: as timm.
     top1, source: published accuracy in % and where it is published, null: there is no reference;
-    tolerance: how far, in points, a measured one may lie from it; note: for the reader.
+    tolerance: the largest difference, in points, of a measured accuracy; note: for readers.
     """
 
     name: str
@@ -34,7 +34,7 @@ class BackboneSpec:
 
     @property
     def shown(self) -> str:
-        """Its name in records and tables: of a folder the last part, no path."""
+        """The name in records and tables; for a folder its last part, without the path."""
         kind, found, place = self.name.partition(":")
         kind = kind.lower().replace("_", "-")
         if not found:
@@ -52,19 +52,18 @@ class MethodOf:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One row of a table: a method for every stage of the backbone, how tables call the row, and
-    where its vision method gets options from that are not known beforehand.
+    """One row of a table: a method for every stage of the backbone, the row's names in tables, and
+    the source of options of its vision method that are not given.
 
     methods: by stage. paper: the row's name in the paper's tables.
-    ours: as the config says, the paper has no such method; of options that the paper has not, the
-        method's class knows (`extension`).
+    ours: the paper does not have this method. (A method's `extension` tells the same of options.)
     macs_pct: the row's own MACs budget, for a row whose options are not given by hand.
-    grid: option -> values to be tried, of options that are not given; without a budget, the most
-        accurate one on training images. point_of: label of the row whose calibrated or given
-        options this one has too.
-    file, needs: a checkpoint of this row's own, for its method and backbone, and what is missing
-        without it: a row with `needs` and no `file` is not run.
-    given: the vision method's options that the row itself gives, in `with` or `methods`.
+    grid: option -> values to try, for options that are not given; without a budget, the values with
+        the best accuracy on training images are taken. point_of: label of the row whose calibrated
+        or given options this row gets too.
+    file, needs: the row's own checkpoint, for its method and backbone, and a description of it. A
+        row with `needs` and without `file` is not run.
+    given: names of the vision method's options that are set in the row, in `with` or `methods`.
     """
 
     methods: Mapping[str, MethodOf]
@@ -95,18 +94,18 @@ class MethodSpec:
         return self.methods[VISION].options
 
     def with_options(self, options: Mapping[str, Any], **about: Any) -> "MethodSpec":
-        """The row with these options of its vision method beside, or instead of, those it has."""
+        """The row with these options of its vision method, added to its own or replacing them."""
         vision = MethodOf(self.name, {**self.options, **options})
         return replace(self, methods={**self.methods, VISION: vision}, **about)
 
     @property
     def open_grid(self) -> dict[str, Any]:
-        """The part of its grid that `given` leaves open."""
+        """The part of the grid for options that are not given."""
         return {k: v for k, v in (self.grid or {}).items() if k not in self.given}
 
     @property
     def budget(self) -> float | None:
-        """Its own budget, None where its options are given by hand."""
+        """The row's own budget; None if its options are given by hand."""
         return self.macs_pct if self.open_grid or not self.given else None
 
 
@@ -133,7 +132,7 @@ class DataSpec:
 class MeasureSpec:
     """What is measured. Throughput: rounds of `seconds` for every method and both baselines.
 
-    also: further measurements by the name of their kind, each with options of its own.
+    also: further measurements by the name of their kind, each with its options.
     """
 
     accuracy: bool = True
@@ -142,15 +141,15 @@ class MeasureSpec:
     seconds: float = 0.5
     throughput_images: int = 2048
     throughput_batch_size: int | None = None  # null: the batch size of the run
-    threads: int | None = None  # of the CPU while timing, null: as torch has it
-    short: bool = False  # a demonstration, labelled so
+    threads: int | None = None  # of the CPU while timing; null: torch's number
+    short: bool = False  # a demonstration, which records note
     panels: int = 0  # pictures of this many images
     also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LogSpec:
-    """Mirrors of finished records; none of them can cost a result."""
+    """Mirrors of finished records; their failures never affect a result."""
 
     wandb: str = "disabled"
     project: str = "asap"
@@ -162,17 +161,17 @@ class LogSpec:
 
 @dataclass(frozen=True)
 class CalibrateSpec:
-    """A MACs budget that rows are brought to first, and how it is searched.
+    """The MACs budget to which rows are calibrated first, and how settings are searched.
 
     macs_pct: MACs of backbone and method against dense, in %, negative; null: no calibration.
-    images: of the calibration slice. cost_images: training images on which MACs are met, without
-        their labels, where they are not met on the slice itself; without training images unused.
+    images: of the calibration slice. cost_images: number of training images on which costs are
+        measured, without labels; null: on the slice. Unused if there are no training images.
     window: points below the budget that count as meeting it.
-    path: a folder of training images. grid: option -> values, in the place of a method's own.
-    slice: train | validation | auto: training images; or MACs alone, which need no labels, on a
-        fixed slice of the validation images, which is then left out of the evaluation; auto: the
-        slice where ImageNet has no training images.
-    unreachable: leave | nearest: what becomes of a row that cannot meet its budget.
+    path: a folder of training images. grid: option -> values, instead of a method's own.
+    slice: train | validation | auto. train: training images. validation: a fixed slice of the
+        validation images, without labels, for MACs alone; evaluation leaves it out. auto:
+        validation if ImageNet has no training images, else train.
+    unreachable: leave | nearest: for a row that cannot meet its budget, no result or the nearest.
     """
 
     macs_pct: float | None = None
@@ -189,8 +188,8 @@ class CalibrateSpec:
 class RunSpec:
     """Everything a run needs. `rows` are its methods, in the order of its table.
 
-    paper_table: the paper's table that this one is set beside, a file of results/paper. table: the
-    runs of a multirun that name the same table share it, one block for each.
+    paper_table: the paper's table whose numbers stand beside ours, a file of results/paper. table:
+    runs of a multirun with the same name here share a table, with one block for each.
     """
 
     title: str
@@ -207,9 +206,9 @@ class RunSpec:
     workers: int = 0
     limit: int | None = None
     shard_seconds: float = 10.0
-    shared_trunk: bool = True  # evaluate rows that differ after a common trunk in one pass
+    shared_trunk: bool = True  # evaluate rows that share a prefix of dense blocks in one pass
     seed: int = 0
     remarks: tuple[str, ...] = ()
     paper_table: str = "image_classification"
     table: str | None = None
-    image: PathText | None = None  # the picture that asap.show is asked about
+    image: PathText | None = None  # the picture for asap.show

@@ -1,4 +1,4 @@
-"""What opening is for every data set of image files: title, index of hashes, crop cache, limit."""
+"""Opens a data set of image files: with its title, index of hashes, crop cache and limit."""
 
 import logging
 from abc import abstractmethod
@@ -10,7 +10,7 @@ from asap.data.base import DataSet, take
 from asap.data.crops.cache import cached
 from asap.data.images.image_files import ImageFiles
 from asap.data.options import DataOptions, Opening
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 
 log = logging.getLogger("asap")
 
@@ -28,7 +28,9 @@ class FileOptions(DataOptions):
         found.title = opening.spec.title
         found.index = opening.index
         if found.files_left_out:
-            log.warning("%s: left out are %s", found.description, said(found.files_left_out))
+            log.warning(
+                "%s: left out are %s", found.description, counts_in_words(found.files_left_out)
+            )
         if opening.spec.cache is not None:
             return cached(found, Path(opening.spec.cache), opening.limit)
         return take(cast(DataSet, found), opening.limit)

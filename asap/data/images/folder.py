@@ -15,7 +15,7 @@ from asap.data.images.listing import class_folders, list_pictures
 from asap.data.images.source import FileSource
 from asap.data.options import Opening
 from asap.errors import RequestError
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 from asap.spec.check import one_of
 from asap.spec.paths import PathText, given_path
 
@@ -199,7 +199,7 @@ def _refuse_emptied(root: Path, folders: Iterable[str], files: list[str], left: 
             )
         raise RequestError(
             f"{root} has the folder {name!r} without an image that can be read, and with "
-            f"{said(summed(lost))}: convert these to JPEG or PNG, or remove the folder"
+            f"{counts_in_words(summed(lost))}: convert these to JPEG or PNG, or remove the folder"
         )
 
 

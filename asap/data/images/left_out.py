@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asap.data.natural_order import natural_key
-from asap.records.files_left_out import said
+from asap.records.files_left_out import counts_in_words
 
 log = logging.getLogger("asap")
 SECOND, HIDDEN = "second names", "hidden and system files"
@@ -70,7 +70,7 @@ class LeftOut:
             more = ", ..." if len(self.twice) > len(first) else ""
             log.warning(
                 "%s: %s, not evaluated again: %s%s",
-                place, said({SECOND: len(self.twice)}), pairs, more,
+                place, counts_in_words({SECOND: len(self.twice)}), pairs, more,
             )  # fmt: skip
 
 
