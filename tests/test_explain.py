@@ -7,6 +7,7 @@ import torch
 from draws import models
 
 import asap
+from asap.engine import backend
 from asap.methods import Asap, ToMe
 from asap.publish.pictures.explain import explain, walk_at_stop, walk_per_block
 
@@ -20,6 +21,12 @@ def model() -> Any:
 def image(model: Any) -> torch.Tensor:
     size = model.patch_embed.img_size
     return torch.randn(3, *size, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(params=["cpu", "cuda"], autouse=True)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's way too, on CPU tensors: no free looks, so a method is asked about all images."""
+    monkeypatch.setitem(backend.BACKENDS, "cpu", backend.BACKENDS[request.param])
 
 
 @pytest.mark.parametrize("order", ["walk", "rollout"])
@@ -46,6 +53,17 @@ def test_an_explanation_is_of_the_block_where_the_image_stops(model, image):
     assert seen.cluster[sink] == 0 and set(seen.cluster.tolist()) <= {0, 1, 2}
     at_stop = walk_at_stop(model, method, image)
     assert at_stop is not None and int(at_stop[1]) == sink
+    torch.testing.assert_close(at_stop[0][0], walks[stop - 1])
+
+
+def test_the_walk_goes_on_where_distances_are_of_the_stop_block_alone(model, image):
+    walks = walk_per_block(model, Asap(), image)
+    torch.testing.assert_close(walk_per_block(model, Asap(accumulate=False), image), walks)
+    tau = float(walks.sum(1)[:, model.num_prefix_tokens :].amax(1)[2]) - 1e-3
+    method = Asap(tau=tau, accumulate=False)
+    stop = int(explain(model, method, image).trace.stop_block[0])
+    at_stop = walk_at_stop(model, method, image)
+    assert stop > 0 and at_stop is not None
     torch.testing.assert_close(at_stop[0][0], walks[stop - 1])
 
 

@@ -12,12 +12,13 @@ from draws import VARIANTS, build, models, randomise
 from peers import compare, difference, model
 from reference.ats_ref import Result, reference_ats, sample
 from test_contract_batch import differing
+from test_contract_macs import unscored
 from torch import Tensor, nn
 
 import asap
 from asap.core.token_sampling import sampled
 from asap.engine.query_pruning import smoothed
-from asap.measure.macs_check import torch_count, unscored
+from asap.measure.macs_check import torch_count
 from asap.methods import ATS, Dense
 from asap.methods.base import Attention, Decision, Method, Needs, Observation, Site
 
@@ -142,7 +143,7 @@ def test_macs_are_those_of_the_executed_graph(key: str, eager: bool) -> None:
         reduced = asap.ReducedViT(backbone, ATS(**options), eager=eager)
         trace = reduced(images, return_trace=True)[1]
         closed = int((trace.macs_backbone + trace.macs_method).sum())
-        skipped = unscored(reduced.adapter.cost, trace.tokens)
+        skipped = unscored(reduced, trace.tokens)
         assert closed == torch_count(reduced, images) + skipped and skipped > 0
         expected = [reference_ats(backbone, image, **options) for image in images]
         assert trace.macs_backbone.tolist() == [e.macs_backbone for e in expected]

@@ -26,7 +26,7 @@ ATTENTIONS = (Attention,)
 class BackboneAdapter(ABC):
     """A backbone's parts: `embed`, `blocks`, `features`, `classify`, and its layout and cost.
 
-    One subclass per family of backbones (`models`, exact types), listed in `families.py`. A
+    One subclass per family of backbones (`models`, exact types), listed in `accepted.py`. A
     backbone has timm's attributes: blocks, norm, patch_embed, num_prefix_tokens, cls_token and,
     optionally, pretrained_cfg. Raises ValueError, naming the type, for a part that is not
     supported.

@@ -72,16 +72,6 @@ def torch_count(
     return flops // 2
 
 
-def unscored(cost: BackboneCost, tokens: Int[Tensor, "images blocks_and_1"]) -> int:
-    """MACs of all images between queries that are dropped inside the attention and keys.
-
-    The closed form counts them, as the authors of such methods compute them; the engine does not.
-    """
-    kept, entering = tokens[:, 1:].long(), tokens[:, :-1].long()
-    widths = torch.tensor([block.attention_width for block in cost.blocks])
-    return int(((entering - kept) * entering * widths).sum())
-
-
 def fvcore_count(
     model: nn.Module, images: Float[Tensor, "b 3 h w"], out_of_the_box: bool = False
 ) -> dict[str, int]:

@@ -135,7 +135,7 @@ class Asap(AsapOptions):
         anchor, _ = find_anchor(self, site, matrix)
         clusters = cluster(self, matrix, anchor, site.prefix)
         return {
-            "walk": site.state.matrix(site.images)[0],
+            "walk": site.state.matrix(site.images, every_block=not site.looks)[0],
             "class_row": site.state.class_row(site.images) if self.accumulate else matrix[:, 0],
             "anchor": anchor,
             "distance": clusters.distance,
