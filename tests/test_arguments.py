@@ -313,6 +313,7 @@ def test_every_command_has_its_own_help(module: str, monkeypatch, capsys) -> Non
         found.main()
     said = capsys.readouterr().out
     name = module.removesuffix(".__main__")
-    assert end.value.code == 0 and said.startswith(f"{(found.__doc__ or '').splitlines()[0]}\n")
+    about = sys.modules[found.main.__module__].__doc__ or ""
+    assert end.value.code == 0 and about and said.startswith(f"{about.splitlines()[0]}\n")
     assert said.count(f"python -m asap.{name} ") >= 3 and "deit_base, deit_small" in said
     assert "shard_seconds:" in said
