@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 import asap.methods
 from asap.backbones.weights.load import BUNDLED, BUNDLED_FOLDER, file_digest
+from asap.data.images.folder import FolderOptions
+from asap.data.open import options_of
 from asap.errors import RequestError
 from asap.methods import build, find, registry
 from asap.methods.registry import names
@@ -50,11 +52,20 @@ def test_a_method_config_has_the_class_defaults(name: str) -> None:
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_an_experiment_composes_and_builds(name: str) -> None:
     spec = spec_of(f"experiment={name}")
-    assert spec.rows
+    assert spec.rows and options_of(spec.data)
     for row in spec.rows:
         build(row.name, row.options)
     text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
     assert text.startswith("# @package _global_\n#   "), "an experiment opens with its command"
+
+
+def test_an_experiment_on_scenes_takes_other_data_too() -> None:
+    """How many scenes it draws is an option of the scenes alone."""
+    assert spec_of("experiment=demo").data.options["images"] == 1000
+    assert spec_of("experiment=demo", "data.images=24").data.options["images"] == 24
+    assert spec_of("data=digits").data.options["images"] == 2000
+    other = spec_of("experiment=demo", "data=folder", "data.path=/x").data
+    assert options_of(other) == FolderOptions()
 
 
 @pytest.mark.parametrize("group", ["backbone", "data", "measure"])
