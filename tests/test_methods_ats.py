@@ -212,6 +212,7 @@ class Half(Method):
     """Keeps every other patch, last ones first, of the images with even numbers, in block 2."""
 
     average: bool = False
+    meet: bool = False
     changes: bool = True
     position = "in_attention"
 
@@ -231,9 +232,11 @@ class Half(Method):
         target = torch.full((n,), -1)
         kept = [*range(prefix), *reversed(range(prefix, n, 2))]
         target[kept] = torch.arange(len(kept))
+        if self.meet:
+            target[kept[-1]] = len(kept) - 2
         weight = torch.ones_like(site.sizes) if self.average else None
         every = target.repeat(len(site.images), 1)
-        return Decision(every, len(kept), weight, final=True)
+        return Decision(every, len(kept) - self.meet, weight, final=True)
 
 
 def test_only_some_images_of_a_run_are_narrowed() -> None:
@@ -259,8 +262,9 @@ def test_deciding_nothing_changes_nothing() -> None:
 
 def test_averaging_inside_the_attention_is_refused() -> None:
     backbone = model("plain-p25", torch.float32)
-    with pytest.raises(ValueError, match="in_attention"):
-        asap.ReducedViT(backbone, Half(average=True))(picture(backbone, 1))
+    for averaging in (Half(average=True), Half(meet=True)):
+        with pytest.raises(ValueError, match="in_attention"):
+            asap.ReducedViT(backbone, averaging)(picture(backbone, 1))
 
 
 def test_every_backbone_with_a_class_token_was_drawn() -> None:

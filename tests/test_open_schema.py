@@ -4,16 +4,20 @@ import csv
 import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from made import DENSE
 from samples import data_spec
 
+from asap.engine.trace import MISSING, Trace
 from asap.errors import RequestError
 from asap.experiment import pipeline
 from asap.experiment.pipeline import run
 from asap.experiment.rows import Row
 from asap.measure.session import Session
+from asap.methods.base import Column, Method
 from asap.publish.all_records import current_keys, grouped, write_page
 from asap.records import kinds
 from asap.records.identity import identity_of, same_row
@@ -181,6 +185,35 @@ def test_a_trained_head_has_an_identity_without_a_method_and_serves_all_rows(
 def test_a_kind_that_is_not_declared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"named 'latency': there are accuracy, throughput"):
         Store(tmp_path).cell("0").record("latency")
+
+
+@pytest.mark.parametrize("name", ["tokens", "stop_block", "assignment", "macs_method", "a b", ""])
+def test_a_column_cannot_have_a_name_that_every_trace_has(name: str) -> None:
+    with pytest.raises(ValueError, match=f"name={name!r} is not possible"):
+        Column(name, "int")
+
+
+def test_a_column_is_checked_where_it_is_declared() -> None:
+    for option, wrong in (("kind", "text"), ("combine", "max")):
+        column = Column("highest", "float")
+        object.__setattr__(column, option, wrong)  # the tests' own check of types comes before ours
+        with pytest.raises(ValueError, match=f"{option}='{wrong}'"):
+            column.__post_init__()
+
+    class Twice(Method):
+        trace_columns = (Column("seen", "int"), Column("other", "int"), Column("seen", "float"))
+
+    with pytest.raises(ValueError, match="declares seen more than once"):
+        Twice()
+
+
+@pytest.mark.parametrize("kind", ["int", "float"])
+def test_a_missing_value_is_never_the_smallest(kind: Any) -> None:
+    column = Column("nearest", kind, combine="min")
+    trace, missing = Trace.empty(3, 2, 4, 1, (column,)), MISSING[kind]
+    for values in ([5, missing, 2], [3, 7, missing], [4, missing, 6]):
+        trace.write(torch.arange(3), 0, 0, {"nearest": torch.tensor(values)})
+    assert trace.nearest.tolist() == [3, 7, 2]
 
 
 OWN = """

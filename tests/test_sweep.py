@@ -229,6 +229,7 @@ class PeakStop(Method):
     trace_columns: ClassVar[tuple[Column, ...]] = (
         Column("highest", "float", per_block=True),
         Column("lowest_kept", "float"),
+        Column("first", "int", combine="min"),
     )
 
     @property
@@ -246,7 +247,8 @@ class PeakStop(Method):
     def observe(self, site: Site) -> Observation:
         assert site.attention is not None
         highest = site.attention[:, site.prefix :].amax(1)
-        return Observation(highest > self.peak, 5, {"highest": highest})
+        first = site.attention[:, site.prefix :].argmax(1)
+        return Observation(highest > self.peak, 5, {"highest": highest, "first": first})
 
     def reduce(self, site: Site, chosen: torch.Tensor | None) -> Decision:
         assert site.attention is not None
@@ -254,7 +256,7 @@ class PeakStop(Method):
         kept = torch.zeros(site.tokens.shape[:2], dtype=torch.bool)
         kept[:, : site.prefix] = True
         kept.scatter_(1, best.indices + site.prefix, True)
-        found = {"lowest_kept": best.values[:, -1]}
+        found = {"lowest_kept": best.values[:, -1], "first": best.indices[:, -1]}
         left = site.prefix + self.kept
         return Decision(keep_only(kept), left, final=True, macs=7, diagnostics=found)
 
@@ -282,6 +284,7 @@ def test_a_method_of_ones_own_shares_and_its_costs_are_forecast() -> None:
     assert len(stops) > 2, "images stop in different blocks"
     seen = answers[0][1]
     assert torch.equal(seen.lowest_kept.isnan(), seen.stop_block == 0)
+    assert (seen.first >= 0).all() and (seen.first < 25).all()
 
 
 @pytest.mark.parametrize("room", ["shared_prefix", "engine", "publish/pictures"])

@@ -77,7 +77,7 @@ def regroup(
 
     Active images come first, the others follow by length. A token with weight 1 and no partner is
     copied bit for bit; averages are taken in at least float32. `averages`: False where no method
-    may average.
+    may average; where a look is free, ValueError if one does.
     """
     target, weight = _moves(batch, answers)
     active = np.arange(len(batch.lengths)) < batch.active
@@ -96,7 +96,11 @@ def regroup(
     slot = torch.where(target >= 0, destination, total)  # one row more, for all that is dropped
     old = torch.arange(len(slot), device=slot.device)
     source = slot.new_zeros(total + 1).scatter_(0, slot, old)[:total]
-    mixed = averaged_rows(destination[None], weight[None])[0] if averages else None
+    mixed = averaged_rows(destination[None], weight[None])[0] if averages or backend.looks else None
+    if not averages and mixed is not None:
+        if bool(mixed.any()):
+            raise ValueError("a method cannot average tokens at position 'in_attention'")
+        mixed = None
     rows = batch.rows.index_select(0, source)
     if mixed is not None:
         rows = _average(rows, batch, slot, weight, mixed, backend)

@@ -100,8 +100,7 @@ class Trace:
             held = self.columns[name]
             place = (images, block) if declared[name].per_block else images
             before, value = held[place], value.detach().to(held.device, held.dtype)
-            if declared[name].combine == "min":
-                value = torch.fmin(before, value)
+            value = combined(declared[name], before, value)
             held[place] = value if chosen is None else torch.where(chosen, value, before)
 
     def write_reduced(
@@ -142,6 +141,17 @@ class Trace:
     def values(self) -> dict[str, Tensor]:
         """All columns by name: those of every method, then those of this one."""
         return {name: getattr(self, name) for name in CORE} | self.columns
+
+
+def combined(column: Column, before: Tensor, value: Tensor) -> Tensor:
+    """What a column holds after one more value of each image; a missing value never counts."""
+    if column.combine == "last":
+        return value
+    if column.kind == "float":
+        return torch.fmin(before, value)
+    return torch.where(
+        (before < 0) | (value < 0), torch.maximum(before, value), torch.minimum(before, value)
+    )
 
 
 def _missing(column: Column, images: int, blocks: int) -> Tensor:

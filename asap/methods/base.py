@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
 from asap.methods.declared import Attention as Attention
-from asap.methods.declared import Column, Needs, StopThreshold
+from asap.methods.declared import Column, Needs, StopThreshold, once_each
 from asap.methods.option_checks import choice as choice
 from asap.methods.option_checks import is_a, kind_name, require
 from asap.methods.search_space import SearchDimension
@@ -158,7 +158,8 @@ class Method:
     def __post_init__(self) -> None:
         """Turn lists into tuples, so that methods can be hashed, and check the options' types.
 
-        Raises ValueError for an option of the wrong type; subclasses check the ranges.
+        Raises ValueError for an option of the wrong type, and for two `trace_columns` of one name;
+        subclasses check the ranges.
         """
         for option in fields(self):
             value = getattr(self, option.name)
@@ -167,6 +168,7 @@ class Method:
                 object.__setattr__(self, option.name, value)
             right = is_a(value, option.type)
             require(right, option.name, value, f"of type {kind_name(option.type)}")
+        once_each(self.trace_columns)
 
     @property
     def needs(self) -> Needs:

@@ -1,9 +1,13 @@
 """What a method declares: what it reads, which columns it writes, how its costs are forecast."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from asap.methods.option_checks import choice
+from asap.methods.option_checks import choice, require
+
+# What a trace has of its own; names that start with "macs" are kept for it too.
+_TAKEN = ("tokens", "stop_block", "assignment", "columns", "declared")
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,30 @@ class Needs:
 class Column:
     """A value per image that a method writes into the trace, through `diagnostics`.
 
-    kind: "int" (missing: -1) or "float" (missing: NaN). per_block: one value for every block.
-    combine: where an image gets several values, the "last" counts, or the smallest ("min").
+    kind: "int" (missing: -1, so values are never negative) or "float" (missing: NaN). per_block:
+    one value for every block. combine: where an image gets several values, the "last" counts, or
+    the smallest ("min"). Raises ValueError for another kind or combine, and for a name that is not
+    a plain one or that every trace has itself.
     """
 
     name: str
     kind: Literal["int", "float"]
     per_block: bool = False
     combine: Literal["last", "min"] = "last"
+
+    def __post_init__(self) -> None:
+        free = self.name not in _TAKEN and not self.name.startswith("macs")
+        require(self.name.isidentifier(), "name", self.name, "a Python identifier")
+        require(free, "name", self.name, "another one: every trace has this itself")
+        choice("kind", self.kind, "int", "float")
+        choice("combine", self.combine, "last", "min")
+
+
+def once_each(columns: Sequence[Column]) -> None:
+    """Raise ValueError if two columns of a method have the same name."""
+    names = [column.name for column in columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"trace_columns declares {', '.join(twice)} more than once")
 
 
 @dataclass(frozen=True)

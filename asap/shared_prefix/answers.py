@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asap.core.macs import backbone_macs
-from asap.engine.trace import Trace
+from asap.engine.trace import Trace, combined
 from asap.methods.base import Method
 from asap.shared_prefix.rules import Reduction, StopRule
 from asap.shared_prefix.suffixes import Suffixes
@@ -63,6 +63,6 @@ class Answers:
                 place = (stopped, stop - 1) if column.per_block else stopped
                 held = columns[column.name].clone()
                 found = found.to(held.dtype)
-                held[place] = torch.fmin(held[place], found) if column.combine == "min" else found
+                held[place] = combined(column, held[place], found)
                 columns[column.name] = held
         return columns
