@@ -26,6 +26,7 @@ class Similarity(Method):
 
     def check(self, anatomy: Anatomy) -> None:
         require(1 <= self.keep < anatomy.patches, "keep", self.keep, "fewer than the patches")
+        require(0 <= self.block < anatomy.depth, "block", self.block, "the index of a block")
 
     def acts_in(self, block: int, depth: int) -> bool:
         return block == self.block

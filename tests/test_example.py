@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import asap
+from asap.methods.registry import build
 from asap.records.identity import method_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,14 @@ def test_the_example_runs_from_the_command_line(tmp_path):
     assert [method_of(r)["name"] for r in records if r is not record] == ["dense"]  # its baseline
     assert record["tokens_mean"] == [65.0] * 4 + [25.0] * 9
     assert record["n"] == 40
+
+
+def test_the_example_that_measures_refuses_a_block_that_is_not_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    model = asap.load_backbone("digits_vit")
+    for block in (-1, len(model.blocks)):
+        with pytest.raises(ValueError, match=f"block={block} is not possible"):
+            asap.ReducedViT(model, build("examples.similarity", {"block": block}))
 
 
 @pytest.mark.process

@@ -4,6 +4,7 @@
 import functools
 import random
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import timm
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 import asap
 from asap.core.token_sampling import sampled
+from asap.engine import query_pruning
+from asap.engine.backend import CPU
 from asap.engine.query_pruning import smoothed
 from asap.measure.macs_check import torch_count
 from asap.methods import ATS, Dense
@@ -258,6 +261,24 @@ def test_deciding_nothing_changes_nothing() -> None:
     logits, trace = asap.ReducedViT(backbone, Half(changes=False))(images, return_trace=True)
     assert torch.allclose(logits, dense, atol=1e-12)
     assert trace.tokens.eq(65).all() and trace.stop_block.tolist() == [0, 0, 0]
+
+
+def test_maps_of_all_queries_are_computed_by_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneByOne(CPU):
+        slab_bytes: ClassVar[int] = 1
+
+    backbone = model("distilled-p64", torch.float32)
+    images = picture(backbone, 5)
+    together = asap.ReducedViT(backbone, Half())(images, return_trace=True)
+    real, held = query_pruning.shares, []
+
+    def counted(q: Tensor, *rest: Any) -> Tensor:
+        held.append(len(q))
+        return real(q, *rest)
+
+    monkeypatch.setattr(query_pruning, "shares", counted)
+    alone = asap.ReducedViT(backbone, Half(), backend=OneByOne())(images, return_trace=True)
+    assert set(held) == {1} and not differing(together, alone, list(range(5)))
 
 
 def test_averaging_inside_the_attention_is_refused() -> None:

@@ -240,12 +240,13 @@ class Loudest(Method):
 
     def metrics(self, traces):
         assert traces["tokens"].shape == (6, traces["norms"].shape[1] + 1)
-        return {"loudest_first_half": float((traces["loudest"] < 32).mean())}
+        share = float((traces["loudest"] < 32).mean())
+        return {"loudest_first_half": share, "nothing": float("nan"), "endless": float("inf")}
 """
 
 
 def test_a_new_column_and_its_metric_are_in_traces_record_and_csv(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "loudest_of_test.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
@@ -264,6 +265,8 @@ def test_a_new_column_and_its_metric_are_in_traces_record_and_csv(
     assert "vision.loudest" not in dense.traces()
     assert traces["vision.loudest"].between(0, 63).all() and len(traces) == 6
     share = (traces["vision.loudest"] < 32).mean()
+    for name, value in (("nothing", "nan"), ("endless", "inf")):  # JSON has no such numbers
+        assert f"{own.label}: its metric {name} is {value}, so the record is without" in caplog.text
     assert own.measured["metrics"] == {"loudest_first_half": share}
     assert [line["loudest_first_half"] for line in lines([dense, own])] == ["", str(share)]
     assert own.measured["identity"]["methods"]["vision"]["code"]

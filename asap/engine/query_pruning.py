@@ -21,15 +21,30 @@ from asap.methods.base import Decision, Method
 def shown_shares(
     heads: Heads, batch: PackedTokens, segment: Segment, method: Method, backend: Backend
 ) -> Float[Tensor, "b *rows n"] | None:
-    """The part of a segment's softmax attention that the method needs, in at least float32."""
+    """The part of a segment's softmax attention that the method needs, in at least float32.
+
+    Maps of all queries are computed by slabs, so that with heads="mean" those of all heads are held
+    for a few images only.
+    """
     wanted = method.needs.attention
     if wanted is None:
         return None
     q, k, _ = heads.of(segment)
-    rows = attention.class_row if wanted.rows == "class" else shares
-    found = rows(q, k, heads.scale, _bias(batch, segment, method, q), backend)
-    found = smoothed(found, method.softmax_epsilon)
-    return found.mean(1) if wanted.heads == "mean" else found
+    bias = _bias(batch, segment, method, q)
+    mean, epsilon = wanted.heads == "mean", method.softmax_epsilon
+    if wanted.rows == "class":
+        row = smoothed(attention.class_row(q, k, heads.scale, bias, backend), epsilon)
+        return row.mean(1) if mean else row
+    b, h, n, _ = q.shape
+    kind = torch.promote_types(q.dtype, torch.float32)
+    found = torch.empty((b, n, n) if mean else (b, h, n, n), dtype=kind, device=q.device)
+    step = backend.images_at_once(q)
+    for start in range(0, b, step):
+        part = slice(start, start + step)
+        near = None if bias is None else bias[part]
+        share = smoothed(shares(q[part], k[part], heads.scale, near, backend), epsilon)
+        found[part] = share.mean(1) if mean else share
+    return found
 
 
 def smoothed(share: Float[Tensor, "*b n"], epsilon: float) -> Float[Tensor, "*b n"]:

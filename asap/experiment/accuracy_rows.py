@@ -132,7 +132,7 @@ def _record(
     head["environment"] |= {"processes": size()}
     record = AccuracyRecord(
         **head,
-        metrics=metrics_of(method, traces),
+        metrics=metrics_of(method, traces, row.method.label),
         weights=session.weights_record,
         preprocessing_from=session.preprocessing_from,
         parameters=sum(p.numel() for p in session.backbone.parameters()),

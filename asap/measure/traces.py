@@ -1,5 +1,7 @@
 """Traces of images as a table, and the costs in a record that follow from them."""
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from asap.methods import Method
 from asap.records.identity import VISION
 from asap.records.tables import TRACE_COLUMNS, column, matrix, stage_columns, table_of
 
+log = logging.getLogger("asap")
 _KNOWN = ("tokens", "stop_block", "macs_backbone", "macs_method")
 
 
@@ -65,11 +68,20 @@ def costs(traces: pd.DataFrame, reduces: bool, stage: str = VISION) -> dict[str,
     }
 
 
-def metrics_of(method: Method, traces: pd.DataFrame, stage: str = VISION) -> dict[str, float]:
-    """The method's own metrics, computed from its columns: numbers by name."""
+def metrics_of(
+    method: Method, traces: pd.DataFrame, label: str, stage: str = VISION
+) -> dict[str, float]:
+    """The method's own metrics, computed from its columns: finite numbers by name.
+
+    A NaN or an infinity is left out, with a warning that names the row by its `label`.
+    """
     own = [str(name) for name in traces if str(name).startswith(f"{stage}.")]
     arrays = {name.removeprefix(f"{stage}."): _array(traces, name) for name in own}
-    return {name: float(value) for name, value in method.metrics(arrays).items()}
+    found = {name: float(value) for name, value in method.metrics(arrays).items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            log.warning("%s: its metric %s is %s, so the record is without it", label, name, value)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _array(traces: pd.DataFrame, name: str) -> np.ndarray:

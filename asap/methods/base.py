@@ -262,7 +262,9 @@ class Method:
     def metrics(self, traces: Mapping[str, np.ndarray]) -> Mapping[str, float]:
         """The method's own numbers about many images, by name, for the metrics of their record.
 
-        `traces`: its `trace_columns` by name, (images,) each, (images, blocks) where per block.
+        `traces`: its `trace_columns` by name, (images,) each, (images, blocks) where per block; -1
+        and NaN where an image has no value. A metric that is not finite is left out of the record,
+        with a warning.
         """
         return {}
 
