@@ -20,6 +20,7 @@ from asap.experiment import accuracy_rows
 from asap.experiment.pipeline import run
 from asap.measure import joint_evaluation
 from asap.measure.accuracy import evaluate
+from asap.methods.base import Column
 from asap.publish.run_outputs import write_outputs
 from asap.records.identity import method_of
 from asap.spec.configs import read_method
@@ -93,6 +94,25 @@ def test_another_number_of_images_does_not_reuse_a_record(evaluated, images, tmp
     run(spec_of(tmp_path, DENSE))
     run(spec_of(tmp_path, DENSE, images=images))
     assert len(evaluated) == 2
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_tables_without_a_column_that_was_added_are_made_again(
+    interrupted, evaluated, monkeypatch, tmp_path, caplog
+):
+    """The key is the same, as the method's version was not raised."""
+    session, _ = run(spec_of(tmp_path, ASAP))
+    (method,) = session.methods
+    cell = session.cell(method)
+    if interrupted:
+        with cell.lock():
+            cell.reopen([3])
+    columns = (*type(method).trace_columns, Column("added", "int"))
+    monkeypatch.setattr(type(method), "trace_columns", columns)
+    later, (result,) = run(spec_of(tmp_path, ASAP))
+    assert later.cell(method).key == cell.key and len(evaluated) == 2
+    assert result.reason is None and len(result.traces()["vision.added"]) == 12
+    assert "is damaged" in caplog.text
 
 
 def test_records_of_two_folders_merge_by_copying(evaluated, tmp_path):

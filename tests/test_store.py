@@ -29,6 +29,7 @@ from asap.records.store import Cell, Store
 from asap.records.tables import (
     ANSWER_COLUMNS,
     TRACE_COLUMNS,
+    Columns,
     Evaluated,
     column,
     decode_shard,
@@ -583,6 +584,32 @@ def test_a_damaged_shard_is_deleted_with_a_warning(content, tmp_path, caplog):
     assert [shard[:2] for shard in cell.shards()] == [(8, 16)]
     assert "shard-0-8.parquet is damaged or overlaps: deleted" in caplog.text
     assert [path.name for path in cell.path.iterdir()] == ["shard-8-16.parquet"]
+
+
+LATER = column("vision.later", "int")  # added without a new version, or a column of another type
+OTHERS = (*TRACES[:-1], LATER), (*TRACES, LATER), (*TRACES[:-1], column(TRACES[-1].name, "int"))
+
+
+@pytest.mark.parametrize("traces", [*OTHERS, TRACES[:-1]])
+def test_a_shard_with_other_columns_is_deleted_with_a_warning(traces, tmp_path, caplog):
+    Store(tmp_path).cell(KEY).write_shard(0, 8, rows_of(0, 8))
+    same = Store(tmp_path).cell(KEY, Columns(ANSWERS, TRACES))
+    assert [shard[:2] for shard in same.shards()] == [(0, 8)]
+    assert Store(tmp_path).cell(KEY, Columns(ANSWERS, traces)).shards() == []
+    assert "shard-0-8.parquet is damaged or overlaps: deleted" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "table"),
+    [(Columns(ANSWERS, traces), "traces") for traces in OTHERS]
+    + [(Columns((*ANSWERS, column("later", "text")), TRACES), "answers")],
+)
+def test_a_table_without_the_columns_of_its_row_is_set_aside(columns, table, tmp_path, caplog):
+    measure(tmp_path)
+    assert Store(tmp_path).cell(KEY, Columns(ANSWERS, TRACES)).record("accuracy") == ACCURACY
+    assert Store(tmp_path).cell(KEY, columns).record("accuracy") is None
+    assert f"{table}.parquet is damaged (it has no column " in caplog.text
+    assert (tmp_path / KEY / f"{table}.parquet.corrupt").exists()
 
 
 def test_shards_are_sorted_by_number_and_hold_no_image_twice(tmp_path, caplog):

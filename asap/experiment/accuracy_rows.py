@@ -19,7 +19,6 @@ from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import Session
 from asap.measure.traces import costs, metrics_of
-from asap.records.key import key_of
 from asap.records.kinds import ACCURACY
 from asap.records.schema import AccuracyRecord
 from asap.records.store import Cell
@@ -52,7 +51,7 @@ def with_accuracy(session: Session, row: Row) -> Row:
     A row that has its record is not measured again, and an interrupted one continues where it
     stopped. Raises RequestError for a request that cannot be carried out.
     """
-    cell = session.store.cell(key_of(session.identity(row.built)))
+    cell = session.cell(row.built)
     try:
         with ExitStack() as held:
             if not _is_recorded(session, cell, held):

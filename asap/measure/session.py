@@ -20,13 +20,15 @@ from asap.errors import RequestError
 from asap.measure.device import pick_device
 from asap.measure.in_memory import Backbone, Images, InMemory
 from asap.measure.joint_evaluation import Evaluation
+from asap.measure.traces import fields_of
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
 from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
 from asap.records.schema import MethodRecord, WeightsRecord, environment
-from asap.records.store import Store
+from asap.records.store import Cell, Store
+from asap.records.tables import ANSWER_COLUMNS, Columns
 from asap.spec.run_spec import MethodSpec, RunSpec
 from asap.tasks.registry import task_of
 
@@ -185,6 +187,11 @@ class Session:
                 f"{data.n_classes}: use weights trained for these classes"
                 f"{listed if data.name == 'folder' else ''}"
             )
+
+    def cell(self, method: Method) -> Cell:
+        """The cell of a row's accuracy record, with the columns of its task and its method."""
+        answers = (*ANSWER_COLUMNS, *task_of(self.data).columns)
+        return self.store.cell(key_of(self.identity(method)), Columns(answers, fields_of(method)))
 
     def identity(
         self, method: Method, kind: Kind = ACCURACY, conditions: Mapping[str, Any] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap.records.disk import guarded, read_bytes, write_bytes
-from asap.records.tables import DamagedTable, Evaluated, decode_shard, encode_shard
+from asap.records.tables import Columns, DamagedTable, Evaluated, decode_shard, encode_shard
 
 Shard = tuple[int, int, Evaluated]  # first example, one after the last, their answers and traces
 
@@ -30,14 +30,15 @@ def shard_files(folder: Path) -> list[Path]:
     return [path for _, _, path in _named(folder)]
 
 
-def read_shards(folder: Path) -> list[Shard]:
+def read_shards(folder: Path, columns: Columns | None = None) -> list[Shard]:
     """The shards in a cell's folder, sorted, no example twice.
 
-    A shard that cannot be read, or that overlaps one before it, is deleted with a warning.
+    A shard that cannot be read, that has other columns than these, or that overlaps one before it,
+    is deleted with a warning.
     """
     found: list[Shard] = []
     for start, stop, path in sorted(_named(folder)):
-        part = _read(path, start, stop)
+        part = _read(path, start, stop, columns)
         if part is None or (found and start < found[-1][1]):
             log.warning("%s: %s is damaged or overlaps: deleted", folder.name, path.name)
             with guarded(path):
@@ -59,9 +60,9 @@ def _named(folder: Path) -> Iterator[tuple[int, int, Path]]:
             yield int(match[1]), int(match[2]), path
 
 
-def _read(path: Path, start: int, stop: int) -> Evaluated | None:
+def _read(path: Path, start: int, stop: int, columns: Columns | None) -> Evaluated | None:
     try:
-        part = decode_shard(read_bytes(path) or b"")
+        part = decode_shard(read_bytes(path) or b"", columns)
     except DamagedTable:
         return None
     return part if part.covers(start, stop) else None

@@ -40,11 +40,13 @@ from asap.records.shards import Shard, check_rows, read_shards, shard_files, sha
 from asap.records.tables import (
     ANSWER_COLUMNS,
     TRACE_COLUMNS,
+    Columns,
     DamagedTable,
     Evaluated,
     decode,
     encode,
     frame_of,
+    outdated,
 )
 
 log = logging.getLogger(__name__)
@@ -64,8 +66,8 @@ class Store:
             finally:
                 probe.unlink(missing_ok=True)
 
-    def cell(self, key: str) -> "Cell":
-        return Cell(self.root, key)
+    def cell(self, key: str, columns: Columns | None = None) -> "Cell":
+        return Cell(self.root, key, columns)
 
     def cells(self) -> list["Cell"]:
         """The cells that hold a complete record, sorted by key."""
@@ -75,10 +77,10 @@ class Store:
 
 
 class Cell:
-    """The files of one key. Reading makes no folder."""
+    """The files of one key, and the columns of its tables if known. Reading makes no folder."""
 
-    def __init__(self, root: Path, key: str):
-        self.key = key
+    def __init__(self, root: Path, key: str, columns: Columns | None = None):
+        self.key, self.columns = key, columns
         self.path = Path(root) / key
 
     @contextmanager
@@ -107,7 +109,7 @@ class Cell:
         """
         known = kind_named(kind)
         record = self._read(known)
-        return record if all(self._file(name).exists() for name in known.files) else None
+        return record if all([self._has(name) for name in known.files]) else None
 
     def records(self) -> dict[str, dict[str, Any]]:
         """All complete records, by kind."""
@@ -148,7 +150,7 @@ class Cell:
 
     def shards(self) -> list[Shard]:
         """The shards of an interrupted run: (start, stop, rows), sorted, no example twice."""
-        return read_shards(self.path)
+        return read_shards(self.path, self.columns)
 
     def failed(self) -> list[int]:
         """The examples of the record that could not be read, by position. Raises as `answers`."""
@@ -219,6 +221,14 @@ class Cell:
 
     def _file(self, name: str) -> Path:
         return self.path / name
+
+    def _has(self, name: str) -> bool:
+        """Whether a file is there; a table that lacks one of the known columns is set aside."""
+        path = self._file(name)
+        expected = {} if self.columns is None else vars(self.columns)
+        if reason := outdated(path, expected.get(path.stem, ())):
+            self._set_aside(path, reason)
+        return path.exists()
 
     def _write_without(self, positions: Sequence[int], part: Evaluated) -> None:
         """Write shards of a part without some examples; each has consecutive examples."""

@@ -13,6 +13,7 @@ lists.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -65,6 +66,14 @@ def stage_columns(stage: str, declared: Sequence[pa.Field] = ()) -> tuple[pa.Fie
     return tuple(field.with_name(f"{stage}.{field.name}") for field in (*known, *declared))
 
 
+@dataclass(frozen=True)
+class Columns:
+    """All columns of a row's answers and traces, in their order: those of its task and method."""
+
+    answers: tuple[pa.Field, ...]
+    traces: tuple[pa.Field, ...]
+
+
 class DamagedTable(Exception):
     """A table that is torn or of another version; the message is one line."""
 
@@ -96,6 +105,10 @@ class Evaluated:
     def failed(self) -> list[int]:
         """The examples that could not be read, by position in the data set."""
         return self.answers.filter(pc.field("error").is_valid())["index"].to_pylist()
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(tuple(self.answers.schema), tuple(self.traces.schema))
 
     def covers(self, start: int, stop: int) -> bool:
         """True if the answers are those of examples `start` to `stop - 1`, each once and in order,
@@ -149,11 +162,27 @@ def decode(content: bytes, expected: Sequence[pa.Field]) -> pa.Table:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedTable(one_line(error)) from error
-    for field in expected:
-        place = table.schema.get_field_index(field.name)
-        if place < 0 or not table.schema.field(place).equals(field):
-            raise DamagedTable(f"it has no column {field.name} as of this version")
-    return table.cast(pa.schema([_as_written(field) for field in table.schema]))
+    table = table.cast(pa.schema([_as_written(field) for field in table.schema]))
+    if reason := _lacks(table.schema, expected):
+        raise DamagedTable(reason)
+    return table
+
+
+def outdated(path: Path, expected: Sequence[pa.Field]) -> str | None:
+    """What a table's file lacks of the expected columns, without reading the rows.
+
+    None also for a file that is missing or torn: `decode` finds that.
+    """
+    try:
+        return _lacks(pq.read_schema(path), expected) if expected else None
+    except (OSError, ValueError, pa.ArrowException):
+        return None
+
+
+def _lacks(schema: pa.Schema, expected: Sequence[pa.Field]) -> str | None:
+    found = [_as_written(field) for field in schema]
+    name = next((field.name for field in expected if field not in found), None)
+    return None if name is None else f"it has no column {name} as of this version"
 
 
 def _as_written(field: pa.Field) -> pa.Field:
@@ -180,15 +209,21 @@ def encode_shard(part: Evaluated) -> bytes:
     return encode(part.answers.append_column(field, held))
 
 
-def decode_shard(content: bytes) -> Evaluated:
-    """Undo `encode_shard`; raises as `decode` does."""
+def decode_shard(content: bytes, columns: Columns | None = None) -> Evaluated:
+    """Undo `encode_shard`; raises as `decode` does, and if the columns are not those expected.
+
+    Shards of a cell are joined, so they must have the same columns, none more.
+    """
     table = decode(content, ANSWER_COLUMNS)
     if _TRACES not in table.column_names:
         raise DamagedTable("it has no traces")
     held = _in_one_piece(table[_TRACES]).flatten()
     fields = [held.type.field(i) for i in range(held.type.num_fields)]
     traces = pa.Table.from_arrays(held.flatten(), schema=pa.schema(fields))
-    return Evaluated(table.drop_columns([_TRACES]), traces)
+    part = Evaluated(table.drop_columns([_TRACES]), traces)
+    if columns is not None and columns != part.columns:
+        raise DamagedTable("it has other columns than this version")
+    return part
 
 
 # ---- frames
