@@ -486,6 +486,42 @@ def test_the_jobs_of_a_multirun_share(
         run(refused, memory)
 
 
+def test_the_jobs_of_a_multirun_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every further job costs the same, so that their sum is not quadratic."""
+    calls: list[str] = []
+
+    def counted(kind: type, name: str) -> None:
+        real = getattr(kind, name)
+
+        def counting(self, *given):
+            calls.append(name)
+            return real(self, *given)
+
+        monkeypatch.setattr(kind, name, counting)
+
+    for kind, name in [(Session, "__post_init__"), (Session, "identity"), (Cell, "record")]:
+        counted(kind, name)
+
+    def cost(jobs: int) -> dict[str, int]:
+        calls.clear()
+        memory, data = InMemory(), {"name": "digits", "images": 2}
+        rows = [{"method": "asap", "with": {"tau": 2.0 + i / 8}} for i in range(jobs)]
+        place = tmp_path / str(jobs)
+        specs = [spec_of(place, CELLS[0], row, data=data, title=str(jobs)) for row in rows]
+        for i, spec in enumerate(specs):
+            share_ahead(spec, specs[i + 1 :], memory)
+            run(spec, memory)
+        return {name: calls.count(name) for name in sorted({*calls})}
+
+    two, four, six = (cost(jobs) for jobs in (2, 4, 6))
+    assert len(two) == 3
+    assert {name: six[name] - four[name] for name in six} == {
+        name: four[name] - two[name] for name in four
+    }
+
+
 def test_specs_with_the_same_backbone_and_data_load_them_once(tmp_path: Path) -> None:
     memory, data = InMemory(), {"name": "digits", "images": 2}
     one = Session(spec_of(tmp_path, *CELLS[:1], data=data, title="one"), memory)

@@ -17,7 +17,6 @@ from asap.measure.processes import size
 from asap.measure.progress import progress
 from asap.measure.session import Session
 from asap.methods import Method, build
-from asap.records.key import key_of
 from asap.records.store import Cell
 from asap.shared_prefix import SharedPrefix
 from asap.spec.run_spec import LogSpec, MethodSpec, RunSpec
@@ -40,9 +39,12 @@ def share(session: Session) -> None:
     ]
     if sum(method.reduces for method in rows) < 2:
         return
-    lacking = {key_of(session.identity(m)): m for m in rows}
-    lacking = {k: m for k, m in lacking.items() if session.store.cell(k).record("accuracy") is None}
-    lacking = {k: m for k, m in lacking.items() if k not in session.memory.shared}
+    cells = {session.cell(method): method for method in rows}
+    lacking = {
+        cell.key: method
+        for cell, method in cells.items()
+        if cell.key not in session.memory.shared and cell.record("accuracy") is None
+    }
     keys = sorted(lacking)  # every process locks in the same order
     for start in range(0, len(keys), MOST_CELLS):
         part = {key: lacking[key] for key in keys[start : start + MOST_CELLS]}
@@ -53,11 +55,13 @@ def share(session: Session) -> None:
 def share_ahead(spec: RunSpec, later: Sequence[RunSpec], memory: InMemory) -> None:
     """Evaluate the rows of a run together with those of later runs of the same command.
 
-    A run that would be refused is skipped here: it raises its error when its turn comes.
+    Only the first of runs with the same images does it, for all of them. A run that would be
+    refused is skipped here: it raises its error when its turn comes.
     """
-    if size() > 1 or not _is_settled(spec):
+    if size() > 1 or not _is_settled(spec) or _images_of(spec) in memory.shared_ahead:
         return
-    alike = [one for one in later if _is_settled(one) and _images_of(one) == _images_of(spec)]
+    memory.shared_ahead.append(images := _images_of(spec))
+    alike = [one for one in later if _is_settled(one) and _images_of(one) == images]
     if not alike:
         return
     rows = [row for one in (spec, *alike) for row in one.rows if _builds(row)]
@@ -102,7 +106,7 @@ def _fits(session: Session, method: Method) -> bool:
 
 def _together(session: Session, part: dict[str, Method]) -> None:
     with ExitStack() as locks:
-        cells = [session.store.cell(key) for key in part]
+        cells = [session.cell(method) for method in part.values()]
         for cell in cells:
             locks.enter_context(cell.lock())
             cell.drop_failed()

@@ -9,6 +9,7 @@ from torch import nn
 
 from asap.backbones.weights.load import Loaded
 from asap.data.base import DataSet
+from asap.spec.run_spec import RunSpec
 
 T = TypeVar("T")
 DATA_SETS = 3  # the evaluation's, a calibration's, and those that calibration left out
@@ -74,9 +75,11 @@ class Shared:
 class InMemory:
     """What the specs of a command share. One backbone at a time is in memory.
 
-    shared: by key of the record, what was evaluated in a pass with other rows.
+    shared: by key of the record, what was evaluated in a pass with other rows. shared_ahead: the
+    images, each as a spec without rows, of which later runs' rows were evaluated already.
     """
 
     backbones: Kept[Backbone] = field(default_factory=lambda: Kept(1))
     images: Kept[Images] = field(default_factory=lambda: Kept(DATA_SETS))
     shared: dict[str, Shared] = field(default_factory=dict)
+    shared_ahead: list[RunSpec] = field(default_factory=list)
