@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from made import DENSE
@@ -17,6 +18,7 @@ from asap.experiment import pipeline
 from asap.experiment.pipeline import run
 from asap.experiment.rows import Row
 from asap.measure.session import Session
+from asap.measure.traces import metrics_of
 from asap.methods.base import Column, Method
 from asap.publish.all_records import current_keys, grouped, write_page
 from asap.records import kinds
@@ -84,6 +86,17 @@ def test_a_third_kind_is_stored_read_resumed_and_in_the_csv(latency: Kind, tmp_p
     assert Result.from_store(store, both.ref).record("latency") == record
     (cell.path / "laps.txt").unlink()
     assert cell.record("latency") is None and store.cells() == []
+
+
+def test_metrics_of_two_kinds_and_one_name_are_two_columns(latency: Kind) -> None:
+    record = measured(latency, "1" * 16, {"kind": "latency"}, spread=2.0, top1=3.0, ms=4.0)
+    accuracy = {**DENSE.measured, "metrics": {"spread": 1.0}}
+    both = DENSE.with_records(accuracy=accuracy, latency=record)
+    (line,) = lines([both])
+    expected = {"accuracy.spread": 1.0, "latency.spread": 2.0, "latency.top1": 3.0, "ms": 4.0}
+    assert {name: float(line[name]) for name in expected} == expected and "spread" not in line
+    assert line["top1"] == "90.0" and scalars(both)["top1"] == 90.0
+    assert expected.items() <= scalars(both).items()
 
 
 def test_kinds_of_one_row_have_keys_of_their_own_and_are_one_row(latency: Kind) -> None:
@@ -271,3 +284,13 @@ def test_a_new_column_and_its_metric_are_in_traces_record_and_csv(
     assert [line["loudest_first_half"] for line in lines([dense, own])] == ["", str(share)]
     assert own.measured["identity"]["methods"]["vision"]["code"]
     assert Session(spec).store.cell(own.key or "").record("accuracy") is not None
+
+
+@pytest.mark.parametrize("name", ["top1", "n", "seconds", "images_per_s", "mcnemar_p", "gmacs"])
+def test_a_metric_cannot_have_the_name_of_a_field_or_a_column(name: str) -> None:
+    class Taken(Method):
+        def metrics(self, traces: Any) -> dict[str, float]:
+            return {"mine": 1.0, name: 2.0}
+
+    with pytest.raises(ValueError, match=rf"^Taken\.metrics gives {name}, .*another name$"):
+        metrics_of(Taken(), pd.DataFrame({"vision.stop_block": [0]}), "Taken")

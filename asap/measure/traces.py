@@ -15,6 +15,7 @@ from asap.engine.trace import Trace
 from asap.methods import Method
 from asap.records.identity import VISION
 from asap.records.tables import TRACE_COLUMNS, column, matrix, stage_columns, table_of
+from asap.report.result import taken_names
 
 log = logging.getLogger("asap")
 _KNOWN = ("tokens", "stop_block", "macs_backbone", "macs_method")
@@ -73,11 +74,17 @@ def metrics_of(
 ) -> dict[str, float]:
     """The method's own metrics, computed from its columns: finite numbers by name.
 
-    A NaN or an infinity is left out, with a warning that names the row by its `label`.
+    A NaN or an infinity is left out, with a warning that names the row by its `label`. ValueError
+    for a name that a field of a record or a column of the tables has.
     """
     own = [str(name) for name in traces if str(name).startswith(f"{stage}.")]
     arrays = {name.removeprefix(f"{stage}."): _array(traces, name) for name in own}
     found = {name: float(value) for name, value in method.metrics(arrays).items()}
+    if clash := sorted(found.keys() & taken_names()):
+        raise ValueError(
+            f"{type(method).__name__}.metrics gives {', '.join(clash)}, which records or tables "
+            "have already: give it another name"
+        )
     for name, value in found.items():
         if not math.isfinite(value):
             log.warning("%s: its metric %s is %s, so the record is without it", label, name, value)

@@ -264,7 +264,7 @@ class Method:
 
         `traces`: its `trace_columns` by name, (images,) each, (images, blocks) where per block; -1
         and NaN where an image has no value. A metric that is not finite is left out of the record,
-        with a warning.
+        with a warning; a name that records or tables have already is refused (ValueError).
         """
         return {}
 

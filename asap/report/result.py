@@ -9,9 +9,11 @@ import pandas as pd
 
 from asap.errors import RequestError
 from asap.records.identity import VISION, method_of
+from asap.records.kinds import HEAD, KINDS
 from asap.records.schema import AccuracyRecord, ThroughputRecord
 from asap.records.store import Store
 from asap.records.tables import matrix
+from asap.report.columns import columns, csv_keys
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 _SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
@@ -221,7 +223,7 @@ def unmeasured(
 
 def scalars(cell: Result) -> dict[str, int | float]:
     """The single numbers of the records by name, for a dashboard's summary of a run."""
-    found: dict[str, int | float] = metrics(cell)
+    found: dict[str, int | float] = metrics(cell, ambiguous([cell]))
     if cell.accuracy is not None:
         record = cell.measured
         found |= {name: record[name] for name in _SCALARS if record.get(name) is not None}
@@ -235,12 +237,33 @@ def scalars(cell: Result) -> dict[str, int | float]:
     return found
 
 
-def metrics(cell: Result) -> dict[str, int | float]:
-    """The named numbers of all records, beside the fields of their kinds."""
-    found: dict[str, int | float] = {}
-    for record in cell.records.values():
-        found |= record.get("metrics", {})
-    return found
+def metrics(cell: Result, several: Collection[str]) -> dict[str, int | float]:
+    """The named numbers of all records, beside the fields of their kinds.
+
+    A name in `several`, see `ambiguous`, gets the record's kind in front: "latency.seconds".
+    """
+    return {
+        f"{kind}.{name}" if name in several else name: value
+        for kind, record in cell.records.items()
+        for name, value in record.get("metrics", {}).items()
+    }
+
+
+def ambiguous(results: Iterable[Result]) -> set[str]:
+    """Names of metrics that records of two kinds have, or that mean something else already."""
+    kinds: dict[str, set[str]] = {}
+    for cell in results:
+        for kind, record in cell.records.items():
+            for name in record.get("metrics", {}):
+                kinds.setdefault(name, set()).add(kind)
+    taken = taken_names()
+    return {name for name, found in kinds.items() if len(found) > 1 or name in taken}
+
+
+def taken_names() -> set[str]:
+    """Names that a method's metrics cannot have: fields of records, columns of the CSV."""
+    own = (name for kind in KINDS.values() for name in kind.fields)
+    return {*HEAD, *own, *SCALAR_NAMES, *csv_keys(columns(1.0))}
 
 
 def curves(cell: Result) -> dict[str, dict[int, float]]:

@@ -16,7 +16,7 @@ from asap.report import columns as layout
 from asap.report import footnotes, paper
 from asap.report.columns import ROW
 from asap.report.gate import gates
-from asap.report.result import Result, metrics, unreadable
+from asap.report.result import Result, ambiguous, metrics, unreadable
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 
@@ -45,10 +45,13 @@ def build_table(
         make_row(cell, b, dense.get(b), _has_speed(results, backbones, b), paper_table, unread)
         for cell, b in zip(results, backbones, strict=True)
     )
+    several = ambiguous(results)
+    own = [metrics(cell, several) for cell in results]
     verdicts = gates(dense, backbones)
-    for row, cell, backbone in zip(rows, results, backbones, strict=True):
-        own = None if cell is dense.get(backbone) else cell.accuracy  # the gate covers dense
-        row.values["comparable"] = verdicts[backbone].verdict(own)
+    for row, cell, backbone, numbers in zip(rows, results, backbones, own, strict=True):
+        judged = None if cell is dense.get(backbone) else cell.accuracy  # the gate covers dense
+        row.values["comparable"] = verdicts[backbone].verdict(judged)
+        row.values |= numbers
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
@@ -59,7 +62,7 @@ def build_table(
         caption=_caption(results, dense),
         remarks=(*remarks, *(gate.line for gate in verdicts.values())),
         column_notes=_column_notes(results, backbones, paper_table, unread),
-        csv_keys=tuple(dict.fromkeys([*layout.csv_keys(columns), *_metric_names(results)])),
+        csv_keys=tuple(dict.fromkeys([*layout.csv_keys(columns), *sorted(set().union(*own))])),
     )
 
 
@@ -150,11 +153,6 @@ def _baselines(results: Sequence[Result], backbones: Sequence[str]) -> dict[str,
         if cell.is_dense:
             found.setdefault(backbone, cell)
     return found
-
-
-def _metric_names(results: Sequence[Result]) -> list[str]:
-    """Names of the records' metrics: columns of the CSV, after all others."""
-    return sorted({name for cell in results for name in metrics(cell)})
 
 
 def _has_speed(results: Sequence[Result], backbones: Sequence[str], backbone: str) -> bool:

@@ -9,7 +9,7 @@ from asap.records.files_left_out import counts_in_words
 from asap.report import footnotes, paper
 from asap.report.columns import BESIDE, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note
-from asap.report.result import Result, metrics, pairable
+from asap.report.result import Result, pairable
 from asap.report.statistics import paired_difference
 from asap.report.table import TableRow
 
@@ -43,7 +43,6 @@ def make_row(
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
     row.values |= {"method": cell.label, "extension": int(cell.ours), "dense": int(cell.is_dense)}
     row.values |= {"key": cell.key, "paper_row": cell.paper_method}
-    row.values |= metrics(cell)
     if cell.ours:
         row.note("An extension of ours; the paper has no such method.", "method")
     if cell.note:
