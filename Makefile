@@ -60,8 +60,8 @@ pytest = @PYTHONDONTWRITEBYTECODE= $(PY) -m pytest
 test: $(STAMP)  ## run all tests (CPU, no network, no weights)
 	$(pytest) -n 2 --dist loadfile
 
-check: $(STAMP)  ## run the quick ones: no other processes, contracts on one thread
-	$(pytest) -n 2 --dist loadfile -m "not process and not slow"
+check: $(STAMP)  ## run the quick ones: units and contracts, on one thread, no other processes
+	$(pytest) -n 2 --dist loadfile -m "not process and not slow and not whole_run"
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
 	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu

@@ -49,6 +49,16 @@ def pytest_unconfigure() -> None:
     _scratch.cleanup()
 
 
+# Modules whose tests do whole runs in this process, from a command line or a spec to files: they
+# are neither units nor contracts, and take most of the time.
+_NAMES = """
+apart bad_input calibrate calibrate_methods common_images compare crop_cache drawn example figures
+imagenet imagenet_targets memory multirun nonfinite open_schema original overview page parquet
+preprocessing printed read_again resume show sinks slices sweep throughput weights
+"""
+WHOLE_RUNS = {f"test_{name}" for name in _NAMES.split()}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Variants that repeat a test on more threads, or a contract in another precision, are slow.
 
@@ -66,6 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         plain = given.get("dtype", torch.float32) == torch.float32 or not contract
         if given.get("threads", 1) != 1 or not plain:
             item.add_marker(pytest.mark.slow)
+        if item.path.stem in WHOLE_RUNS:
+            item.add_marker(pytest.mark.whole_run)
         if device != "cpu" and contract and item.path.name != "test_contract_batch.py":
             item.add_marker(pytest.mark.gpu)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
