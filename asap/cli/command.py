@@ -101,7 +101,7 @@ def _run(about: str, work: Work, finish: Finish) -> int:
         sys.argv[1:] = command_line(sys.argv[1:], about)
         _refuse_no_results(sys.argv[1:])
         compose_jobs(jobs, work)
-    except Exception as error:
+    except Exception as error:  # of hydra, a launcher or a config; jobs that were done are listed
         await_jobs()
         jobs = BOARD.read() or jobs
         if isinstance(error, BrokenPipeError) and not jobs:  # of what hydra prints

@@ -54,7 +54,7 @@ class Job:
             log.error("error: %s", error)
             self.refused = True
             self.failed.append(str(error))
-        except Exception as error:
+        except Exception as error:  # one job of several must not cost the others
             if not self.several:
                 raise
             log.error("job %d", self.number, exc_info=error)  # the other jobs go on

@@ -56,7 +56,7 @@ class Probe(Watched):
     passes: list[_Pass] = field(default_factory=list)
 
     @property
-    def threshold(self) -> StopThreshold:  # type: ignore[override]
+    def threshold(self) -> StopThreshold:
         assert self.inner.stop_threshold is not None
         return self.inner.stop_threshold
 

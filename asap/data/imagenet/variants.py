@@ -37,7 +37,7 @@ _V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-freque
 
 @dataclass(frozen=True)
 class ImageNetV2Options(FileOptions):
-    """It has none."""
+    """ImageNetV2 has no options of its own."""
 
     def files(self, opening: Opening) -> "ImageNetV2":
         o = opening
@@ -180,7 +180,7 @@ class ImageNetReal(ImageFiles):
 
 @dataclass(frozen=True)
 class ImageNetSketchOptions(FileOptions):
-    """It has none."""
+    """ImageNet-Sketch has no options of its own."""
 
     def files(self, opening: Opening) -> "ImageNetSketch":
         o = opening

@@ -80,7 +80,7 @@ class Index(dict[Key, bytes]):
                     index.pop(key, None)
                 index.update(fresh)
                 write_bytes(file, index._newest().encode())
-        except (OSError, RequestError, NotImplementedError) as error:
+        except (OSError, RequestError, NotImplementedError) as error:  # no disk, or no locks
             said = one_line(error)
             log.warning("%s cannot be written (%s): the next run reads the files again", file, said)
 

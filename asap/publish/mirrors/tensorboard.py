@@ -22,7 +22,7 @@ def log_cell(result: Result, config: Mapping[str, Any], directory: Path) -> bool
     """
     try:
         _log(result, config, directory)
-    except Exception as error:
+    except Exception as error:  # a mirror never costs a result, whatever fails in it
         reason = one_line(error, kind=True)
         log.warning("TensorBoard: %s was not logged: %s", result.label, reason)
         return False

@@ -61,7 +61,7 @@ def log_cell(
             with _no_logging_errors():
                 _log(result, config, target, record, examples)
             _remember(result, config, target)
-    except Exception as error:
+    except Exception as error:  # a mirror never costs a result, whatever fails in it
         reason = one_line(error, kind=True)
         later = "; later rows are not tried: the same command logs them once W&B can be reached"
         said = "its record is kept" + (later if target in _CLOSED else "")
