@@ -106,6 +106,11 @@ def _draws_empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _checks_first_calls() -> None:
+    checked.begin_file()
+
+
 @pytest.fixture(autouse=True)
 def _starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a test marked `process` starts a program: `make check` leaves these out. Git too, which
