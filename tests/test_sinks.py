@@ -77,7 +77,7 @@ def quiet_wandb(monkeypatch, tmp_path):
 
 def log(result, mode, folder, **more):
     target = wandb.WandbTarget(mode, "asap", None, "demo", folder)
-    return wandb.log_cell(result, {"method": "tome", "r": 4}, target, **more)
+    return wandb.log_result(result, {"method": "tome", "r": 4}, target, **more)
 
 
 def read_when_complete(folder, key, complete):
@@ -245,7 +245,7 @@ def test_nothing_recorded_warns(quiet_wandb, caplog, tmp_path):
     assert not log(empty, "offline", quiet_wandb)
     expect_one_warning(caplog, "there is no record")
     caplog.clear()
-    assert not tensorboard.log_cell(empty, {}, tmp_path)
+    assert not tensorboard.log_result(empty, {}, tmp_path)
     expect_one_warning(caplog, "there is no record")
 
 
@@ -253,7 +253,7 @@ def test_tensorboard_reads_back_and_replaces(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for top1 in (10.0, 80.0):  # the second time replaces the first
-        assert tensorboard.log_cell(cell(top1=top1), {"method": {"r": 4}}, tmp_path)
+        assert tensorboard.log_result(cell(top1=top1), {"method": {"r": 4}}, tmp_path)
     (file,) = (tmp_path / "00c0ffee00c0ffee").iterdir()
     events = EventAccumulator(str(file.parent))
     events.Reload()
@@ -264,7 +264,7 @@ def test_tensorboard_reads_back_and_replaces(tmp_path):
 
 def test_tensorboard_not_installed_warns(tmp_path, caplog, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    assert not tensorboard.log_cell(cell(), {}, tmp_path)
+    assert not tensorboard.log_result(cell(), {}, tmp_path)
     expect_one_warning(caplog, "ToMe was not logged")
 
 

@@ -77,9 +77,9 @@ def write_tables(results: Path, refused: list[str]) -> list[Path]:
     return paths
 
 
-def _write(results: Path, group: tuple[str, ...], cells: list[Result]) -> list[Path]:
-    remark = premise_remark(cells)
-    table = build_table(cells, [remark] if remark else [])
+def _write(results: Path, group: tuple[str, ...], shown: list[Result]) -> list[Path]:
+    remark = premise_remark(shown)
+    table = build_table(shown, [remark] if remark else [])
     stem = "all-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in group)
     stem = shortened(stem, ", ".join(group), 160)
     pieces = parts(table)
@@ -87,6 +87,6 @@ def _write(results: Path, group: tuple[str, ...], cells: list[Result]) -> list[P
     return [
         write_file(results / "tables" / f"{stem}.md", f"# {', '.join(group)}\n\n{text}"),
         write_file(results / "tables" / f"{stem}.csv", table.to_csv()),
-        write_file(results / "tables" / f"{stem}-timm.csv", to_timm_csv(cells)),
+        write_file(results / "tables" / f"{stem}-timm.csv", to_timm_csv(shown)),
         write_file(results / "tables" / f"{stem}.tex", to_latex(pieces)),
     ]

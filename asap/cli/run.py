@@ -8,7 +8,7 @@
 
 With calibrate.macs_pct every row is first brought to that MACs budget, on calibration images, as
 is a row with a budget of its own (macs_pct).
-Exit codes: 0 done; 1 some cells failed (listed; the others are recorded); 2 the request is wrong.
+Exit codes: 0 done; 1 some rows failed (listed; the others are recorded); 2 the request is wrong.
 """
 
 from functools import partial

@@ -35,10 +35,10 @@ def write_page(results: Path) -> Path:
     sections = [_section_of(manifest, results, store, keys) for manifest in manifests]
     rows = [row for manifest in manifests for row in manifest.rows]
     shown = {key for row in rows for key in row.keys}
-    for group, cells in sorted(grouped(store, keys).items()):
-        if any(cell.key not in shown for cell in cells):
-            sections.append(_section_of_all(group, cells))
-    if not any(cell.records for section in sections for cell in section.results):
+    for group, members in sorted(grouped(store, keys).items()):
+        if any(result.key not in shown for result in members):
+            sections.append(_section_of_all(group, members))
+    if not any(result.records for section in sections for result in section.results):
         raise RequestError(f"{results}/runs holds no current record: run an experiment first")
     return write_file(results / PAGE, render_page(sections, circled(), "All results"))
 
@@ -85,17 +85,17 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
         records[(*group, *apart)].append(record)
     dense = [r for found in records.values() for r in found if method_of(r)["name"] == "dense"]
     slices = [r for r in dense if _part(store, r, "slice") is not None]
-    return {group: _cells(store, found, by_kind, slices) for group, found in records.items()}
+    return {group: _results(store, found, by_kind, slices) for group, found in records.items()}
 
 
-def _cells(
+def _results(
     store: Store,
     records: Sequence[Record],
     others: Mapping[str, Sequence[Record]],
     slices: Sequence[Record],
 ) -> list[Result]:
     beside = {kind: _beside(records, found) for kind, found in others.items()}
-    cells = []
+    found = []
     for record in records:
         key = record["key"]
         keys = {kind: of[key] for kind, (of, _) in beside.items() if key in of}
@@ -105,8 +105,8 @@ def _cells(
             reason="; ".join(reasons) or None, records={"accuracy": key} | keys,
             left_out=_left_out(store, record, slices),
         )  # fmt: skip
-        cells.append(Result.from_store(store, row))
-    return sorted(cells, key=lambda cell: (not cell.is_dense, cell.label))
+        found.append(Result.from_store(store, row))
+    return sorted(found, key=lambda result: (not result.is_dense, result.label))
 
 
 def _beside(
@@ -220,14 +220,14 @@ def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[
     )
 
 
-def _section_of_all(group: Sequence[str], cells: Sequence[Result]) -> Section:
+def _section_of_all(group: Sequence[str], members: Sequence[Result]) -> Section:
     """A section of all records that can share a table.
 
     Records that are in a run's section are included, since remarks on a sweep need the whole grid.
     """
     try:
-        premise = premise_remark(cells)
-        remarks = [*([premise] if premise else []), *sweep_remarks(cells, circled())]
+        premise = premise_remark(members)
+        remarks = [*([premise] if premise else []), *sweep_remarks(members, circled())]
     except RequestError as error:  # the other sections can still be shown
-        return Section(", ".join(group), cells, missing={"Remarks": str(error)})
-    return Section(", ".join(group), cells, remarks)
+        return Section(", ".join(group), members, missing={"Remarks": str(error)})
+    return Section(", ".join(group), members, remarks)

@@ -113,9 +113,9 @@ def _mirror(session: Session, result: Result) -> None:
         target = wandb.WandbTarget(mode, spec.log.project, spec.log.entity, group, folder)
         record = session.store.cell(str(result.key)).path
         drawn = partial(examples_of, session, result, spec.log.examples)
-        wandb.log_cell(result, config, target, record, drawn)
+        wandb.log_result(result, config, target, record, drawn)
     if spec.log.tensorboard:
-        tensorboard.log_cell(result, config, spec.results / "tensorboard")
+        tensorboard.log_result(result, config, spec.results / "tensorboard")
 
 
 def free_title(title: str, shown: set[str]) -> str:

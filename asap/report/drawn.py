@@ -25,7 +25,7 @@ _LIBRARIES = ("matplotlib", "pillow", "torch", "timm", "jinja2")
 def sources(results: Sequence[Result], *more: Any) -> str:
     """SHA-256 of all sources of a run's files: its rows, `more`, and the code."""
     names = [f.name for f in fields(Result) if f.name != "read"]  # its record names them
-    rows = [[getattr(cell, name) for name in names] for cell in results]
+    rows = [[getattr(result, name) for name in names] for result in results]
     said = json.dumps([rows, *more, _code()], sort_keys=True, default=str)
     return sha256(said.encode()).hexdigest()
 

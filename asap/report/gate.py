@@ -51,8 +51,10 @@ def gates(dense: Mapping[str, Result], backbones: Iterable[str]) -> dict[str, Ga
     """The verdict on each of a table's backbones; dense: their baselines."""
     found = {}
     for backbone in dict.fromkeys(backbones):
-        cell, model = dense.get(backbone), paper.paper_model(backbone) or backbone
-        given = (None, None) if cell is None else (cell.accuracy, cell.config, cell.left_out)
+        result, model = dense.get(backbone), paper.paper_model(backbone) or backbone
+        given = (
+            (None, None) if result is None else (result.accuracy, result.config, result.left_out)
+        )
         found[backbone] = baseline_gate(model, *given)
     return found
 

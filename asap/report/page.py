@@ -83,7 +83,9 @@ def render_page(
         for name in ("page.css", "page.js")
     )
     template = _environment().get_template("page.html.j2")
-    counted = len({r["key"] for s in sections for cell in s.results for r in cell.records.values()})
+    counted = len(
+        {r["key"] for s in sections for result in s.results for r in result.records.values()}
+    )
     return template.render(
         title=title, note=note, sections=shown, style=style, script=script, records=counted
     )
@@ -145,15 +147,15 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
 def _failed(results: Sequence[Result]) -> dict[str, str]:
     """Reasons why rows have no record, by label; rows of one label share an entry."""
     found: dict[str, str] = {}
-    for cell in results:
-        if cell.reason:
-            reason, known = one_line(cell.reason), found.get(cell.label)
-            found[cell.label] = reason if known in (None, reason) else f"{known}; {reason}"
+    for result in results:
+        if result.reason:
+            reason, known = one_line(result.reason), found.get(result.label)
+            found[result.label] = reason if known in (None, reason) else f"{known}; {reason}"
     return found
 
 
 def _unpublished(results: Sequence[Result]) -> dict[str, str]:
-    names = dict.fromkeys(str(cell.backbone) for cell in results if cell.backbone)
+    names = dict.fromkeys(str(result.backbone) for result in results if result.backbone)
     unknown = [name for name in names if paper_model(name) is None]
     if not unknown:
         return {}

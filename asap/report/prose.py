@@ -129,9 +129,9 @@ def _steps(
 
 def sweep_remarks(results: Sequence[Result], default: Mapping[str, Any]) -> list[str]:
     """One paragraph for each tau x K family among the results, as lines below a table."""
-    frames = {cell.key: cell for cell in results if cell.has_answers}
+    frames = {result.key: result for result in results if result.has_answers}
     unread = unreadable(results)
-    if unread and any(len(unread) == _images(cell) for cell in frames.values()):
+    if unread and any(len(unread) == _images(result) for result in frames.values()):
         return []  # no image was read by every row
 
     def difference(first: str, second: str) -> tuple[float, float, float]:
@@ -147,8 +147,8 @@ def sweep_remarks(results: Sequence[Result], default: Mapping[str, Any]) -> list
     ]
 
 
-def _images(cell: Result) -> int:
-    return cell.measured["n"] + cell.measured["n_failed"]
+def _images(result: Result) -> int:
+    return result.measured["n"] + result.measured["n_failed"]
 
 
 def _words(answer: SweepFindings, backbone: str | None, family: str) -> str:

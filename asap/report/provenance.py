@@ -17,7 +17,7 @@ class Fact:
 
 def facts(results: Sequence[Result]) -> list[Fact]:
     """The known facts about the records of some results, in reading order."""
-    records = [record for cell in results for record in cell.records.values()]
+    records = [record for result in results for record in result.records.values()]
     names = ("backbone", "data", "precision", "device", "device_name")
     found = [_fact(name.replace("_", " "), (r.get(name) for r in records)) for name in names]
     found += [_fact(name, (_inside(r, path) for r in records)) for name, path in _DIGESTS]
@@ -31,9 +31,9 @@ def facts(results: Sequence[Result]) -> list[Fact]:
     found += [_fact("measured", [" to ".join(dict.fromkeys((created[0], created[-1])))])] if (
         created) else []  # fmt: skip
     keys = [
-        f"{r['key']} ({r.get('label') or cell.label})"
-        for cell in results
-        for r in cell.records.values()
+        f"{r['key']} ({r.get('label') or result.label})"
+        for result in results
+        for r in result.records.values()
     ]
     return [fact for fact in [*found, _fact("records", keys)] if fact.values]
 

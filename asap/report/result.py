@@ -184,16 +184,16 @@ class Result:
         return self.method.get("name") == "dense"
 
 
-def pairable(cell: Result) -> pd.DataFrame:
+def pairable(result: Result) -> pd.DataFrame:
     """The result's answers, to be matched with others by id.
 
     ValueError if it has none; RequestError, which names the record, if an image is there twice.
     """
-    found = cell.answers()
+    found = result.answers()
     if not found["id"].is_unique:
         raise RequestError(
-            f"record {cell.key} ({cell.label}) holds an image twice, so it cannot be compared: "
-            f"delete its folder runs/{cell.key} and evaluate again"
+            f"record {result.key} ({result.label}) holds an image twice, so it cannot be compared: "
+            f"delete its folder runs/{result.key} and evaluate again"
         )
     return found
 
@@ -203,9 +203,9 @@ def unreadable(results: Iterable[Result]) -> dict[int, str]:
     rows are compared on the same images.
     """
     found: dict[int, str] = {}
-    for cell in results:
-        if cell.has_answers and cell.accuracy and cell.accuracy["n_failed"]:
-            frame = cell.answers()
+    for result in results:
+        if result.has_answers and result.accuracy and result.accuracy["n_failed"]:
+            frame = result.answers()
             failed = frame[frame["error"].notna()]
             found |= zip(failed["id"].tolist(), failed["path"].tolist(), strict=True)
     return dict(sorted(found.items()))
@@ -221,30 +221,30 @@ def unmeasured(
     )  # fmt: skip
 
 
-def scalars(cell: Result) -> dict[str, int | float]:
+def scalars(result: Result) -> dict[str, int | float]:
     """The single numbers of the records by name, for a dashboard's summary of a run."""
-    found: dict[str, int | float] = metrics(cell, ambiguous([cell]))
-    if cell.accuracy is not None:
-        record = cell.measured
+    found: dict[str, int | float] = metrics(result, ambiguous([result]))
+    if result.accuracy is not None:
+        record = result.measured
         found |= {name: record[name] for name in _SCALARS if record.get(name) is not None}
-        found["gmacs"] = cell.gmacs
+        found["gmacs"] = result.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
-    if cell.throughput is not None:
-        found["images_per_s"] = cell.throughput["images_per_s"]["median"]
+    if result.throughput is not None:
+        found["images_per_s"] = result.throughput["images_per_s"]["median"]
         for name in _RATIOS:
-            if (ratio := cell.throughput[name]) is not None:
+            if (ratio := result.throughput[name]) is not None:
                 found[name] = ratio["median"]
     return found
 
 
-def metrics(cell: Result, several: Collection[str]) -> dict[str, int | float]:
+def metrics(result: Result, several: Collection[str]) -> dict[str, int | float]:
     """The named numbers of all records, beside the fields of their kinds.
 
     A name in `several`, see `ambiguous`, gets the record's kind in front: "latency.seconds".
     """
     return {
         f"{kind}.{name}" if name in several else name: value
-        for kind, record in cell.records.items()
+        for kind, record in result.records.items()
         for name, value in record.get("metrics", {}).items()
     }
 
@@ -252,8 +252,8 @@ def metrics(cell: Result, several: Collection[str]) -> dict[str, int | float]:
 def ambiguous(results: Iterable[Result]) -> set[str]:
     """Names of metrics that records of two kinds have, or that mean something else already."""
     kinds: dict[str, set[str]] = {}
-    for cell in results:
-        for kind, record in cell.records.items():
+    for result in results:
+        for kind, record in result.records.items():
             for name in record.get("metrics", {}):
                 kinds.setdefault(name, set()).add(kind)
     taken = taken_names()
@@ -266,15 +266,15 @@ def taken_names() -> set[str]:
     return {*HEAD, *own, *SCALAR_NAMES, *csv_keys(columns(1.0))}
 
 
-def curves(cell: Result) -> dict[str, dict[int, float]]:
+def curves(result: Result) -> dict[str, dict[int, float]]:
     """Per-block means over the images, {name: {block: value}}: tokens that entered block 1, 2, ...
     and (as block L+1) left the last, and the largest column mass after each block over the images
     that had not stopped.
     """
     found: dict[str, dict[int, float]] = {}
-    if cell.accuracy is not None:
-        found["tokens"] = dict(enumerate(cell.accuracy["tokens_mean"], start=1))
-    if cell.has_answers and "vision.mass" in (traces := cell.traces()):
+    if result.accuracy is not None:
+        found["tokens"] = dict(enumerate(result.accuracy["tokens_mean"], start=1))
+    if result.has_answers and "vision.mass" in (traces := result.traces()):
         mass = matrix(traces, "vision.mass").astype(np.float64)
         alive = ~np.isnan(mass)
         counts, totals = alive.sum(axis=0), np.where(alive, mass, 0.0).sum(axis=0)

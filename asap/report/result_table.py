@@ -42,14 +42,14 @@ def build_table(
     dense = _baselines(results, backbones)
     unread = unreadable(results)
     rows = tuple(
-        make_row(cell, b, dense.get(b), _has_speed(results, backbones, b), paper_table, unread)
-        for cell, b in zip(results, backbones, strict=True)
+        make_row(result, b, dense.get(b), _has_speed(results, backbones, b), paper_table, unread)
+        for result, b in zip(results, backbones, strict=True)
     )
     several = ambiguous(results)
-    own = [metrics(cell, several) for cell in results]
+    own = [metrics(result, several) for result in results]
     verdicts = gates(dense, backbones)
-    for row, cell, backbone, numbers in zip(rows, results, backbones, own, strict=True):
-        judged = None if cell is dense.get(backbone) else cell.accuracy  # the gate covers dense
+    for row, result, backbone, numbers in zip(rows, results, backbones, own, strict=True):
+        judged = None if result is dense.get(backbone) else result.accuracy  # the gate covers dense
         row.values["comparable"] = verdicts[backbone].verdict(judged)
         row.values |= numbers
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
@@ -82,17 +82,17 @@ def parts(table: Table) -> tuple[Table, ...]:
 
 
 def _refuse_mixtures(results: Sequence[Result]) -> None:
-    records = [record for cell in results for record in cell.records.values()]
+    records = [record for result in results for record in result.records.values()]
     if not records:
         raise RequestError("no finished record to make a table of: run an experiment first")
-    speeds = [cell.throughput for cell in results if cell.throughput is not None]
+    speeds = [result.throughput for result in results if result.throughput is not None]
     _refuse_other_data(records)
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
     _refuse_mixed("clock of throughput", "clock", speeds)
     # Rows with a checkpoint of their own may differ: a footnote names their backbone.
     shared = [
-        record for cell in results if not cell.own_weights for record in cell.records.values()
+        record for result in results if not result.own_weights for record in result.records.values()
     ]
     loaded: dict[str, list[Mapping[str, Any]]] = {}
     for record in shared:
@@ -138,10 +138,10 @@ def _backbones(results: Sequence[Result]) -> list[str]:
     """Each row's backbone. A row of unknown backbone has that of the row above, or the first known
     one.
     """
-    known = next(cell.backbone for cell in results if cell.backbone is not None)
+    known = next(result.backbone for result in results if result.backbone is not None)
     found = []
-    for cell in results:
-        known = cell.backbone or known
+    for result in results:
+        known = result.backbone or known
         found.append(known)
     return found
 
@@ -149,15 +149,15 @@ def _backbones(results: Sequence[Result]) -> list[str]:
 def _baselines(results: Sequence[Result], backbones: Sequence[str]) -> dict[str, Result]:
     """The first dense result of each backbone."""
     found: dict[str, Result] = {}
-    for cell, backbone in zip(results, backbones, strict=True):
-        if cell.is_dense:
-            found.setdefault(backbone, cell)
+    for result, backbone in zip(results, backbones, strict=True):
+        if result.is_dense:
+            found.setdefault(backbone, result)
     return found
 
 
 def _has_speed(results: Sequence[Result], backbones: Sequence[str], backbone: str) -> bool:
     pairs = zip(results, backbones, strict=True)
-    return any(cell.throughput is not None and name == backbone for cell, name in pairs)
+    return any(result.throughput is not None and name == backbone for result, name in pairs)
 
 
 def _column_notes(
@@ -188,12 +188,12 @@ def _column_notes(
             "The paper's numbers are for the 50,000 ImageNet-1k validation images."
         ],
     }
-    if any(cell.accuracy is not None and cell.accuracy["clustered"] for cell in results):
+    if any(result.accuracy is not None and result.accuracy["clustered"] for result in results):
         notes["mcnemar_p"] = [
             "McNemar's exact test takes the images as independent; the interval allows for images "
             "that share a source."
         ]
-    measured = [cell.accuracy for cell in results if cell.accuracy is not None]
+    measured = [result.accuracy for result in results if result.accuracy is not None]
     if unread:
         for key in ("top1_delta_lo", "mcnemar_p"):
             notes.setdefault(key, []).append(_left_out(unread))
@@ -218,16 +218,16 @@ def _left_out(unread: Mapping[int, str]) -> str:
 
 
 def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[str, ...]:
-    records = [record for cell in results for record in cell.records.values()]
+    records = [record for result in results for record in result.records.values()]
     devices = " and ".join(dict.fromkeys(c.accuracy["device"] for c in results if c.accuracy))
     lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
     lines[0] += f" Accuracy on {devices}." if devices else ""
-    for backbone, cell in dense.items():
-        if cell.accuracy is not None:
-            low, high = cell.accuracy["top1_interval"]
+    for backbone, result in dense.items():
+        if result.accuracy is not None:
+            low, high = result.accuracy["top1_interval"]
             lines[0] += (
                 f" Dense {paper.paper_model(backbone) or backbone}: top-1 "
-                f"{cell.accuracy['top1']:.2f} %, "
+                f"{result.accuracy['top1']:.2f} %, "
                 f"95 % interval [{low:.2f}, {high:.2f}]."
             )
     left_out = dict.fromkeys(

@@ -27,32 +27,36 @@ _SPREAD = re.compile(r"[\d.]+ % of its median, over ([\d.]+ %)")
 
 
 def make_row(
-    cell: Result,
+    result: Result,
     backbone: str,
     dense: Result | None,
     has_speed: bool,
     paper_table: str = "image_classification",
     without: Collection[int] = (),
 ) -> TableRow:
-    """The row of `cell`. dense: its baseline; has_speed: whether its backbone was timed in any row.
+    """The row of a result. dense: its baseline; has_speed: was its backbone timed in any row?
 
     paper_table: the paper's table with the numbers beside ours. without: ids of images that
     comparisons leave out, because some row of the table could not read them.
     """
     row = TableRow()
     row.values |= {"model": paper.paper_model(backbone) or backbone, "backbone": backbone}
-    row.values |= {"method": cell.label, "extension": int(cell.ours), "dense": int(cell.is_dense)}
-    row.values |= {"key": cell.key, "paper_row": cell.paper_method}
-    if cell.ours:
+    row.values |= {
+        "method": result.label,
+        "extension": int(result.ours),
+        "dense": int(result.is_dense),
+    }
+    row.values |= {"key": result.key, "paper_row": result.paper_method}
+    if result.ours:
         row.note("An extension of ours; the paper has no such method.", "method")
-    if cell.note:
-        row.note(cell.note, "method")
-    if cell.own_weights and cell.accuracy is not None:
-        row.note(_own_weights(cell.accuracy, dense), "method")
-    _add_accuracy(row, cell)
-    _add_comparison(row, cell, dense, without)
-    _add_speed(row, cell, has_speed)
-    _add_paper(row, cell, backbone, paper_table)
+    if result.note:
+        row.note(result.note, "method")
+    if result.own_weights and result.accuracy is not None:
+        row.note(_own_weights(result.accuracy, dense), "method")
+    _add_accuracy(row, result)
+    _add_comparison(row, result, dense, without)
+    _add_speed(row, result, has_speed)
+    _add_paper(row, result, backbone, paper_table)
     return row
 
 
@@ -82,10 +86,10 @@ def prepared(preprocessing: Mapping[str, Any]) -> str:
     )
 
 
-def _add_accuracy(row: TableRow, cell: Result) -> None:
-    record = cell.accuracy
+def _add_accuracy(row: TableRow, result: Result) -> None:
+    record = result.accuracy
     if record is None:
-        row.note(_no_accuracy(cell), *_ACCURACY_KEYS)
+        row.note(_no_accuracy(result), *_ACCURACY_KEYS)
         return
     row.values |= {name: record[name] for name in _COPIED}
     row.values["files_left_out"] = counts_in_words(record.get("files_left_out") or {}) or None
@@ -94,7 +98,7 @@ def _add_accuracy(row: TableRow, cell: Result) -> None:
         row.note(note, "method")
     row.values |= {"top1_err": 100 - record["top1"], "top5_err": 100 - record["top5"]}
     row.values["top1_lo"], row.values["top1_hi"] = record["top1_interval"]
-    row.values["infer_gmacs"] = cell.gmacs
+    row.values["infer_gmacs"] = result.gmacs
     row.values["final_tokens"] = record["final_tokens_mean"]
     row.values["missed_pct"] = _percent(record["missed_share"])
     for name in ("sink_on_object", "object_share", "object_recall"):
@@ -102,40 +106,40 @@ def _add_accuracy(row: TableRow, cell: Result) -> None:
 
 
 def _add_comparison(
-    row: TableRow, cell: Result, dense: Result | None, without: Collection[int]
+    row: TableRow, result: Result, dense: Result | None, without: Collection[int]
 ) -> None:
     """Values relative to the dense baseline of the backbone."""
     if dense is None or dense.accuracy is None:
         reason = dense.reason if dense is not None else None
         text = _because("No dense record of this backbone", reason or "it was not run")
-        row.note(text, "top1_base", *(() if cell.is_dense else (*_COMPARED_KEYS, *_PAIRED_KEYS)))
+        row.note(text, "top1_base", *(() if result.is_dense else (*_COMPARED_KEYS, *_PAIRED_KEYS)))
         return
     base = row.values["top1_base"] = dense.accuracy["top1"]
-    if cell.accuracy is None:
-        row.note(_no_accuracy(cell), *_COMPARED_KEYS, *_PAIRED_KEYS)
+    if result.accuracy is None:
+        row.note(_no_accuracy(result), *_COMPARED_KEYS, *_PAIRED_KEYS)
         return
     share = 100 * row.values["infer_gmacs"] / dense.gmacs
     row.values["macs_pct_of_dense"] = share
-    if cell.is_dense:
+    if result.is_dense:
         return
-    row.values |= {"flops_pct": share - 100, "top1_delta": cell.accuracy["top1"] - base}
-    _add_paired(row, cell, dense, without)
+    row.values |= {"flops_pct": share - 100, "top1_delta": result.accuracy["top1"] - base}
+    _add_paired(row, result, dense, without)
 
 
-def _add_paired(row: TableRow, cell: Result, dense: Result, without: Collection[int]) -> None:
-    if not (cell.has_answers and dense.has_answers):
+def _add_paired(row: TableRow, result: Result, dense: Result, without: Collection[int]) -> None:
+    if not (result.has_answers and dense.has_answers):
         row.note("No answers beside both records, so nothing to pair.", *_PAIRED_KEYS)
         return
-    frames = pairable(dense), pairable(cell)
+    frames = pairable(dense), pairable(result)
     if without and frames[0]["id"].isin(list(without)).all():
         row.note("There is no image that every row could read.", *_PAIRED_KEYS)
         return
-    paired = paired_difference(*frames, cell.measured["clustered"], without)
+    paired = paired_difference(*frames, result.measured["clustered"], without)
     row.values |= {"top1_delta": paired.difference, "n_paired": paired.n}
-    if {cell.measured["n"], dense.measured["n"]} != {paired.n}:
+    if {result.measured["n"], dense.measured["n"]} != {paired.n}:
         row.note(
             f"Over the {paired.n:,} images that every row could read; the accuracies are over "
-            f"{dense.measured['n']:,} (dense) and {cell.measured['n']:,}, so their difference is "
+            f"{dense.measured['n']:,} (dense) and {result.measured['n']:,}, so their difference is "
             "another.",
             "top1_delta",
         )
@@ -143,12 +147,12 @@ def _add_paired(row: TableRow, cell: Result, dense: Result, without: Collection[
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}
 
 
-def _add_speed(row: TableRow, cell: Result, has_speed: bool) -> None:
-    record = cell.throughput
+def _add_speed(row: TableRow, result: Result, has_speed: bool) -> None:
+    record = result.throughput
     if record is None:
-        if not (cell.is_dense and has_speed):  # else every row holds its own dense baselines
-            keys = _SPEED_KEYS + (_RATIO_KEYS[1:] if cell.is_dense else _RATIO_KEYS)
-            row.note(_no_speed(cell), *keys)
+        if not (result.is_dense and has_speed):  # else every row holds its own dense baselines
+            keys = _SPEED_KEYS + (_RATIO_KEYS[1:] if result.is_dense else _RATIO_KEYS)
+            row.note(_no_speed(result), *keys)
         return
     row.values["infer_samples_per_sec"] = record["images_per_s"]["median"]
     row.values["dense_fused_per_sec"] = record["fused_dense"]["median"]
@@ -165,27 +169,27 @@ def _add_speed(row: TableRow, cell: Result, has_speed: bool) -> None:
                 f"{name}_lo": ratio["lo"],
                 f"{name}_hi": ratio["hi"],
             }
-    if not cell.is_dense and record["ratio_eager"] is not None:
+    if not result.is_dense and record["ratio_eager"] is not None:
         row.values["throughput_pct"] = 100 * (record["ratio_eager"]["median"] - 1)
     missing = [key for key in _RATIO_KEYS if row.values.get(key) is None]
-    missing = [key for key in missing if not (cell.is_dense and key == "throughput_pct")]
+    missing = [key for key in missing if not (result.is_dense and key == "throughput_pct")]
     for key in missing:
         row.note(_because("No ratio", _refusal(key, record["refused"])), key)
 
 
-def _add_paper(row: TableRow, cell: Result, backbone: str, table: str) -> None:
+def _add_paper(row: TableRow, result: Result, backbone: str, table: str) -> None:
     """The paper's numbers beside ours, and the differences."""
-    if not paper.in_table(table, backbone) or (not cell.is_dense and cell.paper_method is None):
+    if not paper.in_table(table, backbone) or (not result.is_dense and result.paper_method is None):
         return
     model = paper.paper_model(backbone) or backbone
-    if cell.accuracy is not None and not cell.is_dense and model in paper.ROUNDING:
-        gmacs = cell.accuracy["gmacs_backbone"]
+    if result.accuracy is not None and not result.is_dense and model in paper.ROUNDING:
+        gmacs = result.accuracy["gmacs_backbone"]
         row.values["flops_pct_rounded"] = paper.flops_pct_rounded(model, gmacs)
-    beside = [b for b in BESIDE[table] if b.dense in (None, cell.is_dense)]
-    numbers = paper.published(table, backbone, cell.paper_method, cell.is_dense)
+    beside = [b for b in BESIDE[table] if b.dense in (None, result.is_dense)]
+    numbers = paper.published(table, backbone, result.paper_method, result.is_dense)
     if numbers is None:
-        if not cell.is_dense:
-            text = f"The paper has no row {cell.paper_method!r} for {model}."
+        if not result.is_dense:
+            text = f"The paper has no row {result.paper_method!r} for {model}."
             row.note(text, *(key for b in beside for key in (b.paper, b.minus)))
         return
     for b in beside:
@@ -193,15 +197,15 @@ def _add_paper(row: TableRow, cell: Result, backbone: str, table: str) -> None:
         if row.values[b.paper] is None:
             row.note("The paper leaves this cell empty.", b.paper, b.minus)
         else:
-            _add_difference(row, cell, b)
-    _add_paper_notes(row, cell, model, table)
+            _add_difference(row, result, b)
+    _add_paper_notes(row, result, model, table)
 
 
-def _add_difference(row: TableRow, cell: Result, b: Beside) -> None:
+def _add_difference(row: TableRow, result: Result, b: Beside) -> None:
     """Ours minus the paper's; for speeds only on the paper's device and likely precision."""
     if row.values.get(b.ours) is None:
         return
-    timed = cell.throughput if b.ours in _TIMED else None
+    timed = result.throughput if b.ours in _TIMED else None
     if timed is not None and not _is_the_papers(timed):
         row.note(
             f"Timed on {timed['device_name']} in {timed['precision']}: no difference is formed "
@@ -216,8 +220,8 @@ def _is_the_papers(record: Mapping[str, Any]) -> bool:
     return "RTX 4090" in record["device_name"] and record["precision"] in ("fp32", "float32")
 
 
-def _add_paper_notes(row: TableRow, cell: Result, model: str, table: str) -> None:
-    name = cell.paper_method
+def _add_paper_notes(row: TableRow, result: Result, model: str, table: str) -> None:
+    name = result.paper_method
     own = paper.paper_row(model, name) if table == "image_classification" else None
     if own is not None and own.method != name:
         row.note(f"The paper's only ASAP row for {model} is {own.method!r}.", "paper_top1")
@@ -228,16 +232,16 @@ def _add_paper_notes(row: TableRow, cell: Result, model: str, table: str) -> Non
             row.note(note.text, key_of[note.column])
 
 
-def _no_accuracy(cell: Result) -> str:
-    if cell.reason and not cell.records:
-        return _because("No record", cell.reason)
-    return _because("No accuracy record", cell.reason or "this cell was not run")
+def _no_accuracy(result: Result) -> str:
+    if result.reason and not result.records:
+        return _because("No record", result.reason)
+    return _because("No accuracy record", result.reason or "it was not run")
 
 
-def _no_speed(cell: Result) -> str:
-    if cell.reason and not cell.records:
-        return _no_accuracy(cell)
-    return _because("No throughput record", cell.reason or "it was not measured")
+def _no_speed(result: Result) -> str:
+    if result.reason and not result.records:
+        return _no_accuracy(result)
+    return _because("No throughput record", result.reason or "it was not measured")
 
 
 def _refusal(key: str, refused: str | None) -> str:

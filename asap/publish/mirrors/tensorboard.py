@@ -1,4 +1,4 @@
-"""Mirror a finished cell to TensorBoard. The records on disk are the truth; this may fail.
+"""Mirror a finished result to TensorBoard. The records on disk are the truth; this may fail.
 
 Called after the record is on disk. Any failure here is one warning, never an exception.
 """
@@ -15,7 +15,7 @@ from asap.report.result import Result, curves, scalars
 log = logging.getLogger(__name__)
 
 
-def log_cell(result: Result, config: Mapping[str, Any], directory: Path) -> bool:
+def log_result(result: Result, config: Mapping[str, Any], directory: Path) -> bool:
     """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
 
     Replaces earlier files of the same record. True if it was written, False after a warning.

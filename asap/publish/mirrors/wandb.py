@@ -1,4 +1,4 @@
-"""Mirror a finished cell to Weights & Biases. The records on disk are the truth; this may fail.
+"""Mirror a finished result to Weights & Biases. The records on disk are the truth; this may fail.
 
 Called after the record is on disk. Any failure here is one warning, never an exception: a dashboard
 must not cost a result. Offline mode needs neither account nor network. A marker file
@@ -37,7 +37,7 @@ class WandbTarget:
     directory: Path
 
 
-def log_cell(
+def log_result(
     result: Result,
     config: Mapping[str, Any],
     target: WandbTarget,
@@ -123,7 +123,7 @@ def _begun(result: Result, config: Mapping[str, Any], target: WandbTarget) -> An
             reinit="create_new",
             settings=_settings(),
         )
-    except Exception:  # `log_cell` reports it
+    except Exception:  # `log_result` reports it
         _CLOSED.add(target)
         raise
 

@@ -26,27 +26,27 @@ def accuracy_macs(results: Sequence[Result]) -> pd.DataFrame:
 
     ValueError if no result has a record.
     """
-    cells = [cell for cell in results if cell.accuracy is not None]
-    if not cells:
+    shown = [result for result in results if result.accuracy is not None]
+    if not shown:
         raise ValueError("no result has an accuracy record: there is nothing to draw")
-    frame = pd.DataFrame([_row(cell) for cell in cells])
+    frame = pd.DataFrame([_row(result) for result in shown])
     if frame["model"].nunique() > 1:
         frame["label"] += " (" + frame["model"] + ")"
     frame["front"] = [_is_front(frame, i) for i in range(len(frame))]
     return frame
 
 
-def _row(cell: Result) -> dict:
-    record, drawn = cell.measured, look(cell)
+def _row(result: Result) -> dict:
+    record, drawn = result.measured, look(result)
     low, high = record["top1_interval"]
     return {
-        "label": cell.label,
+        "label": result.label,
         "model": paper_model(record["backbone"]) or record["backbone"],
-        "gmacs": cell.gmacs,
+        "gmacs": result.gmacs,
         "top1": record["top1"],
         "top1_lo": low,
         "top1_hi": high,
-        "dense": cell.is_dense,
+        "dense": result.is_dense,
         "key": record["key"],
         "colour": drawn.colour,
         "marker": drawn.marker,

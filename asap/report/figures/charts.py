@@ -66,14 +66,14 @@ _NEEDS = {
 def _told_apart(results: Sequence[Result]) -> list[Result]:
     """Each record once; rows that share a label have the beginning of their key in it."""
     keys: dict[str, set[str | None]] = {}
-    for cell in results:
-        keys.setdefault(cell.label, set()).add(cell.key)
-    once = {(cell.label, cell.key): cell for cell in results}
+    for result in results:
+        keys.setdefault(result.label, set()).add(result.key)
+    once = {(result.label, result.key): result for result in results}
     return [
-        cell
-        if cell.is_dense or len(keys[cell.label]) == 1
-        else replace(cell, label=f"{cell.label} ({str(cell.key)[:8]})")
-        for cell in once.values()
+        result
+        if result.is_dense or len(keys[result.label]) == 1
+        else replace(result, label=f"{result.label} ({str(result.key)[:8]})")
+        for result in once.values()
     ]
 
 
@@ -82,7 +82,7 @@ def _has(there: Sequence[Chart], title: str) -> bool:
 
 
 def _cost(results: Sequence[Result]) -> list[Chart]:
-    if sum(cell.accuracy is not None for cell in results) < 2:
+    if sum(result.accuracy is not None for result in results) < 2:
         return []
     caption = (
         "Bars: 95 % intervals. Dashed: the dense baseline. Dotted: the front, the rows that no "

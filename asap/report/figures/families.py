@@ -17,13 +17,13 @@ def families(results: Sequence[Result], swept: Sequence[str]) -> list[list[Resul
     appearance. Of results with equal options the first counts.
     """
     found: dict[str, dict[str, Result]] = {}
-    for cell in results:
-        if cell.accuracy is None or cell.method.get("name") != "asap":
+    for result in results:
+        if result.accuracy is None or result.method.get("name") != "asap":
             continue
-        options = dict(cell.method["options"])
+        options = dict(result.method["options"])
         place = json.dumps([options.pop(name, None) for name in swept])
-        rest = json.dumps([cell.measured["backbone"], options], sort_keys=True, default=str)
-        found.setdefault(rest, {}).setdefault(place, cell)
+        rest = json.dumps([result.measured["backbone"], options], sort_keys=True, default=str)
+        found.setdefault(rest, {}).setdefault(place, result)
     return [list(family.values()) for family in found.values()]
 
 
@@ -40,7 +40,7 @@ def name_families(
 
 
 def frame_of(
-    cells: Sequence[Result],
+    family: Sequence[Result],
     results: Sequence[Result],
     swept: Sequence[str],
     default: Options,
@@ -50,28 +50,28 @@ def frame_of(
     default (whether the options equal `default`), key, label.
     """
     rows = []
-    for cell in cells:
-        record, speed = cell.measured, cell.throughput
+    for result in family:
+        record, speed = result.measured, result.throughput
         ratio = speed["ratio_fused"] if speed is not None else None
         low, high = record["top1_interval"]
         rows.append(
-            {name: option(cell, name) for name in swept}
+            {name: option(result, name) for name in swept}
             | {"top1": record["top1"], "top1_lo": low, "top1_hi": high}
-            | {"gmacs": cell.gmacs, "macs_pct": _against_dense(cell, results)}
+            | {"gmacs": result.gmacs, "macs_pct": _against_dense(result, results)}
             | {"throughput": ratio["median"] if ratio else np.nan}
-            | {"default": all(option(cell, name) == value for name, value in default.items())}
-            | {"key": record["key"], "label": cell.label}
+            | {"default": all(option(result, name) == value for name, value in default.items())}
+            | {"key": record["key"], "label": result.label}
         )
     return pd.DataFrame(rows)
 
 
-def option(cell: Result, name: str) -> Any:
+def option(result: Result, name: str) -> Any:
     """The recorded value of one option of the method."""
-    return cell.method["options"][name]
+    return result.method["options"][name]
 
 
-def _against_dense(cell: Result, results: Sequence[Result]) -> float:
+def _against_dense(result: Result, results: Sequence[Result]) -> float:
     """MACs against the dense baseline of the backbone in %, NaN without one."""
-    dense = (r for r in results if r.is_dense and r.accuracy and r.backbone == cell.backbone)
+    dense = (r for r in results if r.is_dense and r.accuracy and r.backbone == result.backbone)
     base = next(dense, None)
-    return float("nan") if base is None else 100 * (cell.gmacs / base.gmacs - 1)
+    return float("nan") if base is None else 100 * (result.gmacs / base.gmacs - 1)

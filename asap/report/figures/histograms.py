@@ -32,7 +32,7 @@ def stop_blocks(results: Sequence[Result], most: int | None = None) -> pd.DataFr
     """
     found = _counted(results, lambda frame: frame["vision.stop_block"].tolist())
     return _frame(
-        "block", ((cell, counts) for cell, counts in found if max(counts, default=0) > 0), most
+        "block", ((result, counts) for result, counts in found if max(counts, default=0) > 0), most
     )
 
 
@@ -40,9 +40,9 @@ def _counted(
     results: Sequence[Result], values: Callable[[pd.DataFrame], list[int]]
 ) -> Iterator[tuple[Result, Counter[int]]]:
     """Results with answers, but for the baseline, with their counts over the readable images."""
-    for cell in results:
-        if cell.has_answers and not cell.is_dense:
-            yield cell, Counter(values(cell.traces()))
+    for result in results:
+        if result.has_answers and not result.is_dense:
+            yield result, Counter(values(result.traces()))
 
 
 def _frame(
@@ -51,14 +51,14 @@ def _frame(
     """Counts as rows; `found` is not asked for more results once there are too many."""
     rows: list[dict] = []
     labels: set[str] = set()
-    for cell, counts in found:
-        labels.add(cell.label)
+    for result, counts in found:
+        labels.add(result.label)
         if most is not None and len(labels) > most:
             rows = []
             break
         rows += [
-            {"label": cell.label, name: value, "images": counts[value], "key": cell.key}
-            | {"colour": look(cell).colour}
+            {"label": result.label, name: value, "images": counts[value], "key": result.key}
+            | {"colour": look(result).colour}
             for value in sorted(counts)
         ]
     return pd.DataFrame(rows, columns=["label", name, "images", "key", "colour"])

@@ -22,16 +22,16 @@ def column_mass(results: Sequence[Result], most: int | None = None) -> pd.DataFr
     Empty without any mass, and if there are more than `most` walks.
     """
     walks: dict[bytes, tuple[Result, np.ndarray, list[str]]] = {}
-    for cell in results:
-        if not cell.has_answers or cell.method.get("name") != "asap":
+    for result in results:
+        if not result.has_answers or result.method.get("name") != "asap":
             continue
-        mass = _masses(cell.traces())
+        mass = _masses(result.traces())
         if mass.size:
             if mass.tobytes() not in walks and len(walks) == most:
                 walks.clear()  # too many to be told apart in one figure
                 break
-            walks.setdefault(mass.tobytes(), (cell, mass, []))[2].append(cell.label)
-    rows = [row for cell, mass, labels in walks.values() for row in _rows(cell, mass, labels)]
+            walks.setdefault(mass.tobytes(), (result, mass, []))[2].append(result.label)
+    rows = [row for result, mass, labels in walks.values() for row in _rows(result, mass, labels)]
     names = ("label", "block", "images", "mean", "p10", "p90", "tau", "key", "colour")
     return pd.DataFrame(rows, columns=list(names))
 
@@ -42,7 +42,7 @@ def _masses(traces: pd.DataFrame) -> np.ndarray:
     return mass[~np.isnan(mass).all(axis=1)]
 
 
-def _rows(cell: Result, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
+def _rows(result: Result, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
     rows, more = [], f" and {len(labels) - 3} more" * (len(labels) > 3)
     label = ", ".join(labels[:3]) + more
     for block, column in enumerate(mass.T, start=1):
@@ -53,8 +53,8 @@ def _rows(cell: Result, mass: np.ndarray, labels: Sequence[str]) -> list[dict]:
         rows.append(
             {"label": label, "block": block, "images": len(there)}
             | {"mean": float(there.mean()), "p10": float(low), "p90": float(high)}
-            | {"tau": float(cell.method["options"]["tau"]), "key": cell.key}
-            | {"colour": look(cell).colour}
+            | {"tau": float(result.method["options"]["tau"]), "key": result.key}
+            | {"colour": look(result).colour}
         )
     return rows
 

@@ -70,10 +70,10 @@ _LOOKS = {
 _OWN = Look("#6b7280", "d")
 
 
-def look(cell: Result) -> Look:
+def look(result: Result) -> Look:
     """The method's look; hollow: an extension of ours, grey: a method of the user's own."""
-    found = _LOOKS.get(variant(cell.method), _OWN)
-    return Look(found.colour, found.marker, False) if cell.ours else found
+    found = _LOOKS.get(variant(result.method), _OWN)
+    return Look(found.colour, found.marker, False) if result.ours else found
 
 
 def variant(method: Mapping[str, Any]) -> str:

@@ -22,8 +22,8 @@ def tau_k(results: Sequence[Result], default: Options) -> list[pd.DataFrame]:
     """
     frames = []
     for family in families(results, ("tau", "clusters")):
-        cells = [cell for cell in family if isinstance(option(cell, "clusters"), int)]
-        frame = frame_of(cells, results, ("tau", "clusters"), default)
+        members = [one for one in family if isinstance(option(one, "clusters"), int)]
+        frame = frame_of(members, results, ("tau", "clusters"), default)
         if len(frame) and frame["tau"].nunique() > 1 and frame["clusters"].nunique() > 1:
             frames.append((family, frame.sort_values(["clusters", "tau"], ignore_index=True)))
     return name_families(frames, ("tau", "clusters"))
