@@ -17,7 +17,8 @@ _CONTROLLER = b"submitit.local._local"  # submitit's process for each job, a chi
 def end_jobs() -> None:
     """Kill all jobs; their files are complete at any moment."""
     for controller in _running():
-        for pid in [*_children(controller), controller]:
+        jobs = list(_children(controller))
+        for pid in [controller, *jobs]:  # the controller first: it goes on when its job ends
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
