@@ -1,6 +1,7 @@
 """What people type: flags anywhere, paths with any signs, and lines that lead somewhere."""
 
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -22,10 +23,11 @@ from omegaconf import OmegaConf
 
 from asap.cli import compare, console
 from asap.cli import report as report
-from asap.cli import signals as interrupts
+from asap.cli import start as interrupts
 from asap.cli.arguments import arranged, typed
 from asap.cli.command import exit_with
 from asap.cli.compose import command_line, not_composed, texts
+from asap.cli.signals import Terminated
 from asap.errors import RequestError
 from asap.spec.configs import config_dir
 
@@ -233,7 +235,7 @@ def test_ctrl_c_while_a_command_imports_ends_it_at_once() -> None:
     assert done.stderr == "interrupted before anything began\n"
 
 
-def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_watch_nothing(
+def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_change_nothing(
     monkeypatch,
 ) -> None:
     for argv, handler in ((["-m"], interrupts._end_at_once), (["x.py"], interrupts._default)):
@@ -241,17 +243,22 @@ def test_once_begun_ctrl_c_is_an_exception_again_and_imports_by_others_watch_not
         before = signal.signal(signal.SIGINT, interrupts._default)
         try:
             interrupts._watch_start()
+            with interrupts.without_collections():
+                assert not gc.isenabled()
+            assert gc.isenabled() is (argv != ["-m"])
             assert signal.getsignal(signal.SIGINT) is handler
             interrupts.begun()
-            assert signal.getsignal(signal.SIGINT) is interrupts._default
+            assert signal.getsignal(signal.SIGINT) is interrupts._default and gc.isenabled()
         finally:
+            gc.enable()
+            gc.unfreeze()
             signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (KeyboardInterrupt(), 130), (interrupts.Terminated(), 143),
+        (KeyboardInterrupt(), 130), (Terminated(), 143),
         (BrokenPipeError(errno.EPIPE, "gone"), 0), (OSError(errno.ENOSPC, "full"), 0),
     ],
 )  # fmt: skip

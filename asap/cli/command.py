@@ -11,7 +11,8 @@ from typing import NoReturn
 from asap.cli.compose import command_line, not_begun
 from asap.cli.console import let_go, send_nowhere, set_up_logging
 from asap.cli.jobs import BOARD, compose_jobs
-from asap.cli.signals import Terminated, begun, exit_code, terminable
+from asap.cli.signals import Terminated, exit_code, terminable
+from asap.cli.start import begun
 from asap.cli.submitit_local import await_jobs, end_jobs
 from asap.errors import RequestError, one_line
 from asap.experiment.job import Job
