@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 from asap.measure.timing import Timings
 from asap.records.schema import Quartiles, Ratio, TimedBy
@@ -121,7 +121,7 @@ def _widening(rounds: int) -> float:
     of cases instead of 95 %.
     """
     freedom = max(rounds - 1, 1)  # a single round is refused in any case
-    student = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+    student = special.stdtrit(freedom, 0.975) / special.ndtri(0.975)
     return float(student * math.sqrt(rounds / freedom))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from asap.errors import RequestError
 from asap.records.tables import lists, matrix
@@ -43,7 +43,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"successes={successes} of n={n}: expected 0 <= successes <= n and n >= 1")
-    z = stats.norm.ppf((1 + LEVEL) / 2)
+    z = special.ndtri((1 + LEVEL) / 2)
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
@@ -67,7 +67,7 @@ def mean_interval(values: np.ndarray, clusters: np.ndarray) -> tuple[float, floa
     if groups < 2:
         return -math.inf, math.inf
     error = math.sqrt(groups / (groups - 1) * float(totals @ totals)) / len(values)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, groups - 1)) * error
+    half = float(special.stdtrit(groups - 1, (1 + LEVEL) / 2)) * error
     return float(values.mean()) - half, float(values.mean()) + half
 
 
@@ -152,8 +152,16 @@ def paired_difference(
     else:  # without discordant pairs the sandwich has no spread to work with
         low, high = _bonett_price(b, c, n_clusters)
     interval = (100 * max(low, -1.0), 100 * min(high, 1.0))
-    p = float(stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
-    return PairedDifference(n, n_clusters, 100 * (c - b) / n, interval, b, c, p)
+    return PairedDifference(n, n_clusters, 100 * (c - b) / n, interval, b, c, _mcnemar(b, c))
+
+
+def _mcnemar(b: int, c: int) -> float:
+    """The exact test's p-value for b images lost and c gained."""
+    if b + c == 0:
+        return 1.0
+    from scipy import stats  # takes longer to import than a small run to evaluate
+
+    return float(stats.binomtest(b, b + c, 0.5).pvalue)
 
 
 def matched(
@@ -200,5 +208,5 @@ def _bonett_price(b: int, c: int, n: int) -> tuple[float, float]:
     image in each discordant cell, so that it has a width and its coverage where few images differ.
     """
     lost, won, total = (b + 1) / (n + 2), (c + 1) / (n + 2), n + 2
-    half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / total)
+    half = special.ndtri((1 + LEVEL) / 2) * math.sqrt((lost + won - (won - lost) ** 2) / total)
     return won - lost - float(half), won - lost + float(half)
