@@ -1,13 +1,9 @@
-"""What every test runs under: no network, silent dashboards, repeatable draws, few threads."""
+"""The environment of every test: no network, silent dashboards, few threads. See every_test.py."""
 
-import logging
 import os
-import platform
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TextIO
+
+import pytest
 
 _scratch = tempfile.TemporaryDirectory(prefix="asap-tests-")
 os.environ |= {
@@ -24,119 +20,12 @@ os.environ |= {
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import checked
-import jaxtyping
 
-jaxtyping.jaxtyped = checked.jaxtyped  # what the import hook of pyproject.toml puts on asap
-
-import asap  # first: it makes torchvision importable
-import asap.records.schema
-import hypothesis
-import pytest
-import torch
-from matplotlib.figure import Figure
-
-hypothesis.settings.register_profile(
-    "asap",
-    deadline=None,  # the first call of a torch operator takes long
-    derandomize=bool(os.environ.get("CI")),
-    database=None,
-)
-hypothesis.settings.load_profile("asap")
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that only hands tests to workers imports nothing of the project."""
+    if config.getoption("dist", "no") == "no":
+        config.pluginmanager.import_plugin("every_test")
 
 
 def pytest_unconfigure() -> None:
     _scratch.cleanup()
-
-
-# Modules whose tests do whole runs in this process, from a command line or a spec to files: they
-# are neither units nor contracts, and take most of the time.
-_NAMES = """
-apart bad_input calibrate calibrate_methods common_images compare crop_cache drawn example figures
-imagenet imagenet_targets memory multirun nonfinite open_schema original overview page parquet
-preprocessing printed read_again resume show sinks slices sweep throughput weights
-"""
-WHOLE_RUNS = {f"test_{name}" for name in _NAMES.split()}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Variants that repeat a test on more threads, or a contract in another precision, are slow.
-
-    On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches: that
-    an image's bits do not depend on its batch is promised on a CPU.
-    """
-    device = os.environ.get("ASAP_TEST_DEVICE", "cpu")
-    for item in items:
-        given = (
-            item.callspec.params
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else {}
-        )
-        contract = item.path.name.startswith("test_contract")
-        plain = given.get("dtype", torch.float32) == torch.float32 or not contract
-        if given.get("threads", 1) != 1 or not plain:
-            item.add_marker(pytest.mark.slow)
-        if item.path.stem in WHOLE_RUNS:
-            item.add_marker(pytest.mark.whole_run)
-        if device != "cpu" and contract and item.path.name != "test_contract_batch.py":
-            item.add_marker(pytest.mark.gpu)
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
-
-
-platform.platform()  # Python starts a program for it, once
-EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _draws_empty_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A figure is made but not painted, which takes longer than a run on a few images, except in
-    a module marked `painted`.
-    """
-
-    def save(figure: Figure, target: str | Path | TextIO, **_: object) -> None:
-        if isinstance(target, str | Path):
-            Path(target).write_text(EMPTY, "utf-8")
-        else:
-            target.write(EMPTY)
-
-    with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("painted") is None:
-            patch.setattr(Figure, "savefig", save)
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _checks_first_calls() -> None:
-    checked.begin_file()
-
-
-@pytest.fixture(autouse=True)
-def _starts_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a test marked `process` starts a program: `make check` leaves these out. Git too, which
-    every record asks for the package's commit.
-    """
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("this test starts a program: mark it with pytest.mark.process")
-
-    if request.node.get_closest_marker("process") is None:
-        monkeypatch.setattr(asap.records.schema, "_commit", lambda: None)
-        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
-
-
-@pytest.fixture(autouse=True)
-def _log_as_in_a_fresh_process() -> None:
-    """Commands set the log up for a terminal: what a test sees must not depend on those before."""
-    log = logging.getLogger("asap")
-    log.handlers.clear()
-    log.setLevel(logging.NOTSET)
-    log.propagate = True
-
-
-@pytest.fixture
-def set_threads() -> Iterator[Callable[[int], None]]:
-    """`set_threads(n)` makes torch compute on n threads until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
