@@ -15,6 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
+if not torch.cuda.is_available():  # read when Triton is imported: kernels run on CPU tensors
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import checked
 import jaxtyping
 
@@ -24,7 +29,6 @@ import asap  # first: it makes torchvision importable
 import asap.records.schema
 import hypothesis
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 hypothesis.settings.register_profile(
@@ -73,6 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.whole_run)
         if device != "cpu" and contract and item.path.name != "test_contract_batch.py":
             item.add_marker(pytest.mark.gpu)
+        if device != "cpu" and item.path.name.startswith("test_kernels"):
+            item.add_marker(pytest.mark.gpu)
+        if item.get_closest_marker("large") and not (
+            torch.cuda.is_available() or "ASAP_TEST_LARGE" in os.environ
+        ):
+            item.add_marker(pytest.mark.skip(reason="minutes without a GPU: make test-kernels"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 

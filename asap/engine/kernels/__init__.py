@@ -1,0 +1,1 @@
+"""GPU kernels, one concept a file: a Triton kernel, its wrapper, and the same in plain torch."""

@@ -1,0 +1,163 @@
+"""Compile every GPU kernel as its wrapper launches it, without a GPU.
+
+    python scripts/compile_kernels.py       # all, for Ada (sm_89) and Hopper (sm_90)
+    python scripts/compile_kernels.py --only attention --arch 90 --dtypes float16 --head-sizes 64
+
+Wrappers are called with tensors without memory (meta), and Triton compiles what they would launch
+with its own ptxas. Printed for each kernel: registers of a thread, bytes of them spilled to memory,
+bytes of shared memory of a block. The exit code is 1 if one does not compile or does not fit.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled
+
+import torch
+import triton
+from rich.console import Console
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction, MockTensor
+
+from asap.engine.kernels import launch
+from asap.engine.kernels.attention import ragged_attention
+from asap.engine.kernels.head_mean_map import head_mean_map
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448}  # bytes that a block may have
+IMAGES, TOKENS, HEADS = 64, 197, 12
+
+
+def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def heads(dtype: torch.dtype, d: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Queries, keys and values as timm has them, and the offsets of the images."""
+    qkv = empty(IMAGES * TOKENS, 3, HEADS, d, dtype=dtype)
+    return qkv.unbind(1), empty(IMAGES + 1, dtype=torch.int32)
+
+
+def attention(dtype: torch.dtype, d: int) -> None:
+    (q, k, v), offsets = heads(dtype, d)
+    bias, skip = empty(len(q), dtype=torch.float32), empty(IMAGES, dtype=torch.bool)
+    ragged_attention(q, k, v, offsets, TOKENS, d**-0.5)
+    ragged_attention(q, k, v, offsets, TOKENS, d**-0.5, bias, skip, lse=True)
+    ragged_attention(q, k, v, offsets, 17, d**-0.5)
+
+
+def attention_map(dtype: torch.dtype, d: int) -> None:
+    (q, k, _), offsets = heads(dtype, d)
+    lse = empty(len(q), HEADS, dtype=torch.float32)
+    bias, watched = empty(len(q), dtype=torch.float32), empty(IMAGES, dtype=torch.bool)
+    head_mean_map(q, k, lse, offsets, TOKENS, d**-0.5)
+    head_mean_map(q, k, lse, offsets, TOKENS, d**-0.5, watched, bias)
+    head_mean_map(q, k, lse.view(IMAGES, TOKENS, HEADS), offsets, TOKENS, d**-0.5, watched)
+
+
+# Name -> calls of wrappers, in a precision and with a head size.
+CASES: dict[str, Callable[[torch.dtype, int], None]] = {
+    "attention": attention,
+    "map": attention_map,
+}
+
+
+class Device:
+    """As much of Triton's driver as compiling asks for."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_device(self) -> int:
+        return self.arch  # Triton keeps what it compiled by device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+
+class Compiling:
+    """Compiles instead of launching, and prints what the compiler says of a kernel."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.compiled: set[str] = set()
+        self.failed = 0
+        self._run = JITFunction.run
+
+    def launch(self, kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        given = [MockTensor(a.dtype) if isinstance(a, Tensor) else a for a in args]
+        start = time.process_time()
+        try:
+            found = self._run(kernel, *given, grid=grid, warmup=True, **options)
+        except Exception as error:  # whatever the compiler raises is what this script reports
+            self.failed += 1
+            self.console.print(f"FAILED {kernel.__name__} {options}: {error!r}")
+            return None
+        if found.hash not in self.compiled:
+            self.compiled.add(found.hash)
+            self.report(kernel, found, options, time.process_time() - start)
+        return found
+
+    def report(self, kernel: Any, found: Any, options: dict[str, Any], seconds: float) -> None:
+        registers, spilled = usage(found.asm["cubin"])
+        shared, arch = found.metadata.shared, found.metadata.target.arch
+        fits = shared <= SHARED_MEMORY[arch]
+        self.failed += not fits
+        self.console.print(
+            f"sm_{arch} {kernel.__name__:24s} registers {registers:3d}  spilled {spilled:4d}  "
+            f"shared {shared:6d}{'' if fits else ' TOO MUCH'}  {seconds:4.1f} s  "
+            + " ".join(f"{k}={v}" for k, v in options.items()),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def usage(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes on the stack (spilled registers) of a thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(file)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    if found is None:
+        raise RuntimeError(f"cuobjdump does not name a kernel's registers: {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("--arch", nargs="+", type=int, choices=SHARED_MEMORY, default=[89, 90])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--head-sizes", nargs="+", type=int, default=[32, 64, 80])
+    asked = parser.parse_args()
+    console = Console()
+    compiling = Compiling(console)
+    launch.DEVICES.add("meta")
+    JITFunction.run = lambda kernel, *args, **options: compiling.launch(kernel, *args, **options)
+    for arch in asked.arch:
+        driver.set_active(Device(arch))
+        for name in asked.only:
+            for dtype in asked.dtypes:
+                for d in asked.head_sizes:
+                    CASES[name](DTYPES[dtype], d)
+    console.print(f"{len(compiling.compiled)} kernels compiled, {compiling.failed} failed")
+    return 1 if compiling.failed or not compiling.compiled else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
