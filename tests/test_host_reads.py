@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import asap
+from asap.engine import host as gateway
 from asap.engine.backend import CUDA
-from asap.engine.backend import base as gateway
 from asap.methods import (
     ATS,
     PPT,
@@ -124,13 +124,13 @@ def reads_of(method: Method, device: str) -> tuple[list[int], Counter, Any]:
             block.norm1 = Blocks(norm, reads, before)
         try:
             with reads:
-                done = model._run(images, list(range(COUNT)))
+                done = model._run(images, *model._given(images, list(range(COUNT))))
                 model.adapter.classify(done.batch)
             before.append(reads.read)
         finally:
             for block, norm in zip(net.blocks, norms, strict=True):
                 block.norm1 = norm
-        trace = model._trace(done)
+        trace = model._trace(done.trace, done.batch.source)
     return [b - a for a, b in pairwise(before)], reads.others, trace
 
 
@@ -204,9 +204,9 @@ def test_the_trace_comes_to_the_host_at_once() -> None:
     model = asap.ReducedViT(backbone(KEY, torch.float32), Asap(tau=1e9), backend=CUDA())
     with pytest.MonkeyPatch.context() as patch:
         reads = Reads(patch)
-        done = model._run(*given())
+        done = model._run(*given()[:1], *model._given(*given()))
         watched = reads.read
-        model._trace(done)
+        model._trace(done.trace, done.batch.source)
     assert reads.read == watched + 1
 
 

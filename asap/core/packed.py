@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.constants import on_device
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -77,7 +79,7 @@ class PackedTokens:
     @cached_property
     def counts(self) -> Int[Tensor, "images"]:
         """`lengths` on the device."""
-        return torch.tensor(self.lengths).to(self.rows.device, non_blocking=True)
+        return on_device(self.lengths, self.rows.device)
 
     @cached_property
     def offsets(self) -> Int[Tensor, "images"]:
@@ -87,7 +89,7 @@ class PackedTokens:
     @cached_property
     def index(self) -> Int[Tensor, "images"]:
         """`images` on the device."""
-        return torch.tensor(self.images).to(self.rows.device, non_blocking=True)
+        return on_device(self.images, self.rows.device)
 
     def per_row(self, values: Int[Tensor, "images"]) -> Int[Tensor, "total"]:
         """Every row has its image's value."""
@@ -107,7 +109,7 @@ class PackedTokens:
         Their indices stay, or are those of a batch of their own if `renumbered`.
         """
         length, images = self.lengths[0], tuple(self.images[i] for i in places)
-        index = torch.tensor(places, dtype=torch.int64, device=self.rows.device)
+        index = on_device(tuple(places), self.rows.device)
         source = self.source[list(images)] if renumbered else self.source
         return replace(
             self,

@@ -30,7 +30,9 @@ def width_bins(
     normalised: Float[Tensor, "b patches"], clusters: int | Int[Tensor, "b"]
 ) -> Int[Tensor, "b patches"]:
     """Equal-width bins: `c_i = min(floor(K d_i), K - 1)` (Eq. 5). K may differ by image."""
-    count = torch.as_tensor(clusters, device=normalised.device).view(-1, 1)
+    if isinstance(clusters, int):
+        clusters = torch.full_like(normalised[:, 0], clusters, dtype=torch.int64)
+    count = clusters.view(-1, 1)
     return (normalised * count).floor().long().minimum(count - 1)
 
 

@@ -1,9 +1,10 @@
 """Runs a backbone's blocks with a method: the backbone's layers, the method's decisions."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from asap.backbones.accepted import adapter_of
@@ -12,6 +13,7 @@ from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
 from asap.engine.backend import Backend, backend_of
+from asap.engine.graphs import Graphs
 from asap.engine.query_pruning import kept_products, shown_shares
 from asap.engine.regroup import Answer, outcome_of
 from asap.engine.steps import (
@@ -21,6 +23,7 @@ from asap.engine.steps import (
     ask,
     attention_half,
     count,
+    drawn_of,
     heads_of,
     mlp_half,
     site_of,
@@ -29,6 +32,15 @@ from asap.engine.trace import Trace
 from asap.methods.base import Method, Needs
 
 NOTHING = Needs()
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A finished pass: logits, and the trace with the token that holds each patch."""
+
+    logits: Float[Tensor, "n outputs"]
+    trace: Trace
+    source: Int[Tensor, "b patches"]
 
 
 class ReducedViT(nn.Module):
@@ -55,6 +67,7 @@ class ReducedViT(nn.Module):
         self.method = method
         self.eager = eager
         self.backend = backend
+        self._graphs: Graphs | None = None
 
     @torch.no_grad()
     def forward(
@@ -68,42 +81,81 @@ class ReducedViT(nn.Module):
         `image_ids`: integers that name the images, for methods that draw at random; ValueError
         without them.
         """
-        done = self._run(images, image_ids)
-        logits = self.adapter.classify(done.batch)
-        return (logits, self._trace(done)) if return_trace else logits
+        done = self._classified(images, image_ids)
+        return (done.logits, self._trace(done.trace, done.source)) if return_trace else done.logits
 
     @torch.no_grad()
     def features(
         self, images: Float[Tensor, "b 3 h w"], image_ids: Any = None
     ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
         """Normalised final tokens in packed order, the batch with their layout, and the trace."""
-        done = self._run(images, image_ids)
-        return self.adapter.features(done.batch), done.batch, self._trace(done)
+        done = self._run(images, *self._given(images, image_ids))
+        return (
+            self.adapter.features(done.batch),
+            done.batch,
+            self._trace(done.trace, done.batch.source),
+        )
 
-    def _run(self, images: Tensor, image_ids: Any) -> ForwardState:
+    def _given(self, images: Tensor, image_ids: Any) -> tuple[list[int] | None, Tensor | None]:
+        """The images' names, and what the method draws for them. ValueError for a bad call."""
         if self.backbone.training:
             raise ValueError("the backbone is in training mode: call backbone.eval() first")
         if not len(images):
             raise ValueError("an empty batch has no result: give at least one image")
-        done = self._start(images, image_ids)
-        for index, block in enumerate(self.adapter.blocks):
-            self._block(index, block, done)
-        count(self.adapter.anatomy.depth, done)
-        return done
-
-    def _start(self, images: Tensor, image_ids: Any) -> ForwardState:
         ids = None if image_ids is None else [int(i) for i in image_ids]
         if self.method.draws and (ids is None or len(ids) != len(images)):
             raise ValueError(
                 f"{type(self.method).__name__} draws at random: pass image_ids, one each"
             )
+        return ids, drawn_of(self.method, self.adapter.anatomy, ids, images.device)
+
+    def _classified(self, images: Tensor, image_ids: Any) -> "Classified":
+        """The pass up to the logits: recorded if it has the same shapes for all images."""
+        ids, drawn = self._given(images, image_ids)
+        inputs = (images,) if drawn is None else (images, drawn)
+        graphs = self._recording(images, drawn)
+        names = ids if graphs is None else None  # another batch has other ones
+
+        def work(images: Tensor, *drawn: Tensor) -> Classified:
+            now = self._run(images, names, *drawn)
+            return Classified(self.adapter.classify(now.batch), now.trace, now.batch.source)
+
+        if graphs is None:
+            return work(*inputs)
+        weight = self.adapter.blocks[0].attn.qkv.weight
+        key = images.shape, images.dtype, images.device, weight.data_ptr()
+        done = graphs.run(key, work, *inputs)
+        return replace(done, logits=done.logits.clone())
+
+    def _recording(self, images: Tensor, drawn: Tensor | None) -> Graphs | None:
+        """The recordings of this model; None where nothing is to be recorded."""
+        recorder = (self.backend or backend_of(images.device)).recorder
+        late = self.method.draws and drawn is None
+        if recorder is None or late or torch.is_autocast_enabled(images.device.type):
+            return None
+        if self._graphs is None or self._graphs.recorder is not recorder:
+            self._graphs = Graphs(recorder)
+        return self._graphs
+
+    def _run(
+        self, images: Tensor, image_ids: list[int] | None, drawn: Tensor | None = None
+    ) -> ForwardState:
+        done = self._start(images, image_ids, drawn)
+        for index, block in enumerate(self.adapter.blocks):
+            self._block(index, block, done)
+        count(self.adapter.anatomy.depth, done)
+        return done
+
+    def _start(
+        self, images: Tensor, image_ids: list[int] | None, drawn: Tensor | None
+    ) -> ForwardState:
         backend = self.backend or backend_of(images.device)
         anatomy = self.adapter.anatomy
         batch = pack(self.adapter.embed(images), anatomy.prefix, backend.alone_below)
         layout = (len(images), anatomy.depth, anatomy.patches, anatomy.prefix)
         trace = Trace.empty(*layout, self.method.trace_columns, images.device)
         state = self.method.start(anatomy, len(images), batch.sizes)
-        return ForwardState(batch, trace, backend, state, ids)
+        return ForwardState(batch, trace, backend, state, image_ids, drawn)
 
     def _block(self, index: int, block: Any, now: ForwardState) -> None:
         acts = now.batch.active > 0 and self.method.acts_in(index, self.adapter.anatomy.depth)
@@ -179,9 +231,9 @@ class ReducedViT(nn.Module):
             site = site_of(self.adapter, index, segment, now, self.method.needs, heads, shown)
             return ask(self.method, site, segment, now)
 
-    def _trace(self, now: ForwardState) -> Trace:
+    def _trace(self, trace: Trace, source: Int[Tensor, "b patches"]) -> Trace:
         """The trace on the host, with the backbone's MACs."""
-        trace = now.trace.finished(now.batch.source)
+        trace = trace.finished(source)
         macs = backbone_macs(self.adapter.cost, trace.tokens.numpy(), self.method.position)
         trace.macs_backbone = torch.from_numpy(macs)
         return trace

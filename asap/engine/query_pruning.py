@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.constants import on_device
 from asap.core.packed import PackedTokens, Segment
 from asap.engine import attention
 from asap.engine.attention import Heads, joined, log_sizes, shares
@@ -77,7 +78,7 @@ def kept_products(
     kept = _kept(segment, decision, q.device)
     out = torch.zeros_like(v)
     for group in _groups(left, q, backend):
-        images = torch.tensor(group).to(q.device, non_blocking=True)
+        images = on_device(tuple(group), q.device)
         rows = kept[images, : left[group[0]]]
         queries = q[images[:, None], :, rows].transpose(1, 2)
         near = None if bias is None else bias[images]

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from asap.core.constants import on_device
 from asap.core.packed import PackedTokens, Segment
 from asap.engine.backend import Backend
-from asap.engine.backend.base import to_host
+from asap.engine.host import to_host
 from asap.methods.base import Decision
 
 
@@ -91,7 +92,7 @@ def regroup(
 
     starts = np.empty_like(lengths)
     starts[order] = lengths.cumsum() - lengths
-    start = batch.per_row(torch.from_numpy(starts).to(target.device, non_blocking=True))
+    start = batch.per_row(on_device(tuple(starts.tolist()), target.device))
     destination = torch.where(target >= 0, start + target, -1)
     slot = torch.where(target >= 0, destination, total)  # one row more, for all that is dropped
     old = torch.arange(len(slot), device=slot.device)

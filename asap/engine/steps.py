@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
+from asap.core.anatomy import Anatomy
 from asap.core.packed import PackedTokens, Segment
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
@@ -26,6 +28,20 @@ class ForwardState:
     backend: Backend
     state: Any = None
     image_ids: list[int] | None = None
+    drawn: Tensor | None = None  # by the method, for every image of the batch
+
+
+def drawn_of(
+    method: Method,
+    anatomy: Anatomy,
+    image_ids: Sequence[int] | None,
+    device: torch.device,
+) -> Tensor | None:
+    """What the method draws for these images before the pass, on the device."""
+    if not method.draws or image_ids is None:
+        return None
+    drawn = method.draw(anatomy, image_ids)
+    return None if drawn is None else drawn.to(device, non_blocking=True)
 
 
 def attention_half(
@@ -116,16 +132,18 @@ def site_of(
 ) -> Site:
     """The site of a segment at a block, for a method with these needs; `shown`: its attention."""
     rows, sizes = now.batch.rows[segment.rows], now.batch.sizes[segment.rows]
+    images = now.batch.index[segment.places]
     return Site(
         anatomy=adapter.anatomy,
         block=index,
         tokens=rows.view(len(segment.images), segment.length, -1),
         sizes=sizes.view(len(segment.images), segment.length),
-        images=now.batch.index[segment.places],
+        images=images,
         image_ids=None if now.image_ids is None else [now.image_ids[i] for i in segment.images],
         attention=shown,
         keys=split(heads.k, segment) if heads and needs.keys else None,
         values=split(heads.v, segment) if heads and needs.values else None,
+        drawn=None if now.drawn is None else now.drawn[images],
         state=now.state,
         looks=now.backend.looks,
     )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.engine.backend.base import to_host
+from asap.engine.host import to_host
 from asap.methods.base import Column, Decision
 
 CORE = ("tokens", "stop_block", "assignment", "macs_backbone", "macs_method")
@@ -53,7 +53,7 @@ class Trace:
             assignment=(torch.arange(patches, device=device) + prefix).repeat(images, 1),
             macs_backbone=zero.clone(),
             macs_method=zero.clone(),
-            columns={one.name: _missing(one, images, blocks).to(device) for one in declared},
+            columns={one.name: _missing(one, images, blocks, device) for one in declared},
             declared=tuple(declared),
         )
 
@@ -154,7 +154,9 @@ def combined(column: Column, before: Tensor, value: Tensor) -> Tensor:
     )
 
 
-def _missing(column: Column, images: int, blocks: int) -> Tensor:
+def _missing(
+    column: Column, images: int, blocks: int, device: torch.device | None = None
+) -> Tensor:
     shape = (images, blocks) if column.per_block else (images,)
     kind = torch.int64 if column.kind == "int" else torch.float32
-    return torch.full(shape, MISSING[column.kind], dtype=kind)
+    return torch.full(shape, MISSING[column.kind], dtype=kind, device=device)

@@ -1,5 +1,6 @@
 """A method that is watched while it runs: for forecasts of costs, and for pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,9 @@ class Watched(Method):
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
         return self.inner.start(anatomy, images, like)
+
+    def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Tensor | None:
+        return self.inner.draw(anatomy, image_ids)
 
     def observe(self, site: Site) -> Observation | None:
         return self.inner.observe(site)

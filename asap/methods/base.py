@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
@@ -35,8 +35,9 @@ class Site:
     by `Needs.attention`, softmax shares in at least float32: (b, n, n) for all rows and the mean of
     heads, (b, heads, n, n) for each head, (b, n) and (b, heads, n) for the class row alone. `keys`,
     `values` (b, heads, n, head_dim). What a method does not need is None. `images` are indices into
-    the batch, `image_ids` the images' names for random draws, `state` whatever `Method.start`
-    returned. `looks`: whether values on the device may be read without making it wait.
+    the batch, `image_ids` the images' names, for a method that draws at random; `drawn` what
+    `Method.draw` drew, `state` whatever `Method.start` returned. `looks`: whether values on the
+    device may be read without making it wait.
     """
 
     anatomy: Anatomy
@@ -48,6 +49,7 @@ class Site:
     attention: Float[Tensor, "b *rows n"] | None = None
     keys: Float[Tensor, "b heads n d"] | None = None
     values: Float[Tensor, "b heads n d"] | None = None
+    drawn: Shaped[Tensor, "b *drawn"] | None = None
     state: Any = None
     looks: bool = True
 
@@ -62,8 +64,8 @@ class Site:
     def of(self, rows: Int[Tensor, "k"]) -> "Site":
         """The site with some of its images only: those at positions `rows`, read by the host."""
         ids = None if self.image_ids is None else [self.image_ids[i] for i in rows.tolist()]
-        shown = (self.attention, self.keys, self.values)
-        attention, keys, values = (None if x is None else x[rows] for x in shown)
+        shown = (self.attention, self.keys, self.values, self.drawn)
+        attention, keys, values, drawn = (None if x is None else x[rows] for x in shown)
         return replace(
             self,
             tokens=self.tokens[rows],
@@ -73,6 +75,7 @@ class Site:
             attention=attention,
             keys=keys,
             values=values,
+            drawn=drawn,
         )
 
     def worth(self, wanted: Bool[Tensor, "b"]) -> Int[Tensor, "k"]:
@@ -210,6 +213,13 @@ class Method:
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
         """State for one forward pass over `images` images; `like` gives dtype and device."""
+        return None
+
+    def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Shaped[Tensor, "b *drawn"] | None:
+        """What a method that `draws` draws for these images, on the CPU: `Site.drawn` shows it.
+
+        None: it draws later, from `Site.image_ids`; its forward pass cannot be recorded then.
+        """
         return None
 
     def observe(self, site: Site) -> Observation | None:

@@ -1,9 +1,11 @@
 """Drop patches at random: what any method has to beat."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
@@ -51,12 +53,21 @@ class RandomDrop(Method):
         return block == self.block
 
     def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
-        count = max(1, int(self.keep * site.anatomy.patches + 0.5))
+        count = self._count(site.anatomy)
         if count == site.anatomy.patches:
             return None
-        kept = torch.zeros(len(site.images), site.length, dtype=torch.bool)
-        kept[:, : site.prefix] = True
-        for row, image_id in zip(kept, site.image_ids or (), strict=True):
-            drawn = torch.randperm(site.anatomy.patches, generator=generator(self.seed, image_id))
-            row[site.prefix + drawn[:count]] = True
-        return Decision(keep_only(kept).to(site.tokens.device), site.prefix + count)
+        assert site.drawn is not None
+        return Decision(keep_only(site.drawn), site.prefix + count)
+
+    def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Bool[Tensor, "b n"]:
+        """Which tokens every image keeps."""
+        kept = torch.zeros(len(image_ids), anatomy.tokens, dtype=torch.bool)
+        kept[:, : anatomy.prefix] = True
+        for row, image_id in zip(kept, image_ids, strict=True):
+            drawn = torch.randperm(anatomy.patches, generator=generator(self.seed, image_id))
+            row[anatomy.prefix + drawn[: self._count(anatomy)]] = True
+        return kept
+
+    def _count(self, anatomy: Anatomy) -> int:
+        """Patches kept."""
+        return max(1, int(self.keep * anatomy.patches + 0.5))

@@ -14,7 +14,7 @@ from asap.backbones.adapter import BackboneAdapter
 from asap.core.packed import Segment, pack
 from asap.engine.attention import Attended, Heads
 from asap.engine.backend import backend_of
-from asap.engine.steps import ForwardState, attention_half, mlp_half, site_of
+from asap.engine.steps import ForwardState, attention_half, drawn_of, mlp_half, site_of
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Observation, Sharing, Site
 from asap.shared_prefix.answers import Answers
@@ -214,7 +214,8 @@ class _Batch:
                 if name not in sites:
                     site = self._site(index, segment, now, heads, attended)
                     sites[name] = site.of(places.to(site.images.device))
-                site = replace(sites[name], state=self._state(cells))
+                drawn = self._drawn(reduction.method, sites[name])
+                site = replace(sites[name], state=self._state(cells), drawn=drawn)
                 ask = partial(_decided, reduction.method, site)
                 decided = self._guarded(reduction.cells, ask)
                 if decided is None:
@@ -234,6 +235,9 @@ class _Batch:
             number_of = dict(zip(distinct, numbers, strict=True))
             for name, image, reduction, number in wanted[kind]:
                 reduction.suffix[image, number] = number_of[name]
+
+    def _drawn(self, method: Method, site: Site) -> Tensor | None:
+        return drawn_of(method, site.anatomy, site.image_ids, site.tokens.device)
 
     def _state(self, cells: set[int]) -> Any:
         """The state of some cells, which is the same for all of them if they use it."""

@@ -5,10 +5,15 @@ import torch
 from asap.engine.backend.base import Backend
 from asap.engine.backend.cpu import CPU
 from asap.engine.backend.cuda import CUDA
+from asap.engine.graphs import cuda_graphs
 
-BACKENDS: dict[str, Backend] = {"cpu": CPU(), "cuda": CUDA()}
+BACKENDS: dict[str, type[Backend]] = {"cpu": CPU, "cuda": CUDA}
 
 
-def backend_of(device: torch.device) -> Backend:
-    """The backend of a device; a type without its own backend gets that of CUDA."""
-    return BACKENDS.get(device.type, BACKENDS["cuda"])
+def backend_of(device: torch.device, graphs: bool = True) -> Backend:
+    """The backend of a device; a type without its own backend gets that of CUDA.
+
+    graphs: record CUDA graphs where the device has them.
+    """
+    recorder = cuda_graphs(device) if graphs and device.type == "cuda" else None
+    return BACKENDS.get(device.type, CUDA)(recorder)

@@ -1,16 +1,11 @@
-"""What a device decides about how a batch is computed, and the one place where the host reads."""
+"""What a device decides about how a batch is computed."""
 
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-
-def to_host(values: Tensor) -> Tensor:
-    """The values on the host, which waits until the device has them. Nothing else in the engine
-    reads the device, so that a test can count how often it does.
-    """
-    return values.cpu()
+from asap.engine.graphs import Recorder
 
 
 class Backend:
@@ -19,12 +14,16 @@ class Backend:
     looks: reading flags on the device is free, so the engine looks which images are chosen and
     shows a method these alone. Else it asks for all, and reads once a block how many tokens are
     left. alone_below: images of fewer tokens are computed one by one. slab_bytes: attention scores
-    held at once.
+    held at once. recorder: records work that needs nothing from the host, to be launched at once;
+    None: every kernel is launched by itself.
     """
 
     looks: ClassVar[bool] = False
     alone_below: ClassVar[int] = 0
     slab_bytes: ClassVar[int] = 256 << 20
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self.recorder = recorder
 
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
         """Whether the fused attention kernel may be used."""

@@ -1,5 +1,7 @@
 """Which patch the distances are measured from."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,7 +11,7 @@ from asap.core.order import first_argmax
 from asap.core.pca import radius_in_plane
 from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.walk import Walk
-from asap.methods.base import Site, generator
+from asap.methods.base import Anatomy, Site, generator
 
 
 def find_anchor(
@@ -20,9 +22,8 @@ def find_anchor(
     `matrix` is P, or the block's attention without accumulation. The lead of a random one is NaN.
     """
     if options.anchor == "random":
-        drawn = torch.cat([_draw(options.seed, one, site) for one in site.image_ids or ()])
-        drawn = drawn.to(matrix.device, non_blocking=True)
-        return drawn, matrix.new_full((len(drawn),), float("nan"))
+        assert site.drawn is not None
+        return site.drawn, matrix.new_full((len(site.drawn),), float("nan"))
     scores = _scores(options, site, matrix)
     best = scores.topk(2, dim=1).values
     return first_argmax(scores), (best[:, 0] - best[:, 1]).to(matrix.dtype)
@@ -34,9 +35,12 @@ def anchor_macs(options: AsapOptions, site: Site) -> int:
     return patches**2 * site.length if options.anchor == "pca" else 0
 
 
-def _draw(seed: int, image_id: int, site: Site) -> Int[Tensor, "1"]:
-    source = generator(seed, image_id)
-    return torch.randint(site.anatomy.patches, (1,), generator=source)
+def drawn_anchors(
+    options: AsapOptions, anatomy: Anatomy, image_ids: Sequence[int]
+) -> Int[Tensor, "b"]:
+    """A patch of every image, drawn at random."""
+    sources = [generator(options.seed, image_id) for image_id in image_ids]
+    return torch.cat([torch.randint(anatomy.patches, (1,), generator=one) for one in sources])
 
 
 def _scores(

@@ -1,6 +1,6 @@
 """ASAP: Attention Sink Anchored Pruning (arXiv 2605.22372), with every open choice as an option."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.methods.asap.anchors import anchor_macs, find_anchor
+from asap.methods.asap.anchors import anchor_macs, drawn_anchors, find_anchor
 from asap.methods.asap.clusters import cluster
 from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.reduction import reduced_sequence
@@ -97,6 +97,9 @@ class Asap(AsapOptions):
 
     def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> SharedWalk:
         return shared_walk(self.order, self.alpha, images, anatomy.tokens, like)
+
+    def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Int[Tensor, "b"] | None:
+        return drawn_anchors(self, anatomy, image_ids) if self.draws else None
 
     def observe(self, site: Site) -> Observation:
         """One more step of the walk, and the test of the column mass."""

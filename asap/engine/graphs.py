@@ -1,0 +1,144 @@
+"""Recorded work: what the host would launch one by one is recorded once and replayed at once.
+
+Below DeiT-Base at batch 256 a forward pass on a GPU is limited by the host, which takes longer to
+launch a kernel than the device to run it. A CUDA graph is launched whole.
+
+What is recorded must not depend on the host: its shapes, and every number that is no tensor, are
+the same in each call with the same key, it never reads the device, and it copies nothing from the
+host (`core/constants.py`). Work that reads is found by its first call and never recorded.
+"""
+
+import gc
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from asap.core.constants import owned
+from asap.engine.host import reads
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+MOST = 256  # graphs of one owner; the least recently used one goes first
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Records work on a device."""
+
+    def record(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Record the work without running it. Calling the result runs it and gives what it gave
+        when it was recorded: tensors with new contents, valid until the next run.
+
+        RuntimeError if it cannot be recorded.
+        """
+        ...
+
+
+@dataclass
+class _Entry:
+    """What is known of a key: its calls so far, its recording, and the inputs' own memory."""
+
+    replay: Callable[[], Any] | None = None
+    inputs: tuple[Tensor, ...] = ()
+    fixed: bool = True  # False: it cannot be recorded
+
+
+class Graphs:
+    """Recordings by key, at most `most`. They share their device's memory for intermediate values;
+    what they read and write otherwise belongs to whoever owns this object, and must live as long.
+    """
+
+    def __init__(self, recorder: Recorder, most: int = MOST) -> None:
+        self.recorder, self.most = recorder, most
+        self.entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self.failed: str | None = None  # why something could not be recorded
+
+    def run(self, key: Hashable, work: Callable[..., T], *inputs: Tensor) -> T:
+        """`work(*inputs)`. Its first call runs it as it is, which compiles kernels and chooses
+        algorithms; the second records it; from then on it is replayed on copies of the inputs.
+
+        Results of a replay are overwritten by the next run of any key: copy what is to last.
+        """
+        entry = self.entries.get(key)
+        if entry is None:
+            return self._first(key, work, inputs)
+        self.entries.move_to_end(key)
+        if not entry.fixed:
+            return work(*inputs)
+        if entry.replay is None and not self._record(entry, work, inputs):
+            return work(*inputs)
+        for own, given in zip(entry.inputs, inputs, strict=True):
+            own.copy_(given)
+        return cast(Callable[[], T], entry.replay)()
+
+    def _first(self, key: Hashable, work: Callable[..., T], inputs: tuple[Tensor, ...]) -> T:
+        before = reads()
+        found = work(*inputs)
+        self.entries[key] = _Entry(fixed=reads() == before)
+        if len(self.entries) > self.most:
+            self.entries.popitem(last=False)
+        return found
+
+    def _record(self, entry: _Entry, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> bool:
+        """Record the work on memory of its own; False, with a warning, if that fails."""
+        with torch.inference_mode(False):
+            own = tuple(torch.empty_like(given) for given in inputs)
+        try:
+            replay = self.recorder.record(lambda: work(*own))
+        except RuntimeError as error:
+            entry.fixed, self.failed = False, str(error).splitlines()[0]
+            log.warning("not recorded as a CUDA graph, launched step by step: %s", self.failed)
+            return False
+        entry.replay, entry.inputs = replay, own
+        return True
+
+
+class CUDAGraphs:
+    """Records CUDA graphs that share one memory pool and one stream for recording."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], T]) -> Callable[[], T]:
+        graph, found = torch.cuda.CUDAGraph(), []
+        collects = gc.isenabled()
+        gc.disable()  # a graph or an event that is freed meanwhile would spoil the recording
+        try:
+            with (
+                torch.cuda.device(self.device),
+                owned() as constants,
+                torch.cuda.graph(
+                    graph,
+                    pool=self.pool,
+                    stream=self.stream,
+                    capture_error_mode="thread_local",  # other threads may load data meanwhile
+                ),
+            ):
+                found.append(work())
+        except BaseException:
+            self.pool = torch.cuda.graph_pool_handle()  # the old one may count as still recording
+            raise
+        finally:
+            if collects:
+                gc.enable()
+
+        def replay() -> T:
+            assert constants is not None  # the graph reads them
+            graph.replay()
+            return found[0]
+
+        return replay
+
+
+@cache
+def cuda_graphs(device: torch.device) -> CUDAGraphs:
+    """The recorder of a device, the same for all models, so that they share memory."""
+    return CUDAGraphs(device)
