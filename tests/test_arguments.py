@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from composed_once import composed_once
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -213,7 +214,8 @@ def test_the_commands_of_the_readme_can_be_read(command: list[str]) -> None:
         own = [word for word in given if not word.startswith("hydra/launcher")]
         GlobalHydra.instance().clear()
         if "--config-dir" not in words:
-            with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            whole = initialize_config_dir(str(config_dir()), version_base="1.3")
+            with composed_once(), whole:
                 compose("config", own, return_hydra_config=True)
 
 
@@ -316,7 +318,7 @@ def test_every_command_has_its_own_help(module: str, monkeypatch, capsys) -> Non
     found = importlib.import_module(f"asap.{module}")
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["asap", "data=imagenet", "-h", "method=tome"])
-    with pytest.raises(SystemExit) as end:
+    with composed_once(), pytest.raises(SystemExit) as end:
         found.main()
     said = capsys.readouterr().out
     name = module.removesuffix(".__main__")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -85,7 +88,7 @@ def cli(monkeypatch, capsys, tmp_path) -> Iterator[Cli]:
         given += [] if any(a.startswith("baseline=") for a in arguments) else ["baseline=false"]
         monkeypatch.setattr(sys, "argv", ["asap.run", *arguments, *given])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with composed_once(), pytest.raises(SystemExit) as stop:
             asap.cli.run.main()
         out, err = capsys.readouterr()
         return Result(int(stop.value.code or 0), out, err, results)
@@ -772,7 +775,7 @@ def test_a_dashboard_without_a_key_does_not_cost_the_result(cli, monkeypatch, tm
 
 @pytest.mark.process
 def test_a_real_command_ends_in_exit_code_2_and_one_line(tmp_path):
-    done = command("backbone=deit_tiny", f"results={tmp_path / 'r'}", HF_HOME=str(tmp_path))
+    done = forked.run("backbone=deit_tiny", f"results={tmp_path / 'r'}", HF_HOME=str(tmp_path))
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "deit_tiny" in line and "HF_HUB_OFFLINE" in line
@@ -799,8 +802,12 @@ def test_options_of_a_wrong_kind_are_refused(tmp_path):
 
 @pytest.mark.process
 def test_a_real_disk_that_is_full_is_one_line(tmp_path):
-    limited = f"ulimit -f 16; exec {sys.executable} -m asap.run results={tmp_path} data.images=4"
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
+    try:
+        done = forked.run(f"results={tmp_path}", "data.images=4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert str(tmp_path) in line and "another results folder" in line

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from samples import data_spec
@@ -387,7 +388,7 @@ def cli(monkeypatch, capsys, tmp_path) -> Iterator[Callable[..., tuple[int, str,
         given = [f"asap.{name}", *arguments, f"results={tmp_path}", "calibrate.images=40"]
         monkeypatch.setattr(sys, "argv", given)
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with composed_once(), pytest.raises(SystemExit) as stop:
             mains[name]()
         out, err = capsys.readouterr()
         return int(stop.value.code or 0), out, err
@@ -515,7 +516,7 @@ def test_wrong_requests_are_refused_in_one_line(cli, arguments: str, parts: list
 def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli, tmp_path: Path):
     rows = "rows=[{method: dense}, {method: tome}, {method: asap}, {method: random_drop}]"
     grid = "calibrate.grid={tau: [2.0], clusters: [12]}"
-    small = ("limit=40", "budget=-40", rows, grid)
+    small = ("limit=40", "budget=-40", "scenes=40", "calibrate.cost_images=120", rows, grid)
     code, _, err = cli("run", "experiment=matched_macs", *small)
     assert code == 0, err
     assert "unreachable" in err and len(err.splitlines()) == 1
@@ -529,7 +530,10 @@ def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli,
     )
     methods = [line.split(",")[1] for line in lines[1:]]
     assert methods == ["Dense", "ToMe", "ASAP (pool.)", "Random drop"]
-    assert len(presets(tmp_path)) == 3
+    found = {name: preset["found"] for name, preset in presets(tmp_path).items()}
+    costs = {name: one["macs_pct"] for name, one in found.items() if one["macs_pct"] is not None}
+    assert (len(found), len(costs)) == (3, 2)
+    assert all(-41.5 <= macs_pct <= -40 for macs_pct in costs.values()), costs
     assert cli("run", "experiment=matched_macs", *small)[0] == 0  # everything from files
 
 

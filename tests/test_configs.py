@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from composed_once import composed_once
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -24,7 +25,8 @@ ABOUT = {"name", *(f.name for f in fields(MethodSpec))}
 
 
 def spec_of(*overrides: str) -> RunSpec:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    here = initialize_config_dir(version_base="1.3", config_dir=str(config_dir()))
+    with composed_once(), here:
         config = compose("config", overrides=list(overrides))
     plain = OmegaConf.to_container(config, resolve=True)
     return read_spec({k: v for k, v in plain.items() if k != "hydra"}, read_method)
@@ -105,7 +107,8 @@ def test_a_variant_names_only_what_differs_from_asap(name: str) -> None:
 
 @pytest.mark.parametrize("name", choices("method"))
 def test_a_row_has_the_options_that_hydra_composes_for_the_command_line(name: str) -> None:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    here = initialize_config_dir(version_base="1.3", config_dir=str(config_dir()))
+    with composed_once(), here:
         composed = compose("config", overrides=[f"method={name}"]).method
     assert OmegaConf.to_container(composed, resolve=True) == read_method(name)
 

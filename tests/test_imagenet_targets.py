@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -113,7 +114,7 @@ def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callab
         given = [*arguments, *SMALL, f"results={desk.folder / 'results'}", *last]
         monkeypatch.setattr(sys, "argv", ["asap.run", *given])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with composed_once(), pytest.raises(SystemExit) as stop:
             asap.cli.run.main()
         return int(stop.value.code or 0), *capsys.readouterr()
 

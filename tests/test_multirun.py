@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import example, given
@@ -54,7 +55,7 @@ def start(monkeypatch, tmp_path) -> Iterator[Start]:
         given = ["asap.run", "-m", *arguments, "title=Sweep", "device=cpu", f"results={tmp_path}"]
         monkeypatch.setattr(sys, "argv", given)
         GlobalHydra.instance().clear()
-        with pytest.raises(SystemExit) as end:
+        with composed_once(), pytest.raises(SystemExit) as end:
             main()
         return int(str(end.value.code))
 

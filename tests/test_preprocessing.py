@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import timm
 import torch
+from composed_once import composed_once
 from draws import randomise
 from huggingface_hub import constants
 from hydra import compose, initialize_config_dir
@@ -497,7 +498,8 @@ def test_the_gate_is_for_the_weights_own_preprocessing():
 
 
 def read(*overrides: str) -> BackboneSpec:
-    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+    here = initialize_config_dir(version_base="1.3", config_dir=str(config_dir()))
+    with composed_once(), here:
         plain: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
     return read_spec({k: v for k, v in plain.items() if k != "hydra"}, read_method).backbone
 
