@@ -9,6 +9,7 @@ _scratch = tempfile.TemporaryDirectory(prefix="asap-tests-")
 os.environ |= {
     "HF_HUB_OFFLINE": "1",  # a missing weight fails at once instead of after retries
     "MPLBACKEND": "Agg",
+    "OMP_WAIT_POLICY": "passive",  # a thread that waits for another sleeps instead of spinning
     "MPLCONFIGDIR": _scratch.name,
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",

@@ -13,13 +13,13 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from contract import METHODS, check, differing, method
 from draws import models, randomise
 from PIL import Image
 from reference import lvvit_ref
 from reference.asap_ref import reference_asap
 from reference.tome_ref import reference_tome
 from reference.vit import Reduction, View, forward
-from test_contract_batch import METHODS, check, differing, method
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv

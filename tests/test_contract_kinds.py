@@ -10,7 +10,7 @@ from math import ceil
 
 import pytest
 import torch
-from test_contract_batch import (
+from contract import (
     DTYPES,
     IDS,
     accepted,

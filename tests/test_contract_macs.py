@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from contract import masses, pictures, threshold
 from draws import WIDTH, models
 from peers import predictor_file
-from test_contract_batch import masses, pictures, threshold
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 

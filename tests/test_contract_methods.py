@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from draws import DEVICE, models
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
-from test_contract_batch import (
+from contract import (
     ASAP_OPTIONS,
     IDS,
     METHODS,
@@ -23,6 +19,10 @@ from test_contract_batch import (
     outcome,
     pictures,
 )
+from draws import DEVICE, models
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 import asap

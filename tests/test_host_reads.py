@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from contract import backbone, masses, pictures, threshold
 from peers import predictor_file
-from test_contract_batch import backbone, masses, pictures, threshold
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

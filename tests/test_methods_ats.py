@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
+from contract import differing
 from draws import VARIANTS, build, models, randomise
 from peers import compare, difference, model
 from reference.ats_ref import Result, reference_ats, sample
-from test_contract_batch import differing
 from test_contract_macs import unscored
 from torch import Tensor, nn
 

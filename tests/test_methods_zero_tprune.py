@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 import torch
+from contract import differing
 from draws import models
 from peers import compare, model
 from reference.zero_tprune_ref import Result, reference_zero_tprune
-from test_contract_batch import differing
 from test_methods_ats import picture, sharp_deit
 from torch import Tensor
 

@@ -5,11 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from made import counted, traces_of
-from safetensors.torch import load_file, save_file
-from test_contract_batch import (
+from contract import (
     METHODS,
     accepted,
     backbone,
@@ -18,6 +14,10 @@ from test_contract_batch import (
     outcome,
     pictures,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from made import counted, traces_of
+from safetensors.torch import load_file, save_file
 from test_sweep import Pictures, variants
 
 import asap

@@ -12,8 +12,8 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 import torch
+from contract import DTYPES, OWN_MODELS, differing
 from draws import models
-from test_contract_batch import DTYPES, OWN_MODELS, differing
 from torch import nn
 
 import asap
