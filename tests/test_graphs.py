@@ -1,6 +1,8 @@
 """Recorded work, on CPU through a fake that replays the first closure of every key."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -11,10 +13,11 @@ from torch import Tensor
 
 import asap
 from asap.core.constants import on_device, owned
-from asap.engine.backend import CUDA
+from asap.engine.backend import CUDA, backend_of
 from asap.engine.graphs import Graphs
 from asap.engine.host import to_host
 from asap.engine.trace import Trace
+from asap.errors import RequestError
 from asap.methods import (
     ATS,
     PPT,
@@ -27,6 +30,8 @@ from asap.methods import (
     ToMe,
     ZeroTPrune,
 )
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec, spec_from
 
 KEY, COUNT = "plain-p64", 6
 FIXED: dict[str, Method] = {
@@ -208,3 +213,33 @@ def test_a_recording_outlives_inference_mode() -> None:
     with torch.inference_mode():
         recorded(first), recorded(second)
     assert torch.equal(recorded(third), asap.ReducedViT(net, ToMe(3), backend=CUDA())(third))
+
+
+def test_graphs_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    assert backend_of(device).path == "torch"
+    fake = FakeGraphs()
+    monkeypatch.setattr("asap.engine.backend.cuda_graphs", lambda device: fake)
+    cuda = torch.device("cuda", 0)
+    assert backend_of(cuda).recorder is fake and backend_of(cuda).path == "graphs"
+    assert backend_of(cuda, graphs=False).recorder is None
+    net = backbone(KEY, torch.float32)
+    assert asap.ReducedViT(net, Dense(), backend=CUDA(fake)).path == "graphs"
+    assert asap.ReducedViT(net, Dense(), backend=CUDA()).path == "torch"
+
+
+def test_the_run_says_whether_to_record() -> None:
+    config = {
+        "backbone": {"name": "digits_vit", "weights": "bundled"},
+        "data": {"name": "digits"},
+        "rows": [{"method": "dense"}],
+    }
+    assert read_spec(config, read_method).engine.graphs == "auto"
+    off = read_spec({**config, "engine": {"graphs": "off"}}, read_method)
+    assert off.engine.graphs == "off"
+    with pytest.raises(RequestError, match=r"engine\.graphs='on' .* auto, off"):
+        read_spec({**config, "engine": {"graphs": "on"}}, read_method)
+    plain = json.loads(json.dumps(asdict(off), default=str))
+    assert spec_from(plain) == off
+    del plain["engine"]  # recorded before there was such a group
+    assert spec_from(plain).engine.graphs == "auto"

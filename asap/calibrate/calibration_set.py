@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet, Sample, loader
+from asap.engine.backend import backend_of
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Dense, Method
@@ -89,12 +90,15 @@ class CalibrationSet:
     ) -> None:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
         self.device, self.dtype, self.scored = device, dtype, data.scored
+        # a setting sees a few batches: recording them would take longer than running them
+        self.backend = backend_of(device, graphs=False)
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
         self.images, self.ids, labels, unread = _read(samples, len(order))
         self.unread = sorted(s.index for s in unread)
         self.labels = None if blind else torch.tensor(labels)
-        macs, correct = self._run(ReducedViT(backbone, Dense()), 0, 1 if blind else len(self))
+        dense = ReducedViT(backbone, Dense(), backend=self.backend)
+        macs, correct = self._run(dense, 0, 1 if blind else len(self))
         self.dense_macs = float(macs.mean())
         self.dense_top1 = self._top1(correct)
 
@@ -124,7 +128,7 @@ class CalibrationSet:
     def _measure(
         self, method: Method, budget: Budget | None, race: Race | None, known: float | None
     ) -> tuple[float, float | None, int]:
-        model = ReducedViT(self.backbone, method)
+        model = ReducedViT(self.backbone, method, backend=self.backend)
         saved, correct, cost = np.empty(0), np.empty(0, dtype=bool), float("nan")
         for start, stop in self._steps(1 if method.same_cost else FIRST):
             macs, right = self._run(model, start, stop)
@@ -142,7 +146,7 @@ class CalibrationSet:
         """Run all images on which costs are measured with a method that records what it sees."""
         if self.costs is not None:
             return self.costs.look(method, tick)
-        model = ReducedViT(self.backbone, method)
+        model = ReducedViT(self.backbone, method, backend=self.backend)
         for start, stop in self._steps(self.batch_size):
             self._run(model, start, stop)
             tick(stop - start)

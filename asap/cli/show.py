@@ -22,7 +22,6 @@ from asap.core.order import best_class
 from asap.data.base import Sample, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import UnreadableImage, open_rgb
-from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.errors import RequestError
 from asap.experiment.job import Job
@@ -93,7 +92,7 @@ def class_names(session: Session) -> list[str]:
 
 def _tell(session: Session, method: Method, label: str, sample: Sample) -> None:
     """Print prediction, tokens and cost."""
-    model = ReducedViT(session.backbone, method)
+    model = session.model(method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
     log.info("%s: %s", label, _best(logits[0], class_names(session)))
     for line in _facts(trace):
@@ -123,9 +122,9 @@ def _draw(session: Session, method: Method, label: str, sample: Sample, path: Pa
     names = class_names(session)
     if method.explains:
         return scene_panels([explained(session, method, sample, "", names)], path)
-    model = ReducedViT(session.backbone, method)
+    model = session.model(method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
-    dense = ReducedViT(session.backbone, Dense())
+    dense = session.model(Dense())
     _, base = dense(on_device(session, sample)[None], [sample.id], return_trace=True)
     spent = int(trace.macs[0]) / int(base.macs_backbone[0])
     treated = Treated(

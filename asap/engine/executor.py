@@ -69,6 +69,14 @@ class ReducedViT(nn.Module):
         self.backend = backend
         self._graphs: Graphs | None = None
 
+    @property
+    def path(self) -> str:
+        """How a pass runs on the backbone's device: "graphs" (recorded where possible) or "torch"
+        (operation by operation). Part of the key of throughput records.
+        """
+        device = next(self.backbone.parameters()).device
+        return (self.backend or backend_of(device)).path
+
     @torch.no_grad()
     def forward(
         self,

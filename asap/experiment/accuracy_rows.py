@@ -105,7 +105,7 @@ def _found(session: Session, row: Row, cell: Cell) -> Result:
 def _measure(session: Session, row: Row, cell: Cell) -> None:
     """Evaluate one row and write its record."""
     data, how = session.data, session.evaluation()
-    model = ReducedViT(session.backbone, row.built)
+    model = session.model(row.built)
     started = time.monotonic()
     with progress(row.method.label, len(data)) as bar:
         spread = workers.spread(session, row.method, model, cell, how, bar.update)

@@ -15,6 +15,7 @@ from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.data.base import DataSet, files_left_out
 from asap.data.open import open_data, options_of
+from asap.engine.backend import backend_of
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.device import pick_device
@@ -60,6 +61,11 @@ class Session:
         """The backbone in the run's precision, on its device."""
         _ = self._loaded  # refuses methods that do not fit
         return self._backbone.on(self.device, DTYPES[self.spec.precision])
+
+    def model(self, method: Method) -> ReducedViT:
+        """The run's backbone under a method, computed as the run's `engine` asks."""
+        backend = backend_of(self.device, self.spec.engine.graphs != "off")
+        return ReducedViT(self.backbone, method, backend=backend)
 
     @property
     def _backbone(self) -> Backbone:

@@ -153,7 +153,7 @@ class _Evaluate:
     def __call__(self, worker: Worker) -> int:
         session = worker.session(self.spec)
         how = replace(self.how, device=session.device)
-        model = ReducedViT(session.backbone, build(self.row.name, self.row.options))
+        model = session.model(build(self.row.name, self.row.options))
         own = share(self.ranges, rank(), size())
         evaluate_ranges(model, session.data, own, self.cell, how)
         return how.halved

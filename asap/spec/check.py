@@ -10,6 +10,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
 SLICES = ("auto", "train", "validation")
 PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
+GRAPHS = ("auto", "off")
 PARTS = ("all", "slice", "rest")
 
 
@@ -19,6 +20,7 @@ def checked(spec: RunSpec) -> RunSpec:
     one_of("log.wandb", spec.log.wandb, WANDB_MODES)
     one_of("calibrate.slice", spec.calibrate.slice, SLICES)
     one_of("calibrate.unreachable", spec.calibrate.unreachable, ("leave", "nearest"))
+    one_of("engine.graphs", spec.engine.graphs, GRAPHS)
     one_of("paper_table", spec.paper_table, PAPER_TABLES)
     one_of("data.part", spec.data.part, PARTS)
     _check_title(spec.data.title)

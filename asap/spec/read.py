@@ -18,6 +18,7 @@ from asap.spec.run_spec import (
     BackboneSpec,
     CalibrateSpec,
     DataSpec,
+    EngineSpec,
     LogSpec,
     MeasureSpec,
     MethodOf,
@@ -53,6 +54,7 @@ def read_spec(
         "data": _data(given.pop("data", None)),
         "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
         "log": _build(LogSpec, given.pop("log", None), "log"),
+        "engine": _build(EngineSpec, given.pop("engine", None), "engine"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
     }
     # Keys that only other lines of an experiment or a data set refer to.
@@ -78,7 +80,7 @@ def _data(given: Any) -> DataSpec:
 def spec_from(plain: Mapping[str, Any]) -> RunSpec:
     """The spec from its `asdict` after JSON."""
     groups = {
-        f.name: _build(f.type, plain[f.name], f.name)
+        f.name: _build(f.type, plain.get(f.name), f.name)  # one that is new has its defaults
         for f in fields(RunSpec)
         if isinstance(f.type, type) and is_dataclass(f.type)
     }

@@ -185,6 +185,17 @@ class CalibrateSpec:
 
 
 @dataclass(frozen=True)
+class EngineSpec:
+    """How the device computes. No result depends on it but by rounding.
+
+    graphs: auto: forward passes are recorded as CUDA graphs where possible; off: never, every
+        kernel is launched by itself. Part of the key of a throughput record, as the path it took.
+    """
+
+    graphs: str = "auto"
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything a run needs. `rows` are its methods, in the order of its table.
 
@@ -198,6 +209,7 @@ class RunSpec:
     rows: tuple[MethodSpec, ...]
     measure: MeasureSpec = field(default_factory=MeasureSpec)
     log: LogSpec = LogSpec()
+    engine: EngineSpec = EngineSpec()
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     results: Path = Path("results")
     device: str = "auto"

@@ -25,6 +25,11 @@ class Backend:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self.recorder = recorder
 
+    @property
+    def path(self) -> str:
+        """ "graphs" where work is recorded, else "torch"."""
+        return "torch" if self.recorder is None else "graphs"
+
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
         """Whether the fused attention kernel may be used."""
         return True

@@ -38,8 +38,8 @@ def model_of(session: Session, row: Result) -> ReducedViT:
     """
     own = next((m for m in session.methods if describe(m) == row.method), None)
     if own is not None:
-        return ReducedViT(session.backbone, own)
-    return ReducedViT(session.backbone, method_of_record(row.method))
+        return session.model(own)
+    return session.model(method_of_record(row.method))
 
 
 def _compare(
