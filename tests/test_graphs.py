@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from contract import backbone, pictures
 from fake_graphs import FakeGraphs
 from peers import predictor_file
-from test_contract_batch import backbone, pictures
 from torch import Tensor
 
 import asap
