@@ -31,7 +31,12 @@ from triton.runtime.jit import JITFunction, MockTensor
 
 from asap.engine.kernels import launch
 from asap.engine.kernels.attention import ragged_attention
-from asap.engine.kernels.head_mean_map import head_mean_map
+from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
+from asap.engine.kernels.launch import pitch_of
+from asap.engine.kernels.regroup_plan import plan_regroup
+from asap.engine.kernels.regroup_rows import regroup_rows
+from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
+from asap.engine.kernels.walk import step_vectors
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448}  # bytes that a block may have
@@ -65,10 +70,41 @@ def attention_map(dtype: torch.dtype, d: int) -> None:
     head_mean_map(q, k, lse.view(IMAGES, TOKENS, HEADS), offsets, TOKENS, d**-0.5, watched)
 
 
+def walk(dtype: torch.dtype, d: int) -> None:
+    images, watched = empty(IMAGES, dtype=torch.int64), empty(IMAGES, dtype=torch.bool)
+    for n in (TOKENS, 1025):
+        pitch = pitch_of(n)
+        maps = empty(IMAGES, pitch, pitch, dtype=map_dtype(dtype))[:, :n, :n]
+        vectors = empty(IMAGES, 2, n, dtype=torch.float32)
+        for first in (True, False):
+            step_vectors(vectors, maps, 0.5, images, watched, first)
+            for exact in (True, False):
+                step_matrix(
+                    SplitMatrix.empty(IMAGES, n, maps, exact), maps, 0.5, images, watched, first
+                )
+
+
+def rows(dtype: torch.dtype, d: int) -> None:
+    total, dim = IMAGES * TOKENS, HEADS * d
+    target, source = (empty(IMAGES, k, dtype=torch.int64) for k in (TOKENS, TOKENS - 1))
+    offsets, left = empty(IMAGES + 1, dtype=torch.int32), empty(IMAGES, dtype=torch.int64)
+    weight, flags = empty(IMAGES, TOKENS, dtype=torch.float32), empty(IMAGES, dtype=torch.bool)
+    packed, factor = empty(total, dim, dtype=dtype), empty(dim, dtype=dtype)
+    sizes, positions = empty(total, dtype=torch.float32), empty(total, dtype=torch.int64)
+    adaptive = plan_regroup(target, left, offsets, source, total, weight, flags, flags, True)
+    plan_regroup(target, TOKENS - 8, offsets, source, total)
+    facts = (sizes, positions)
+    norm = (factor, factor, 1e-6)
+    regroup_rows(adaptive, offsets, TOKENS, packed, packed, *facts, weight, norm)
+    regroup_rows(adaptive, offsets, TOKENS, packed, None, *facts)
+
+
 # Name -> calls of wrappers, in a precision and with a head size.
 CASES: dict[str, Callable[[torch.dtype, int], None]] = {
     "attention": attention,
     "map": attention_map,
+    "walk": walk,
+    "rows": rows,
 }
 
 

@@ -44,7 +44,12 @@ def runs(tensor: Tensor) -> bool:
     Triton has to be installed and the numbers to be float16, bfloat16 or float32, on a CUDA device
     or under the interpreter.
     """
-    return INSTALLED and tensor.dtype in DTYPES and tensor.device.type in DEVICES
+    return tensor.dtype in DTYPES and reaches(tensor)
+
+
+def reaches(tensor: Tensor) -> bool:
+    """Whether kernels can be launched where the tensor is, of numbers, indices or flags."""
+    return INSTALLED and tensor.device.type in DEVICES
 
 
 def upcasts(tensor: Tensor) -> bool:
