@@ -37,6 +37,7 @@ ASAP_OPTIONS: dict[str, dict] = {
     "random_anchor": {"anchor": "random"},
     "mass_anchor": {"anchor": "mass"},
     "force": {"miss": "force", "max_block": 5},
+    "static": {"binning": "rank", "miss": "force", "min_block": None, "max_block": 2},
     "after_block": {"position": "after_block"},
     "proportional": {"proportional_attention": True, "weights": "normalised"},
     "no_accumulation": {"accumulate": False},

@@ -13,6 +13,7 @@ from asap.core.diffusion import distance_to_anchor, self_aligned_distance
 from asap.core.otsu import clusters_for, otsu_threshold
 from asap.core.pca import radius_in_plane
 from asap.core.plugin import cosine_distances, row_distances, thin
+from asap.core.radial import patches_within, rank_bins
 from asap.core.sampling import quotas, stride_sample
 from asap.methods import Asap
 from asap.spec.configs import choices, read_method
@@ -253,8 +254,18 @@ def test_equal_shares_do_not_change_the_order():
     assert float(rank_agreement(walk, torch.tensor([4]), 1)) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("patches", [2, 25, 64, 196])
+def test_the_patches_in_the_first_rank_bins_are_known_beforehand(patches):
+    distance, anchor = random(patches, 1, patches), torch.tensor([patches // 2])
+    for clusters in (2, 3, 7, 16, 64, 300):
+        bins = rank_bins(distance, anchor, clusters)
+        for background in range(1, clusters):
+            assert patches_within(background, clusters, patches) == int((bins < background).sum())
+
+
 # --- configs and labels -----------------------------------------------------------------------
 
+STATIC = {"clusters", "background", "min_block", "max_block", "miss", "binning"}
 CONFIGS = [
     (stem, config) for stem in choices("method") if (config := read_method(stem))["name"] == "asap"
 ]
@@ -265,12 +276,15 @@ def test_configs_list_every_option(stem, config):
     config = {k: v for k, v in config.items() if k not in ("name", "label", "paper", "ours")}
     assert list(config) == [f.name for f in fields(Asap)]
     method = Asap(**config)
-    assert method.extension == (stem == "asap_quiet")  # the class knows it, no config repeats it
+    ours = ("asap_quiet", "asap_static", "asap_static_quiet")
+    assert method.extension == (stem in ours)  # the class knows it, no config repeats it
     changed = {f.name for f in fields(Asap) if getattr(method, f.name) != f.default}
     assert changed == {
         "asap": set(),
         "asap_pruning": {"pool"},
         "asap_quiet": {"anchor", "distance"},
+        "asap_static": STATIC,
+        "asap_static_quiet": STATIC | {"anchor", "distance"},
         "no_accumulation": {"accumulate"},
         "pca_anchor": {"anchor"},
         "random_anchor": {"anchor"},
@@ -278,6 +292,8 @@ def test_configs_list_every_option(stem, config):
 
 
 def test_extensions_of_ours_say_so():
-    ours = ({"anchor": "quiet"}, {"distance": "self_aligned"}, {"clusters": "auto"})
+    static = {"binning": "rank", "miss": "force", "min_block": 4, "max_block": 4}
+    ours = ({"anchor": "quiet"}, {"distance": "self_aligned"}, {"clusters": "auto"}, static)
+    assert not any(Asap(**{**static, k: getattr(Asap, k)}).static for k in static)
     assert all(Asap(**options).extension for options in ours)
     assert not Asap(anchor="pca", max_tokens=8, plugin="keys").extension

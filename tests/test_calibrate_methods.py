@@ -29,6 +29,7 @@ from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec
 
 BENCH = Path(__file__).parents[1] / "results" / "bench" / "cpu" / "matched_macs"
 QUIET = Asap(anchor="quiet", distance="self_aligned")
+STATIC = Asap(clusters=64, background=40, min_block=None, max_block=5, miss="force", binning="rank")
 METHODS: dict[str, Method] = {
     "random_drop": RandomDrop(),
     "tome": ToMe(),
@@ -47,6 +48,10 @@ METHODS: dict[str, Method] = {
     "quiet": QUIET,
     "auto": replace(QUIET, clusters="auto"),
     "two_clusters": Asap(background=2),
+    "static": STATIC,
+    "static_quiet": replace(STATIC, anchor="quiet", distance="self_aligned"),
+    "static_block": replace(STATIC, min_block=5, max_block=5),
+    "static_budget": replace(STATIC, max_tokens=10),
     "max_tokens": Asap(max_tokens=10),
     "plugin": Asap(max_tokens=20, plugin="keys", kappa=9),
 }
@@ -99,6 +104,19 @@ def test_a_number_of_clusters_that_something_else_decides_is_no_knob():
 def test_a_method_that_reduces_nothing_has_no_knobs():
     assert Asap(overhead=True).search_space(ANATOMIES[1]) == ()
     assert DynamicViT().search_space(ANATOMIES[1]) == ()
+
+
+def test_a_static_settings_knobs_are_its_block_and_how_much_is_removed():
+    """Its cost is that of one image, so every setting of the grid is measured, not forecast."""
+    found = {k.name: k.grid for k in STATIC.search_space(ANATOMIES[1]) if k.grid}
+    assert found == {"background": (1, 2, 4, 8, 16, 32, 63), "max_block": tuple(range(1, 12))}
+    fixed = METHODS["static_block"].search_space(ANATOMIES[1])
+    assert [k.name for k in fixed if k.grid] == ["background"]
+    budget = METHODS["static_budget"].search_space(ANATOMIES[1])
+    assert [k.name for k in budget if k.grid] == ["max_tokens", "max_block"]
+    assert all(probe_for(METHODS[name], METHODS[name].search_space(ANATOMIES[1])) is None
+               for name in ("static", "static_block"))  # fmt: skip
+    assert STATIC.same_cost and not Asap().same_cost
 
 
 def test_zero_tprunes_shares_rise_and_fall_together():
@@ -157,7 +175,8 @@ def bench() -> CalibrationSet:
     return CalibrationSet(model, Noise(model), 5, 0, torch.device("cpu"), torch.float32)
 
 
-FORECAST = {name: method for name, method in METHODS.items() if isinstance(method, Asap)} | {
+ADAPTIVE = {k: m for k, m in METHODS.items() if isinstance(m, Asap) and not m.static}
+FORECAST = ADAPTIVE | {
     "force": Asap(miss="force", min_block=3, max_block=5),
     "rollout": Asap(order="rollout", position="after_block", columns="all"),
 }
@@ -326,7 +345,7 @@ def test_a_race_ends_a_measurement_early(bench: CalibrationSet):
 
 
 SEARCHED = ("random_drop", "tome", "ppt", "evit", "ats_blocks")
-SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin")
+SEARCHED += ("asap_pruning", "no_accumulation", "pca_anchor", "quiet", "plugin", "static")
 
 
 @pytest.mark.parametrize("name", SEARCHED)

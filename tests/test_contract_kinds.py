@@ -45,7 +45,7 @@ KINDS = {
 METHODS = (
     "tome_3", "random_drop", "ppt_both", "evit", "dynamicvit", "ats", "zero_tprune",
     "pooling", "pruning", "no_accumulation", "random_anchor", "mass_anchor", "pca_anchor",
-    "quiet", "auto", "budget", "plugin",
+    "quiet", "auto", "static", "budget", "plugin",
 )  # fmt: skip
 DROPPING = ("random_drop", "ppt_both", "dynamicvit", "ats", "zero_tprune", "pruning")
 BUDGETS = {"budget": 6, "plugin": 6}  # `max_tokens` there
@@ -69,6 +69,8 @@ def planned(name: str, patches: int, depth: int) -> list[int] | None:
         changes = {
             b: lambda n, s=s: int(patches * s) for b, s in zip(quarters, shares, strict=True)
         }
+    elif name == "static":  # the nearest quarter becomes one token in block 2
+        changes = {2: lambda n: n - ceil(Fraction(n, 4)) + 1}
     elif name == "zero_tprune":
         removed = {1: 2, 3: 1, 4: 0}
         changes = {b: lambda n, s=s: int(Fraction(7, 10) * (n - s)) for b, s in removed.items()}

@@ -55,6 +55,7 @@ ASAP_OPTIONS: dict[str, dict] = {
     "proportional": {"proportional_attention": True},
     "random_anchor": {"anchor": "random"},
     "force": {"miss": "force", "max_block": 5, "min_block": 3},
+    "static": {"binning": "rank", "miss": "force", "min_block": 4, "max_block": 4},
     "budget": {"max_tokens": 8},
     "pca_anchor": {"anchor": "pca"},
     "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},

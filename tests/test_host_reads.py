@@ -46,6 +46,7 @@ READS = (  # operators whose result, or its shape, the host needs
     aten.equal,
     aten.is_nonzero,
 )
+STATIC: dict[str, Any] = {"binning": "rank", "miss": "force", "min_block": 3, "max_block": 3}
 FIXED: dict[str, Method] = {
     "dense": Dense(),
     "tome": ToMe(3),
@@ -55,6 +56,12 @@ FIXED: dict[str, Method] = {
     "ppt": PPT(7, 7.0 / 64**2),
     "random_drop": RandomDrop(keep=0.5, block=2),
     "zero_tprune": ZeroTPrune(),
+    "asap_static": Asap(**STATIC),
+    "asap_static_pruning": Asap(pool=False, clusters=40, background=39, **STATIC),
+    "asap_static_quiet": Asap(anchor="quiet", distance="self_aligned", **STATIC),
+    "asap_static_rollout": Asap(anchor="mass", order="rollout", position="after_block", **STATIC),
+    "asap_static_budget": Asap(max_tokens=8, **STATIC),
+    "asap_static_plugin": Asap(max_tokens=8, plugin="keys", per_round=2, **STATIC),
 }
 
 
@@ -154,6 +161,19 @@ def test_a_fixed_schedule_is_never_read(name: str, device: str) -> None:
     reads, others, trace = reads_of(method, device)
     assert sum(reads) == 0 and not others
     assert bool((trace.tokens[:, -1] < trace.tokens[:, 0]).any()) == (name != "dense")
+
+
+@pytest.mark.parametrize("name", [name for name in FIXED if name.startswith("asap_static")])
+def test_a_static_setting_of_asap_is_the_same_without_looking(name: str) -> None:
+    """The numbers left that follow from the options are those of the decisions on CPU."""
+    method = FIXED[name]
+    assert method.extension and method.same_cost
+    _, _, trace = reads_of(method, "cpu")
+    _, looked = asap.ReducedViT(backbone(KEY, torch.float32), method)(*given(), return_trace=True)
+    assert torch.equal(trace.tokens, looked.tokens) and (trace.stop_block == 3).all()
+    assert torch.equal(trace.assignment, looked.assignment)
+    counts = [int(held.unique().ge(0).sum()) for held in looked.assignment]
+    assert counts == (looked.tokens[:, -1] - looked.tokens[:, 0] + 64).tolist()
 
 
 ADAPTIVE: dict[str, dict] = {

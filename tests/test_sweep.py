@@ -68,6 +68,7 @@ VARIANTS: dict[str, dict] = {
     "slow": {"alpha": 0.1, "pool": False},
     "after_block": {"position": "after_block"},
     "forced": {"position": "after_block", "max_block": 4, "miss": "force", "tau": 9.0},
+    "static": {"binning": "rank", "miss": "force", "min_block": None, "max_block": 3},
     "early": {"max_block": 3},
     "last": {"max_block": 6},
     "proportional": {"proportional_attention": True, "weights": "normalised"},

@@ -43,3 +43,8 @@ def rank_bins(
     patches = distance.shape[1]
     ranked = distance.scatter(1, anchor[:, None], -1.0)
     return ranks(ranked) * clusters // patches
+
+
+def patches_within(background: int, clusters: int, patches: int) -> int:
+    """How many patches the first `background` of `clusters` rank bins hold: `ceil(k P / K)`."""
+    return -(-background * patches // clusters)

@@ -161,8 +161,8 @@ def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answ
         trace.write(site.images, site.block, seen.macs, seen.diagnostics)
         if seen.chosen is None:
             return None
-        chosen = seen.chosen
-        if site.looks:
+        chosen = None if seen.chosen is True else seen.chosen
+        if site.looks and chosen is not None:
             return _ask_chosen(method, site, segment, chosen, trace)
         decision = method.reduce(site, chosen)
     if decision is None:

@@ -92,12 +92,12 @@ class Site:
 class Observation:
     """What a look at a site's b images found.
 
-    `chosen` (b,): the images to be reduced at this block, on the device; None = none of them, known
-    without looking. `macs` (b,) or one number: what the look cost each image. `diagnostics`: values
-    of the method's `trace_columns`, (b,) each.
+    `chosen` (b,): the images to be reduced at this block, on the device; None = none of them, True
+    = all of them, both known without looking. `macs` (b,) or one number: what the look cost each
+    image. `diagnostics`: values of the method's `trace_columns`, (b,) each.
     """
 
-    chosen: Bool[Tensor, "b"] | None
+    chosen: Bool[Tensor, "b"] | Literal[True] | None
     macs: int | Int[Tensor, "b"] = 0
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -151,9 +151,9 @@ class Method:
     method_version: ClassVar[int] = 1  # raised by hand when results change
     trace_columns: ClassVar[tuple[Column, ...]] = ()  # values it may put into `diagnostics`
     explains: ClassVar[bool] = False  # it implements `explain`
-    same_cost: ClassVar[bool] = False  # every image costs the same, except for averaged rows
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
-    # The next three have no annotation, so that a method can declare them as options of its own.
+    # The next four have no annotation, so that options can be these, or decide on them.
+    same_cost = False  # every image costs the same, except for averaged rows
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)

@@ -46,7 +46,7 @@ class EViT(Method):
     blocks: Sequence[int] | None = None
     fuse: bool = True
     method_version: ClassVar[int] = 2
-    same_cost: ClassVar[bool] = True
+    same_cost = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -57,7 +57,7 @@ class PPT(Method):
     blocks: Sequence[int] | None = None
     proportional_attention: bool = True
     method_version: ClassVar[int] = 2
-    same_cost: ClassVar[bool] = True  # except for the similarities of the images that pool
+    same_cost = True  # except for the similarities of the images that pool
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -26,7 +25,7 @@ class RandomDrop(Method):
     keep: float = 0.5
     block: int = 3
     seed: int = 0
-    same_cost: ClassVar[bool] = True
+    same_cost = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -34,7 +33,7 @@ class ToMe(Method):
 
     r: int | Sequence[int | float] | None = None
     proportional_attention: bool = True
-    same_cost: ClassVar[bool] = True
+    same_cost = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

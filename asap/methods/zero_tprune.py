@@ -6,7 +6,7 @@ Graph in Pre-Trained Transformers", CVPR 2024.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -79,7 +79,7 @@ class ZeroTPrune(Method):
     low: float = 0.01
     high: float = 0.7
     position = "after_block"
-    same_cost: ClassVar[bool] = True
+    same_cost = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

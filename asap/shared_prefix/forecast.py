@@ -77,7 +77,8 @@ class Probe(Watched):
         tested, forced = nothing, nothing
         if lowest.chosen is not None:
             highest = self._asked(site, MOST).chosen
-            tested, forced = ~nothing, nothing if highest is None else highest
+            tested = ~nothing
+            forced = tested if highest is True else nothing if highest is None else highest
         here = (forced | (tested & (level > now.peak))).nonzero()[:, 0]
         now.peak = torch.where(tested, torch.maximum(now.peak, level), now.peak)
         left = now.spent.new_full((2, len(self.variants), len(level)), -1)

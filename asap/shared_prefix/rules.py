@@ -44,7 +44,7 @@ class StopRule:
         stopped = torch.zeros_like(self.alive)
         self.trace.write(images, index, seen.macs, seen.diagnostics, here)
         if seen.chosen is not None:
-            gone = images[here & seen.chosen.cpu()]
+            gone = images[here if seen.chosen is True else here & seen.chosen.cpu()]
             stopped[gone] = True
             self.alive[gone] = False
             self.stop[gone] = index + 1

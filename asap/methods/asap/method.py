@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -66,7 +65,11 @@ class Asap(AsapOptions):
     @property
     def extension(self) -> bool:
         ours = self.distance == "self_aligned", self.anchor == "quiet", self.clusters == "auto"
-        return any(ours)
+        return any(ours) or self.static
+
+    @property
+    def same_cost(self) -> bool:  # type: ignore[override]
+        return self.static
 
     @property
     def needs(self) -> Needs:
@@ -115,12 +118,11 @@ class Asap(AsapOptions):
 
     def test(self, mass: Float[Tensor, "b"], number: int, depth: int, macs: int) -> Observation:
         """Which images stop in block `number` (from 1) of `depth`; `macs`: MACs of the walk."""
-        if self.overhead or number < self.min_block:
+        if self.overhead or number < self.first_block(depth):
             return Observation(None, macs, {"mass": mass})
-        stops = mass > self.tau
-        if self.miss == "force" and number == self.last_block(depth):
-            stops = torch.ones_like(stops)
-        return Observation(stops, macs, {"mass": mass, "margin_mass": (mass - self.tau).abs()})
+        forced = self.miss == "force" and number == self.last_block(depth)
+        found = {"mass": mass, "margin_mass": (mass - self.tau).abs()}
+        return Observation(True if forced else mass > self.tau, macs, found)
 
     def reduce(self, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision:
         """The images that stop: P, the anchor, the clusters around it, the reduced sequence."""

@@ -21,7 +21,8 @@ class AsapOptions(Method):
         smallest column mass).
     accumulate: False takes anchor and distances from the stop block's attention alone.
     order: "walk" (P T) or "rollout" (T P). columns: "patches" or "all" may exceed tau.
-    min_block, max_block: where the stop is allowed, numbers from 1; None = the last but one.
+    min_block, max_block: where the stop is allowed, numbers from 1; min_block None = the same as
+        max_block, max_block None = the last but one.
     miss: for an image that never exceeds tau: "dense", or "force": it stops at max_block.
     position: "after_attention" (before the stop block's MLP) or "after_block".
     distance: "diffusion" or "self_aligned"* (self-mass against self-mass).
@@ -45,7 +46,7 @@ class AsapOptions(Method):
     accumulate: bool = True
     order: str = "walk"
     columns: str = "patches"
-    min_block: int = 1
+    min_block: int | None = 1
     max_block: int | None = None
     miss: str = "dense"
     position: str = "after_attention"
@@ -70,9 +71,10 @@ class AsapOptions(Method):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "above 0 and finite")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
-        require(self.min_block >= 1, "min_block", self.min_block, "at least 1")
-        last = self.max_block
-        require(last is None or last >= self.min_block, "max_block", last, "at least min_block")
+        first, last = 1 if self.min_block is None else self.min_block, self.max_block
+        require(first >= 1, "min_block", first, "at least 1")
+        wanted = "at least 1" if self.min_block is None else "at least min_block"
+        require(last is None or last >= first, "max_block", last, wanted)
         choice("anchor", self.anchor, "sink", "mass", "random", "pca", "quiet")
         choice("order", self.order, "walk", "rollout")
         choice("columns", self.columns, "patches", "all")
@@ -129,8 +131,19 @@ class AsapOptions(Method):
                     )
         last = self.last_block(anatomy.depth)
         require(last <= anatomy.depth, "max_block", last, f"at most {anatomy.depth}")
-        require(self.min_block <= last, "min_block", self.min_block, f"at most {last}")
+        first = self.first_block(anatomy.depth)
+        require(first <= last, "min_block", first, f"at most {last}")
         require(anatomy.patches >= 2, "patches", anatomy.patches, "at least 2")
+
+    @property
+    def static(self) -> bool:
+        """True if all images stop in one block with equally many tokens, whatever they show."""
+        one_block = self.min_block is None or self.min_block == self.max_block
+        return one_block and self.miss == "force" and self.binning == "rank"
+
+    def first_block(self, depth: int) -> int:
+        """Number, from 1, of the first block where an image may stop."""
+        return self.last_block(depth) if self.min_block is None else self.min_block
 
     def last_block(self, depth: int) -> int:
         """Number, from 1, of the last block where an image may stop."""

@@ -10,21 +10,22 @@ from asap.core.diffusion import patch_rows
 from asap.core.otsu import MOST_CLUSTERS
 from asap.core.plugin import cosine_distances, row_distances, thin
 from asap.core.pooling import transition_weights
+from asap.core.radial import patches_within
 from asap.core.sampling import stride_sample
 from asap.methods.asap.clusters import Clusters
 from asap.methods.asap.options import AsapOptions
-from asap.methods.base import Site
+from asap.methods.base import Left, Site
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """Target and weight of every token (None: nothing is averaged), tokens left, and the MACs of a
-    budget, per image.
+    """Target and weight of every token (None: nothing is averaged), tokens left (one number if it
+    follows from the options), and the MACs of a budget, per image.
     """
 
     target: Int[Tensor, "b n"]
     weight: Float[Tensor, "b n"] | None
-    left: Int[Tensor, "b"]
+    left: Left
     macs: int | Int[Tensor, "b"]
 
 
@@ -42,16 +43,29 @@ def reduced_sequence(
     kept, macs = _within_budget(options, site, matrix, clusters, ~background)
     kept = torch.nn.functional.pad(kept, (site.prefix, 0), value=True)
     target = (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-    left, weight = kept.sum(1), None
+    left, weight = _kept_count(options, site, kept), None
     if options.pool:
         pooled = torch.nn.functional.pad(background, (site.prefix, 0))
-        target = torch.where(pooled, left[:, None], target)
+        target = torch.where(pooled, left if isinstance(left, int) else left[:, None], target)
         raw = clusters.distance if options.weights == "raw" else clusters.scaled
         shares = transition_weights(raw, background, options.temperature)
         shares = torch.where(background, shares, torch.ones_like(shares))
         weight = torch.nn.functional.pad(shares, (site.prefix, 0), value=1)
         left = left + 1
     return Reduced(target, weight, left, macs)
+
+
+def _kept_count(options: AsapOptions, site: Site, kept: Bool[Tensor, "b n"]) -> Left:
+    """Tokens that stay as they are: with equal-count bins the same for all images."""
+    if options.binning == "width":
+        return kept.sum(1)
+    patches = site.length - site.prefix
+    foreground = patches - patches_within(options.background, int(options.clusters), patches)
+    if not options.pool:
+        foreground = max(foreground, 1)
+    if options.max_tokens is not None:
+        foreground = min(foreground, options.foreground_budget)
+    return site.prefix + foreground
 
 
 def _within_budget(

@@ -11,7 +11,12 @@ CLUSTERS = (2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def asap_search_space(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
-    """tau, and the option that sets how much is removed: `clusters`, or the token budget if any."""
+    """tau, and the option that sets how much is removed: `clusters`, or the token budget if any.
+
+    Of a static setting: the number of nearest clusters, or the token budget if any, and the block.
+    """
+    if options.static:
+        return _static(options, anatomy)
     early = options.anchor == "quiet" or options.distance == "self_aligned"
     tau = SearchDimension("tau", QUIET if early else TAU, between="real", beyond=(12.0, 16.0, 24.0))
     found = [tau]
@@ -24,6 +29,25 @@ def asap_search_space(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDim
     other = {"after_attention", "after_block"} - {options.position}
     background = SearchDimension("background", beyond=(options.background + 1,))
     return (*found, background, SearchDimension("position", beyond=tuple(other)))
+
+
+def _static(options: AsapOptions, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
+    """What is removed, and where, if `max_block` alone sets the block; costs depend on k / K only.
+
+    So K is not varied: the finer the clusters, the nearer to a budget.
+    """
+    clusters = int(options.clusters)
+    if options.max_tokens is None:
+        amount = SearchDimension("background", doubling(clusters - 1)[1:], between="whole")
+    else:
+        amount = SearchDimension("max_tokens", _budgets(options, anatomy), between="whole")
+    found = [amount]
+    if options.min_block is None:
+        last = max(anatomy.depth - 1, 1)
+        found.append(SearchDimension("max_block", tuple(range(1, last + 1))))
+    if clusters < anatomy.patches:  # else k counts patches already
+        found.append(SearchDimension("clusters", beyond=(2 * clusters,)))
+    return tuple(found)
 
 
 def _budgets(options: AsapOptions, anatomy: Anatomy) -> tuple[int, ...]:
