@@ -37,6 +37,7 @@ KEY, COUNT = "plain-p64", 6
 FIXED: dict[str, Method] = {
     "dense": Dense(),
     "tome": ToMe(3),
+    "asap_static": Asap(binning="rank", miss="force", min_block=3, max_block=3),
     "evit": EViT(),
     "evit_dropping": EViT(fuse=False),
     "ppt": PPT(7, 7.0 / 64**2),
