@@ -31,8 +31,12 @@ from triton.runtime.jit import JITFunction, MockTensor
 
 from asap.engine.kernels import launch
 from asap.engine.kernels.attention import ragged_attention
+from asap.engine.kernels.class_row import class_row
+from asap.engine.kernels.embed import patches_of
+from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 from asap.engine.kernels.launch import pitch_of
+from asap.engine.kernels.norm import add_norm
 from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
@@ -99,10 +103,30 @@ def rows(dtype: torch.dtype, d: int) -> None:
     regroup_rows(adaptive, offsets, TOKENS, packed, None, *facts)
 
 
+def class_attention(dtype: torch.dtype, d: int) -> None:
+    (q, k, _), offsets = heads(dtype, d)
+    class_row(q, k, offsets, TOKENS, d**-0.5, empty(len(q), dtype=torch.float32))
+
+
+def layers(dtype: torch.dtype, d: int) -> None:
+    """Add and LayerNorm, patches, and an MLP's first layer: at few rows and at many."""
+    dim = 12 * d
+    for count in (TOKENS, IMAGES * TOKENS):
+        x = empty(count, dim, dtype=dtype)
+        weight, bias = empty(4 * dim, dim, dtype=dtype), empty(4 * dim, dtype=dtype)
+        add_norm(x, x, bias[:dim], bias[:dim], 1e-6)
+        add_norm(x, None, bias[:dim], None, 1e-6)
+        linear_gelu(x, weight, bias)
+    for patch in (14, 16):
+        patches_of(empty(IMAGES, 3, 16 * patch, 16 * patch, dtype=dtype), patch)
+
+
 # Name -> calls of wrappers, in a precision and with a head size.
 CASES: dict[str, Callable[[torch.dtype, int], None]] = {
     "attention": attention,
     "map": attention_map,
+    "class_row": class_attention,
+    "layers": layers,
     "walk": walk,
     "rows": rows,
 }

@@ -137,6 +137,20 @@ def _log_as_in_a_fresh_process() -> None:
     log.propagate = True
 
 
+@pytest.fixture(params=["kernel", "plain"])
+def kernel_or_plain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which version runs: the kernel (on the CUDA device, else interpreted) or plain torch."""
+    from asap.engine.kernels import launch
+
+    if request.param == "plain":
+        monkeypatch.setattr(launch, "DEVICES", set())
+    elif not launch.INSTALLED:
+        pytest.skip("Triton is not installed")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert launch.runs(torch.zeros(1, device=device)) == (request.param == "kernel")
+    return request.param
+
+
 @pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
     """`set_threads(n)` makes torch compute on n threads until the test ends."""

@@ -11,6 +11,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ERROR = {torch.float32: 1e-6, torch.float16: 7e-4, torch.bfloat16: 5.5e-3}
 
 
+def largest_error(found: Tensor, expected: Tensor) -> float:
+    """In absolute value; `expected` is float64."""
+    return (found.double() - expected).abs().max().item()
+
+
 @dataclass
 class PackedHeads:
     """q, k, v are views of one (rows, 3, heads, d) tensor."""

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from packed_heads import DEVICE, ERROR, PackedHeads, packed_heads
+from packed_heads import DEVICE, ERROR, PackedHeads, largest_error, packed_heads
 
 from asap.engine.kernels import launch
 from asap.engine.kernels.attention import ragged_attention
+from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 
+pytestmark = pytest.mark.usefixtures("kernel_or_plain")
 # Lengths of the images, heads, size of a head, dtype. Every length in the issue's list up to 257
 # meets every dtype, and every size of a head as well.
 SMALL = [
@@ -29,21 +31,6 @@ LARGE = [
     for dtype in ERROR
 ]
 every_shape = pytest.mark.parametrize(("lengths", "heads", "d", "dtype"), [*SMALL, *LARGE])
-
-
-@pytest.fixture(params=["kernel", "plain"], autouse=True)
-def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What runs: the kernel (interpreted, or on the CUDA device) or the plain version."""
-    if request.param == "plain":
-        monkeypatch.setattr(launch, "DEVICES", set())
-    elif not launch.INSTALLED:
-        pytest.skip("Triton is not installed")
-    assert launch.runs(torch.zeros(1, device=DEVICE)) == (request.param == "kernel")
-    return request.param
-
-
-def largest_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return (found.double() - expected).abs().max().item()
 
 
 def attended(at: PackedHeads, longest: int, bias: bool, **given):
@@ -93,6 +80,20 @@ def test_the_map_is_the_mean_over_heads(lengths, heads, d, dtype):
             assert not buffer[image][~inner].any()
         else:
             assert (buffer[image] == 7).all()
+
+
+@every_shape
+def test_the_class_row_is_the_first_row_of_the_maps(lengths, heads, d, dtype):
+    at = packed_heads(lengths, heads, d, dtype, normed=d == 32)
+    bias, longest = d != 64, max(lengths)
+    _, maps, _ = at.reference(bias)
+    given = (at.q, at.k, at.offsets, longest, at.scale, at.bias if bias else None)
+    by_head, mean = class_row(*given), class_row(*given, heads_mean=True)
+    assert by_head.dtype == torch.float32 and by_head.shape == (len(lengths), heads, longest)
+    for image, (n, expected) in enumerate(zip(lengths, maps, strict=True)):
+        assert largest_error(by_head[image, :, :n], expected[:, 0]) < 1e-6
+        assert largest_error(mean[image, :n], expected[:, 0].mean(0)) < 1e-6
+        assert not by_head[image, :, n:].any() and not mean[image, n:].any()
 
 
 def test_skipped_images_and_rows_behind_the_last_are_left_alone():

@@ -54,7 +54,8 @@ def reaches(tensor: Tensor) -> bool:
 
 def upcasts(tensor: Tensor) -> bool:
     """Whether a kernel converts the operands of `tl.dot` to float32: under the interpreter, whose
-    products of half precision are slow (float16) or wrong (bfloat16).
+    products of half precision are slow (float16) or wrong (bfloat16). (It also cuts numbers off
+    where a device rounds them to bfloat16.)
     """
     return INTERPRETED and tensor.dtype in (torch.float16, torch.bfloat16)
 
@@ -71,3 +72,10 @@ def pitch_of(n: int) -> int:
     library's kernels take 3 to 5 times as long as at 208.
     """
     return -(-n // 16) * 16
+
+
+def architecture() -> int:
+    """The compute capability for which kernels are compiled now: 89 is Ada, 90 Hopper."""
+    if not INSTALLED or INTERPRETED:
+        return 90
+    return import_module("triton.runtime").driver.active.get_current_target().arch
