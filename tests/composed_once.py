@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import create_defaults_list
 
 from asap.spec.configs import config_dir
 
-LISTS = config_loader_impl.create_defaults_list
+LISTS = create_defaults_list
 MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 SEARCH = ConfigLoaderImpl._process_config_searchpath
 _lists: dict[Any, Any] = {}

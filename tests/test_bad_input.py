@@ -26,8 +26,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import asap.cli.run
+import asap.experiment.throughput_rows
+import asap.publish.run_outputs
+import asap.report.page
 from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.errors import one_line
+from asap.measure.timing import ThroughputPlan
+from asap.report.figures.charts import charts
 
 FOUR_SCENES = ("data.images=4", "method.tau=2.0")
 OTHER_BACKBONE = ("backbone.sha256=null", "backbone.weights=random")
@@ -75,11 +80,17 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def cli(monkeypatch, capsys, tmp_path) -> Iterator[Cli]:
-    """`cli(*arguments)` is `python -m asap.run *arguments results=...` in this process."""
+    """`cli(*arguments)` is `python -m asap.run *arguments results=...` in this process, without
+    figures, and without the seconds in which a timing warms up.
+    """
     log = logging.getLogger("asap")
     before = (list(log.handlers), log.propagate, log.level)
     environment = dict(os.environ)
     results = tmp_path / "results"
+    plan = ThroughputPlan(3, 0.001, short=True, warmup_seconds=0.0)
+    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
+    for module in (asap.publish.run_outputs, asap.report.page):
+        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
 
     def call(*arguments: str) -> Result:
         GlobalHydra.instance().clear()
@@ -606,7 +617,8 @@ def test_a_place_for_a_multiruns_table_that_is_taken_is_told(cli, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["tables", "figures"])
-def test_a_place_for_tables_or_figures_that_is_taken_is_one_line(cli, place, tmp_path):
+def test_a_place_for_tables_or_figures_that_is_taken_is_one_line(cli, place, monkeypatch, tmp_path):
+    monkeypatch.setattr(asap.publish.run_outputs, "charts", charts)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / place).write_text("mine")
     done = cli(*FOUR_SCENES)

@@ -515,7 +515,7 @@ def test_wrong_requests_are_refused_in_one_line(cli, arguments: str, parts: list
 
 def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli, tmp_path: Path):
     rows = "rows=[{method: dense}, {method: tome}, {method: asap}, {method: random_drop}]"
-    grid = "calibrate.grid={tau: [2.0], clusters: [12]}"
+    grid = "calibrate.grid={tau: [2.0], clusters: [12], keep: [0.3, 0.4219, 0.5]}"
     small = ("limit=40", "budget=-40", "scenes=40", "calibrate.cost_images=120", rows, grid)
     code, _, err = cli("run", "experiment=matched_macs", *small)
     assert code == 0, err

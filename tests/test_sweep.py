@@ -17,6 +17,7 @@ from draws import models
 from torch import nn
 
 import asap
+import asap.experiment.throughput_rows
 from asap.data.base import Sample, image_sample
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
@@ -25,6 +26,7 @@ from asap.measure.accuracy import evaluate
 from asap.measure.in_memory import InMemory
 from asap.measure.joint_evaluation import Evaluation, Target, evaluate_together, intervals
 from asap.measure.session import Session
+from asap.measure.timing import ThroughputPlan
 from asap.methods import Asap, Dense, Method, ToMe
 from asap.methods.base import (
     Attention,
@@ -457,7 +459,11 @@ def test_it_is_used_where_two_rows_can_share(
     assert [cell for cell, _ in asked] == cells
 
 
-def test_it_is_never_used_for_throughput(asked: list, tmp_path: Path) -> None:
+def test_it_is_never_used_for_throughput(
+    asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = ThroughputPlan(3, 0.01, short=True, warmup_seconds=0.0)
+    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
     quick = {"accuracy": False, "throughput": True, "rounds": 3, "seconds": 0.01, "short": True}
     run(spec_of(tmp_path, *CELLS[1:], measure={**quick, "throughput_images": 2}))
     assert asked == []
