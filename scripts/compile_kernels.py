@@ -39,6 +39,7 @@ from asap.engine.kernels.launch import pitch_of
 from asap.engine.kernels.norm import add_norm
 from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
+from asap.engine.kernels.sink import SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
 from asap.engine.kernels.walk import step_vectors
 
@@ -88,6 +89,18 @@ def walk(dtype: torch.dtype, d: int) -> None:
                 )
 
 
+def sink(dtype: torch.dtype, d: int) -> None:
+    images, chosen = empty(IMAGES, dtype=torch.int64), empty(IMAGES, dtype=torch.bool)
+    for n in (TOKENS, 1025):
+        matrix = SplitMatrix.empty(IMAGES, n, empty(0, dtype=map_dtype(dtype)))
+        vectors = empty(IMAGES, 2, n, dtype=torch.float32)
+        for given in (
+            ("sink", 4, 1, True, "width", "minmax_others", "raw", "all", 1.0),
+            ("quiet", 4, 1, False, "rank", "max", "raw", "patches", 1.0),
+        ):
+            sink_reduction(SinkRule(*given), vectors, matrix, 1, images, chosen)
+
+
 def rows(dtype: torch.dtype, d: int) -> None:
     total, dim = IMAGES * TOKENS, HEADS * d
     target, source = (empty(IMAGES, k, dtype=torch.int64) for k in (TOKENS, TOKENS - 1))
@@ -128,6 +141,7 @@ CASES: dict[str, Callable[[torch.dtype, int], None]] = {
     "class_row": class_attention,
     "layers": layers,
     "walk": walk,
+    "sink": sink,
     "rows": rows,
 }
 
