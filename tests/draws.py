@@ -135,7 +135,7 @@ def _sharpen(model: nn.Module, generator: torch.Generator) -> None:
 def draws(n: int, seed: int = 0) -> list[Draw]:
     """`n` draws, their wanted stop blocks running through never, 1, 2, ... L - 1 in turn."""
     rng = random.Random(seed)
-    built = {key: as_float64(make()) for key, make in models().items()}
+    built = {key: as_float64(make().double()) for key, make in models().items()}
     keys = list(built)
     found = []
     for i in range(n):

@@ -50,8 +50,8 @@ def pytest_collection_finish() -> None:
 # are neither units nor contracts, and take most of the time.
 _NAMES = """
 apart bad_input calibrate calibrate_methods common_images compare crop_cache drawn example figures
-imagenet imagenet_targets memory multirun nonfinite open_schema original overview page parquet
-preprocessing printed read_again resume show sinks slices sweep throughput weights
+golden_run imagenet imagenet_targets memory multirun nonfinite open_schema original overview page
+parquet preprocessing printed read_again resume show sinks slices sweep throughput weights
 """
 WHOLE_RUNS = {f"test_{name}" for name in _NAMES.split()}
 

@@ -1,6 +1,5 @@
 """Helpers for the tests of the peer methods: models, checkpoints, comparison with a reference."""
 
-import copy
 import functools
 import tempfile
 from pathlib import Path
@@ -25,7 +24,7 @@ _folder = tempfile.TemporaryDirectory(prefix="asap-peers-")
 
 @functools.cache
 def model(key: str, dtype: torch.dtype) -> nn.Module:
-    return copy.deepcopy(models()[key]()).to(dtype)
+    return models()[key]().to(dtype)
 
 
 def picture(key: str, seed: int) -> Tensor:

@@ -1,12 +1,12 @@
 """The engine against the one-image float64 references, which share no code with it."""
 
-import copy
 import functools
 from collections import Counter
 
 import pytest
 import torch
 from draws import Draw, draws, models
+from peers import model
 from reference.asap_ref import Result, reference_asap
 from reference.tome_ref import reference_tome
 
@@ -18,21 +18,16 @@ KEYS = ("margin_mass", "margin_sink", "margin_bin")
 
 
 @functools.cache
-def model(key: str, dtype: torch.dtype) -> torch.nn.Module:
-    return copy.deepcopy(models()[key]()).to(dtype)
-
-
-@functools.cache
 def all_draws() -> list[tuple[Draw, Result]]:
     """400 draws with the reference's answers."""
     found = []
     for draw in draws(400, seed=3):
-        reduced = asap.ReducedViT(model(draw.model_key, torch.float64), Asap(**draw.options))
-        _, trace = reduced(draw.image[None].double(), [draw.image_id], return_trace=True)
-        anchor = int(trace.sink) if draw.options.get("anchor") == "random" else None
-        random_anchor = {"random_anchor": max(anchor, 0)} if anchor is not None else {}
-        image = draw.image.double()
-        reference = model(draw.model_key, torch.float64)
+        reference, image = model(draw.model_key, torch.float64), draw.image.double()
+        random_anchor = {}
+        if draw.options.get("anchor") == "random":
+            reduced = asap.ReducedViT(reference, Asap(**draw.options))
+            _, trace = reduced(image[None], [draw.image_id], return_trace=True)
+            random_anchor = {"random_anchor": max(int(trace.sink), 0)}
         found.append((draw, reference_asap(reference, image, **random_anchor, **draw.options)))
     return found
 

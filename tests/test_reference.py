@@ -599,7 +599,7 @@ def drawn() -> list[Draw]:
 
 
 def test_draws_stop_where_they_should(drawn):
-    built = {key: as_float64(make()) for key, make in models().items()}
+    built = {key: as_float64(make().double()) for key, make in models().items()}
     stops = collections.Counter()
     for draw in drawn:
         result = reference_asap(

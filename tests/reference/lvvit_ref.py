@@ -13,6 +13,7 @@ How open points are read
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -155,17 +156,29 @@ class UnfoldedLVViT(nn.Module):
         return classify(self.state, features)
 
 
+_twins: WeakKeyDictionary[nn.Module, tuple[list, UnfoldedLVViT]] = WeakKeyDictionary()
+
+
 def is_lvvit(model: nn.Module) -> bool:
     """A model with the second head, folded or not."""
     return isinstance(model, UnfoldedLVViT) or hasattr(model, "aux_head")
 
 
 def unfolded(model: nn.Module) -> UnfoldedLVViT:
-    """The reference's twin of a model, made from its state dict, which is the released layout."""
+    """The reference's twin of a model, made from its state dict, which is the released layout.
+
+    Made again only if the model's tensors have changed.
+    """
     if isinstance(model, UnfoldedLVViT):
         return model
-    heads = model.blocks[0].attn.num_heads
-    return UnfoldedLVViT(model.state_dict(), heads, model.patch_embed.img_size)
+    tensors = [*model.parameters(), *model.buffers()]
+    version = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    found = _twins.get(model)
+    if found is None or found[0] != version:
+        heads = model.blocks[0].attn.num_heads
+        twin = UnfoldedLVViT(model.state_dict(), heads, model.patch_embed.img_size)
+        found = _twins[model] = (version, twin)
+    return found[1]
 
 
 def outside_macs(model: nn.Module, n_left: int) -> int:
