@@ -1,6 +1,6 @@
 """The commands a user types, on small data: exit codes, files, and what the tables say.
 
-The demo and a job for a cluster are processes as a shell starts them; the others are forked.
+A job for a cluster is a command as a shell starts it; the others are forked.
 """
 
 import csv
@@ -31,8 +31,7 @@ def table(results: Path, stem: str) -> dict[str, dict[str, str]]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     results = tmp_path_factory.mktemp("demo")
     given = ("experiment=demo", "data.images=24", "batch_size=8", *QUICK, f"results={results}")
-    command = [sys.executable, "-m", "asap.run", *given]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(*given)
     assert done.returncode == 0, done.stderr
     return results, done.stdout
 

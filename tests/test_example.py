@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from forked import run
 
 import asap
 from asap.methods.registry import build
@@ -45,10 +46,10 @@ def test_the_example_that_measures_refuses_a_block_that_is_not_there(monkeypatch
 
 
 @pytest.mark.process
-def test_a_method_measures_something_of_its_own(tmp_path):
+def test_a_method_measures_something_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     given = ["--config-dir", "examples/configs", "method=similarity", "method.keep=24"]
-    command = [sys.executable, "-m", "asap.run", *given, "limit=40", f"results={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(*given, "limit=40", f"results={tmp_path}")
     assert done.returncode == 0, done.stderr
     paths = list((tmp_path / "runs").glob("*/accuracy.json"))
     records = {method_of(r := json.loads(p.read_text()))["name"]: (p, r) for p in paths}
