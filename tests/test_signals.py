@@ -35,7 +35,8 @@ from asap.measure import processes
 pytestmark = pytest.mark.process
 
 fork = multiprocessing.get_context("fork")
-IMAGES = 64
+IMAGES = 32
+LATEST = 0.5  # seconds after the work has begun, which takes longer
 SWEEP = ["-m", "method=random_drop,asap"]
 ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
 
@@ -104,11 +105,11 @@ def code_of(process: BaseProcess) -> int | None:
 
 
 def at_a_random_moment(results: Path) -> None:
-    """Up to a second after the work has begun: it takes longer."""
+    """Once the work has begun, at most `LATEST` later."""
     deadline = time.monotonic() + 1200
     while not list(results.glob("runs/*/shard-*")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 1))
+    time.sleep(random.uniform(0, LATEST))
 
 
 def written(results: Path) -> dict[Path, int]:
