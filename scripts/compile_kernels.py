@@ -33,6 +33,7 @@ from asap.engine.kernels import launch
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.embed import patches_of
+from asap.engine.kernels.embed_rows import embed_rows
 from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 from asap.engine.kernels.launch import pitch_of
@@ -122,7 +123,7 @@ def class_attention(dtype: torch.dtype, d: int) -> None:
 
 
 def layers(dtype: torch.dtype, d: int) -> None:
-    """Add and LayerNorm, patches, and an MLP's first layer: at few rows and at many."""
+    """Add and LayerNorm, embedding, and an MLP's first layer: at few rows and at many."""
     dim = 12 * d
     for count in (TOKENS, IMAGES * TOKENS):
         x = empty(count, dim, dtype=dtype)
@@ -130,6 +131,8 @@ def layers(dtype: torch.dtype, d: int) -> None:
         add_norm(x, x, bias[:dim], bias[:dim], 1e-6)
         add_norm(x, None, bias[:dim], None, 1e-6)
         linear_gelu(x, weight, bias)
+    x = empty(IMAGES * (TOKENS - 1), dim, dtype=dtype)
+    embed_rows(x, x[:1], x[:TOKENS], bias[:dim], bias[:dim], 1e-6)
     for patch in (14, 16):
         patches_of(empty(IMAGES, 3, 16 * patch, 16 * patch, dtype=dtype), patch)
 

@@ -7,6 +7,7 @@ from packed_heads import DEVICE, ERROR, PackedHeads, largest_error, packed_heads
 from asap.engine.kernels import launch
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
+from asap.engine.kernels.equal_attention import equal_attention
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 
 pytestmark = pytest.mark.usefixtures("kernel_or_plain")
@@ -122,13 +123,18 @@ def test_an_image_of_a_batch_has_the_bits_it_has_alone():
     assert torch.equal(out[start:end], alone) and torch.equal(sums[start:end], alone_sums)
 
 
-def test_the_map_takes_the_sums_of_another_attention():
-    """By image and token, as a library's fused kernel for equal lengths has them: (b, h, n)."""
-    at = packed_heads((20, 20), 2, 32, torch.float32)
-    _, maps, sums = at.reference(False)
-    theirs = sums.float().view(2, 20, 2).transpose(1, 2).contiguous().transpose(1, 2)
-    found = head_mean_map(at.q, at.k, theirs, at.offsets, 20, at.scale)
-    assert largest_error(found, torch.stack(maps).mean(1)) < 3e-6
+@pytest.mark.parametrize("dtype", ERROR)
+def test_equal_lengths_have_the_same_attention_and_sums(dtype):
+    """On a CUDA device these are the library's kernels, and the sums have their layout."""
+    at = packed_heads((21, 21, 21), 2, 32, dtype)
+    outs, maps, _ = at.reference(False)
+    out, sums = equal_attention(at.q, at.k, at.v, 3, at.scale)
+    assert largest_error(out, torch.cat(outs)) < ERROR[dtype] * at.v.abs().max()
+    # (images, heads, n) is how a library stores them.
+    sums = sums.transpose(1, 2).contiguous().transpose(1, 2)
+    found = head_mean_map(at.q, at.k, sums, at.offsets, 21, at.scale)
+    error = 3e-6 if dtype == torch.float32 else 2.0**-11
+    assert largest_error(found, torch.stack(maps).mean(1)) < error
 
 
 def test_other_tiles_give_the_same_attention():

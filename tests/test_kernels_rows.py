@@ -6,6 +6,7 @@ from packed_heads import DEVICE, largest_error
 from torch.nn import functional as F
 
 from asap.engine.kernels.embed import patches_of
+from asap.engine.kernels.embed_rows import embed_rows
 from asap.engine.kernels.gelu import _gelu, linear_gelu
 from asap.engine.kernels.launch import jit, tl
 from asap.engine.kernels.norm import add_norm
@@ -76,6 +77,22 @@ def test_a_product_with_patches_is_the_convolution(patch, down, across, dtype):
 def test_images_without_whole_patches_are_refused():
     with pytest.raises(ValueError, match="30 x 32 pixels have no whole patches of 16"):
         patches_of(torch.zeros(1, 3, 30, 32), 16)
+
+
+@every_dtype
+@pytest.mark.parametrize("skip", [0, 1, 5])
+def test_the_sequences_that_enter_the_first_block(skip, dtype):
+    images, patches, dim = 3, 7, 48
+    embedded, prefix = random(images * patches, dim, dtype=dtype), random(skip, dim, dtype=dtype)
+    positions = random(skip + patches, dim, dtype=dtype)
+    weight, bias = random(dim, dtype=dtype), random(dim + 1, dtype=dtype)[1:]
+    rows, hidden = embed_rows(embedded, prefix, positions, weight, bias, 1e-6)
+    for image in range(images):
+        own = embedded[image * patches : (image + 1) * patches]
+        expected = torch.cat([prefix, own]).double() + positions.double()
+        assert_rounded(rows.view(images, -1, dim)[image], expected)
+    normed = F.layer_norm(rows.double(), (dim,), weight.double(), bias.double(), 1e-6)
+    assert_rounded(hidden, normed)
 
 
 @every_dtype
