@@ -35,7 +35,7 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: help setup demo test check test-gpu test-kernels lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
-.PHONY: matched-macs sweep-tau-k sweep-alpha
+.PHONY: matched-macs throughput sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
 # A sweep is of the embedded default unless BACKBONE or IMAGENET says otherwise.
@@ -99,6 +99,9 @@ imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MAC
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
+
+throughput: $(STAMP)  ## speed, latency, memory, energy: a rehearsal; on a GPU: make throughput IMAGENET=/data/imagenet
+	@$(PY) -m asap.run $(if $(IMAGENET),experiment=imagenet_throughput $(imagenet_path),experiment=throughput) $(ARGS)
 
 sweep-tau-k: $(STAMP)  ## tau against K on the embedded default; BACKBONE=deit_base IMAGENET=/data/imagenet
 	@$(PY) -m asap.run experiment=sweep_tau_k $(chosen_backbone) $(chosen_data) $(ARGS)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made import ASAP, DENSE, NAN, cell, frame, reads, traces_of
+from made import ASAP, DENSE, NAN, cell, frame, methods, reads, traces_of
 
 from asap.report.figures import charts, save, svg
 from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
@@ -13,6 +13,7 @@ from asap.report.figures.alpha import alpha
 from asap.report.figures.cases import anchor_cases
 from asap.report.figures.histograms import stop_blocks, token_counts
 from asap.report.figures.mass import column_mass
+from asap.report.figures.speed_up import draw_speed_up, speed_up
 from asap.report.figures.style import _LOOKS, look, variant
 from asap.report.figures.sweep import tau_k
 from asap.report.figures.treated import at_equal_macs, draw_side_by_side, merged_view
@@ -87,6 +88,42 @@ def test_tau_and_k():
     assert tau_k([grid[0], grid[1]], DEFAULT) == []  # one K alone is no map
     (bare,) = tau_k(grid, DEFAULT)
     assert bare["macs_pct"].isna().all() and list(bare["gmacs"]) == [1.0, 1.0, 2.0, 2.0]
+
+
+def timed(label, own, best, fused=1.0, backbone="digits_vit", **changes):
+    """A row with a throughput record; `own`: its GMACs, those of dense are 2."""
+    ratios = {
+        f"ratio_{name}": None if x is None else {"median": x, "lo": x - 0.1, "hi": x + 0.2}
+        for name, x in (("best", best), ("fused", fused))
+    }
+    record = {"gmacs_dense": 2.0, "gmacs_backbone": own - 0.25, "gmacs_method": 0.25, **ratios}
+    identity = {"methods": methods("tome")}
+    record |= {"key": label, "backbone": backbone, "identity": identity, **changes}
+    return Result(label, records={"throughput": record})
+
+
+def test_speed_up_against_macs():
+    walk = timed("walk alone", 2.1, 0.8)  # saves nothing
+    refused = timed("refused", 1.0, None, 1.5)
+    dense = timed("Dense", 2.0, 1.0, identity={"methods": methods("dense")})
+    other = timed("Other", 1.6, None, 1.2, backbone="deit_tiny_patch16_224.fb_in1k")
+    found = speed_up([dense, timed("half", 1.0, 1.5, 1.75), walk, refused, other, DENSE])
+    assert rows(found, "label", "model", "saved", "speed", "against") == [
+        ("half", "digits_vit", 2.0, 1.5, "best"),
+        ("Other", "DeiT-Tiny", 1.25, 1.2, "fused"),
+    ]
+    assert rows(found, "lo", "hi", "fused")[0] == (1.4, 1.7, 1.75)
+    assert not len(speed_up([DENSE, walk])) and not len(speed_up([]))
+    titles = [chart.title for chart in charts([timed("a", 1.0, 1.5), other], DEFAULT)[0]]
+    assert titles == ["Speed-up against MACs"]
+
+
+def test_the_floor_of_the_speed_up_is_what_the_macs_allow():
+    frame = speed_up([timed("half", 1.0, 1.5), timed("third", 1.5, 1.2)])
+    (axes,) = draw_speed_up(frame).axes
+    (floor,) = [line for line in axes.lines if line.get_label() == "as MACs allow"]
+    assert list(floor.get_xdata()) == list(floor.get_ydata())
+    assert floor.get_xdata()[0] == 1.0 and floor.get_xdata()[1] > 2.0
 
 
 def test_alpha():
@@ -202,7 +239,9 @@ def test_charts_say_what_they_lack():
     cells = [DENSE, replace(asap(80.0, 1.0), read=reads(frame(stop_block=[1, 2])))]
     there, lacking = charts(cells, DEFAULT)
     assert [chart.name for chart in there] == ["accuracy-macs", "stop-blocks", "token-counts"]
-    assert set(lacking) == {"τ × K", "Over α", "Largest column mass"}
+    assert set(lacking) == {
+        *("τ × K", "Over α", "Largest column mass", "Speed-up against MACs"),
+    }
     grid = [asap(70.0 + tau, 1.0, tau=tau, clusters=k) for k in (4, 8) for tau in (3.0, 2.0)]
     prun = [asap(60.0 + tau, 1.0, "Pruning", pool=False, tau=tau, clusters=k) for k in (4, 8)
             for tau in (3.0, 2.0)]  # fmt: skip

@@ -7,7 +7,8 @@ from made import ASAP, cell, frame
 
 from asap.report.latex import to_latex
 from asap.report.printed import printed
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 from asap.report.timm_csv import to_timm_csv
 
 GOLDEN = Path(__file__).parent / "golden"

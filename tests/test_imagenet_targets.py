@@ -165,7 +165,7 @@ ALL = "it's $a${b}, #1 (é)"
     ("target", "name"),
     [
         *(("overhead", name) for name in SIGNS),
-        *((target, ALL) for target in (*TARGETS, "sweep-alpha")),
+        *((target, ALL) for target in (*TARGETS, "throughput", "sweep-alpha")),
     ],
 )
 def test_make_takes_a_path_to_the_letter(target: str, name: str, tmp_path: Path) -> None:

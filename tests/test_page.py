@@ -25,7 +25,8 @@ from asap.report.manifest import (
 from asap.report.page import Section, render_page
 from asap.report.provenance import facts
 from asap.report.result import Result
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 
 pytestmark = pytest.mark.painted
 

@@ -6,14 +6,15 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_tables import DEIT, DENSE, POOL, accuracy, cell, throughput
+from test_tables import DEIT, DENSE, FULL, POOL, accuracy, cell, throughput
 
 from asap.measure.ratios import why_refused
 from asap.report.columns import BESIDE
 from asap.report.monospace import fitted, width_of, wrapped
 from asap.report.paper import paper_table
 from asap.report.printed import console_width, printed
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 
 SMALL = "deit_small_patch16_224.fb_in1k"
 REFUSED = "the ratio is not known to 5 %: [0.50, 2.00]"
@@ -60,6 +61,14 @@ def test_what_was_not_measured_has_no_column():
     refused = throughput(None, None, refused=REFUSED)
     text = text_of([DENSE, cell("A", POOL.accuracy, [1] * 10, speed=refused)])
     assert "speed" in text and "No ratio: the ratio is not known" in text
+
+
+def test_speed_alone_stands_beside_the_best_dense_model_and_its_cost():
+    speed = throughput(1.25, 1.5, **FULL)
+    text = text_of([cell("A", None, speed=speed)])
+    assert text.startswith("Speed: A run")
+    (line,) = [line for line in text.splitlines() if line.startswith("A ")]
+    assert line.split() == ["A", "80.0", "12.3", "/", "15.1", "250", "1.25", "1.10"]
 
 
 def test_a_row_without_a_record_says_why():

@@ -15,7 +15,8 @@ from asap.records.schema import Ratio
 from asap.report import footnotes, paper
 from asap.report.premise import premise_remark
 from asap.report.result import Result
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 
@@ -517,3 +518,75 @@ def test_footnotes_point_at_rows_that_exist():
         if note.table in names:
             pairs = [(row["model"], row["method"]) for row in rows]
             assert footnotes.footnotes(note.table, pairs).count(note) == 1
+
+
+# ---- speed by the full protocol
+
+RATIO = {"q1": 1.0, "q3": 1.0, "lo": 1.0, "hi": 1.0}
+FULL = {
+    "path": "graphs",
+    "best_dense": {"median": 230.0, "q1": 1.0, "q3": 1.0},
+    "ratio_best": {"median": 1.1, **RATIO},
+    "compiled_dense": None,
+    "ratio_compiled": None,
+    "latency": {
+        "method": {"p50_ms": 12.34, "p95_ms": 15.06, "calls": 9},
+        "fused": {"p50_ms": 8.126, "p95_ms": 9.0, "calls": 9},
+        "best": {"p50_ms": 4.0, "p95_ms": 5.0, "calls": 9},
+    },
+    "peak_memory_mb": {"method": 128.0, "fused": 512.0, "best": 256.0},
+    "joules_per_image": {"method": 0.25, "fused": 0.5},
+    "missing": {},
+    "gmacs_backbone": 1.5,
+    "gmacs_method": 0.1,
+    "gmacs_dense": 2.0,
+    "tokens_mean": 44.04,
+}
+
+
+def fast(label="Pooling", **changes):
+    return cell(label, None, speed=throughput(1.25, 1.5, **{**FULL, **changes}))
+
+
+def test_what_was_measured_beside_the_throughput_by_hand():
+    table = build_table([fast()])
+    assert [part.title for part in parts(table)] == ["Speed", "Latency, memory and energy"]
+    speed, further = (shown(part, 0) for part in parts(table))
+    assert speed["ratio to best dense (a)"] == "1.100 [1.000, 1.000]"
+    assert "ratio to compiled dense" not in " ".join(speed), "nobody asked for it"
+    found = {title.split(" (")[0].split(",")[0]: text for title, text in further.items()}
+    assert found["MACs"] == "80.0" and found["tokens in a block"] == "44.0"
+    assert found["latency"] == "12.3 / 15.1" and found["of fused / best dense"] == "8.13 / 4.00"
+    assert (found["memory"], found["energy"]) == ("128", "0.25")
+    (row,) = lines(table)
+    assert (row["engine_path"], row["dense_best_per_sec"]) == ("graphs", "230.0")
+    assert (row["latency_p95_ms"], row["latency_best_p95_ms"]) == ("15.06", "5.0")
+    assert (row["peak_memory_mb"], row["peak_memory_best_mb"]) == ("128.0", "256.0")
+    assert (row["joules_per_image"], row["joules_per_image_fused"]) == ("0.25", "0.5")
+    assert (row["timed_gmacs"], row["timed_gmacs_dense"]) == ("1.6", "2.0")
+
+
+def test_what_could_not_be_measured_is_an_empty_cell_with_the_reason():
+    missing = {
+        "compiled": "no compiler: install g++",
+        "peak_memory_mb": "only CUDA tells it",
+        "joules_per_image": "no driver",
+    }
+    lacking = fast(peak_memory_mb={}, joules_per_image={}, missing=missing)
+    speed, further = parts(build_table([lacking]))
+    assert "No compiled dense model: no compiler: install g++." in speed.to_markdown()
+    assert shown(speed, 0)["ratio to compiled dense (b)"] == "(c)"
+    text = further.to_markdown()
+    assert "Empty: only CUDA tells it." in text and "Empty: no driver." in text
+    refused = fast(ratio_best=None, refused="ratio to best dense: rounds scatter")
+    text = parts(build_table([refused]))[0].to_markdown()
+    assert "No ratio: ratio to best dense: rounds scatter." in text and text.count("No ratio") == 1
+
+
+def test_a_table_without_latency_memory_and_energy_has_no_part_for_them():
+    bare = {"latency": {}, "peak_memory_mb": {}, "joules_per_image": {}}
+    titles = [part.title for part in parts(build_table([fast(**bare)]))]
+    assert titles == ["Speed"]
+    with_accuracy = POOL.with_records(throughput=throughput(1.25, 1.5, **FULL))
+    titles = [part.title for part in parts(build_table([DENSE, with_accuracy]))]
+    assert titles == ["Accuracy and cost", "Latency, memory and energy", "Speed, tokens and sinks"]

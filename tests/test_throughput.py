@@ -19,13 +19,23 @@ from torch import nn
 
 from asap.backbones.weights.load import load_backbone
 from asap.data.digits.scenes import DigitScenes
+from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.experiment import throughput_rows as speed
 from asap.experiment.pipeline import run
 from asap.experiment.rows import Row
+from asap.measure import baselines, resources
 from asap.measure import device as device_module
 from asap.measure import throughput as throughput_module
-from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
+from asap.measure.baselines import (
+    BEST,
+    COMPILED,
+    EAGER,
+    FUSED,
+    candidates_of,
+    dense_baselines,
+    why_not_compiled,
+)  # fmt: skip
 from asap.measure.device import (
     Clocks,
     Elapsed,
@@ -35,7 +45,9 @@ from asap.measure.device import (
     measuring_alone,
     stopwatch,
 )
+from asap.measure.latency import WARM_UP, latencies
 from asap.measure.ratios import half_width, paired_ratio, summarise, why_refused
+from asap.measure.resources import energy_meter, peak_memory
 from asap.measure.session import Session
 from asap.measure.throughput import measure_throughput
 from asap.measure.timed_images import TimedImages, load_pictures, normaliser
@@ -50,6 +62,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import bench_throughput
 
 HALF = (0.5, 0.5, 0.5)
+FE = {"fused": "f", "eager": "e"}
 PLAN = ThroughputPlan(rounds=6, seconds_per_round=1.0, discard=2, warmup_seconds=0.5)
 
 
@@ -173,18 +186,18 @@ def timings(method, fused, eager, clocks=None, clock="wall", share=1.0, elsewher
 def test_ratios_are_paired_per_round():
     """Unpaired, these rounds scatter fourfold; paired, not at all."""
     drift = [100, 400, 200, 300]
-    found = summarise(timings([3 * d for d in drift], [2 * d for d in drift], drift), "m", "f", "e")
+    found = summarise(timings([3 * d for d in drift], [2 * d for d in drift], drift), "m", FE)
     exact = {"median": 1.5, "q1": 1.5, "q3": 1.5, "lo": 1.5, "hi": 1.5}
-    assert found.ratio_fused == pytest.approx(exact)
-    assert found.ratio_eager is not None and found.ratio_eager["median"] == pytest.approx(3)
+    assert found.ratios["fused"] == pytest.approx(exact)
+    assert found.ratios["eager"] is not None and found.ratios["eager"]["median"] == pytest.approx(3)
     assert found.refused is None and (found.rounds, found.dropped) == (4, 0)
     assert found.images_per_s == pytest.approx({"median": 750.0, "q1": 525.0, "q3": 975.0})
 
 
 def test_a_ratio_that_scatters_is_refused_and_the_other_is_not():
     steady = [100] * 6
-    found = summarise(timings(steady, [90, 100, 110, 90, 100, 110], steady), "m", "f", "e")
-    assert found.ratio_fused is None and found.ratio_eager is not None
+    found = summarise(timings(steady, [90, 100, 110, 90, 100, 110], steady), "m", FE)
+    assert found.ratios["fused"] is None and found.ratios["eager"] is not None
     assert found.refused is not None
     assert found.refused.startswith("ratio to fused dense") and "eager" not in found.refused
     assert "close other jobs" in found.refused and "\n" not in found.refused
@@ -209,12 +222,12 @@ def noisy(rounds, scatter):
 
 def test_many_noisy_rounds_have_a_sharp_median_and_few_have_not():
     """The same scatter, over twice the limit of old for the quartiles."""
-    many, few = (summarise(noisy(n, 0.12), "m", "f", "e") for n in (80, 5))
-    ratio = many.ratio_fused
+    many, few = (summarise(noisy(n, 0.12), "m", FE) for n in (80, 5))
+    ratio = many.ratios["fused"]
     assert ratio is not None and many.refused is None
     assert (ratio["q3"] - ratio["q1"]) / ratio["median"] > 0.08
     assert ratio["lo"] < 1.5 < ratio["hi"] and half_width(ratio) < 0.03
-    assert few.ratio_fused is None and few.refused is not None
+    assert few.ratios["fused"] is None and few.refused is not None
     assert "over 5 rounds" in few.refused
 
 
@@ -268,9 +281,11 @@ def test_neighbours_do_not_move_a_ratio_of_cpu_time():
     seconds = {"m": 0.5, "f": 1.0, "e": 2.0}
     candidates = {name: fake.candidate(name, value) for name, value in seconds.items()}
     found = interleave(candidates, batches(), PLAN, Busy("cpu"))
-    summary = summarise(found, "m", "f", "e")
-    assert summary.ratio_fused == pytest.approx(dict.fromkeys(summary.ratio_fused or {}, 2.0))
-    assert summary.ratio_fused is not None and found.clock == "cpu"
+    summary = summarise(found, "m", FE)
+    assert summary.ratios["fused"] == pytest.approx(
+        dict.fromkeys(summary.ratios["fused"] or {}, 2.0)
+    )
+    assert summary.ratios["fused"] is not None and found.clock == "cpu"
 
 
 STEADY = [1000.0] * 20
@@ -278,25 +293,25 @@ STEADY = [1000.0] * 20
 
 def test_on_an_idle_machine_the_ratio_by_the_wall_stands_beside_that_of_cpu_time():
     rows = [2000.0] * 20, STEADY, STEADY
-    idle = summarise(timings(*rows, clock="cpu", share=0.99), "m", "f", "e")
+    idle = summarise(timings(*rows, clock="cpu", share=0.99), "m", FE)
     assert idle.cpu_share == pytest.approx(0.99)
-    assert idle.wall_fused == idle.ratio_fused and idle.wall_fused is not None
-    assert idle.wall_eager is not None
-    shared = summarise(timings(*rows, clock="cpu", share=0.6), "m", "f", "e")
-    assert (shared.cpu_share, shared.wall_fused, shared.wall_eager) == (
+    assert idle.walls["fused"] == idle.ratios["fused"] and idle.walls["fused"] is not None
+    assert idle.walls["eager"] is not None
+    shared = summarise(timings(*rows, clock="cpu", share=0.6), "m", FE)
+    assert (shared.cpu_share, shared.walls["fused"], shared.walls["eager"]) == (
         pytest.approx(0.6), None, None,
     )  # fmt: skip
-    assert shared.ratio_fused is not None and shared.refused is None
-    wall = summarise(timings(*rows), "m", "f", "e")
-    assert (wall.cpu_share, wall.wall_fused, wall.wall_eager) == (None, None, None)
+    assert shared.ratios["fused"] is not None and shared.refused is None
+    wall = summarise(timings(*rows), "m", FE)
+    assert (wall.cpu_share, wall.walls["fused"], wall.walls["eager"]) == (None, None, None)
 
 
 def test_work_in_other_threads_is_not_left_out_of_cpu_time_without_a_word():
-    found = summarise(timings(STEADY, STEADY, STEADY, clock="cpu", elsewhere=0.4), "m", "f", "e")
-    assert found.ratio_fused is found.ratio_eager is None and found.refused is not None
+    found = summarise(timings(STEADY, STEADY, STEADY, clock="cpu", elsewhere=0.4), "m", FE)
+    assert found.ratios["fused"] is found.ratios["eager"] is None and found.refused is not None
     assert "40 % more in other threads" in found.refused and "measure.threads=2" in found.refused
-    found = summarise(timings(STEADY, STEADY, STEADY, clock="cpu", elsewhere=0.01), "m", "f", "e")
-    assert found.ratio_fused is not None
+    found = summarise(timings(STEADY, STEADY, STEADY, clock="cpu", elsewhere=0.01), "m", FE)
+    assert found.ratios["fused"] is not None
 
 
 # ---- device
@@ -399,6 +414,25 @@ def test_dense_baselines_share_weights_and_leave_the_backbone_alone(backbone, pi
     assert torch.allclose(found[FUSED](images), found[EAGER](images), atol=1e-5)
 
 
+def test_the_best_dense_model_is_the_engine_s_and_gives_what_the_backbone_gives(backbone, pictures):
+    found = dense_baselines(backbone, ["best"])
+    assert list(found) == [FUSED, EAGER, BEST]
+    assert isinstance(found[BEST], ReducedViT) and found[BEST].backbone is backbone
+    images = normaliser(HALF, HALF, torch.float32, "cpu")(pictures.pixels[:2])
+    assert torch.allclose(found[FUSED](images), found[BEST](images), atol=1e-5)
+
+
+def test_without_a_compiler_the_reason_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(baselines.shutil, "which", lambda name: None)
+    assert "install g++" in (why_not_compiled(torch.device("cpu")) or "")
+    monkeypatch.setattr(
+        baselines.shutil, "which", lambda name: "/bin/g++" if name == "g++" else None
+    )
+    assert why_not_compiled(torch.device("cpu")) is None
+    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
+    assert "pip install triton" in (why_not_compiled(torch.device("cuda")) or "")
+
+
 def test_a_method_cannot_take_a_baselines_name(backbone):
     with pytest.raises(ValueError, match="fused dense"):
         candidates_of(dense_baselines(backbone), {FUSED: backbone}, lambda pixels: pixels)
@@ -413,8 +447,10 @@ def ticking(clock="cpu") -> Clocks:
 QUICK = ThroughputPlan(rounds=3, seconds_per_round=0.2, discard=1, short=True, warmup_seconds=0.0)
 
 
-def measure(backbone, pictures, methods, size=4):
-    return measure_throughput(backbone, methods, pictures, size, HALF, HALF, QUICK, watch=ticking())
+def measure(backbone, pictures, methods, size=4, **options):
+    return measure_throughput(
+        backbone, methods, pictures, size, HALF, HALF, QUICK, watch=ticking(), **options
+    )
 
 
 def test_a_session_gives_the_records_fields(backbone, pictures):
@@ -439,6 +475,170 @@ def test_a_session_gives_the_records_fields(backbone, pictures):
     assert (dense["clock"], dense["cpu_share"]) == ("cpu", 1.0)
     assert dense["wall_fused"] == dense["ratio_fused"] is not None
     assert session.circumstances("asap")["batch_halved"] == 0
+
+
+def test_macs_are_those_of_the_timed_images(backbone, pictures):
+    """In closed form: the drop's from block 4 on, after its attention."""
+    session = measure(backbone, pictures, {"dense again": Dense(), "asap": Asap(tau=1e-9)})
+    dense, asap = (session.fields(name) for name in ("dense again", "asap"))
+    _, trace = ReducedViT(backbone, Dense())(torch.zeros(1, 3, 112, 112), return_trace=True)
+    assert dense["gmacs_backbone"] == dense["gmacs_dense"] == float(trace.macs) / 1e9
+    assert dense["gmacs_method"] == 0
+    prepared = normaliser(HALF, HALF, torch.float32, "cpu")(pictures.pixels[:8])
+    _, trace = ReducedViT(backbone, Asap(tau=1e-9))(prepared, return_trace=True)
+    assert asap["gmacs_backbone"] == pytest.approx(trace.macs_backbone.double().mean().item() / 1e9)
+    assert asap["gmacs_method"] == pytest.approx(trace.macs_method.double().mean().item() / 1e9)
+    assert 0 < asap["gmacs_backbone"] < asap["gmacs_dense"] and asap["gmacs_method"] > 0
+
+
+def test_further_dense_models_and_the_latency_stand_beside_a_method(backbone, pictures):
+    methods = {"drop": RandomDrop(keep=0.5, block=3)}
+    turns = []
+    options = {"opponents": ["best"], "latency_calls": 5, "progress": turns.append}
+    fields = measure(backbone, pictures, methods, **options).fields("drop")
+    assert len(turns) == throughput_module.steps(QUICK, 1, 1, 5)
+    assert fields["best_dense"] is not None and fields["ratio_best"] is not None
+    assert fields["compiled_dense"] is None and fields["ratio_compiled"] is None
+    assert list(fields["latency"]) == ["method", "fused", "eager", "best"]
+    assert fields["latency"]["method"] == {"p50_ms": 250.0, "p95_ms": 250.0, "calls": 5}
+    assert fields["path"] == "torch"
+    assert fields["peak_memory_mb"] == fields["joules_per_image"] == {}
+    assert fields["missing"].keys() == {"peak_memory_mb", "joules_per_image"}
+    plain = measure(backbone, pictures, methods).fields("drop")
+    assert plain["best_dense"] is None and plain["latency"] == {}
+
+
+def failing(*_args):
+    raise RuntimeError("no kernel\nfor this")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("torch.compile needs a C++ compiler", "torch.compile needs a C++ compiler"),
+        (None, "torch.compile failed: RuntimeError: no kernel for this"),
+    ],
+)
+def test_a_compiled_model_that_does_not_work_is_left_out(
+    reason, said, backbone, pictures, monkeypatch, caplog
+):
+    class Broken(nn.Module):
+        forward = failing
+
+    monkeypatch.setattr(baselines, "_compiled", lambda model: Broken())
+    monkeypatch.setattr(throughput_module, "why_not_compiled", lambda device: reason)
+    session = measure(backbone, pictures, {"d": Dense()}, opponents=["compiled"], latency_calls=2)
+    fields = session.fields("d")
+    assert fields["missing"]["compiled"] == said and said in caplog.text
+    assert fields["compiled_dense"] is None and fields["ratio_compiled"] is None
+    assert fields["ratio_fused"] is not None
+
+
+def test_a_compiled_model_is_timed_for_throughput_and_not_for_the_latency(
+    backbone, pictures, monkeypatch
+):
+    """Each batch size would be compiled anew."""
+    monkeypatch.setattr(baselines, "_compiled", lambda model: model)
+    monkeypatch.setattr(throughput_module, "why_not_compiled", lambda device: None)
+    options = {"opponents": ["compiled"], "latency_calls": 2}
+    fields = measure(backbone, pictures, {"d": Dense()}, **options).fields("d")
+    assert fields["ratio_compiled"] is not None and "compiled" not in fields["missing"]
+    assert COMPILED not in fields["latency"] and "compiled" not in fields["latency"]
+
+
+# ---- latency, memory, energy
+
+
+def test_latency_is_the_median_and_the_95th_percentile_of_single_calls():
+    fake = Fake()
+    slow_one = {"a": 0.010, "b": lambda calls: 0.030 if calls % 20 == 0 else 0.020}
+    candidates = {name: fake.candidate(name, value) for name, value in slow_one.items()}
+    turns = []
+    found = latencies(candidates, batches(3, 1), 40, fake.watch(), progress=turns.append)
+    assert found["a"] == pytest.approx({"p50_ms": 10.0, "p95_ms": 10.0, "calls": 40})
+    assert found["b"]["p50_ms"] == pytest.approx(20.0) and found["b"]["p95_ms"] >= 20.0
+    assert len(turns) == 40
+    counted = fake.calls[2 * WARM_UP :]
+    pairs = [counted[i : i + 2] for i in range(0, len(counted), 2)]
+    assert all({name for name, _ in pair} == {"a", "b"} for pair in pairs)
+    assert all(one[1] == other[1] for one, other in pairs), "both see the same image"
+    assert len({pair[0][0] for pair in pairs}) == 2, "neither is always first"
+
+
+def test_latency_on_cuda_is_that_of_the_wall():
+    fake = Fake()
+
+    class Watch:
+        clock = "cuda events"
+
+        def start(self):
+            self.began = fake.now
+
+        def elapsed(self):
+            return Elapsed(0.001, fake.now - self.began)
+
+    found = latencies({"a": fake.candidate("a", 0.02)}, batches(1, 1), 4, Watch())
+    assert found["a"]["p50_ms"] == pytest.approx(20.0)
+
+
+def test_energy_is_counted_over_all_laps():
+    fake = Fake()
+    found = timed(fake, {"a": 0.1, "b": 0.3}, meter=lambda: 50 * fake.now)  # 50 W
+    assert found.joules_per_image("a") == pytest.approx(50 * 0.1 / 4)
+    assert found.joules_per_image("b") == pytest.approx(50 * 0.3 / 4)
+    assert timed(Fake(), {"a": 0.1}).joules_per_image("a") is None
+
+
+class Nvml:
+    """What pynvml has of it: a counter in mJ."""
+
+    def __init__(self, works=True):
+        self.works, self.asked = works, []
+
+    def nvmlInit(self):
+        if not self.works:
+            raise RuntimeError("Driver Not Loaded")
+
+    def nvmlDeviceGetHandleByUUID(self, name):
+        self.asked.append(name)
+        return name
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        return 7500
+
+
+def test_energy_comes_from_the_driver_or_the_reason_why_it_does_not(monkeypatch):
+    @dataclass
+    class Properties:
+        uuid: str = "ab-cd"
+
+    monkeypatch.setattr(resources.torch.cuda, "get_device_properties", lambda device: Properties())
+    monkeypatch.setitem(sys.modules, "pynvml", nvml := Nvml())
+    read, why = energy_meter("cuda:0")
+    assert read is not None and why is None
+    assert read() == 7.5 and nvml.asked == ["GPU-ab-cd"]
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(works=False))
+    assert energy_meter("cuda:0") == (None, "the driver tells no energy (Driver Not Loaded)")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    read, why = energy_meter("cuda:0")
+    assert read is None and "nvidia-ml-py" in (why or "")
+    read, why = energy_meter("cpu")
+    assert read is None and why == "no driver tells the energy of this device"
+
+
+def test_peak_memory_is_what_the_calls_add(monkeypatch):
+    calls = []
+    for name, value in (("memory_allocated", 1000), ("max_memory_allocated", 1700)):
+        monkeypatch.setattr(resources.torch.cuda, name, lambda device, value=value: value)
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(
+            resources.torch.cuda, name, lambda device, name=name: calls.append(name)
+        )
+    peak = peak_memory(torch.device("cuda:0"), lambda: calls.append("call"))
+    assert peak == 700
+    assert calls == ["synchronize", "reset_peak_memory_stats", "call", "synchronize"]
+    assert peak_memory(torch.device("cpu"), lambda: calls.append("never")) is None
+    assert "never" not in calls
 
 
 def test_when_memory_runs_out_the_batch_is_halved(backbone, pictures, monkeypatch, caplog):
@@ -553,6 +753,26 @@ def test_the_clock_is_in_the_key(set_threads):
         clocks.append(identity["conditions"]["clock"])
         keys.append(key_of({**identity, "conditions": {**identity["conditions"], "threads": 1}}))
     assert clocks == ["cpu", "cpu", "wall"] and keys[0] == keys[1] != keys[2]
+
+
+def test_dense_models_latency_and_the_engine_s_path_are_in_the_key(monkeypatch):
+    data = data_spec("digits", images=3)
+
+    def conditions(**changes):
+        spec = RunSpec(
+            "t", BackboneSpec("digits_vit", "random"), data, (), MeasureSpec(True, True, **changes)
+        )
+        return speed._identity(Session(spec), Dense(), PLAN)["conditions"]
+
+    monkeypatch.setattr(speed, "why_not_compiled", lambda device: None)
+    plain = conditions()
+    assert (plain["opponents"], plain["latency_calls"], plain["path"]) == (["best"], 0, "torch")
+    both = conditions(opponents=("compiled", "best", "best"), latency_calls=9)
+    assert both == plain | {"opponents": ["best", "compiled"], "latency_calls": 9}
+    monkeypatch.setattr(speed, "why_not_compiled", lambda device: "no compiler")
+    assert conditions(opponents=("compiled", "best")) == plain, "with a compiler it is timed again"
+    monkeypatch.setattr(ReducedViT, "path", "graphs", raising=False)
+    assert conditions() == plain | {"path": "graphs"}
 
 
 @pytest.mark.parametrize(("images", "timed", "batch"), [(3, 8, 3), (20, 8, 8), (20, 12, 10)])

@@ -19,7 +19,8 @@ from asap.records.store import Store
 from asap.report.latex import to_latex
 from asap.report.premise import premise_remark
 from asap.report.result import Result
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 from asap.report.timm_csv import to_timm_csv
 from asap.spec.paths import path_argument
 

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from asap.errors import RequestError
 from asap.experiment.rows import Row, among
+from asap.measure.baselines import why_not_compiled
 from asap.measure.device import clock_of, device_name
 from asap.measure.session import Session
-from asap.measure.throughput import measure_throughput, refuse_company
+from asap.measure.throughput import measure_throughput, path_of, refuse_company, steps
 from asap.measure.timed_images import load_pictures
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
@@ -127,7 +128,9 @@ def _plan(session: Session) -> ThroughputPlan:
 
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
-    return session.identity(method, THROUGHPUT, _conditions(session, plan))
+    conditions = _conditions(session, plan)
+    conditions["path"] = path_of(session.backbone, method)
+    return session.identity(method, THROUGHPUT, conditions)
 
 
 def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
@@ -139,6 +142,8 @@ def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
         "rounds": plan.rounds,
         "seconds": plan.seconds_per_round,
         "short": plan.short,
+        "opponents": _opponents(session),
+        "latency_calls": m.latency_calls,
         "device_name": device_name(session.device),
         "threads": torch.get_num_threads(),
         "clock": clock_of(session.device, torch.get_num_threads()),
@@ -146,6 +151,17 @@ def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "driver": _driver(session.device),
     }
+
+
+def _opponents(session: Session) -> list[str]:
+    """The further dense models, sorted; where nothing can be compiled there is no compiled one.
+
+    So a speed is measured again once there is a compiler.
+    """
+    asked = set(session.spec.measure.opponents)
+    if why_not_compiled(session.device) is not None:
+        asked.discard("compiled")
+    return sorted(asked)
 
 
 def _driver(device: torch.device) -> int | None:
@@ -167,16 +183,18 @@ def _time(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Throu
     count = min(spec.measure.throughput_images, len(session.data))
     pictures = load_pictures(session.data, count, mean, std, session.device, spec.seed)
     named = {str(i): row.built for i, row in enumerate(rows)}
-    steps = plan.steps(len(named) + 2)
-    with tqdm(total=steps, desc=f"{'throughput':<24}", unit="lap", disable=None) as bar:
+    opponents, calls = spec.measure.opponents, spec.measure.latency_calls
+    total = steps(plan, len(named), len(opponents), calls)
+    with tqdm(total=total, desc=f"{'throughput':<24}", unit="lap", disable=None) as bar:
         timed = measure_throughput(
             session.backbone, named, pictures, _batch_size(session), mean, std, plan,
-            spec.seed, bar.update,
+            spec.seed, bar.update, opponents=opponents, latency_calls=calls,
         )  # fmt: skip
         if bar.disable:
-            log.info("throughput: %d methods, %d laps", len(named), steps)
-    conditions, records = _conditions(session, plan), []
+            log.info("throughput: %d methods, %d laps", len(named), total)
+    records = []
     for name, row in zip(named, rows, strict=True):
+        conditions = _identity(session, row.built, plan)["conditions"]
         head = session.head(THROUGHPUT, row.built, row.method.label, conditions)
         head["environment"] |= timed.circumstances(name)
         records.append(ThroughputRecord(**{**timed.fields(name), **head, "metrics": {}}))

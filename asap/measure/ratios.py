@@ -1,6 +1,7 @@
 """Computes speeds and paired ratios from timed rounds, or the reason why there is no ratio."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,30 +24,29 @@ ELSEWHERE = 0.05  # largest share of CPU time that a method, unlike dense, spend
 class Summary:
     """The fields of a throughput record that come from the clock.
 
-    `rounds`: rounds used; `dropped`: rounds left out because the device's clock had drifted.
-    `cpu_share`: CPU time over wall time. `wall_fused`, `wall_eager`: the ratios by wall-clock time,
-    if the machine was idle. The last three are None if the clock is not "cpu".
+    `dense`, `ratios`, `walls`: by name of the dense model, its speed, the ratio method / dense, and
+    that ratio by wall-clock time if the machine was idle. `rounds`: rounds used; `dropped`: rounds
+    left out because the device's clock had drifted. `cpu_share`: CPU time over wall time. It and
+    `walls` are None if the clock is not "cpu".
     """
 
     images_per_s: Quartiles
-    fused_dense: Quartiles
-    eager_dense: Quartiles
-    ratio_fused: Ratio | None
-    ratio_eager: Ratio | None
+    dense: Mapping[str, Quartiles]
+    ratios: Mapping[str, Ratio | None]
     refused: str | None
     rounds: int
     dropped: int
     cpu_share: float | None
-    wall_fused: Ratio | None
-    wall_eager: Ratio | None
+    walls: Mapping[str, Ratio | None]
 
 
-def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int = 0) -> Summary:
-    """Speeds of a method and both dense models, and the ratios method / dense, paired by round.
+def summarise(timings: Timings, method: str, dense: Mapping[str, str], seed: int = 0) -> Summary:
+    """Speeds of a method and the dense models, and the ratios method / dense, paired by round.
 
-    A ratio is None if it is too uncertain; `refused` then has the reason and a remedy.
+    dense: the candidates of the dense models by their names in records, "fused" among them. A ratio
+    is None if it is too uncertain; `refused` then has the reason and a remedy.
     """
-    names = (method, fused, eager)
+    names = (method, *dense.values())
     total = len(timings.laps[method])
     rounds = steady_rounds(timings, names)
     # If too few rounds had a steady clock, all are reported, but without a ratio.
@@ -55,29 +55,28 @@ def summarise(timings: Timings, method: str, fused: str, eager: str, seed: int =
         rounds = list(range(total))
     speeds = {name: np.array(timings.images_per_s(name))[rounds] for name in names}
     reasons = ["the device's clock drifted: let it cool"] if unsteady else []
-    if hidden := _hidden_work(timings, method, fused):
+    if hidden := _hidden_work(timings, method, dense["fused"]):
         reasons.append(hidden)
-    all_refused, ratios = bool(reasons), {}
-    for name, baseline in (("fused", fused), ("eager", eager)):
+    all_refused = bool(reasons)
+    ratios: dict[str, Ratio | None] = {}
+    for name, baseline in dense.items():
         ratio = paired_ratio(speeds[method], speeds[baseline], seed)
         reason = why_refused(ratio, len(rounds), name, timings.clock)
         reasons += [reason] if reason else []
         ratios[name] = None if reason or all_refused else ratio
     # On an idle machine the ratios by wall-clock time are meaningful too.
     share = _cpu_share(timings, names)
-    on_wall = _wall_ratios(timings, names, seed) if (share or 0) >= IDLE else (None, None)
+    idle = (share or 0) >= IDLE
+    walls = {k: _wall_ratio(timings, method, v, seed) if idle else None for k, v in dense.items()}
     return Summary(
         images_per_s=quartiles(speeds[method]),
-        fused_dense=quartiles(speeds[fused]),
-        eager_dense=quartiles(speeds[eager]),
-        ratio_fused=ratios["fused"],
-        ratio_eager=ratios["eager"],
+        dense={name: quartiles(speeds[baseline]) for name, baseline in dense.items()},
+        ratios=ratios,
         refused="; ".join(reasons) or None,
         rounds=len(rounds),
         dropped=total - len(rounds),
         cpu_share=share,
-        wall_fused=on_wall[0],
-        wall_eager=on_wall[1],
+        walls=walls,
     )
 
 
@@ -175,12 +174,8 @@ def _cpu_share(timings: Timings, names: tuple[str, ...]) -> float | None:
     return median(one.seconds / one.wall for one in took)
 
 
-def _wall_ratios(
-    timings: Timings, names: tuple[str, ...], seed: int
-) -> tuple[Ratio | None, Ratio | None]:
-    """Method over fused and over eager dense by wall-clock time; None if too uncertain."""
-    method, *dense = (np.array(timings.wall_images_per_s(name)) for name in names)
-    rounds = len(method)
-    found = [paired_ratio(method, baseline, seed) for baseline in dense]
-    fused, eager = (r if why_refused(r, rounds, "", "wall") is None else None for r in found)
-    return fused, eager
+def _wall_ratio(timings: Timings, method: str, dense: str, seed: int) -> Ratio | None:
+    """Method over a dense model by wall-clock time; None if too uncertain."""
+    one, other = (np.array(timings.wall_images_per_s(name)) for name in (method, dense))
+    found = paired_ratio(one, other, seed)
+    return found if why_refused(found, len(one), "", "wall") is None else None

@@ -1,4 +1,4 @@
-"""Throughput of methods, compared with the dense backbone with fused and with explicit attention.
+"""Throughput of methods, compared with dense models, and what else is measured of the same calls.
 
 For all candidates, the timed work is to normalise a batch of bytes that is already on the device,
 and the forward pass. Weights are in the stated precision, without autocast.
@@ -8,15 +8,21 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from asap.core.macs import backbone_macs
 from asap.engine.executor import ReducedViT
-from asap.errors import RequestError
-from asap.measure.baselines import EAGER, FUSED, candidates_of, dense_baselines
+from asap.errors import RequestError, one_line
+from asap.measure.baselines import (
+    BASELINES,
+    COMPILED,
+    candidates_of,
+    dense_baselines,
+    why_not_compiled,
+)
 from asap.measure.device import (
     Stopwatch,
     device_name,
@@ -25,82 +31,16 @@ from asap.measure.device import (
     measuring_alone,
     stopwatch,
 )
-from asap.measure.ratios import Summary, summarise
+from asap.measure.latency import latencies
+from asap.measure.ratios import summarise
+from asap.measure.resources import NO_MEMORY, energy_meter, peak_memory
 from asap.measure.timed_images import Prepare, TimedImages, normaliser
+from asap.measure.timed_together import Further, Speed, TimedTogether
 from asap.measure.timing import ThroughputPlan, Timings, interleave
 from asap.methods.base import Method
-from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """One method's throughput, and its tokens and stops on the timed images.
-
-    `tokens_mean`: tokens that enter a block, mean over blocks and images. `stop_histogram`: block
-    number, from 1 -> number of images that stopped there, "0" = never. Both cover exactly the
-    `n_images` images of the counted rounds.
-    """
-
-    summary: Summary
-    n_images: int
-    tokens_mean: float
-    stop_histogram: dict[str, int]
-
-
-@dataclass(frozen=True)
-class TimedTogether:
-    """One measurement of several methods. `conditions`: the device's clock, power, temperature."""
-
-    speeds: dict[str, Speed]
-    plan: ThroughputPlan
-    batch_size: int
-    batch_halved: int
-    device: str
-    device_name: str
-    precision: str
-    threads: int
-    clock: TimedBy
-    memory_kept: bool
-    conditions: dict[str, list[dict[str, float]]]
-
-    def fields(self, name: str) -> dict[str, Any]:
-        """A method's fields of `ThroughputRecord`; the caller adds identity and data."""
-        speed, summary = self.speeds[name], self.speeds[name].summary
-        return {
-            "device": self.device,
-            "device_name": self.device_name,
-            "precision": self.precision,
-            "batch_size": self.batch_size,
-            "n_images": speed.n_images,
-            "threads": self.threads,
-            "rounds": summary.rounds,
-            "seconds_per_round": self.plan.seconds_per_round,
-            "short": self.plan.short,
-            "images_per_s": summary.images_per_s,
-            "fused_dense": summary.fused_dense,
-            "eager_dense": summary.eager_dense,
-            "ratio_fused": summary.ratio_fused,
-            "ratio_eager": summary.ratio_eager,
-            "refused": summary.refused,
-            "clock": self.clock,
-            "cpu_share": summary.cpu_share,
-            "wall_fused": summary.wall_fused,
-            "wall_eager": summary.wall_eager,
-            "tokens_mean": speed.tokens_mean,
-            "stop_histogram": speed.stop_histogram,
-        }
-
-    def circumstances(self, name: str) -> dict[str, Any]:
-        """Facts about the measurement, besides the times, for the record's environment."""
-        return {
-            "batch_halved": self.batch_halved,
-            "rounds_dropped": self.speeds[name].summary.dropped,
-            "memory_kept": self.memory_kept,
-            "allow_tf32": torch.backends.cuda.matmul.allow_tf32,
-            "device_condition": self.conditions,
-        }
+Candidates = dict[str, Callable[[TimedImages], object]]
 
 
 def measure_throughput(
@@ -114,16 +54,19 @@ def measure_throughput(
     seed: int = 0,
     progress: Callable[[int], object] = lambda steps: None,
     watch: Stopwatch | None = None,
+    opponents: Sequence[str] = (),
+    latency_calls: int = 0,
 ) -> TimedTogether:
-    """Time all methods and both dense baselines together, alone on the device.
+    """Time all methods and the dense models together, alone on the device.
 
     By `watch`, or else by `stopwatch` of the device and torch's threads. Of the processes that a
     launcher started, rank 0 alone may do it: RequestError elsewhere.
 
-    The backbone must have its final precision; it and the pictures must be on the device. If memory
-    runs out on CUDA, the batch is halved for all candidates and timing starts again. `progress` is
-    called with 1 for each step, `plan.steps(len(methods) + 2)` times if timing does not start
-    again.
+    The backbone must have its final precision; it and the pictures must be on the device.
+    opponents: dense models beside the fused and the eager one, see `dense_baselines`; a compiled
+    one that does not work is left out, with the reason. latency_calls: see `latencies`; 0: none. If
+    memory runs out on CUDA, the batch is halved for all candidates and timing starts again.
+    `progress` is called with 1 for each step, `steps(...)` times if timing does not start again.
     """
     refuse_company()
     weight = next(backbone.parameters())
@@ -131,23 +74,41 @@ def measure_throughput(
     kept = keep_memory(device)
     prepare = normaliser(mean, std, dtype, device)
     models = {name: ReducedViT(backbone, method) for name, method in methods.items()}
-    candidates = candidates_of(dense_baselines(backbone), models, prepare)
+    candidates = candidates_of(dense_baselines(backbone, opponents), models, prepare)
     watch = watch or stopwatch(device, torch.get_num_threads())
+    missing: dict[str, str] = {}
     halved = 0
     with measuring_alone(device), torch.inference_mode():
         while True:
             batches = pictures.batches(batch_size)
-            timings = _attempt(candidates, batches, plan, watch, seed, progress, device)
-            if timings is not None:
+            try:
+                _leave_out_uncompiled(candidates, batches[0], missing)
+                memory = _memory(candidates, batches[0], device)
+                meter, why = energy_meter(device)
+                timings = interleave(
+                    candidates, batches, plan, watch, seed, progress, gauge(device), meter
+                )
                 break
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+            log.warning("out of memory with batch %d: halving it", batch_size)
+            torch.cuda.empty_cache()
             batch_size, halved = batch_size // 2, halved + 1
+        asked = {k: v for k, v in candidates.items() if k != COMPILED} if latency_calls else {}
+        latency = latencies(asked, pictures.batches(1), latency_calls, watch, seed, progress)
+        dense = {short: name for short, name in BASELINES.items() if name in candidates}
         speeds = {
-            name: _speed(timings, name, model, batches, prepare, seed)
+            name: _speed(timings, name, model, batches, prepare, dense, seed)
             for name, model in models.items()
         }
+    missing |= {} if memory else {"peak_memory_mb": NO_MEMORY}
+    missing |= {} if why is None else {"joules_per_image": why}
+    joules = {name: timings.joules_per_image(name) for name in candidates}
+    energy = {name: used for name, used in joules.items() if used is not None}
     return TimedTogether(
-        speeds, plan, batch_size, halved, str(device), device_name(device),
-        str(dtype).removeprefix("torch."), torch.get_num_threads(),
+        speeds, Further(latency, memory, energy, missing), plan, batch_size, halved, str(device),
+        device_name(device), str(dtype).removeprefix("torch."), torch.get_num_threads(),
         watch.clock,
         kept,
         {
@@ -158,24 +119,40 @@ def measure_throughput(
     )  # fmt: skip
 
 
-def _attempt(
-    candidates: Mapping[str, Callable[[TimedImages], object]],
-    batches: list[TimedImages],
-    plan: ThroughputPlan,
-    watch: Stopwatch,
-    seed: int,
-    progress: Callable[[int], object],
-    device: torch.device,
-) -> Timings | None:
-    """The timings; None if memory ran out and a smaller batch may fit."""
-    try:
-        return interleave(candidates, batches, plan, watch, seed, progress, gauge(device))
-    except torch.OutOfMemoryError:
-        if len(batches[0]) == 1:
+def steps(plan: ThroughputPlan, methods: int, opponents: int, latency_calls: int) -> int:
+    """How often `measure_throughput` calls `progress`, unless a model has to be left out."""
+    return plan.steps(methods + opponents + 2) + latency_calls
+
+
+def _leave_out_uncompiled(
+    candidates: Candidates, batch: TimedImages, missing: dict[str, str]
+) -> None:
+    """Compile the compiled model; if that is not possible, remove it and note the reason."""
+    if COMPILED not in candidates:
+        return
+    reason = why_not_compiled(batch.pixels.device)
+    if reason is None:
+        log.info("compiling the dense model for batch %d", len(batch))
+        try:
+            candidates[COMPILED](batch)
+        except torch.OutOfMemoryError:
             raise
-    log.warning("out of memory with batch %d: halving it", len(batches[0]))
-    torch.cuda.empty_cache()
-    return None
+        except Exception as error:  # the compiler's errors have many types
+            reason = f"torch.compile failed: {one_line(error, kind=True)}"
+    if reason is not None:
+        log.warning("no compiled dense model: %s", reason)
+        del candidates[COMPILED]
+        missing["compiled"] = reason
+
+
+def _memory(candidates: Candidates, batch: TimedImages, device: torch.device) -> dict[str, int]:
+    """By candidate, the peak of its memory in its first two calls; empty where nothing tells it."""
+
+    def twice(call: Callable[[TimedImages], object]) -> Callable[[], object]:
+        return lambda: (call(batch), call(batch))
+
+    found = {name: peak_memory(device, twice(call)) for name, call in candidates.items()}
+    return {name: peak for name, peak in found.items() if peak is not None}
 
 
 def _speed(
@@ -184,19 +161,34 @@ def _speed(
     model: ReducedViT,
     batches: list[TimedImages],
     prepare: Prepare,
+    dense: Mapping[str, str],
     seed: int,
 ) -> Speed:
-    """A method's summary, and tokens and stops from the traces of the images it was timed on."""
-    tokens, stops, images = 0, Counter[int](), 0
+    """A method's summary, and what the traces of the images say that it was timed on."""
+    tokens, stops, images, backbone, method = 0, Counter[int](), 0, 0, 0
     for batch in (batches[i] for i in timings.visited[name]):
         _, trace = model(prepare(batch.pixels), batch.ids, return_trace=True)
         tokens += int(trace.tokens[:, :-1].sum())
         stops.update(trace.stop_block.tolist())
+        backbone += int(trace.macs_backbone.sum())
+        method += int(trace.macs_method.sum())
         images += len(batch)
-    depth = model.adapter.anatomy.depth
-    histogram = {str(block): stops[block] for block in sorted(stops)}
-    summary = summarise(timings, name, FUSED, EAGER, seed)
-    return Speed(summary, images, tokens / (images * depth), histogram)
+    anatomy = model.adapter.anatomy
+    full = np.full((1, anatomy.depth + 1), anatomy.tokens)
+    whole = int(backbone_macs(model.adapter.cost, full, model.method.position)[0])
+    return Speed(
+        summarise(timings, name, dense, seed),
+        path_of(model.backbone, model.method),
+        images,
+        tokens / (images * anatomy.depth),
+        {str(block): stops[block] for block in sorted(stops)},
+        (backbone / images / 1e9, method / images / 1e9, whole / 1e9),
+    )
+
+
+def path_of(backbone: nn.Module, method: Method) -> str:
+    """How the engine runs a method: "torch", operation by operation, unless it says otherwise."""
+    return getattr(ReducedViT(backbone, method), "path", "torch")
 
 
 def refuse_company() -> None:

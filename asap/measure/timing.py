@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from asap.errors import RequestError
 from asap.measure.device import Elapsed, Stopwatch
+from asap.measure.resources import Meter
 from asap.records.schema import TimedBy
 
 FASTEST = 1e-6  # seconds per call; limits the number of calls before the clock is read
@@ -59,11 +60,14 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class Lap:
-    """One candidate in one round: number of images, time, the device's condition at the end."""
+    """One candidate in one round: number of images, time, the device's condition at the end, and
+    the joules that the device used if a meter tells them.
+    """
 
     images: int
     took: Elapsed
     condition: dict[str, float] = field(default_factory=dict)
+    joules: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ class Timings:
         """Images per second by the wall clock, one number per round."""
         return [lap.images / lap.took.wall for lap in self.laps[candidate]]
 
+    def joules_per_image(self, candidate: str) -> float | None:
+        """Over all rounds together, since counters are read by the driver now and then only."""
+        used = [lap.joules for lap in self.laps[candidate] if lap.joules is not None]
+        images = sum(lap.images for lap in self.laps[candidate])
+        return sum(used) / images if len(used) == len(self.laps[candidate]) else None
+
 
 def interleave(
     candidates: Mapping[str, Callable[[Any], object]],
@@ -91,12 +101,13 @@ def interleave(
     seed: int = 0,
     progress: Callable[[int], object] = lambda steps: None,
     gauge: Gauge = dict,
+    meter: Meter | None = None,
 ) -> Timings:
     """Warm up every candidate on every batch shape, then time all of them in every round.
 
     In a round, all candidates begin at the same batch and cycle through the batches in order. The
     next round begins after the last batch that any candidate reached. `gauge` is read after every
-    lap.
+    lap, `meter` before and after.
     """
     pace = {}
     for name, call in candidates.items():
@@ -112,10 +123,12 @@ def interleave(
         calls = {}
         for name in order:
             turn = _Turn(candidates[name], batches, first)
+            before = None if meter is None else meter()
             took = turn.run(plan.seconds_per_round, pace[name], watch)
+            used = None if meter is None or before is None else meter() - before
             calls[name], pace[name] = turn.calls, took.seconds / turn.calls
             if number >= plan.discard:
-                laps[name].append(Lap(turn.images, took, gauge()))
+                laps[name].append(Lap(turn.images, took, gauge(), used))
                 visited[name].update((first + i) % len(batches) for i in range(turn.calls))
             progress(1)
         first = (first + max(calls.values())) % len(batches)

@@ -22,7 +22,8 @@ from asap.report.premise import premise_remark
 from asap.report.printed import console_width, printed
 from asap.report.prose import sweep_remarks
 from asap.report.result import Result
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 from asap.report.timm_csv import to_timm_csv
 
 log = logging.getLogger("asap")
@@ -49,11 +50,20 @@ def mirror(session: Session, results: list[Result]) -> None:
 def line_of(result: Result) -> str:
     """A finished row in one line."""
     if result.accuracy is None:
-        return f"{result.label}: throughput recorded"
+        return f"{result.label}: {_speed_of(result)}"
     record = result.accuracy
     return (
         f"{result.label}: top-1 {record['top1']:.2f} %, {result.gmacs:.4g} GMACs, {counts(record)}"
     )
+
+
+def _speed_of(result: Result) -> str:
+    record = result.throughput
+    if record is None:
+        return "recorded"
+    ratio = record["ratio_fused"]
+    said = "no ratio" if ratio is None else f"{ratio['median']:.2f} x fused dense"
+    return f"{record['images_per_s']['median']:,.0f} images per second, {said}"
 
 
 def write_outputs(

@@ -55,7 +55,8 @@ def kind_named(name: str) -> Kind:
 ANSWERS, TRACES = "answers.parquet", "traces.parquet"
 # 4: separate tables for answers and traces, methods by stage, metrics by name
 ACCURACY = declare(Kind("accuracy", 4, AccuracyRecord.__required_keys__ - HEAD, (ANSWERS, TRACES)))
-THROUGHPUT = declare(Kind("throughput", 4, ThroughputRecord.__required_keys__ - HEAD))
+# 5: further dense models, the engine's path, latency, memory, energy and MACs of the timed images
+THROUGHPUT = declare(Kind("throughput", 5, ThroughputRecord.__required_keys__ - HEAD))
 # A trained artefact, such as the head of a frozen backbone. Its identity names no method, so that
 # one head serves the rows of all methods; its metrics are those of its training.
 TRAINED_HEAD = declare(Kind("head", 1, files=("head.safetensors",)))

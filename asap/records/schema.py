@@ -54,6 +54,14 @@ class Ratio(Quartiles):
     hi: float
 
 
+class Latency(TypedDict):
+    """The time of a call with one image, in milliseconds: median and 95th percentile."""
+
+    p50_ms: float
+    p95_ms: float
+    calls: int
+
+
 class AccuracyRecord(TypedDict):
     """`accuracy.json`. Shares are in [0, 1]; `top1`, `top5` and their interval are percentages.
 
@@ -106,6 +114,9 @@ class AccuracyRecord(TypedDict):
 class ThroughputRecord(TypedDict):
     """`throughput.json`. Speeds are images per second of `clock`; ratios are method over dense,
     paired.
+
+    The dense models are those of `measure/baselines.py`. What differs from candidate to candidate
+    is by its name: "method", "fused", "eager", "best" or "compiled".
     """
 
     schema_version: int
@@ -125,11 +136,23 @@ class ThroughputRecord(TypedDict):
     seconds_per_round: float
     short: bool  # timed as briefly as in the demo: too short for a published number
     images_per_s: Quartiles
+    path: str  # how the engine ran the method
     fused_dense: Quartiles
     eager_dense: Quartiles
+    best_dense: Quartiles | None  # None: it was not asked for, or `missing` has the reason
+    compiled_dense: Quartiles | None
     ratio_fused: Ratio | None
     ratio_eager: Ratio | None
-    refused: str | None  # why no ratio is given
+    ratio_best: Ratio | None
+    ratio_compiled: Ratio | None
+    refused: str | None  # why a ratio is not given
+    latency: dict[str, Latency]  # at batch 1, of the same clock, on CUDA of the wall
+    peak_memory_mb: dict[str, float]  # 2^20 bytes beside weights and images
+    joules_per_image: dict[str, float]
+    missing: dict[str, str]  # what was asked for and could not be measured -> the reason
+    gmacs_backbone: float  # of the timed images, per image
+    gmacs_method: float
+    gmacs_dense: float  # of the backbone without a reduction
     clock: NotRequired[TimedBy]  # the clock of all the times above
     cpu_share: NotRequired[float | None]  # CPU time over wall time, if the clock is CPU time
     wall_fused: NotRequired[Ratio | None]  # the ratios by wall-clock time, if the clock is CPU

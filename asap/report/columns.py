@@ -11,6 +11,7 @@ from asap.report.table import TableColumn
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
 SPEED, TOKENS, NAMED = "images per second", "tokens and sinks", "in the paper"
+FURTHER = "of the timed images"
 
 Values = Mapping[str, Any]
 Text = Callable[[Values], str | None]
@@ -24,6 +25,11 @@ EXTRA_KEYS = (
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
     *("infer_batch_size", "device_name", "throughput_precision", "files_left_out"),
     *("clock", "cpu_share", "wall_eager", "wall_eager_lo", "wall_eager_hi"),
+    *("dense_best_per_sec", "dense_compiled_per_sec", "engine_path"),
+    *("timed_gmacs", "timed_gmacs_dense"),
+    *("latency_eager_p50_ms", "latency_fused_p95_ms", "latency_best_p95_ms"),
+    *("peak_memory_fused_mb", "peak_memory_best_mb"),
+    *("joules_per_image_fused", "joules_per_image_best"),
     *("paper_top1", "paper_top1_delta", "paper_flops_pct", "flops_pct_rounded"),
     *("paper_throughput_pct", "top1_minus_paper", "top1_delta_minus_paper"),
     *("flops_pct_minus_paper", "throughput_pct_minus_paper", "paper_gmacs", "gmacs_minus_paper"),
@@ -95,7 +101,7 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[TableColumn, 
     """
     beside = [column for b in BESIDE.get(paper_table or "", ()) for column in _published(b)]
     ours = (*_form(), *_ours(decimals(gmacs)), *(() if beside else (_named(),)))
-    return (*_identity(), *ours, *_speed(), *_tokens(), *beside)
+    return (*_identity(), *ours, *_speed(), *_further(), *_tokens(), *beside)
 
 
 def csv_keys(shown: Sequence[TableColumn]) -> tuple[str, ...]:
@@ -166,14 +172,38 @@ def _of(b: Beside, text: Text) -> Text:
 def _speed() -> list[TableColumn]:
     fused = ("ratio_fused", "ratio_fused_lo", "ratio_fused_hi")
     eager = ("ratio_eager", "ratio_eager_lo", "ratio_eager_hi")
+    best = ("ratio_best", "ratio_best_lo", "ratio_best_hi")
+    compiled = ("ratio_compiled", "ratio_compiled_lo", "ratio_compiled_hi")
     wall = ("wall_fused", "wall_fused_lo", "wall_fused_hi")
     return [
         TableColumn("img/s", SPEED, ("infer_samples_per_sec",), rate("infer_samples_per_sec")),
         TableColumn("fused\ndense", SPEED, ("dense_fused_per_sec",), rate("dense_fused_per_sec")),
         TableColumn("eager\ndense", SPEED, ("dense_eager_per_sec",), rate("dense_eager_per_sec")),
         TableColumn("ratio to\nfused dense", SPEED, fused, _ratio(*fused)),
+        TableColumn("ratio to\nbest dense", SPEED, best, _ratio(*best)),
+        TableColumn("ratio to\ncompiled dense", SPEED, compiled, _ratio(*compiled)),
         TableColumn("ratio to\neager dense", SPEED, eager, _ratio(*eager)),
         TableColumn("to fused,\nby the wall", SPEED, wall, _ratio(*wall)),
+    ]
+
+
+def _further() -> list[TableColumn]:
+    """MACs of the timed images, and what was measured beside their throughput."""
+    latency = ("latency_p50_ms", "latency_p95_ms")
+    dense = ("latency_fused_p50_ms", "latency_best_p50_ms")
+    return [
+        TableColumn(
+            "MACs, %\nof dense", FURTHER, ("timed_macs_pct",), number("timed_macs_pct", ".1f")
+        ),
+        TableColumn(
+            "tokens\nin a block", FURTHER, ("timed_tokens",), number("timed_tokens", ".1f")
+        ),
+        TableColumn("latency, ms\np50 / p95", FURTHER, latency, _pair(*latency)),
+        TableColumn("of fused / best\ndense, p50", FURTHER, dense, _pair(*dense)),
+        TableColumn("memory\n(MiB)", FURTHER, ("peak_memory_mb",), rate("peak_memory_mb")),
+        TableColumn(
+            "energy\n(J/image)", FURTHER, ("joules_per_image",), number("joules_per_image", ".4g")
+        ),
     ]
 
 
@@ -228,6 +258,18 @@ def _sum(first: str, second: str, total: str, spec: str) -> Text:
         if v.get(total) is None
         else f"{v[first]:{spec}} + {v[second]:{spec}} = {v[total]:{spec}}"
     )
+
+
+def _pair(first: str, second: str) -> Text:
+    """Two times in milliseconds; the second may be missing."""
+
+    def text(values: Values) -> str | None:
+        if values.get(first) is None:
+            return None
+        found = [values[key] for key in (first, second) if values.get(key) is not None]
+        return " / ".join(f"{value:.{1 if value >= 10 else 2}f}" for value in found)
+
+    return text
 
 
 def rate(key: str) -> Text:

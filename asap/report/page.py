@@ -21,8 +21,9 @@ from asap.report.manifest import Picture
 from asap.report.paper import paper_model
 from asap.report.provenance import Fact, facts
 from asap.report.result import Result
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
 from asap.report.table import Table
+from asap.report.table_parts import parts
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _GIDS = ("point", "bar", "map", "cost")  # the charts' group ids of marks that stand for a row

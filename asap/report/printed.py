@@ -12,6 +12,8 @@ MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # width that is kept for a method's name before more numbers are shown
 # Columns shown beside the paper's main table; beside its other tables all are.
 _MAIN = {"paper_top1_delta", "paper_flops_pct"}
+_FAST = {"paper_throughput_pct"}  # beside it, where only speed was measured
+_FURTHER = ("timed_macs_pct", "latency_p50_ms")  # shown where only speed was measured
 
 
 def console_width() -> int:
@@ -29,7 +31,8 @@ def printed(table: Table, title: str, width: int) -> str:
     for columns in _more(table):
         wider = _in_order([*shown, *columns])
         shown = wider if _needs(table, wider) <= width else shown
-    head = f"Accuracy and cost: {' '.join(title.split())}"
+    what = "Accuracy and cost" if _measured(table, "n") or not _timed(table) else "Speed"
+    head = f"{what}: {' '.join(title.split())}"
     caption = (*table.caption, *_how_many(table))
     return replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
 
@@ -48,7 +51,7 @@ def _columns(table: Table) -> list[TableColumn]:
             TableColumn("Δ to dense,\n95 % interval", ROW, difference, _difference),
             TableColumn("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
         ]
-    if _measured(table, "infer_samples_per_sec"):
+    if _timed(table):
         ratio = number("ratio_fused", ".2f")
         found += [TableColumn("speed, x\nfused dense", ROW, ("ratio_fused",), ratio)]
     return found
@@ -57,21 +60,25 @@ def _columns(table: Table) -> list[TableColumn]:
 def _more(table: Table) -> list[list[TableColumn]]:
     """Groups of further columns, the most important first."""
     paper = [c for c in table.columns if c.group in PUBLISHED and c.title == "paper"]
-    main = [c for c in paper if _MAIN.issuperset(c.keys)]
+    main = [c for c in paper if (_MAIN if _measured(table, "n") else _FAST).issuperset(c.keys)]
     beside = [replace(c, title=c.group.replace(" (", "\n("), group=NAMED) for c in main or paper]
     most = max((row.values.get("infer_gmacs") or 0.0 for row in table.rows), default=0.0)
     gmacs = TableColumn(
         "GMACs", ROW, ("infer_gmacs",), number("infer_gmacs", f".{decimals(most)}f")
     )
     speed = TableColumn("img/s", ROW, ("infer_samples_per_sec",), rate("infer_samples_per_sec"))
-    own = [[c] for c in (gmacs, speed) if _measured(table, *c.keys)]
-    return [beside, *own] if beside else own
+    best = TableColumn("x best\ndense", ROW, ("ratio_best",), number("ratio_best", ".2f"))
+    timed = [] if _measured(table, "n") else [c for c in table.columns if c.keys[0] in _FURTHER]
+    timed = [replace(column, group=ROW) for column in timed]
+    own = [[c] for c in (gmacs, *timed, speed) if _measured(table, *c.keys)]
+    against = [[best]] if _measured(table, *best.keys) else []
+    return [*([beside] if beside else []), *against, *own]
 
 
 def _in_order(columns: Iterable[TableColumn]) -> list[TableColumn]:
     """Names, accuracy, costs, speeds, then the paper's."""
     order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct")
-    order += ("infer_samples_per_sec", "ratio_fused")
+    order += (*_FURTHER, "infer_samples_per_sec", "ratio_fused", "ratio_best")
     places = {key: i for i, key in enumerate(order)}
     return sorted(columns, key=lambda c: (c.group == NAMED, places.get(c.keys[0], len(order))))
 
@@ -91,6 +98,10 @@ def _needs(table: Table, columns: Sequence[TableColumn]) -> int:
 
 def _measured(table: Table, *keys: str) -> bool:
     return any(row.values.get(key) is not None for row in table.rows for key in keys)
+
+
+def _timed(table: Table) -> bool:
+    return _measured(table, "infer_samples_per_sec")
 
 
 def _difference(values: Values) -> str | None:

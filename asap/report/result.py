@@ -19,7 +19,7 @@ from asap.spec.run_spec import MethodSpec, RunSpec
 _SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
 _SCALARS += ("gmacs_sd", "gmacs_no_attention", "final_tokens_mean", "missed_share")
 _SCALARS += ("object_recall", "sink_on_object", "object_share")
-_RATIOS = ("ratio_fused", "ratio_eager")
+_RATIOS = ("ratio_fused", "ratio_eager", "ratio_best", "ratio_compiled")
 # Everything that `scalars` may give, beside the metrics of the records.
 SCALAR_NAMES = (*_SCALARS, "gmacs", "top1_lo", "top1_hi", "images_per_s", *_RATIOS)
 Read = Callable[[], pd.DataFrame]
@@ -232,7 +232,7 @@ def scalars(result: Result) -> dict[str, int | float]:
     if result.throughput is not None:
         found["images_per_s"] = result.throughput["images_per_s"]["median"]
         for name in _RATIOS:
-            if (ratio := result.throughput[name]) is not None:
+            if (ratio := result.throughput.get(name)) is not None:
                 found[name] = ratio["median"]
     return found
 

@@ -6,7 +6,6 @@ answers paired image by image.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from asap.errors import RequestError
@@ -14,14 +13,12 @@ from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
 from asap.report import columns as layout
 from asap.report import footnotes, paper
-from asap.report.columns import ROW
 from asap.report.gate import gates
 from asap.report.result import Result, ambiguous, metrics, unreadable
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 
 _NAMED = 3  # images that a footnote names
-_MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 
 def build_table(
@@ -64,21 +61,6 @@ def build_table(
         column_notes=_column_notes(results, backbones, paper_table, unread),
         csv_keys=tuple(dict.fromkeys([*layout.csv_keys(columns), *sorted(set().union(*own))])),
     )
-
-
-def parts(table: Table) -> tuple[Table, ...]:
-    """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
-    backbone; speed, tokens and sinks. The first part has the caption, the last the remarks.
-    Columns that the data cannot fill are left out.
-    """
-    table = _without_undefined(table)
-    shown = (ROW, layout.FORM, layout.PAIRED, layout.COST, layout.NAMED)
-    first = table.select("Accuracy and cost", shown)
-    paper_too = table.select("Beside the paper", (ROW, *layout.PUBLISHED))
-    last = table.select("Speed, tokens and sinks", (ROW, layout.SPEED, layout.TOKENS))
-    in_paper = any(column.group in layout.PUBLISHED for column in table.columns)
-    middle = [replace(paper_too, caption=(), remarks=())] if in_paper else []
-    return replace(first, remarks=()), *middle, replace(last, caption=())
 
 
 def _refuse_mixtures(results: Sequence[Result]) -> None:
@@ -176,6 +158,17 @@ def _column_notes(
             "comparable only with "
             "this ratio in float32 on that device."
         ],
+        "paper_throughput_pct": ["On an RTX 4090."],
+        "ratio_best": [
+            "The model without a reduction in the engine that runs the methods: what a method "
+            "gains from its reduction alone."
+        ],
+        "ratio_compiled": ["timm's model after torch.compile."],
+        "timed_macs_pct": ["Of backbone and method together."],
+        "timed_tokens": ["Tokens that enter a block, mean over blocks."],
+        "latency_p50_ms": ["One image a call, waited for: median and 95th percentile."],
+        "peak_memory_mb": ["Peak of a batch, beside weights and images."],
+        "joules_per_image": ["Of the whole device, while the method runs."],
         "flops_pct_minus_paper": ["Of the exact number, not of the rounded one."],
         "flops_pct_rounded": [
             "The backbone's multiply-accumulates alone, rounded as the paper rounds them: what "
@@ -264,20 +257,3 @@ def _timed(record: Mapping[str, Any]) -> str:
     threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
     clock = record.get("clock", "wall")
     return f"{CLOCKS[clock]}{', ' if clock == 'cuda events' else ' of '}{threads}"
-
-
-def _without_undefined(table: Table) -> Table:
-    """The table without columns that the data cannot fill, such as those of masks."""
-    hidden: set[str] = set()
-    remarks = table.remarks
-    masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]
-    if masks and all(value is None for value in masks):
-        hidden |= _MASK_KEYS
-        remarks += (
-            "The data set has no object masks: sinks on the object and object recall are "
-            "undefined.",
-        )
-    if all(row.values.get("wall_fused") is None for row in table.rows):
-        hidden.add("wall_fused")
-    kept = tuple(column for column in table.columns if not hidden & set(column.keys))
-    return replace(table, columns=kept, remarks=remarks)

@@ -20,7 +20,10 @@ _ACCURACY_KEYS += ("sink_on_object_pct", "object_share_pct", "object_recall_pct"
 _COMPARED_KEYS = ("top1_delta", "flops_pct", "macs_pct_of_dense")
 _PAIRED_KEYS = ("top1_delta_lo", "mcnemar_p")
 _SPEED_KEYS = ("infer_samples_per_sec", "dense_fused_per_sec", "dense_eager_per_sec")
-_RATIO_KEYS = ("throughput_pct", "ratio_fused", "ratio_eager")
+_DENSE = ("fused", "eager", "best", "compiled")
+_RATIO_KEYS = ("throughput_pct", *(f"ratio_{name}" for name in _DENSE))
+_FURTHER_KEYS = ("timed_macs_pct", "timed_tokens", "latency_p50_ms", "latency_fused_p50_ms")
+_FURTHER_KEYS += ("peak_memory_mb", "joules_per_image")
 _TIMED = ("throughput_pct", "infer_samples_per_sec")
 # The amount by which a row's rounds scatter, cut so that rows share a footnote.
 _SPREAD = re.compile(r"[\d.]+ % of its median, over ([\d.]+ %)")
@@ -152,17 +155,19 @@ def _add_speed(row: TableRow, result: Result, has_speed: bool) -> None:
     if record is None:
         if not (result.is_dense and has_speed):  # else every row holds its own dense baselines
             keys = _SPEED_KEYS + (_RATIO_KEYS[1:] if result.is_dense else _RATIO_KEYS)
-            row.note(_no_speed(result), *keys)
+            row.note(_no_speed(result), *keys, *_FURTHER_KEYS)
         return
     row.values["infer_samples_per_sec"] = record["images_per_s"]["median"]
-    row.values["dense_fused_per_sec"] = record["fused_dense"]["median"]
-    row.values["dense_eager_per_sec"] = record["eager_dense"]["median"]
+    for name in _DENSE:
+        if (speed := record.get(f"{name}_dense")) is not None:
+            row.values[f"dense_{name}_per_sec"] = speed["median"]
+    row.values["engine_path"] = record.get("path")
     row.values |= {"infer_batch_size": record["batch_size"], "device_name": record["device_name"]}
     row.values["throughput_precision"] = record["precision"]
     row.values |= {"clock": record.get("clock"), "cpu_share": record.get("cpu_share")}
     if record.get("wall_fused") is None:
         row.note("No ratio by the wall: the machine was not idle enough for one.", "wall_fused")
-    for name in ("ratio_fused", "ratio_eager", "wall_fused", "wall_eager"):
+    for name in (*_RATIO_KEYS[1:], "wall_fused", "wall_eager"):
         if (ratio := record.get(name)) is not None:
             row.values |= {
                 name: ratio["median"],
@@ -173,8 +178,37 @@ def _add_speed(row: TableRow, result: Result, has_speed: bool) -> None:
         row.values["throughput_pct"] = 100 * (record["ratio_eager"]["median"] - 1)
     missing = [key for key in _RATIO_KEYS if row.values.get(key) is None]
     missing = [key for key in missing if not (result.is_dense and key == "throughput_pct")]
+    why = record.get("missing") or {}
     for key in missing:
-        row.note(_because("No ratio", _refusal(key, record["refused"])), key)
+        name = key.removeprefix("ratio_")
+        if name in why:
+            row.note(_because(f"No {name} dense model", why[name]), key)
+        elif name not in _DENSE or record.get(f"{name}_dense") is not None:
+            row.note(_because("No ratio", _refusal(key, record["refused"])), key)
+    _add_further(row, record)
+
+
+def _add_further(row: TableRow, record: Mapping[str, Any]) -> None:
+    """MACs of the timed images, latency, memory and energy, or why they are missing."""
+    if "gmacs_dense" in record:
+        spent = record["gmacs_backbone"] + record["gmacs_method"]
+        row.values |= {"timed_gmacs": spent, "timed_gmacs_dense": record["gmacs_dense"]}
+        row.values["timed_macs_pct"] = 100 * spent / record["gmacs_dense"]
+        row.values["timed_tokens"] = record["tokens_mean"]
+    for name, taken in (record.get("latency") or {}).items():
+        of = "" if name == "method" else f"{name}_"
+        row.values |= {f"latency_{of}{p}_ms": taken[f"{p}_ms"] for p in ("p50", "p95")}
+    for key in ("peak_memory_mb", "joules_per_image"):
+        for name, value in (record.get(key) or {}).items():
+            of = "" if name == "method" else f"_{name}"
+            unit = "_mb" if key == "peak_memory_mb" else ""
+            row.values[f"{key.removesuffix('_mb')}{of}{unit}"] = value
+        if row.values.get(key) is None:
+            why = (record.get("missing") or {}).get(key, "it was not measured")
+            row.note(_because("Empty", why), key)
+    if row.values.get("latency_p50_ms") is None:
+        text = "No latency was asked for: measure.latency_calls."
+        row.note(text, "latency_p50_ms", "latency_fused_p50_ms")
 
 
 def _add_paper(row: TableRow, result: Result, backbone: str, table: str) -> None:
@@ -246,11 +280,12 @@ def _no_speed(result: Result) -> str:
 
 def _refusal(key: str, refused: str | None) -> str:
     """Why this ratio was refused, without amounts (so that rows share a footnote) and without
-    reasons that concern the other ratio.
+    reasons that concern other ratios.
     """
     reasons = _SPREAD.sub(r"over \1 of its median", refused or "not in the record").split("; ")
-    other = "eager" if key == "ratio_fused" else "fused"
-    own = [reason for reason in reasons if not reason.startswith(f"ratio to {other} dense")]
+    name = "eager" if key == "throughput_pct" else key.removeprefix("ratio_")
+    others = tuple(f"ratio to {other} dense" for other in _DENSE if other != name)
+    own = [reason for reason in reasons if not reason.startswith(others)]
     return "; ".join(own or reasons)
 
 

@@ -12,6 +12,7 @@ SLICES = ("auto", "train", "validation")
 PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumulation_overhead")
 GRAPHS = ("auto", "off")
 PARTS = ("all", "slice", "rest")
+OPPONENTS = ("best", "compiled")
 
 
 def checked(spec: RunSpec) -> RunSpec:
@@ -25,6 +26,8 @@ def checked(spec: RunSpec) -> RunSpec:
     one_of("data.part", spec.data.part, PARTS)
     _check_title(spec.data.title)
     m = spec.measure
+    for name in m.opponents:
+        one_of("measure.opponents", name, OPPONENTS)
     for name, value, least in (
         ("batch_size", spec.batch_size, 1),
         ("workers", spec.workers, 0),
@@ -33,6 +36,7 @@ def checked(spec: RunSpec) -> RunSpec:
         ("measure.rounds", m.rounds, 3),
         ("measure.throughput_images", m.throughput_images, 1),
         ("measure.throughput_batch_size", m.throughput_batch_size, 1),
+        ("measure.latency_calls", m.latency_calls, 0),
         ("measure.threads", m.threads, 1),
         ("measure.panels", m.panels, 0),
         ("log.examples", spec.log.examples, 0),

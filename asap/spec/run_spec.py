@@ -130,8 +130,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MeasureSpec:
-    """What is measured. Throughput: rounds of `seconds` for every method and both baselines.
+    """What is measured. Throughput: rounds of `seconds` for every method and the dense models.
 
+    opponents: best | compiled, dense models that methods are compared with beside the fused and the
+        eager one. latency_calls: calls of each with a single image, for the latency; 0: none.
     also: further measurements by the name of their kind, each with its options.
     """
 
@@ -141,6 +143,8 @@ class MeasureSpec:
     seconds: float = 0.5
     throughput_images: int = 2048
     throughput_batch_size: int | None = None  # null: the batch size of the run
+    opponents: tuple[str, ...] = ("best",)
+    latency_calls: int = 0
     threads: int | None = None  # of the CPU while timing; null: torch's number
     short: bool = False  # a demonstration, which records note
     panels: int = 0  # pictures of this many images

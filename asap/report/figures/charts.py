@@ -16,6 +16,7 @@ from asap.report.figures.histograms import (
     token_counts,
 )
 from asap.report.figures.mass import column_mass, draw_column_mass
+from asap.report.figures.speed_up import draw_speed_up, speed_up
 from asap.report.figures.sweep import draw_tau_k, tau_k
 from asap.report.result import Result
 
@@ -43,16 +44,23 @@ def charts(
 
     default: the tau, clusters and alpha to circle.
     """
-    there = [*_cost(results), *_sweeps(results, default), *_images(_told_apart(results))]
+    there = [
+        *_cost(results),
+        *_speed(results),
+        *_sweeps(results, default),
+        *_images(_told_apart(results)),
+    ]
     reasons = {title: reason for title, reason in _NEEDS.items() if not _has(there, title)}
     return there, reasons
 
 
 _COST, _SWEEP, _ALPHA = "Accuracy against MACs", "τ × K", "Over α"
+_SPEED = "Speed-up against MACs"
 _MASS, _STOPS, _TOKENS = "Largest column mass", "Stop blocks", "Token counts"
 _MOST = 24  # rows of small charts that one figure holds
 _NEEDS = {
     _COST: "needs at least two rows with an accuracy record",
+    _SPEED: "needs two rows that save MACs, with a throughput record and a ratio",
     _SWEEP: "needs ASAP records with two or more values of both τ and K, all else equal: "
     "python -m asap.run -m method=asap method.tau=2.5,3,3.5 method.clusters=4,6,8",
     _ALPHA: "needs ASAP records with two or more values of α, all else equal: "
@@ -90,6 +98,18 @@ def _cost(results: Sequence[Result]) -> list[Chart]:
     )
     data = accuracy_macs(results)
     return [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
+
+
+def _speed(results: Sequence[Result]) -> list[Chart]:
+    data = speed_up(results)
+    if len(data) < 2:
+        return []
+    caption = (
+        "Dotted: as fast as the multiply-accumulates saved on the timed images allow, if time went "
+        "by them alone. Bars: 95 % intervals. Dashed: the dense model. Short lines: against fused "
+        "dense, where the points are against another. Hollow: extensions of ours."
+    )
+    return [Chart("speed-up", _SPEED, caption, data, draw_speed_up)]
 
 
 def _sweeps(results: Sequence[Result], default: Mapping[str, Any]) -> list[Chart]:

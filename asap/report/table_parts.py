@@ -1,0 +1,72 @@
+"""The result table in parts for a page, without the columns that its data cannot fill."""
+
+from dataclasses import replace
+
+from asap.report.columns import (
+    COST,
+    FORM,
+    FURTHER,
+    NAMED,
+    PAIRED,
+    PUBLISHED,
+    ROW,
+    SPEED,
+    TOKENS,
+)
+from asap.report.table import Table
+
+_MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
+
+
+def parts(table: Table) -> tuple[Table, ...]:
+    """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
+    backbone; latency, memory and energy, if they were measured; speed, tokens and sinks. The first
+    part has the caption, the last the remarks. Columns that the data cannot fill are left out. If
+    only speed was measured, that is the first part, and none is about accuracy.
+    """
+    table = _without_undefined(table)
+    shown = (ROW, FORM, PAIRED, COST, NAMED)
+    first = table.select("Accuracy and cost", shown)
+    paper_too = table.select("Beside the paper", (ROW, *PUBLISHED))
+    in_paper = any(column.group in PUBLISHED for column in table.columns)
+    further = table.select("Latency, memory and energy", (ROW, FURTHER))
+    measured = any(column.group == FURTHER for column in table.columns)
+    middle = [*([paper_too] if in_paper else []), *([further] if measured else [])]
+    evaluated = any(row.values.get("n") is not None for row in table.rows)
+    timed = any(row.values.get("infer_samples_per_sec") is not None for row in table.rows)
+    fast = table.select("Speed", (ROW, SPEED))
+    last = table.select("Speed, tokens and sinks", (ROW, SPEED, TOKENS))
+    found = [fast, *middle] if timed and not evaluated else [first, *middle, last]
+    return tuple(
+        replace(
+            part,
+            caption=part.caption if i == 0 else (),
+            remarks=part.remarks if i == len(found) - 1 else (),
+        )
+        for i, part in enumerate(found)
+    )
+
+
+def _without_undefined(table: Table) -> Table:
+    """The table without columns that the data cannot fill, such as those of masks."""
+    hidden: set[str] = set()
+    remarks = table.remarks
+    masks = [row.values[key] for row in table.rows for key in _MASK_KEYS if key in row.values]
+    if masks and all(value is None for value in masks):
+        hidden |= _MASK_KEYS
+        remarks += (
+            "The data set has no object masks: sinks on the object and object recall are "
+            "undefined.",
+        )
+
+    def empty(*keys: str) -> bool:
+        return all(row.values.get(key) is None for row in table.rows for key in keys)
+
+    for key in ("wall_fused", "ratio_best", "ratio_compiled"):
+        timed = [row for row in table.rows if row.values.get("infer_samples_per_sec") is not None]
+        said = key != "wall_fused" and any(row.notes.get(key) for row in timed)
+        hidden |= {key} if empty(key) and not said else set()
+    if empty("latency_p50_ms", "peak_memory_mb", "joules_per_image"):
+        hidden |= {key for c in table.columns if c.group == FURTHER for key in c.keys}
+    kept = tuple(column for column in table.columns if not hidden & set(column.keys))
+    return replace(table, columns=kept, remarks=remarks)
