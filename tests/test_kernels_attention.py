@@ -27,9 +27,9 @@ SMALL = [
     ((257,), 1, 80, torch.float16),
 ]
 LARGE = [
-    pytest.param((n, 197), 2, d, dtype, marks=pytest.mark.large)
-    for n, d in ((577, 64), (1025, 80), (2880, 64))
+    pytest.param(lengths, heads, d, dtype, marks=pytest.mark.large)
     for dtype in ERROR
+    for lengths, heads, d in (((577, 197), 2, 64), ((1025,), 1, 80), ((2880,), 1, 32))
 ]
 every_shape = pytest.mark.parametrize(("lengths", "heads", "d", "dtype"), [*SMALL, *LARGE])
 
@@ -57,7 +57,7 @@ def test_attention_is_that_of_each_image(lengths, heads, d, dtype):
     outs, _, expected = at.reference(bias)
     assert out.is_contiguous() and out.dtype == dtype and sums.dtype == torch.float32
     assert largest_error(out, torch.cat(outs)) < ERROR[dtype] * at.v.abs().max()
-    assert largest_error(sums, expected) < 3e-6
+    assert largest_error(sums, expected) < 5e-6
 
 
 @every_shape
