@@ -5,7 +5,7 @@ name: running an unknown block's parts in the wrong order would give wrong numbe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from asap.core.macs import BackboneCost, BlockCost
 from asap.core.packed import PackedTokens
 from asap.core.rows import rowwise
 
+PatchLayer = Callable[[nn.Module, Tensor], Tensor]
 BLOCKS = (Block,)
 ATTENTIONS = (Attention,)
 
@@ -59,21 +60,37 @@ class BackboneAdapter(ABC):
         """Raise ValueError for an embedding or a head that this family does not support."""
 
     @abstractmethod
-    def _embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
+    def _embed(
+        self, images: Float[Tensor, "b 3 h w"], patches: PatchLayer
+    ) -> Float[Tensor, "b n dim"]:
         """Everything before the first block."""
 
     @abstractmethod
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
 
+    @property
+    def reads_prefix(self) -> bool:
+        """Whether the head reads the prefix tokens alone; `classify_prefix` is there then."""
+        return False
+
+    def classify_prefix(self, prefix: Float[Tensor, "b prefix dim"]) -> Float[Tensor, "b classes"]:
+        """Logits from the prefix tokens after the last block."""
+        raise NotImplementedError(f"{type(self).__name__} reads more than the prefix tokens")
+
     @abstractmethod
     def _cost(self) -> BackboneCost:
         """What the backbone's layers cost; `block_costs(self.blocks)` for the blocks."""
 
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
-        """Everything before the first block. Raises ValueError for images of another size."""
+    def embed(
+        self, images: Float[Tensor, "b 3 h w"], patches: PatchLayer = nn.Module.__call__
+    ) -> Float[Tensor, "b n dim"]:
+        """Everything before the first block. Raises ValueError for images of another size.
+
+        `patches(layer, images)` runs the patch embedding.
+        """
         try:
-            x = self._embed(images)
+            x = self._embed(images, patches)
         except AssertionError as error:  # timm's own check of a fixed size
             raise ValueError(
                 f"images of {tuple(images.shape[-2:])} pixels do not fit the backbone "

@@ -8,6 +8,7 @@ halved, whichever way it goes. Written from a public description of the architec
 checkpoint's keys; the released file itself was not available to check.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,7 +19,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asap.backbones.adapter import BackboneAdapter, accept, block_costs, weights_of
+from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
 from asap.core.packed import PackedTokens
 from asap.core.rows import imagewise, rowwise
@@ -182,8 +183,11 @@ class LVViTAdapter(BackboneAdapter):
     def _check(self, backbone: Any) -> None:
         accept("patch embedding", backbone.patch_embed, (Stem,))
 
-    def _embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
-        return self.backbone.embed(imagewise(self.backbone.patch_embed, images))
+    def _embed(
+        self, images: Float[Tensor, "b 3 h w"], patches: PatchLayer
+    ) -> Float[Tensor, "b n dim"]:
+        stem = partial(patches, self.backbone.patch_embed)
+        return self.backbone.embed(imagewise(stem, images))
 
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch.

@@ -8,7 +8,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from asap.backbones.adapter import BackboneAdapter, accept, block_costs, weights_of
+from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
 from asap.core.packed import PackedTokens
 from asap.core.rows import rowwise
@@ -37,8 +37,10 @@ class ViTAdapter(BackboneAdapter):
             pool = "map" if backbone.attn_pool is not None else backbone.global_pool
             raise ValueError(f"global_pool={pool!r} is not supported: use one of {POOLS}")
 
-    def _embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n dim"]:
-        x = self.backbone.patch_embed(images)
+    def _embed(
+        self, images: Float[Tensor, "b 3 h w"], patches: PatchLayer
+    ) -> Float[Tensor, "b n dim"]:
+        x = patches(self.backbone.patch_embed, images)
         x = self.backbone._pos_embed(x)
         return self.backbone.norm_pre(self.backbone.patch_drop(x))
 
@@ -47,13 +49,18 @@ class ViTAdapter(BackboneAdapter):
         if self.backbone.global_pool == "avg":
             pooled = self._pooled(batch)
             return rowwise(lambda x: self.backbone.head(self.backbone.fc_norm(x)), pooled)
-        prefix = self.prefix_of(batch.rows, batch)
-        flat = prefix.flatten(1)
+        return self.classify_prefix(self.prefix_of(batch.rows, batch))
+
+    @property
+    def reads_prefix(self) -> bool:
+        return self.backbone.global_pool == "token"
+
+    def classify_prefix(self, prefix: Float[Tensor, "b prefix dim"]) -> Float[Tensor, "b classes"]:
         return rowwise(
             lambda x: self.backbone.forward_head(
                 self.backbone.norm(x.view(len(x), *prefix.shape[1:]))
             ),
-            flat,
+            prefix.flatten(1),
         )
 
     def _pooled(self, batch: PackedTokens) -> Float[Tensor, "b dim"]:

@@ -1,6 +1,8 @@
 """Runs a backbone's blocks with a method: the backbone's layers, the method's decisions."""
 
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +15,14 @@ from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
 from asap.engine.backend import Backend, backend_of
+from asap.engine.device.decisions import fits
+from asap.engine.device.flow import NotOnDevice
+from asap.engine.device.forward import DevicePass
 from asap.engine.graphs import Graphs
 from asap.engine.query_pruning import kept_products, shown_shares
 from asap.engine.regroup import Answer, outcome_of
 from asap.engine.steps import (
+    Classified,
     ForwardState,
     add_attended,
     apply,
@@ -31,16 +37,9 @@ from asap.engine.steps import (
 from asap.engine.trace import Trace
 from asap.methods.base import Method, Needs
 
+log = logging.getLogger(__name__)
 NOTHING = Needs()
-
-
-@dataclass(frozen=True)
-class Classified:
-    """A finished pass: logits, and the trace with the token that holds each patch."""
-
-    logits: Float[Tensor, "n outputs"]
-    trace: Trace
-    source: Int[Tensor, "b patches"]
+MOST_SHAPES = 4  # batch shapes whose memory and recordings are kept
 
 
 class ReducedViT(nn.Module):
@@ -68,14 +67,21 @@ class ReducedViT(nn.Module):
         self.eager = eager
         self.backend = backend
         self._graphs: Graphs | None = None
+        self._passes: dict[Hashable, DevicePass] = {}
+        self._ordinary = False  # a first batch showed that passes on the device are not possible
 
     @property
     def path(self) -> str:
-        """How a pass runs on the backbone's device: "graphs" (recorded where possible) or "torch"
-        (operation by operation). Part of the key of throughput records.
+        """How a pass runs where the backbone is; part of the key of throughput records.
+
+        "graphs": kernels of ours in CUDA graphs; "launches": the same, launched one by one;
+        "torch": torch's operators, images of equal length together; "recorded torch": those in CUDA
+        graphs, as far as a batch does not depend on the images.
         """
-        device = next(self.backbone.parameters()).device
-        return (self.backend or backend_of(device)).path
+        backend = self.backend or backend_of(self._weight.device)
+        if self._decides_on_device(backend):
+            return "launches" if backend.recorder is None else "graphs"
+        return "torch" if backend.recorder is None else "recorded torch"
 
     @torch.no_grad()
     def forward(
@@ -117,9 +123,18 @@ class ReducedViT(nn.Module):
             )
         return ids, drawn_of(self.method, self.adapter.anatomy, ids, images.device)
 
-    def _classified(self, images: Tensor, image_ids: Any) -> "Classified":
+    def _classified(self, images: Tensor, image_ids: Any) -> Classified:
         """The pass up to the logits: recorded if it has the same shapes for all images."""
         ids, drawn = self._given(images, image_ids)
+        late = self.method.draws and drawn is None  # it needs the images' names
+        if not late and (one := self._device_pass(images)) is not None:
+            try:
+                done = one(images, drawn)
+            except NotOnDevice as reason:
+                log.info("%s runs step by step: %s", type(self.method).__name__, reason)
+                self._ordinary = True
+            else:
+                return replace(done, logits=done.logits.clone())
         inputs = (images,) if drawn is None else (images, drawn)
         graphs = self._recording(images, drawn)
         names = ids if graphs is None else None  # another batch has other ones
@@ -130,15 +145,41 @@ class ReducedViT(nn.Module):
 
         if graphs is None:
             return work(*inputs)
-        weight = self.adapter.blocks[0].attn.qkv.weight
-        key = images.shape, images.dtype, images.device, weight.data_ptr()
+        key = images.shape, images.dtype, images.device, self._weight.data_ptr()
         done = graphs.run(key, work, *inputs)
         return replace(done, logits=done.logits.clone())
+
+    @property
+    def _weight(self) -> Tensor:
+        """A weight that tells where the backbone is, and in which precision."""
+        return self.adapter.blocks[0].attn.qkv.weight
+
+    def _decides_on_device(self, backend: Backend) -> bool:
+        """Whether passes run by `engine/device`."""
+        eager = self.eager or not all(block.attn.fused_attn for block in self.adapter.blocks)
+        if self._ordinary or eager or not backend.decides(self._weight):
+            return False
+        return fits(self.adapter, self.method, torch.empty(0, device=self._weight.device))
+
+    def _device_pass(self, images: Tensor) -> DevicePass | None:
+        """The pass on the device for such a batch; None if the executor's own steps run."""
+        backend, weight = self.backend or backend_of(images.device), self._weight
+        key = images.shape, images.dtype, images.device, weight.data_ptr(), backend.recorder
+        found = self._passes.pop(key, None)
+        if found is None:
+            cast = torch.is_autocast_enabled(images.device.type)
+            if cast or images.dtype != weight.dtype or not self._decides_on_device(backend):
+                return None
+            found = DevicePass(self.adapter, self.method, backend, len(images), weight)
+        self._passes[key] = found
+        if len(self._passes) > MOST_SHAPES:
+            self._passes.pop(next(iter(self._passes)))
+        return found
 
     def _recording(self, images: Tensor, drawn: Tensor | None) -> Graphs | None:
         """The recordings of this model; None where nothing is to be recorded."""
         recorder = (self.backend or backend_of(images.device)).recorder
-        late = self.method.draws and drawn is None
+        late = self.method.draws and drawn is None  # it needs the images' names
         if recorder is None or late or torch.is_autocast_enabled(images.device.type):
             return None
         if self._graphs is None or self._graphs.recorder is not recorder:

@@ -31,6 +31,15 @@ class ForwardState:
     drawn: Tensor | None = None  # by the method, for every image of the batch
 
 
+@dataclass(frozen=True)
+class Classified:
+    """A finished pass: logits, and the trace with the token that holds each patch."""
+
+    logits: Float[Tensor, "n outputs"]
+    trace: Trace
+    source: Int[Tensor, "b patches"]
+
+
 def drawn_of(
     method: Method,
     anatomy: Anatomy,
@@ -90,11 +99,18 @@ def add_attended(
     attended: Float[Tensor, "total width"],
 ) -> None:
     """Add the projected attention output to the rows."""
+    _add(now, projected(block, hidden, attended))
+
+
+def projected(
+    block: Any, hidden: Float[Tensor, "total dim"], attended: Float[Tensor, "total width"]
+) -> Float[Tensor, "total dim"]:
+    """What the attention adds to the rows; `hidden` are the rows that it saw."""
     attn = block.attn
     x = attn.norm(attended)
     if attn.gate is not None:
         x = x * rowwise(attn.gate, hidden).sigmoid()
-    _add(now, block.drop_path1(block.ls1(attn.proj_drop(rowwise(attn.proj, x)))))
+    return block.drop_path1(block.ls1(attn.proj_drop(rowwise(attn.proj, x))))
 
 
 def _add(now: ForwardState, update: Tensor) -> None:

@@ -57,6 +57,13 @@ class Trace:
             declared=tuple(declared),
         )
 
+    def restart(self) -> None:
+        """As before the first block, in the same memory."""
+        for values in (self.tokens, self.stop_block, self.macs_backbone, self.macs_method):
+            values.zero_()
+        for column in self.declared:
+            self.columns[column.name].fill_(MISSING[column.kind])
+
     @property
     def macs(self) -> Int[Tensor, "b"]:
         """MACs of each image, backbone and method together."""

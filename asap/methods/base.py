@@ -9,7 +9,7 @@ the engine.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -123,6 +123,15 @@ class Decision:
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
+class KeptState(Protocol):
+    """State of a recorded pass: tensors that are written in place, batch after batch."""
+
+    def restart(self) -> None:
+        """As before the first block."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sharing:
     """What a setting has in common with other settings of its method.
@@ -213,6 +222,15 @@ class Method:
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
         """State for one forward pass over `images` images; `like` gives dtype and device."""
+        return None
+
+    def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> "KeptState | None":
+        """State in fixed memory, for a method that observes and whose pass may be recorded.
+
+        Its questions are then asked about all images together, with those that were reduced before
+        among them, whose answers do not count; what they compute must be tensor operations on the
+        site and this state alone, and decisions final. None: every batch runs step by step.
+        """
         return None
 
     def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Shaped[Tensor, "b *drawn"] | None:

@@ -34,11 +34,17 @@ class Attention:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method reads in the blocks where it acts. What it does not need is None."""
+    """What a method reads in the blocks where it acts. What it does not need is None.
+
+    tokens: without it, `Site.tokens` may have no channels, which spares a pass over all rows.
+    half: maps of a model in half precision may come in float16.
+    """
 
     attention: Attention | None = None
     keys: bool = False
     values: bool = False
+    tokens: bool = True
+    half: bool = False
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class EViT(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("class", "mean"))
+        return Needs(Attention("class", "mean"), tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "EViT")

@@ -71,7 +71,7 @@ class PPT(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("class", "mean"), keys=True, values=True)
+        return Needs(Attention("class", "mean"), keys=True, values=True, tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "PPT")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from asap.methods.base import Anatomy, Decision, Method, Site, generator, keep_only, require
+from asap.methods.base import Anatomy, Decision, Method, Needs, Site, generator, keep_only, require
 from asap.methods.search_space import SearchDimension
 
 
@@ -36,6 +36,10 @@ class RandomDrop(Method):
     @property
     def draws(self) -> bool:
         return True
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         require(self.block < anatomy.depth, "block", self.block, f"below {anatomy.depth}")

@@ -43,7 +43,7 @@ class ToMe(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(keys=True)
+        return Needs(keys=True, tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         if isinstance(self.r, tuple):

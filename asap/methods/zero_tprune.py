@@ -103,7 +103,7 @@ class ZeroTPrune(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("all", "each"), keys=True)
+        return Needs(Attention("all", "each"), keys=True, tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         layers, depth = self._layers(anatomy.depth), anatomy.depth

@@ -62,7 +62,8 @@ def _joined(needs: Sequence[Needs]) -> Needs:
     if len(kinds) > 1:
         raise ValueError(f"these settings cannot share a prefix: they need {kinds}")
     keys, values = any(need.keys for need in needs), any(need.values for need in needs)
-    return Needs(next(iter(kinds), None), keys, values)
+    tokens = any(need.tokens for need in needs)
+    return Needs(next(iter(kinds), None), keys, values, tokens)
 
 
 class _Batch:

@@ -25,10 +25,9 @@ class Backend:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self.recorder = recorder
 
-    @property
-    def path(self) -> str:
-        """ "graphs" where work is recorded, else "torch"."""
-        return "torch" if self.recorder is None else "graphs"
+    def decides(self, like: Float[Tensor, "*shape"]) -> bool:
+        """Whether passes over such tokens run by `engine/device`, where a method allows it."""
+        return False
 
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
         """Whether the fused attention kernel may be used."""

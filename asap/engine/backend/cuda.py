@@ -1,10 +1,18 @@
 """CUDA: the host must not wait for the device, so it reads as few values as possible.
 
-Images of equal length are computed together, one attention call for each length.
+With Triton, methods run by `engine/device` where they can. Else images of equal length are computed
+together, one attention call for each length.
 """
 
+from jaxtyping import Float
+from torch import Tensor
+
 from asap.engine.backend.base import Backend
+from asap.engine.kernels.launch import runs
 
 
 class CUDA(Backend):
     """The defaults: methods are shown all images with a mask, counts are read once a block."""
+
+    def decides(self, like: Float[Tensor, "*shape"]) -> bool:
+        return like.is_cuda and runs(like)

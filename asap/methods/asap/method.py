@@ -13,12 +13,13 @@ from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.reduction import reduced_sequence
 from asap.methods.asap.search_space import asap_search_space
 from asap.methods.asap.sharing import SharedWalk, shared_walk, sharing_of
-from asap.methods.asap.walk import Walk, make_walk
+from asap.methods.asap.walk import Walk, kept_walk, make_walk
 from asap.methods.base import (
     Anatomy,
     Attention,
     Column,
     Decision,
+    KeptState,
     Needs,
     Observation,
     Sharing,
@@ -73,7 +74,12 @@ class Asap(AsapOptions):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("all", "mean"), keys=self.plugin == "keys")
+        return Needs(
+            Attention("all", "mean"),
+            keys=self.plugin == "keys",
+            tokens=self.plugin == "features",
+            half=True,
+        )
 
     @property
     def sharing(self) -> Sharing | None:
@@ -97,6 +103,13 @@ class Asap(AsapOptions):
 
     def start(self, anatomy: Anatomy, images: int, like: Tensor) -> Walk:
         return make_walk(self.order, self.alpha, self.overhead, images, anatomy.tokens, like)
+
+    def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> KeptState | None:
+        """None for the anchor that goes image by image, and where keys or tokens are read."""
+        if self.anchor == "pca" or self.plugin in ("features", "keys"):
+            return None
+        size = images, anatomy.tokens, like
+        return kept_walk(self.order, self.alpha, self.overhead, self.accumulate, *size)
 
     def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> SharedWalk:
         return shared_walk(self.order, self.alpha, images, anatomy.tokens, like)
@@ -151,7 +164,7 @@ class Asap(AsapOptions):
         """The matrix whose rows give distances, and the MACs per image spent on it in this call."""
         assert site.attention is not None
         if not self.accumulate:
-            return site.attention, 0
+            return site.attention.to(site.sizes.dtype), 0
         return site.state.matrix(site.images, every_block=not site.looks)
 
     def distance_macs(self, site: Site) -> int:

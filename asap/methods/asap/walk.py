@@ -110,9 +110,13 @@ class MatrixWalk:
     order: str
     walk: Float[Tensor, "images n n"]
 
+    def restart(self) -> None:
+        """Nothing to do: the first block overwrites P."""
+
     def advance(
         self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
     ) -> int:
+        attention = attention.to(self.walk.dtype)
         if block == 0:
             self.walk[images] = first_walk(attention, self.alpha)
             return 0
@@ -130,6 +134,65 @@ class MatrixWalk:
         self, images: Int[Tensor, "k"], every_block: bool = False
     ) -> tuple[Float[Tensor, "k n n"], int]:
         return self.walk[images], 0
+
+
+@dataclass
+class KeptWalk:
+    """The paper's order in fixed memory: vectors and P of all images go on in every block.
+
+    For passes that are recorded, which can keep nothing block by block: `images` are all images, in
+    their order. `walk` is None where no P is needed.
+    """
+
+    alpha: float
+    vectors: Float[Tensor, "images 2 n"]
+    walk: Float[Tensor, "images n n"] | None
+    block: int = 0
+
+    def restart(self) -> None:
+        self.vectors.copy_(start_vectors(len(self.vectors), self.vectors.shape[2], self.vectors))
+
+    def advance(
+        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+    ) -> int:
+        shares = attention.to(self.vectors.dtype)
+        self.vectors.copy_(walk_vectors(self.vectors, shares, self.alpha))
+        if self.walk is not None:
+            first = block == 0
+            self.walk.copy_(
+                first_walk(shares, self.alpha) if first else walk_on(self.walk, shares, self.alpha)
+            )
+        self.block = block
+        return 2 * attention.shape[-1] ** 2
+
+    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[:, 0]
+
+    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[:, 1]
+
+    def matrix(
+        self, images: Int[Tensor, "k"], every_block: bool = False
+    ) -> tuple[Float[Tensor, "k n n"], int]:
+        assert self.walk is not None
+        return self.walk, self.block * self.vectors.shape[2] ** 3
+
+
+def kept_walk(
+    order: str,
+    alpha: float,
+    keep_matrix: bool,
+    with_matrix: bool,
+    images: int,
+    tokens: int,
+    like: Tensor,
+) -> KeptWalk | MatrixWalk:
+    """As `make_walk`, in memory that stays; `with_matrix`: P will be asked for."""
+    room = like.new_zeros(images, tokens, tokens)
+    if order == "walk" and not keep_matrix:
+        vectors = start_vectors(images, tokens, like)
+        return KeptWalk(alpha, vectors, room if with_matrix else None)
+    return MatrixWalk(alpha, order, room)
 
 
 def make_walk(

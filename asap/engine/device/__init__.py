@@ -1,0 +1,1 @@
+"""A forward pass whose layout stays on the device; see `forward.py`."""

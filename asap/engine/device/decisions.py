@@ -1,0 +1,119 @@
+"""The two questions to a method about all images of a batch at once, and the plan of its answer."""
+
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from asap.backbones.adapter import BackboneAdapter
+from asap.core.constants import on_device
+from asap.engine.attention import Heads
+from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned
+from asap.engine.device.memory import Memory
+from asap.engine.kernels.regroup_plan import plan_regroup
+from asap.methods.base import Method, Site
+
+
+def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
+    """Whether a pass on the device can run the method; else the executor does. `like`: tokens.
+
+    Not if the method drops queries inside the attention; nor if it observes and reads keys, values
+    or tokens, has no state in fixed memory, or the head reads more than the prefix tokens.
+    """
+    if method.position == "in_attention":
+        return False
+    if not observes(method):
+        return True
+    needs = method.needs
+    each = needs.attention is not None and needs.attention.heads == "each"
+    if needs.keys or needs.values or needs.tokens or each or not adapter.reads_prefix:
+        return False
+    return method.kept_state(adapter.anatomy, 1, like) is not None
+
+
+def observes(method: Method) -> bool:
+    """Whether the method looks at its images before it reduces them."""
+    return type(method).observe is not Method.observe
+
+
+def watched(memory: Memory, layout: Layout) -> Bool[Tensor, "b"] | None:
+    """The mask of the images that are still watched; None: all of them."""
+    return None if layout.length is not None else memory.plans[layout.side].watched
+
+
+def site_at(
+    index: int,
+    flow: Flow,
+    adapter: BackboneAdapter,
+    method: Method,
+    memory: Memory,
+    state: Any,
+    drawn: Tensor | None,
+) -> Site:
+    """All images at a block. Those that are no longer watched are among them, with any content."""
+    layout, needs, images = flow.layout, method.needs, len(memory.ones)
+    heads, shown = flow.seen
+    held = memory.tokens[layout.side]
+    if layout.length is None:  # watched images have all their tokens
+        tokens, sizes = memory.ones[..., None][..., :0], memory.ones
+    else:
+        width = adapter.anatomy.width if needs.tokens else 0
+        tokens = held.rows[: layout.rows].view(images, layout.length, -1)[..., :width]
+        sizes = held.sizes[: layout.rows].view(images, layout.length)
+
+    def by_head(wanted: bool, x: Tensor | None) -> Tensor | None:
+        return x.unflatten(0, (images, -1)).transpose(1, 2) if wanted and x is not None else None
+
+    return Site(
+        anatomy=adapter.anatomy,
+        block=index,
+        tokens=tokens,
+        sizes=sizes,
+        images=on_device(tuple(range(images)), sizes.device),
+        attention=shown,
+        keys=by_head(needs.keys, heads.k if isinstance(heads, Heads) else None),
+        values=by_head(needs.values, heads.v if isinstance(heads, Heads) else None),
+        drawn=drawn,
+        state=state,
+        looks=False,
+    )
+
+
+def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planned | None:
+    """Ask the method. Its decision goes into the memory's other plan and into the trace.
+
+    NotOnDevice if images may differ in length afterwards and still be watched.
+    """
+    trace, mask, chosen = memory.trace, watched(memory, layout), None
+    seen = method.observe(site)
+    if seen is not None:
+        trace.write(site.images, site.block, seen.macs, seen.diagnostics, mask)
+        if seen.chosen is None:
+            return None
+        chosen = seen.chosen if isinstance(seen.chosen, Tensor) else None
+    decision = method.reduce(site, chosen)
+    if decision is None:
+        return None
+    counted = mask if chosen is None else chosen if mask is None else chosen & mask
+    trace.write_reduced(site.images, site.block, decision, counted)
+    plan = plan_regroup(
+        decision.target,
+        decision.left,
+        memory.plans[layout.side].offsets,
+        memory.source,
+        layout.rows,
+        decision.weight,
+        chosen,
+        mask,
+        decision.final,
+        out=memory.plans[layout.side ^ 1],
+    )
+    trace.macs_method += plan.averaged * site.anatomy.width
+    left = decision.left if counted is None else None
+    if isinstance(left, int):
+        rows = len(site.images) * left
+        after = Layout(rows, left, left, not decision.final, True, layout.side ^ 1)
+        return Planned(decision.weight, after)
+    if not decision.final or not observes(method):
+        raise NotOnDevice("images of different lengths that are still shown to the method")
+    return Planned(decision.weight, None)

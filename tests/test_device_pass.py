@@ -1,0 +1,156 @@
+"""A pass on the device does what the executor does: kernels by their plain versions, graphs by a
+fake that replays the first closure of every key.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from contract import backbone, masses, pictures, threshold
+from fake_graphs import FakeGraphs
+from peers import predictor_file
+from test_graphs import FIXED
+from torch import Tensor
+
+import asap
+from asap.engine.backend import CUDA
+from asap.engine.kernels import launch
+from asap.engine.trace import Trace
+from asap.methods import ATS, Asap, DynamicViT, Method
+
+KEY, COUNT, BATCHES = "plain-p64", 6, 3
+FLOAT = torch.float32
+
+
+@pytest.fixture(autouse=True)
+def _plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' plain versions, since interpreting Triton takes long."""
+    monkeypatch.setattr(launch, "DEVICES", set())
+
+
+class OnDevice(CUDA):
+    """As on CUDA with Triton, on CPU tensors."""
+
+    def decides(self, like: Tensor) -> bool:
+        return True
+
+
+def assert_close(ours: tuple[Tensor, Trace], theirs: tuple[Tensor, Trace]) -> None:
+    """Logits within rounding, decisions and counts equal."""
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
+    for name, values in theirs[1].values().items():
+        found = ours[1].values()[name]
+        if values.dtype == torch.float32:
+            torch.testing.assert_close(found, values, rtol=1e-4, atol=1e-5, equal_nan=True)
+        else:
+            assert torch.equal(found, values), (name, found, values)
+
+
+def compare(method: Method, key: str, batches: list[Tensor], fake: FakeGraphs | None) -> Any:
+    """The pass on the device over the batches, twice over, against the ordinary one on the CPU."""
+    net = backbone(key, FLOAT)
+    ours = asap.ReducedViT(net, method, backend=OnDevice(fake))
+    theirs = asap.ReducedViT(net, method)
+    found = []
+    for number, images in enumerate([*batches, *batches]):
+        ids = [10 * number + i for i in range(len(images))]
+        found.append((ours(images, ids, True), theirs(images, ids, True)))
+    for mine, other in found:
+        assert_close(mine, other)
+    return ours, [trace for _, (_, trace) in found]
+
+
+def batches(key: str = KEY, count: int = COUNT) -> list[Tensor]:
+    images = pictures(key, FLOAT, count * BATCHES)
+    return [images[i::BATCHES].clone() for i in range(BATCHES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [*((name, KEY) for name in [*FIXED, "dynamicvit"]), ("tome", "average-p36")],
+)
+def test_a_fixed_schedule_is_one_recording(name: str, key: str) -> None:
+    width = backbone(key, FLOAT).embed_dim
+    method = DynamicViT(0.6, predictor_file(width)) if name == "dynamicvit" else FIXED[name]
+    fake = FakeGraphs(strict=False)
+    model, _ = compare(method, key, batches(key), fake)
+    assert fake.recorded == 1 and model.path == "graphs"
+
+
+ADAPTIVE: dict[str, dict] = {
+    "pooling": {},
+    "pruning": {"pool": False},
+    "rank": {"binning": "rank"},
+    "quiet": {"anchor": "quiet"},
+    "mass": {"anchor": "mass"},
+    "no_accumulation": {"accumulate": False},
+    "rollout": {"order": "rollout"},
+    "random_anchor": {"anchor": "random"},
+    "budget": {"max_tokens": 8},
+    "plugin": {"max_tokens": 8, "plugin": "diffusion", "per_round": 2},
+    "auto": {"distance": "self_aligned", "clusters": "auto"},
+    "late": {"min_block": 3},
+    "after_block": {"position": "after_block"},
+    "proportional": {"proportional_attention": True, "weights": "normalised"},
+    "force": {"miss": "force"},
+}
+
+
+def stopping(options: dict) -> Asap:
+    """A setting under which images stop in several blocks, and some never."""
+    mass = masses(KEY, FLOAT, options.get("order", "walk"), COUNT * BATCHES)
+    return Asap(tau=threshold(mass, options.get("min_block", 1), mass.shape[1] - 1), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"), [("pooling", False), *((name, True) for name in ADAPTIVE)]
+)
+def test_an_adaptive_method_decides_as_on_the_cpu(name: str, recorded: bool) -> None:
+    fake = FakeGraphs(strict=False) if recorded else None
+    model, traces = compare(stopping(ADAPTIVE[name]), KEY, batches(), fake)
+    stops = torch.cat([trace.stop_block for trace in traces])
+    assert len(stops.unique()) > 2
+    assert model.path == ("graphs" if recorded else "launches")
+    assert fake is None or fake.replayed > 6
+
+
+def test_all_images_stop_at_once() -> None:
+    _, traces = compare(Asap(tau=1e-6), KEY, batches(), FakeGraphs(strict=False))
+    assert all((trace.stop_block == 1).all() for trace in traces)
+
+
+def test_no_image_ever_stops() -> None:
+    _, traces = compare(Asap(tau=1e9), KEY, batches(), FakeGraphs(strict=False))
+    assert all((trace.stop_block == 0).all() for trace in traces)
+
+
+def test_one_image_alone() -> None:
+    compare(stopping({}), KEY, batches(count=1), FakeGraphs(strict=False))
+
+
+def test_numbers_of_rows_fall_into_other_buckets_from_batch_to_batch() -> None:
+    fake = FakeGraphs(strict=False)
+    model, _ = compare(stopping({}), KEY, batches(), fake)
+    (one,) = model._passes.values()
+    rows = {key[2].rows for key in one.graphs.entries if key[0] == "rest"}
+    assert len(rows) > 2 and all(n % one.bucket == 0 or n == COUNT * 65 for n in rows)
+
+
+def test_batches_of_two_sizes_in_turn() -> None:
+    mixed = [part for images in batches() for part in (images, images[:2])]
+    compare(stopping({}), KEY, mixed, FakeGraphs(strict=False))
+
+
+def test_what_does_not_fit_runs_step_by_step() -> None:
+    net, fake = backbone(KEY, FLOAT), FakeGraphs(strict=False)
+    for method in (ATS(blocks=[2]), Asap(anchor="pca"), Asap(max_tokens=8, plugin="keys")):
+        model = asap.ReducedViT(net, method, backend=OnDevice(fake))
+        assert model.path == "recorded torch"
+        compare(method, KEY, batches()[:2], fake)
+
+
+def test_the_memory_of_a_few_batch_shapes_is_kept() -> None:
+    model = asap.ReducedViT(backbone(KEY, FLOAT), FIXED["tome"], backend=OnDevice())
+    for count in range(1, 7):
+        model(pictures(KEY, FLOAT, COUNT)[:count])
+    assert [key[0][0] for key in model._passes] == [3, 4, 5, 6]
