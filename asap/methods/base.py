@@ -9,7 +9,7 @@ the engine.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
 from asap.methods.declared import Attention as Attention
-from asap.methods.declared import Column, Needs, StopThreshold, once_each
+from asap.methods.declared import Column, KeptState, Needs, StopThreshold, once_each
 from asap.methods.option_checks import choice as choice
 from asap.methods.option_checks import is_a, kind_name, require
 from asap.methods.search_space import SearchDimension
@@ -123,15 +123,6 @@ class Decision:
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@runtime_checkable
-class KeptState(Protocol):
-    """State of a recorded pass: tensors that are written in place, batch after batch."""
-
-    def restart(self) -> None:
-        """As before the first block."""
-        ...
-
-
 @dataclass(frozen=True)
 class Sharing:
     """What a setting has in common with other settings of its method.
@@ -224,7 +215,7 @@ class Method:
         """State for one forward pass over `images` images; `like` gives dtype and device."""
         return None
 
-    def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> "KeptState | None":
+    def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> KeptState | None:
         """State in fixed memory, for a method that observes and whose pass may be recorded.
 
         Its questions are then asked about all images together, with those that were reduced before

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from asap.methods.option_checks import choice, require
 
@@ -45,6 +45,15 @@ class Needs:
     values: bool = False
     tokens: bool = True
     half: bool = False
+
+
+@runtime_checkable
+class KeptState(Protocol):
+    """State of a recorded pass: tensors that are written in place, batch after batch."""
+
+    def restart(self) -> None:
+        """As before the first block."""
+        ...
 
 
 @dataclass(frozen=True)
