@@ -29,7 +29,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-from asap.engine.kernels import launch
+from asap.engine.kernels import launch, matching, ranking
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.embed import patches_of
@@ -43,6 +43,7 @@ from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.sink import SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
 from asap.engine.kernels.walk import step_vectors
+from asap.engine.kernels.weights import mean_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448}  # bytes that a block may have
@@ -102,6 +103,18 @@ def sink(dtype: torch.dtype, d: int) -> None:
             sink_reduction(SinkRule(*given), vectors, matrix, 1, images, chosen)
 
 
+def decisions(dtype: torch.dtype, d: int) -> None:
+    keys = heads(dtype, d)[0][1].unflatten(0, (IMAGES, TOKENS)).transpose(1, 2)
+    metric = matching.mean_of_heads(keys)
+    assert metric is not None
+    matching.bipartite_matching(metric, 8, 1)
+    for n in (TOKENS - 1, 2880):
+        scores = empty(IMAGES, n, dtype=torch.float32)
+        ranking.ranks(scores)
+        ranking.ranked_target(scores, n // 2, 1)
+        mean_weights(scores, empty(IMAGES, n, dtype=torch.int64))
+
+
 def rows(dtype: torch.dtype, d: int) -> None:
     total, dim = IMAGES * TOKENS, HEADS * d
     target, source = (empty(IMAGES, k, dtype=torch.int64) for k in (TOKENS, TOKENS - 1))
@@ -145,6 +158,7 @@ CASES: dict[str, Callable[[torch.dtype, int], None]] = {
     "layers": layers,
     "walk": walk,
     "sink": sink,
+    "decisions": decisions,
     "rows": rows,
 }
 

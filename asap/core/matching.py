@@ -8,6 +8,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.accelerated import accelerated
+
+
+def mean_of_heads(
+    keys: Float[Tensor, "b heads n d"], like: Float[Tensor, "..."]
+) -> Float[Tensor, "b n d"]:
+    """The metric of tokens: the mean of their keys over heads, in the precision of `like`."""
+    if (found := accelerated("mean_of_heads", like, keys)) is not None:
+        return found
+    return keys.to(like.dtype).mean(1)
+
 
 def bipartite_matching(metric: Float[Tensor, "b n d"], r: int, prefix: int) -> Int[Tensor, "b n"]:
     """Output position of every token when the r best pairs merge; `metric` decides similarity.
@@ -15,6 +26,8 @@ def bipartite_matching(metric: Float[Tensor, "b n d"], r: int, prefix: int) -> I
     Prefix tokens are neither sources nor destinations. The output holds the prefix tokens, then the
     unmerged even tokens, then the odd tokens, each in their order: N - r positions.
     """
+    if (found := accelerated("bipartite_matching", metric, metric, r, prefix)) is not None:
+        return found
     unit = metric / metric.norm(dim=-1, keepdim=True)
     even, odd = unit[:, ::2], unit[:, 1::2]
     scores = even @ odd.transpose(1, 2)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.accelerated import accelerated
+
 
 def value_scores(
     class_row: Float[Tensor, "b n"], values: Float[Tensor, "b heads n d"], prefix: int
@@ -27,6 +29,8 @@ def ranked_target(scores: Float[Tensor, "b patches"], keep: int, prefix: int) ->
 
     Ties go to the lowest index.
     """
+    if (found := accelerated("ranked_target", scores, scores, keep, prefix)) is not None:
+        return found
     order = scores.argsort(dim=1, descending=True, stable=True)
     ranks = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
     places = torch.empty_like(order).scatter_(1, order, ranks)

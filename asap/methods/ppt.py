@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from asap.core.matching import bipartite_matching
+from asap.core.matching import bipartite_matching, mean_of_heads
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target, value_scores
 from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
@@ -119,7 +119,7 @@ class PPT(Method):
         weight = torch.ones_like(site.sizes)
         pools = scores.var(1) < self.limit(site.anatomy)
         here = site.worth(pools)
-        metric = site.keys[here].to(site.sizes.dtype).mean(1)
+        metric = mean_of_heads(site.keys[here] if site.looks else site.keys, site.sizes)
         sizes = site.sizes[here]
         joined = bipartite_matching(metric, r, site.prefix)
         counted = sizes if self.proportional_attention else torch.ones_like(sizes)

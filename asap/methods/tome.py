@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asap.core.matching import bipartite_matching
+from asap.core.matching import bipartite_matching, mean_of_heads
 from asap.core.pooling import mean_weights
 from asap.methods.base import Anatomy, Decision, Method, Needs, Site, require
 from asap.methods.schedule import is_schedule, tokens_removed
@@ -68,7 +68,7 @@ class ToMe(Method):
         if r <= 0:
             return None
         assert site.keys is not None
-        metric = site.keys.to(site.sizes.dtype).mean(1)
+        metric = mean_of_heads(site.keys, site.sizes)
         target = bipartite_matching(metric, r, site.prefix)
         products = ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
         return Decision(target, site.length - r, mean_weights(site.sizes, target), macs=products)
