@@ -7,7 +7,6 @@ import resource
 import sys
 import threading
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,10 +55,6 @@ from asap.methods import Asap, Dense, RandomDrop
 from asap.records.key import key_of
 from asap.records.schema import ThroughputRecord
 from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import bench_throughput
 
 HALF = (0.5, 0.5, 0.5)
 FE = {"fused": "f", "eager": "e"}
@@ -678,40 +673,7 @@ def test_of_a_launchers_processes_rank_0_times_and_no_other(backbone, pictures, 
         run(spec)  # before anything is evaluated
 
 
-# ---- the script
-
-
-def test_the_script_writes_a_record_and_prints_the_ratios(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(throughput_module, "stopwatch", lambda _device, _threads: ticking())
-    monkeypatch.setattr(throughput_module, "device_name", lambda _device: "A (small) CPU")
-    arguments = [
-        *("--weights", "random", "--method", "random_drop keep=0.5 block=3", "--count", "8"),
-        *("--batch-size", "2", "4", "--rounds", "3", "--seconds", "0.1", "--warmup", "0"),
-        *("--out", str(tmp_path)),
-    ]
-    assert bench_throughput.main(arguments) == 0
-    (path,) = tmp_path.glob("a-small-cpu/digits_vit-float32-*.json")
-    record = bench_throughput.json.loads(path.read_text("utf-8"))
-    assert [cell["batch_size"] for cell in record["cells"]] == [2, 4]
-    assert record["data"].startswith("digit scenes") and record["environment"]["torch"]
-    printed = capsys.readouterr().out
-    assert "random_drop keep=0.5 block=3" in printed and "Random weights" in printed
-    assert "CPU time" in printed and record["cells"][0]["clock"] == "cpu"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--method", "asap tau"], "option=value"),
-        (["--method", "asap tau=-1"], "tau"),
-        (["--rounds", "0"], "rounds=0"),
-    ],
-)
-def test_the_script_refuses_impossible_requests(arguments, message, tmp_path, capsys, set_threads):
-    set_threads(torch.get_num_threads())
-    with pytest.raises(SystemExit) as stopped:
-        bench_throughput.main(["--weights", "random", "--out", str(tmp_path), *arguments])
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
+# ---- rows of a run
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])

@@ -178,7 +178,7 @@ def _speed(
     whole = int(backbone_macs(model.adapter.cost, full, model.method.position)[0])
     return Speed(
         summarise(timings, name, dense, seed),
-        path_of(model.backbone, model.method),
+        _path(model),
         images,
         tokens / (images * anatomy.depth),
         {str(block): stops[block] for block in sorted(stops)},
@@ -188,7 +188,11 @@ def _speed(
 
 def path_of(backbone: nn.Module, method: Method) -> str:
     """How the engine runs a method: "torch", operation by operation, unless it says otherwise."""
-    return getattr(ReducedViT(backbone, method), "path", "torch")
+    return _path(ReducedViT(backbone, method))
+
+
+def _path(model: ReducedViT) -> str:
+    return getattr(model, "path", "torch")
 
 
 def refuse_company() -> None:
