@@ -14,7 +14,7 @@ from torch import Tensor
 from asap.engine.kernels.launch import LOG2_E, jit, next_power_of_2, runs, tl, upcasts
 
 
-@jit
+@jit(do_not_specialize_on_alignment=["bias", "skip", "offsets"])
 @no_type_check
 def _attention_kernel(
     q,

@@ -9,7 +9,7 @@ from torch import Tensor
 from asap.engine.kernels.launch import LOG2_E, jit, next_power_of_2, runs, tl
 
 
-@jit(do_not_specialize=["longest"])
+@jit(do_not_specialize=["longest"], do_not_specialize_on_alignment=["bias", "offsets"])
 @no_type_check
 def _class_row_kernel(
     q,

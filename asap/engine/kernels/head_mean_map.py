@@ -13,7 +13,7 @@ from torch import Tensor
 from asap.engine.kernels.launch import LOG2_E, jit, next_power_of_2, pitch_of, runs, tl, upcasts
 
 
-@jit
+@jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["bias", "watched", "offsets"])
 @no_type_check
 def _head_mean_map_kernel(
     q,

@@ -7,8 +7,11 @@ A kernel is written as
     def _name_kernel(x, n, BLOCK: tl.constexpr):
 
 `no_type_check` keeps the run-time checks of the tests (jaxtyping's import hook) out of code that
-Triton compiles from its source. Triton decides when it is imported whether kernels are compiled or
-interpreted (`TRITON_INTERPRET=1`: on CPU tensors, slowly, for tests).
+Triton compiles from its source. Numbers and pointers that change from call to call are named in
+`do_not_specialize` and `do_not_specialize_on_alignment`, else Triton may compile for new ones.
+
+Triton decides when it is imported whether kernels are compiled or interpreted
+(`TRITON_INTERPRET=1`: on CPU tensors, slowly, for tests).
 """
 
 import os
