@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import asap
+from asap.engine.backend import backend_of
 from asap.engine.trace import Trace
 from asap.methods import (
     ATS,
@@ -179,20 +180,24 @@ def differing(
 
 
 @functools.cache
-def whole(name: str, key: str, dtype: torch.dtype, count: int) -> tuple[Tensor, Trace]:
+def whole(
+    name: str, key: str, dtype: torch.dtype, count: int, eager: bool = False
+) -> tuple[Tensor, Trace]:
     """All images as one batch, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return outcome(
-            reduced(name, key, dtype, count), pictures(key, dtype, count), list(range(count))
-        )
+        model = reduced(name, key, dtype, count, eager)
+        return outcome(model, pictures(key, dtype, count), list(range(count)))
     finally:
         torch.set_num_threads(threads)
 
 
-def reduced(name: str, key: str, dtype: torch.dtype, count: int) -> asap.ReducedViT:
-    return asap.ReducedViT(backbone(key, dtype), method(name, key, dtype, count))
+def reduced(
+    name: str, key: str, dtype: torch.dtype, count: int, eager: bool = False
+) -> asap.ReducedViT:
+    backend = backend_of(torch.device(DEVICE), eager=eager)
+    return asap.ReducedViT(backbone(key, dtype), method(name, key, dtype, count), backend=backend)
 
 
 def groups(count: int) -> Iterator[list[int]]:
@@ -203,11 +208,11 @@ def groups(count: int) -> Iterator[list[int]]:
     yield from ([image] for image in (0, count // 2, count - 1))
 
 
-def check(name: str, key: str, dtype: torch.dtype, count: int) -> None:
+def check(name: str, key: str, dtype: torch.dtype, count: int, eager: bool = False) -> None:
     """Groups of the images have the bits that they have in the whole batch on one thread."""
     key = accepted(name, key)
-    expected = whole(name, key, dtype, count)
-    model, images = reduced(name, key, dtype, count), pictures(key, dtype, count)
+    expected = whole(name, key, dtype, count, eager)
+    model, images = reduced(name, key, dtype, count, eager), pictures(key, dtype, count)
     for picked in groups(count):
         wrong = differing(expected, outcome(model, images, picked), picked)
         assert not wrong, f"{name} on {key} in {dtype}, images {picked}: {wrong}"

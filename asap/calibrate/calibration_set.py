@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet, Sample, loader
-from asap.engine.backend import backend_of
+from asap.engine.backend import Backend
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Dense, Method
@@ -74,7 +74,8 @@ class CalibrationSet:
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
     Answers are scored as in the evaluation, among the classes that the data set compares.
-    `costs`: more images, on which costs are measured. `unread`: positions of the images left out.
+    `costs`: more images, on which costs are measured. `backend`: how the device computes, None = as
+    its type asks for. `unread`: positions of the images left out.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class CalibrationSet:
         dtype: torch.dtype,
         blind: bool = False,
         costs: "CalibrationSet | None" = None,
+        backend: Backend | None = None,
     ) -> None:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
         self.device, self.dtype, self.scored = device, dtype, data.scored
-        # a setting sees a few batches: recording them would take longer than running them
-        self.backend = backend_of(device, graphs=False)
+        self.backend = backend
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
         self.images, self.ids, labels, unread = _read(samples, len(order))

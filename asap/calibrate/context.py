@@ -72,7 +72,9 @@ class CalibrationContext:
     ) -> CalibrationSet:
         s = self.session
         where = (s.spec.batch_size, s.spec.workers, s.device, DTYPES[s.spec.precision])
-        return CalibrationSet(s.backbone, data, *where, without_labels, costs)
+        # a setting sees a few batches: recording them would take longer than running them
+        backend = s.backend(graphs=False)
+        return CalibrationSet(s.backbone, data, *where, without_labels, costs, backend)
 
     def unread(self) -> list[list[int]]:
         """Positions of images that could not be read: of the calibration images, of `costs`."""

@@ -127,7 +127,8 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
     started = time.monotonic()
 
     def model(members: list[int]) -> SharedPrefix:
-        return SharedPrefix(session.backbone, [methods[i] for i in members])
+        chosen = [methods[i] for i in members]
+        return SharedPrefix(session.backbone, chosen, session.backend(graphs=False))
 
     label = f"{len(cells)} cells, one trunk"
     with progress(label, len(data) * len(cells)) as bar:

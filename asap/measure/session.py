@@ -15,7 +15,7 @@ from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.data.base import DataSet, files_left_out
 from asap.data.open import open_data, options_of
-from asap.engine.backend import backend_of
+from asap.engine.backend import Backend, backend_of, explicit_attention
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.device import pick_device
@@ -64,8 +64,18 @@ class Session:
 
     def model(self, method: Method) -> ReducedViT:
         """The run's backbone under a method, computed as the run's `engine` asks."""
-        backend = backend_of(self.device, self.spec.engine.graphs != "off")
-        return ReducedViT(self.backbone, method, backend=backend)
+        return ReducedViT(self.backbone, method, backend=self.backend())
+
+    def backend(self, graphs: bool = True) -> Backend:
+        """How the device computes, as the run's `engine` asks; `graphs`: False never records."""
+        graphs = graphs and self.spec.engine.graphs != "off"
+        return backend_of(self.device, graphs, self.eager)
+
+    @property
+    def eager(self) -> bool:
+        """Whether the methods' attention is explicit everywhere."""
+        dtype = DTYPES[self.spec.precision]
+        return explicit_attention(self.spec.engine.attention, self.device, dtype)
 
     @property
     def _backbone(self) -> Backbone:
@@ -215,6 +225,7 @@ class Session:
             "precision": self.spec.precision,
             "device": self.device.type,
             "seed": self.spec.seed,
+            **({"attention": "eager"} if self.eager else {}),
         }
         return identity_of(kind, {VISION: describe(method)}, subject, conditions)
 

@@ -13,7 +13,7 @@ from asap.backbones.accepted import adapter_of
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.packed import Segment, pack
 from asap.engine.attention import Attended, Heads
-from asap.engine.backend import backend_of
+from asap.engine.backend import Backend, backend_of
 from asap.engine.steps import ForwardState, attention_half, drawn_of, mlp_half, site_of
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Observation, Sharing, Site
@@ -29,11 +29,15 @@ class SharedPrefix:
     """Many settings of a method, and the dense baseline, in one pass over a batch.
 
     Raises ValueError for a method that cannot share or does not fit the backbone. A setting whose
-    decisions raise is left out from then on; `failed` holds its exception.
+    decisions raise is left out from then on; `failed` holds its exception. `backend`: how the
+    device computes, None = as its type asks for.
     """
 
-    def __init__(self, backbone: nn.Module, methods: Sequence[Method]) -> None:
+    def __init__(
+        self, backbone: nn.Module, methods: Sequence[Method], backend: Backend | None = None
+    ) -> None:
         self.backbone = backbone
+        self.backend = backend or backend_of(next(backbone.parameters()).device, graphs=False)
         self.adapter = adapter_of(backbone)
         self.sharings: list[Sharing] = []
         for method in methods:
@@ -73,7 +77,8 @@ class _Batch:
         self.adapter: BackboneAdapter = shared.adapter
         self.methods, self.failed, self.needs = shared.methods, shared.failed, shared.needs
         self.images = images
-        self.suffixes = Suffixes(self.adapter, images)
+        self.backend = shared.backend
+        self.suffixes = Suffixes(self.adapter, images, self.backend)
         self.unreduced: dict[int, Tensor] = {}
         self.rules: dict[Method, StopRule] = {}
         self.reductions: dict[Method, Reduction] = {}
@@ -104,7 +109,7 @@ class _Batch:
         )  # fmt: skip
 
     def run(self, images: Tensor, ids: list[int]) -> None:
-        backend = backend_of(images.device)
+        backend = self.backend
         batch = pack(self.adapter.embed(images), self.adapter.anatomy.prefix, backend.alone_below)
         trace = Trace.empty(0, 0, 0, 0)  # every rule has its own
         now = ForwardState(batch, trace, backend, image_ids=ids)

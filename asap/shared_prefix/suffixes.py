@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.packed import PackedTokens, Segment
-from asap.engine.backend import backend_of
+from asap.engine.backend import Backend
 from asap.engine.regroup import Answer
 from asap.engine.steps import ForwardState, apply, count, run_rest
 from asap.engine.trace import Trace
@@ -53,6 +53,7 @@ class Suffixes:
 
     adapter: BackboneAdapter
     most: int  # images in a dense batch
+    backend: Backend
     logits: list[Float[Tensor, "k classes"]] = field(default_factory=list)
     assignment: list[Int[Tensor, "k patches"]] = field(default_factory=list)
     lengths: list[Int[Tensor, "k"]] = field(default_factory=list)
@@ -103,7 +104,7 @@ class Suffixes:
         anatomy, device = self.adapter.anatomy, batch.rows.device
         layout = (len(places), anatomy.depth, anatomy.patches, anatomy.prefix)
         taken = replace(batch.of(places, renumbered=True), active=0)
-        return ForwardState(taken, Trace.empty(*layout, device=device), backend_of(device))
+        return ForwardState(taken, Trace.empty(*layout, device=device), self.backend)
 
     def _keep(self, now: ForwardState) -> list[int]:
         """Keep the results of a batch; returns the numbers of its suffixes."""

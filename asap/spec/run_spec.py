@@ -192,10 +192,14 @@ class CalibrateSpec:
 class EngineSpec:
     """How the device computes. No result depends on it but by rounding.
 
+    attention: of the methods' blocks whose map nothing reads: fused: the library's kernel; eager:
+        an explicit softmax, by slabs; auto: eager on a CPU in bfloat16, where it is faster, else
+        fused. Eager attention is part of every key, since it changes last bits.
     graphs: auto: forward passes are recorded as CUDA graphs where possible; off: never, every
         kernel is launched by itself. Part of the key of a throughput record, as the path it took.
     """
 
+    attention: str = "fused"
     graphs: str = "auto"
 
 

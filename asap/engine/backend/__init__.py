@@ -10,10 +10,20 @@ from asap.engine.graphs import cuda_graphs
 BACKENDS: dict[str, type[Backend]] = {"cpu": CPU, "cuda": CUDA}
 
 
-def backend_of(device: torch.device, graphs: bool = True) -> Backend:
+def backend_of(device: torch.device, graphs: bool = True, eager: bool = False) -> Backend:
     """The backend of a device; a type without its own backend gets that of CUDA.
 
-    graphs: record CUDA graphs where the device has them.
+    graphs: record CUDA graphs where the device has them. eager: see `Backend`.
     """
     recorder = cuda_graphs(device) if graphs and device.type == "cuda" else None
-    return BACKENDS.get(device.type, CUDA)(recorder)
+    return BACKENDS.get(device.type, CUDA)(recorder, eager)
+
+
+def explicit_attention(asked: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether attention is an explicit softmax everywhere; `asked`: auto | fused | eager.
+
+    auto: where that is faster, in bfloat16 on a CPU (`docs/architecture.md`, "Slabs").
+    """
+    return asked == "eager" or (
+        asked == "auto" and device.type == "cpu" and dtype == torch.bfloat16
+    )

@@ -15,15 +15,16 @@ class Backend:
     shows a method these alone. Else it asks for all, and reads once a block how many tokens are
     left. alone_below: images of fewer tokens are computed one by one. slab_bytes: attention scores
     held at once. recorder: records work that needs nothing from the host, to be launched at once;
-    None: every kernel is launched by itself.
+    None: every kernel is launched by itself. eager: explicit softmax attention everywhere, by slabs
+    of images, instead of the fused kernel.
     """
 
     looks: ClassVar[bool] = False
     alone_below: ClassVar[int] = 0
     slab_bytes: ClassVar[int] = 256 << 20
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder | None = None, eager: bool = False) -> None:
+        self.recorder, self.eager = recorder, eager
 
     def decides(self, like: Float[Tensor, "*shape"]) -> bool:
         """Whether passes over such tokens run by `engine/device`, where a method allows it."""
@@ -31,7 +32,7 @@ class Backend:
 
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
         """Whether the fused attention kernel may be used."""
-        return True
+        return not self.eager
 
     def own_memory(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """Keys or values as a product needs them."""

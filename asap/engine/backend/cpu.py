@@ -26,7 +26,7 @@ class CPU(Backend):
     slab_bytes: ClassVar[int] = 2 << 20
 
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
-        return q.shape[2] >= FUSED_FROM
+        return not self.eager and q.shape[2] >= FUSED_FROM
 
     def own_memory(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
         """A copy if below `SHORT` tokens (one image), so that all images are aligned alike."""
