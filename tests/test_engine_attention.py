@@ -10,9 +10,13 @@ from contract import backbone, outcome, pictures
 from torch.nn import functional as F
 
 import asap
+from asap.engine.backend import CPU as CPUBackend
 from asap.engine.backend import backend_of, explicit_attention
 from asap.errors import RequestError
 from asap.measure.session import Session
+from asap.measure.throughput import measure_throughput
+from asap.measure.timed_images import TimedImages
+from asap.measure.timing import ThroughputPlan
 from asap.methods import Asap, Dense, EViT
 from asap.records.key import key_of
 from asap.shared_prefix import SharedPrefix
@@ -81,6 +85,22 @@ def test_no_row_uses_the_fused_kernel(tmp_path: Path, monkeypatch: pytest.Monkey
         logits, trace = together[cell]
         assert torch.equal(logits, alone[cell][0])
         assert torch.equal(trace.tokens, alone[cell][1].tokens)
+
+
+def test_speeds_are_those_of_the_attention_that_was_asked_for() -> None:
+    """Of the methods and of the best dense model; the other baselines are timm's."""
+    net, plan = backbone("plain-p64", torch.float32), ThroughputPlan(2, 1e-6, 0, True, 0.0)
+    pixels = torch.zeros(4, 3, *net.patch_embed.img_size, dtype=torch.uint8)
+    asked = []
+
+    class Watched(CPUBackend):
+        def fuses(self, q: torch.Tensor) -> bool:
+            asked.append(super().fuses(q))
+            return asked[-1]
+
+    given = [net, {"a": EViT()}, TimedImages(pixels, (0, 1, 2, 3)), 4, [0.5] * 3, [0.5] * 3, plan]
+    measure_throughput(*given, opponents=["best"], backend=Watched(eager=True))
+    assert asked and not any(asked)
 
 
 @torch.no_grad()

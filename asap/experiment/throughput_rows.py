@@ -14,7 +14,7 @@ from asap.experiment.rows import Row, among
 from asap.measure.baselines import why_not_compiled
 from asap.measure.device import clock_of, device_name
 from asap.measure.session import Session
-from asap.measure.throughput import measure_throughput, path_of, refuse_company, steps
+from asap.measure.throughput import measure_throughput, refuse_company, steps
 from asap.measure.timed_images import load_pictures
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
@@ -129,7 +129,7 @@ def _plan(session: Session) -> ThroughputPlan:
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
     conditions = _conditions(session, plan)
-    conditions["path"] = path_of(session.backbone, method)
+    conditions["path"] = session.model(method).path
     return session.identity(method, THROUGHPUT, conditions)
 
 
@@ -189,6 +189,7 @@ def _time(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Throu
         timed = measure_throughput(
             session.backbone, named, pictures, _batch_size(session), mean, std, plan,
             spec.seed, bar.update, opponents=opponents, latency_calls=calls,
+            backend=session.backend(),
         )  # fmt: skip
         if bar.disable:
             log.info("throughput: %d methods, %d laps", len(named), total)

@@ -10,6 +10,7 @@ import torch
 from timm.layers.attention import Attention
 from torch import nn
 
+from asap.engine.backend import Backend
 from asap.engine.executor import ReducedViT
 from asap.measure.timed_images import Prepare, TimedImages
 from asap.methods import Dense
@@ -19,7 +20,9 @@ BASELINES = {name: f"{name} dense" for name in ("fused", "eager", "best", "compi
 FUSED, EAGER, BEST, COMPILED = BASELINES.values()
 
 
-def dense_baselines(backbone: nn.Module, further: Sequence[str] = ()) -> dict[str, nn.Module]:
+def dense_baselines(
+    backbone: nn.Module, further: Sequence[str] = (), backend: Backend | None = None
+) -> dict[str, nn.Module]:
     """The dense models that methods are compared with, sharing the backbone's weights.
 
     "fused dense" is the timm model as users run it; the main ratio refers to it. "eager dense" is
@@ -30,11 +33,12 @@ def dense_baselines(backbone: nn.Module, further: Sequence[str] = ()) -> dict[st
     authors' code was.
 
     further: "best", the dense model in the engine that runs the methods, so that a method gains
-    nothing from the engine alone; "compiled", timm's model after torch.compile with its defaults.
+    nothing from the engine alone (`backend`: how the device computes there); "compiled", timm's
+    model after torch.compile with its defaults.
     """
     found = {FUSED: _with_attention(backbone, True), EAGER: _with_attention(backbone, False)}
     if "best" in further:
-        found[BEST] = ReducedViT(backbone, Dense())
+        found[BEST] = ReducedViT(backbone, Dense(), backend=backend)
     if "compiled" in further:
         found[COMPILED] = _compiled(found[FUSED])
     return found

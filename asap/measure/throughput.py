@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from asap.core.macs import backbone_macs
+from asap.engine.backend import Backend
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError, one_line
 from asap.measure.baselines import (
@@ -56,6 +57,7 @@ def measure_throughput(
     watch: Stopwatch | None = None,
     opponents: Sequence[str] = (),
     latency_calls: int = 0,
+    backend: Backend | None = None,
 ) -> TimedTogether:
     """Time all methods and the dense models together, alone on the device.
 
@@ -64,7 +66,8 @@ def measure_throughput(
 
     The backbone must have its final precision; it and the pictures must be on the device.
     opponents: dense models beside the fused and the eager one, see `dense_baselines`; a compiled
-    one that does not work is left out, with the reason. latency_calls: see `latencies`; 0: none. If
+    one that does not work is left out, with the reason. latency_calls: see `latencies`; 0: none.
+    backend: how the engine computes the methods and "best dense"; None = as the device asks for. If
     memory runs out on CUDA, the batch is halved for all candidates and timing starts again.
     `progress` is called with 1 for each step, `steps(...)` times if timing does not start again.
     """
@@ -73,8 +76,8 @@ def measure_throughput(
     device, dtype = weight.device, weight.dtype
     kept = keep_memory(device)
     prepare = normaliser(mean, std, dtype, device)
-    models = {name: ReducedViT(backbone, method) for name, method in methods.items()}
-    candidates = candidates_of(dense_baselines(backbone, opponents), models, prepare)
+    models = {k: ReducedViT(backbone, method, backend=backend) for k, method in methods.items()}
+    candidates = candidates_of(dense_baselines(backbone, opponents, backend), models, prepare)
     watch = watch or stopwatch(device, torch.get_num_threads())
     missing: dict[str, str] = {}
     halved = 0
@@ -178,21 +181,12 @@ def _speed(
     whole = int(backbone_macs(model.adapter.cost, full, model.method.position)[0])
     return Speed(
         summarise(timings, name, dense, seed),
-        _path(model),
+        model.path,
         images,
         tokens / (images * anatomy.depth),
         {str(block): stops[block] for block in sorted(stops)},
         (backbone / images / 1e9, method / images / 1e9, whole / 1e9),
     )
-
-
-def path_of(backbone: nn.Module, method: Method) -> str:
-    """How the engine runs a method: "torch", operation by operation, unless it says otherwise."""
-    return _path(ReducedViT(backbone, method))
-
-
-def _path(model: ReducedViT) -> str:
-    return getattr(model, "path", "torch")
 
 
 def refuse_company() -> None:
