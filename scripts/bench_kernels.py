@@ -36,6 +36,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from asap.core.accelerated import registered
+from asap.core.matching import bipartite_matching, mean_of_heads
+from asap.core.pooling import mean_weights
+from asap.core.ranking import ranked_target
 from asap.engine import kernels
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
@@ -46,6 +50,7 @@ from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 from asap.engine.kernels.launch import INSTALLED, pitch_of
 from asap.engine.kernels.norm import add_norm
+from asap.engine.kernels.registry import VERSIONS, register_kernels
 from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.sink import SinkRule, sink_reduction
@@ -285,6 +290,47 @@ def regroup_merge(s: Shape) -> Work:
     )
 
 
+def without_kernels(call: Call) -> Call:
+    """The call with the core's own operations."""
+    none = dict.fromkeys(VERSIONS, lambda *_: None)
+
+    def plain() -> object:
+        with registered("cuda", none):
+            return call()
+
+    return plain
+
+
+def _by_core(call: Call, nbytes: int, macs: int = 0) -> Work:
+    """A function of the core that asks for its kernel, against its own operations."""
+    return Work(call, without_kernels(call), nbytes, macs)
+
+
+def kept_positions(s: Shape) -> Work:
+    """The better half of every image's patches, best first."""
+    scores = s.random(s.images, s.tokens - 1, dtype=torch.float32)
+    return _by_core(lambda: ranked_target(scores, s.tokens // 2, 1), 3 * scores.nbytes)
+
+
+def pairs(s: Shape) -> Work:
+    """ToMe's: the mean over heads of the keys, then r = 11 pairs (of the smallest, a quarter)."""
+    keys = s.random(s.images, s.heads, s.tokens, s.head_size)
+    like = torch.empty(0, device=s.device)
+    r, d = min(11, s.tokens // 4), s.head_size
+    nbytes = keys.nbytes + 8 * s.rows + 2 * 4 * s.rows * d  # the mean is written and read
+    return _by_core(
+        lambda: bipartite_matching(mean_of_heads(keys, like), r, 1),
+        nbytes,
+        s.images * (s.tokens // 2) * (s.tokens - s.tokens // 2) * d,
+    )
+
+
+def means(s: Shape) -> Work:
+    """Weights of a mean: two thirds of every image's tokens meet in its last one."""
+    target, sizes = _decision(s)[0], torch.ones(s.images, s.tokens, device=s.device)
+    return _by_core(lambda: mean_weights(sizes, target), 2 * sizes.nbytes + target.nbytes)
+
+
 # By the file of the kernel package: what is timed of it.
 CASES: dict[str, tuple[Callable[[Shape], Work], ...]] = {
     "attention": (attention, mixed_attention),
@@ -293,12 +339,15 @@ CASES: dict[str, tuple[Callable[[Shape], Work], ...]] = {
     "embed_rows": (embedded_rows,),
     "gelu": (mlp_first,),
     "head_mean_map": (attention_map,),
+    "matching": (pairs,),
     "norm": (residual_norm,),
+    "ranking": (kept_positions,),
     "regroup_plan": (regroup_order,),
     "regroup_rows": (regroup_merge,),
     "sink": (sink,),
     "split_matrix": (walk_matrix,),
     "walk": (walk_vectors,),
+    "weights": (means,),
 }
 
 
@@ -421,6 +470,7 @@ def main(arguments: list[str] | None = None) -> int:
     device, console = "cpu" if given.dry else "cuda", Console(width=120)
     if given.dry:
         given.images, given.tokens, given.rounds = 2, 17, 2
+    register_kernels()
     lines = []
     with torch.inference_mode():
         for dtype in given.dtypes:
