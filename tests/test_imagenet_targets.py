@@ -327,3 +327,30 @@ def test_every_alpha_has_the_point_of_one_half(make, desk: Desk) -> None:
 def options(desk: Desk, row: dict[str, str]) -> dict:
     path = desk.folder / "results" / "runs" / row["key"] / "accuracy.json"
     return method_of(json.loads(path.read_text("utf-8")))["options"]
+
+
+def test_throughput_takes_lists_and_ends_in_a_table_for_each_precision_and_batch(
+    here, desk: Desk
+) -> None:
+    """Two backbones and two batch sizes, in one command, without an accuracy."""
+    lists = ["backbone=deit_tiny,deit_small", "precision=fp32", "measure.throughput_batch_size=1,2"]
+    rows = "rows=[{method: dense}, {method: tome, with: {r: 7}}]"
+    given = [rows, "calibrate.macs_pct=null", "measure.opponents=[best]", "measure.latency_calls=2"]
+    code, out, err = here(*command_of("throughput", desk.data), *lists, *given, "measure.threads=1")
+    assert code == 0, err
+    assert "Speed: Throughput on ImageNet, fp32, batch 2" in out
+    for batch in ("1", "2"):
+        rows = desk.rows(f"throughput-on-imagenet--fp32--batch-{batch}")
+        assert [row["model"] for row in rows] == ["DeiT-Tiny"] * 2 + ["DeiT-Small"] * 2
+        assert {row["infer_batch_size"] for row in rows} == {batch}
+        assert [row["top1"] for row in rows] == [""] * 4
+        for row in rows:
+            assert row["engine_path"] and float(row["latency_p95_ms"]) > 0
+            assert float(row["dense_best_per_sec"]) > 0 and row["dense_compiled_per_sec"] == ""
+            assert (float(row["timed_macs_pct"]) < 100) == (row["method"] == "ToMe")
+
+
+def test_throughput_without_imagenet_is_a_rehearsal_on_the_embedded_model() -> None:
+    command = ["make", "-n", "throughput"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m asap.run experiment=throughput" in printed and "data.path" not in printed
