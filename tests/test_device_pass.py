@@ -13,8 +13,10 @@ from test_graphs import FIXED
 from torch import Tensor
 
 import asap
+from asap.core import accelerated
 from asap.engine.backend import CUDA
 from asap.engine.kernels import launch
+from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
 from asap.methods import ATS, Asap, DynamicViT, Method
 
@@ -112,6 +114,26 @@ def test_an_adaptive_method_decides_as_on_the_cpu(name: str, recorded: bool) -> 
     assert len(stops.unique()) > 2
     assert model.path == ("graphs" if recorded else "launches")
     assert fake is None or fake.replayed > 6
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_walk_by_kernels_decides_as_on_the_cpu(name: str) -> None:
+    """With the walk that is registered for CUDA devices, its kernels by their plain versions."""
+    with accelerated.registered("cpu", VERSIONS):
+        compare(stopping(ADAPTIVE[name]), KEY, batches(), FakeGraphs(strict=False))
+
+
+@pytest.mark.skipif(not launch.INSTALLED, reason="Triton is not installed")
+@pytest.mark.parametrize("name", ["pooling", "tome"])
+def test_a_whole_pass_by_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the interpreter, on two images."""
+    method = FIXED["tome"] if name == "tome" else stopping(ADAPTIVE[name])
+    net, images, ids = backbone(KEY, FLOAT), batches(count=2)[0], [0, 1]
+    expected = asap.ReducedViT(net, method)(images, ids, True)
+    monkeypatch.setattr(launch, "DEVICES", {"cpu"})
+    with accelerated.registered("cpu", VERSIONS):
+        found = asap.ReducedViT(net, method, backend=OnDevice())(images, ids, True)
+    assert_close(found, expected)
 
 
 def test_all_images_stop_at_once() -> None:

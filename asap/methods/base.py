@@ -52,6 +52,7 @@ class Site:
     drawn: Shaped[Tensor, "b *drawn"] | None = None
     state: Any = None
     looks: bool = True
+    watched: Bool[Tensor, "b"] | None = None
 
     @property
     def prefix(self) -> int:

@@ -8,11 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from asap.engine.backend.base import Backend
+from asap.engine.graphs import Recorder
 from asap.engine.kernels.launch import runs
+from asap.engine.kernels.registry import register_kernels
 
 
 class CUDA(Backend):
     """The defaults: methods are shown all images with a mask, counts are read once a block."""
+
+    def __init__(self, recorder: Recorder | None = None, eager: bool = False) -> None:
+        super().__init__(recorder, eager)
+        register_kernels()
 
     def decides(self, like: Float[Tensor, "*shape"]) -> bool:
         return like.is_cuda and runs(like)

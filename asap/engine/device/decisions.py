@@ -76,6 +76,7 @@ def site_at(
         drawn=drawn,
         state=state,
         looks=False,
+        watched=watched(memory, layout),
     )
 
 

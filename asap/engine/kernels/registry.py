@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asap.core.accelerated import register
+from asap.engine.kernels.kept_walk import kernel_walk
 from asap.engine.kernels.launch import INSTALLED
 from asap.engine.kernels.matching import bipartite_matching, mean_of_heads
 from asap.engine.kernels.ranking import ranked_target, ranks
@@ -11,6 +12,7 @@ from asap.engine.kernels.weights import mean_weights
 
 VERSIONS: dict[str, Callable[..., Any]] = {
     "bipartite_matching": bipartite_matching,
+    "kept_walk": kernel_walk,
     "mean_of_heads": mean_of_heads,
     "mean_weights": mean_weights,
     "ranked_target": ranked_target,

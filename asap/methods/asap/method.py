@@ -1,13 +1,14 @@
 """ASAP: Attention Sink Anchored Pruning (arXiv 2605.22372), with every open choice as an option."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.methods.asap.anchors import anchor_macs, drawn_anchors, find_anchor
+from asap.methods.asap.at_once import decided_at_once
 from asap.methods.asap.clusters import cluster
 from asap.methods.asap.options import AsapOptions
 from asap.methods.asap.reduction import reduced_sequence
@@ -121,7 +122,7 @@ class Asap(AsapOptions):
         """One more step of the walk, and the test of the column mass."""
         assert site.attention is not None
         walk: Walk = site.state
-        macs = walk.advance(site.attention, site.images, site.block)
+        macs = walk.advance(site.attention, site.images, site.block, site.watched)
         mass = self.largest_mass(walk, site.images, site.prefix)
         return self.test(mass, site.block + 1, site.anatomy.depth, macs)
 
@@ -139,6 +140,8 @@ class Asap(AsapOptions):
 
     def reduce(self, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision:
         """The images that stop: P, the anchor, the clusters around it, the reduced sequence."""
+        if (decision := decided_at_once(self, site, chosen)) is not None:
+            return replace(decision, macs=decision.macs + self.distance_macs(site))
         matrix, spent = self.geometry(site)
         anchor, lead = find_anchor(self, site, matrix)
         clusters = cluster(self, matrix, anchor, site.prefix)

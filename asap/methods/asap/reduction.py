@@ -43,7 +43,8 @@ def reduced_sequence(
     kept, macs = _within_budget(options, site, matrix, clusters, ~background)
     kept = torch.nn.functional.pad(kept, (site.prefix, 0), value=True)
     target = (kept.long().cumsum(1) - 1).masked_fill(~kept, -1)
-    left, weight = _kept_count(options, site, kept), None
+    left, weight = known_count(options, site), None
+    left = kept.sum(1) if left is None else left
     if options.pool:
         pooled = torch.nn.functional.pad(background, (site.prefix, 0))
         target = torch.where(pooled, left if isinstance(left, int) else left[:, None], target)
@@ -55,10 +56,10 @@ def reduced_sequence(
     return Reduced(target, weight, left, macs)
 
 
-def _kept_count(options: AsapOptions, site: Site, kept: Bool[Tensor, "b n"]) -> Left:
-    """Tokens that stay as they are: with equal-count bins the same for all images."""
+def known_count(options: AsapOptions, site: Site) -> int | None:
+    """Tokens that stay as they are: with equal-count bins the same for all images, else None."""
     if options.binning == "width":
-        return kept.sum(1)
+        return None
     patches = site.length - site.prefix
     foreground = patches - patches_within(options.background, int(options.clusters), patches)
     if not options.pool:

@@ -7,7 +7,7 @@ masses depend on alpha and order alone.
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.core.transition import first_walk, start_vectors, walk_on
@@ -52,7 +52,11 @@ class SharedWalk:
     spent: int = 0
 
     def advance(
-        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+        self,
+        attention: Float[Tensor, "b n n"],
+        images: Int[Tensor, "b"],
+        block: int,
+        watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
         if self.shown is None or self.shown[0] != block or self.shown[1] is not attention:
             self.spent = self.walk.advance(attention, images, block)

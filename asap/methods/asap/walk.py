@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from asap.core.accelerated import accelerated
 from asap.core.transition import first_walk, rollout_on, start_vectors, walk_on, walk_vectors
+from asap.methods.asap.options import AsapOptions
+from asap.methods.base import Decision, KeptState
 
 
 @runtime_checkable
@@ -15,9 +18,16 @@ class Walk(Protocol):
     """Column mass and class row of every image's cumulative transition matrix; P on demand."""
 
     def advance(
-        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+        self,
+        attention: Float[Tensor, "b n n"],
+        images: Int[Tensor, "b"],
+        block: int,
+        watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
-        """Walk through one more block (from 0) for some images; returns the MACs per image."""
+        """Walk through one more block (from 0) for some images; returns the MACs per image.
+
+        `watched`: those of them that it matters for (None: all), the others' maps are left over.
+        """
         ...
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]: ...
@@ -30,6 +40,21 @@ class Walk(Protocol):
         """P of some images, and the MACs per image of computing it once.
 
         `every_block`: the caller asks in every block, for all images that are still watched.
+        """
+        ...
+
+
+@runtime_checkable
+class DecidingWalk(Walk, Protocol):
+    """A walk that also decides around a sink, which takes one launch on a GPU."""
+
+    def around_sink(
+        self, options: AsapOptions, prefix: int, chosen: Bool[Tensor, "b"] | None
+    ) -> Decision:
+        """What becomes of all images (of the `chosen` ones, if given), with the MACs of P alone.
+
+        For an anchor that the walk's vectors tell and for distances between rows of P, without a
+        token budget.
         """
         ...
 
@@ -53,7 +78,11 @@ class VectorWalk:
     grown: int = 0  # calls that are in the P that is kept
 
     def advance(
-        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+        self,
+        attention: Float[Tensor, "b n n"],
+        images: Int[Tensor, "b"],
+        block: int,
+        watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
         self.vectors[images] = walk_vectors(self.vectors[images], attention, self.alpha)
         place = images.new_full((len(self.vectors),), -1)
@@ -114,7 +143,11 @@ class MatrixWalk:
         """Nothing to do: the first block overwrites P."""
 
     def advance(
-        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+        self,
+        attention: Float[Tensor, "b n n"],
+        images: Int[Tensor, "b"],
+        block: int,
+        watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
         attention = attention.to(self.walk.dtype)
         if block == 0:
@@ -153,7 +186,11 @@ class KeptWalk:
         self.vectors.copy_(start_vectors(len(self.vectors), self.vectors.shape[2], self.vectors))
 
     def advance(
-        self, attention: Float[Tensor, "b n n"], images: Int[Tensor, "b"], block: int
+        self,
+        attention: Float[Tensor, "b n n"],
+        images: Int[Tensor, "b"],
+        block: int,
+        watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
         shares = attention.to(self.vectors.dtype)
         self.vectors.copy_(walk_vectors(self.vectors, shares, self.alpha))
@@ -186,13 +223,15 @@ def kept_walk(
     images: int,
     tokens: int,
     like: Tensor,
-) -> KeptWalk | MatrixWalk:
+) -> KeptState:
     """As `make_walk`, in memory that stays; `with_matrix`: P will be asked for."""
-    room = like.new_zeros(images, tokens, tokens)
     if order == "walk" and not keep_matrix:
-        vectors = start_vectors(images, tokens, like)
-        return KeptWalk(alpha, vectors, room if with_matrix else None)
-    return MatrixWalk(alpha, order, room)
+        size = images, tokens, like
+        if (found := accelerated("kept_walk", like, alpha, with_matrix, *size)) is not None:
+            return found
+        room = like.new_zeros(images, tokens, tokens) if with_matrix else None
+        return KeptWalk(alpha, start_vectors(*size), room)
+    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens))
 
 
 def make_walk(
