@@ -15,6 +15,7 @@ from torch import Tensor
 import asap
 from asap.core import accelerated
 from asap.engine.backend import CUDA
+from asap.engine.graphs import Recorder
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
@@ -26,7 +27,7 @@ FLOAT = torch.float32
 
 @pytest.fixture(autouse=True)
 def _plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels' plain versions, since interpreting Triton takes long."""
+    """The kernels' plain versions, since interpreting Triton takes long (test_kernels_pass.py)."""
     monkeypatch.setattr(launch, "DEVICES", set())
 
 
@@ -48,7 +49,7 @@ def assert_close(ours: tuple[Tensor, Trace], theirs: tuple[Tensor, Trace]) -> No
             assert torch.equal(found, values), (name, found, values)
 
 
-def compare(method: Method, key: str, batches: list[Tensor], fake: FakeGraphs | None) -> Any:
+def compare(method: Method, key: str, batches: list[Tensor], fake: Recorder | None) -> Any:
     """The pass on the device over the batches, twice over, against the ordinary one on the CPU."""
     net = backbone(key, FLOAT)
     ours = asap.ReducedViT(net, method, backend=OnDevice(fake))

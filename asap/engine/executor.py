@@ -124,19 +124,23 @@ class ReducedViT(nn.Module):
         return ids, drawn_of(self.method, self.adapter.anatomy, ids, images.device)
 
     def _classified(self, images: Tensor, image_ids: Any) -> Classified:
-        """The pass up to the logits: recorded if it has the same shapes for all images."""
+        """The pass up to the logits: on the device, or recorded as a whole, or as it is."""
         ids, drawn = self._given(images, image_ids)
         late = self.method.draws and drawn is None  # it needs the images' names
-        if not late and (one := self._device_pass(images)) is not None:
+        free = not late and not torch.is_autocast_enabled(images.device.type)
+        if free and (one := self._device_pass(images)) is not None:
             try:
                 done = one(images, drawn)
+            except torch.OutOfMemoryError:  # a smaller batch may come, which needs the memory
+                self._passes.clear()
+                raise
             except NotOnDevice as reason:
                 log.info("%s runs step by step: %s", type(self.method).__name__, reason)
                 self._ordinary = True
             else:
                 return replace(done, logits=done.logits.clone())
         inputs = (images,) if drawn is None else (images, drawn)
-        graphs = self._recording(images, drawn)
+        graphs = self._recording(images) if free else None
         names = ids if graphs is None else None  # another batch has other ones
 
         def work(images: Tensor, *drawn: Tensor) -> Classified:
@@ -167,8 +171,7 @@ class ReducedViT(nn.Module):
         key = images.shape, images.dtype, images.device, weight.data_ptr(), backend.recorder
         found = self._passes.pop(key, None)
         if found is None:
-            cast = torch.is_autocast_enabled(images.device.type)
-            if cast or images.dtype != weight.dtype or not self._decides_on_device(backend):
+            if images.dtype != weight.dtype or not self._decides_on_device(backend):
                 return None
             found = DevicePass(self.adapter, self.method, backend, len(images), weight)
         self._passes[key] = found
@@ -176,11 +179,10 @@ class ReducedViT(nn.Module):
             self._passes.pop(next(iter(self._passes)))
         return found
 
-    def _recording(self, images: Tensor, drawn: Tensor | None) -> Graphs | None:
-        """The recordings of this model; None where nothing is to be recorded."""
+    def _recording(self, images: Tensor) -> Graphs | None:
+        """The recordings of this model's own steps; None where nothing is to be recorded."""
         recorder = (self.backend or backend_of(images.device)).recorder
-        late = self.method.draws and drawn is None  # it needs the images' names
-        if recorder is None or late or torch.is_autocast_enabled(images.device.type):
+        if recorder is None:
             return None
         if self._graphs is None or self._graphs.recorder is not recorder:
             self._graphs = Graphs(recorder)

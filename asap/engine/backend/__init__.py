@@ -6,6 +6,7 @@ from asap.engine.backend.base import Backend
 from asap.engine.backend.cpu import CPU
 from asap.engine.backend.cuda import CUDA
 from asap.engine.graphs import cuda_graphs
+from asap.engine.kernels.registry import register_kernels
 
 BACKENDS: dict[str, type[Backend]] = {"cpu": CPU, "cuda": CUDA}
 
@@ -15,7 +16,10 @@ def backend_of(device: torch.device, graphs: bool = True, eager: bool = False) -
 
     graphs: record CUDA graphs where the device has them. eager: see `Backend`.
     """
-    recorder = cuda_graphs(device) if graphs and device.type == "cuda" else None
+    recorder = None
+    if device.type == "cuda":
+        register_kernels()
+        recorder = cuda_graphs(device) if graphs else None
     return BACKENDS.get(device.type, CUDA)(recorder, eager)
 
 

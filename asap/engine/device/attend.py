@@ -12,6 +12,7 @@ from asap.engine.device.flow import Layout
 from asap.engine.device.memory import Memory
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
+from asap.engine.kernels.equal_attention import equal_attention
 from asap.engine.kernels.head_mean_map import head_mean_map
 from asap.methods.base import Method, Needs
 
@@ -26,8 +27,7 @@ def attend(
 ) -> tuple[Float[Tensor, "rows width"], Tensor | None]:
     """Attention within every image, and the shares that are needed, of all images.
 
-    Images of equal length without sizes go through torch's fused kernel, unless the log-sum-exp is
-    needed for the maps.
+    Images of equal length without sizes go through the library's fused kernels.
     """
     wanted = needs.attention
     weighted = method.proportional_attention and layout.merged
@@ -41,8 +41,12 @@ def attend(
         out = _equal(heads, len(memory.ones))
     else:
         q, k, v, scale = heads.q, heads.k, heads.v, heads.scale
-        view = out.view(q.shape)
-        lse = ragged_attention(q, k, v, offsets, layout.longest, scale, bias, None, view, maps)[1]
+        if layout.length is not None and bias is None:
+            found, lse = equal_attention(q, k, v, len(memory.ones), scale)
+            out = found.flatten(1)
+        else:
+            where, view = (offsets, layout.longest), out.view(q.shape)
+            lse = ragged_attention(q, k, v, *where, scale, bias, None, view, maps)[1]
         if maps:
             n = memory.ones.shape[1] if layout.length is None else layout.length
             room = memory.maps if n == memory.ones.shape[1] else None
