@@ -21,4 +21,4 @@ class CUDA(Backend):
         register_kernels()
 
     def decides(self, like: Float[Tensor, "*shape"]) -> bool:
-        return like.is_cuda and runs(like)
+        return not self.eager and like.is_cuda and runs(like)
