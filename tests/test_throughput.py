@@ -652,6 +652,39 @@ def test_when_memory_runs_out_the_batch_is_halved(backbone, pictures, monkeypatc
     assert "out of memory with batch 8" in caplog.text
 
 
+def test_the_graphs_of_all_batches_are_recorded_before_anything_is_timed(pictures):
+    called, (one, two) = [], pictures.batches(4)
+    candidates = {name: lambda batch, name=name: called.append((name, batch)) for name in "ab"}
+    throughput_module._record_all({"b", "a"}, candidates, [one, two], torch.device("cuda"))
+    assert [name for name, _ in called] == ["a"] * 4 + ["b"] * 4
+    assert all(batch is want for (_, batch), want in zip(called, [one, two] * 4, strict=True))
+    throughput_module._record_all({"a"}, candidates, [one, two], torch.device("cpu"))
+    assert len(called) == 8, "a CPU has none"
+
+
+def test_after_memory_ran_out_models_are_made_anew(backbone, pictures, monkeypatch):
+    """They hold memory for the batch size that did not fit."""
+    seen, real = [], throughput_module.interleave
+
+    def small_device(candidates, batches, *rest):
+        seen.append(set(map(id, candidates.values())))
+        if len(batches[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(candidates, batches, *rest)
+
+    made = []
+
+    class Counted(ReducedViT):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(throughput_module, "interleave", small_device)
+    monkeypatch.setattr(throughput_module, "ReducedViT", Counted)
+    measure(backbone, pictures, {"dense again": Dense()}, size=8)
+    assert len(made) == len(seen) == 2 and made[0] is not made[1]
+
+
 def test_no_memory_for_one_image_is_an_error(backbone, pictures, monkeypatch):
     def no_device(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -7,7 +7,7 @@ and the forward pass. Weights are in the stated precision, without autocast.
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from asap.engine.executor import ReducedViT
 from asap.errors import RequestError, one_line
 from asap.measure.baselines import (
     BASELINES,
+    BEST,
     COMPILED,
     candidates_of,
     dense_baselines,
@@ -76,18 +77,21 @@ def measure_throughput(
     device, dtype = weight.device, weight.dtype
     kept = keep_memory(device)
     prepare = normaliser(mean, std, dtype, device)
-    models = {k: ReducedViT(backbone, method, backend=backend) for k, method in methods.items()}
-    candidates = candidates_of(dense_baselines(backbone, opponents, backend), models, prepare)
     watch = watch or stopwatch(device, torch.get_num_threads())
+    meter, why = energy_meter(device)
     missing: dict[str, str] = {}
     halved = 0
     with measuring_alone(device), torch.inference_mode():
         while True:
             batches = pictures.batches(batch_size)
+            # New ones in every attempt: models on a GPU keep memory for each batch size.
+            models = {k: ReducedViT(backbone, one, backend=backend) for k, one in methods.items()}
+            dense = dense_baselines(backbone, opponents, backend)
+            candidates = candidates_of(dense, models, prepare)
             try:
                 _leave_out_uncompiled(candidates, batches[0], missing)
                 memory = _memory(candidates, batches[0], device)
-                meter, why = energy_meter(device)
+                _record_all({BEST, *models} & candidates.keys(), candidates, batches, device)
                 timings = interleave(
                     candidates, batches, plan, watch, seed, progress, gauge(device), meter
                 )
@@ -96,13 +100,14 @@ def measure_throughput(
                 if batch_size == 1:
                     raise
             log.warning("out of memory with batch %d: halving it", batch_size)
+            del models, dense, candidates
             torch.cuda.empty_cache()
             batch_size, halved = batch_size // 2, halved + 1
         asked = {k: v for k, v in candidates.items() if k != COMPILED} if latency_calls else {}
         latency = latencies(asked, pictures.batches(1), latency_calls, watch, seed, progress)
-        dense = {short: name for short, name in BASELINES.items() if name in candidates}
+        names = {short: name for short, name in BASELINES.items() if name in candidates}
         speeds = {
-            name: _speed(timings, name, model, batches, prepare, dense, seed)
+            name: _speed(timings, name, model, batches, prepare, names, seed)
             for name, model in models.items()
         }
     missing |= {} if memory else {"peak_memory_mb": NO_MEMORY}
@@ -156,6 +161,22 @@ def _memory(candidates: Candidates, batch: TimedImages, device: torch.device) ->
 
     found = {name: peak_memory(device, twice(call)) for name, call in candidates.items()}
     return {name: peak for name, peak in found.items() if peak is not None}
+
+
+def _record_all(
+    names: Collection[str],
+    candidates: Candidates,
+    batches: Sequence[TimedImages],
+    device: torch.device,
+) -> None:
+    """Have the engine record, before anything is timed, the CUDA graphs that these batches need.
+
+    It records a piece of work in its second call, and other images may need other pieces.
+    """
+    if device.type == "cuda":
+        for name in sorted(names):
+            for batch in (*batches, *batches):
+                candidates[name](batch)
 
 
 def _speed(
