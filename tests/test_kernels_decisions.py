@@ -8,11 +8,13 @@ from kernel_version import DEVICE
 from torch import Tensor
 
 from asap.core import accelerated, matching, order, pooling, ranking
+from asap.core.anatomy import Anatomy
 from asap.engine.kernels import launch
 from asap.engine.kernels import matching as matching_kernels
 from asap.engine.kernels import ranking as ranking_kernels
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.kernels.weights import mean_weights
+from asap.methods import Asap
 
 large = pytest.mark.large
 pytestmark = pytest.mark.skipif(not launch.INSTALLED, reason="Triton is not installed")
@@ -104,6 +106,7 @@ def test_the_core_asks_for_kernels():
             pooling.mean_weights(given.abs(), torch.zeros(2, 12, dtype=torch.int64, device=DEVICE))
             metric = matching.mean_of_heads(given.view(2, 1, 3, 4), given)
             matching.bipartite_matching(metric, 1, 1)
+            Asap().kept_state(Anatomy("made up", 4, 1, 5, True), 2, given)
     assert sorted(calls) == sorted(VERSIONS)
 
 

@@ -76,9 +76,22 @@ def offsets_of(batch: PackedTokens) -> Tensor:
     return torch.tensor([0, *np.cumsum(batch.lengths)], dtype=torch.int32, device=DEVICE)
 
 
-@pytest.mark.parametrize("kind", ["prune", "rank", "merge", "pool"])
-@pytest.mark.parametrize("n", [17, 64, *(pytest.param(n, marks=large) for n in (257, 2880))])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+KINDS = ("prune", "rank", "merge", "pool")
+CASES = [
+    *((17, kind, torch.float32) for kind in KINDS),
+    *((53, kind, dtype) for kind in KINDS[2:] for dtype in (torch.float16, torch.bfloat16)),
+    (64, "prune", torch.bfloat16),
+    (197, "pool", torch.float16),
+]
+LARGE = [
+    pytest.param(n, kind, dtype, marks=large)
+    for n in (257, 577, 2880)
+    for kind in KINDS
+    for dtype in TOLERANCE
+]
+
+
+@pytest.mark.parametrize(("n", "kind", "dtype"), [*CASES, *LARGE])
 def test_the_rows_are_those_of_the_engine(version, kind, n, dtype):
     """Images 0 and 2 are chosen, 1 is not, 3 is no longer watched and shorter."""
     dim, lengths = 48, (n, n, n, n // 3 + 1)
