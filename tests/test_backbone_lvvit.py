@@ -37,14 +37,22 @@ from asap.methods.base import Decision, Site, keep_only
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ("lvvit-p25", "lvvit-p36", "lvvit-p64")
+WIDTH = 48  # of checkpoints whose layout alone is looked at: the 204 tensors are all there
+NARROW = {"embed_dim": WIDTH}
 DENSE_MACS = 6_551_485_440
 State = dict[str, Tensor]
 
 
 @functools.cache
-def released() -> State:
+def lvvit_s() -> nn.Module:
+    """The model at its own size: look at it, do not change it."""
+    return asap.load_backbone("lvvit_s", "random")
+
+
+@functools.cache
+def released(width: int = WIDTH) -> State:
     """A checkpoint as the authors lay it out, every tensor random, nothing halved."""
-    model = asap.load_backbone("lvvit_s", "random", seed=3)
+    model = asap.load_backbone("lvvit_s", "random", model_args={"embed_dim": width}, seed=3)
     randomise(model, 3)
     return {key: value.clone() for key, value in model.state_dict().items()}
 
@@ -91,10 +99,10 @@ def expected_keys() -> set[str]:
 def test_the_whole_forward_of_a_loaded_checkpoint(tmp_path: Path) -> None:
     """File, loading, folding, stem, 16 blocks and both heads against plain formulas."""
     path = tmp_path / "lvvit_s.pth.tar"
-    torch.save({"state_dict": released()}, path)
+    torch.save({"state_dict": released(384)}, path)
     model = asap.load_backbone("lvvit_s", str(path)).double()
     image = picture(model)
-    expected = lvvit_ref.dense(released(), image[0], heads=6)
+    expected = lvvit_ref.dense(released(384), image[0], heads=6)
     assert expected.std() > 0.1
     assert difference(model(image)[0], expected) < 1e-10
     assert difference(asap.ReducedViT(model, Dense())(image)[0], expected) < 1e-10
@@ -141,7 +149,7 @@ def test_features_are_the_backbones_own_bit_for_bit() -> None:
 
 
 def test_the_parts_are_timms_and_as_published() -> None:
-    model = asap.load_backbone("lvvit_s", "random")
+    model = lvvit_s()
     anatomy = adapter_of(model).anatomy
     assert (anatomy.depth, anatomy.prefix, anatomy.patches) == (16, 1, 196)
     assert anatomy.class_token and anatomy.name == "lvvit_s"
@@ -175,13 +183,13 @@ def test_parts_of_other_types_are_refused() -> None:
 
 
 def test_the_layout_is_the_released_one() -> None:
-    model = asap.load_backbone("lvvit_s", "random")
+    model = lvvit_s()
     assert set(model.state_dict()) == expected_keys() and len(expected_keys()) == 204
     assert sum(p.numel() for p in model.parameters()) == 26_151_824
 
 
 def test_residual_branches_are_halved_exactly_and_only_inside() -> None:
-    model = asap.load_backbone("lvvit_s", "random")
+    model = asap.load_backbone("lvvit_s", "random", model_args=NARROW)
     model.load_state_dict(released())
     inside = dict(model.named_parameters())
     halved = {k for k in inside if k.endswith(("attn.proj.weight", "attn.proj.bias"))}
@@ -192,7 +200,7 @@ def test_residual_branches_are_halved_exactly_and_only_inside() -> None:
     for twin in (model, copy.deepcopy(model)):
         state = twin.state_dict()
         assert all(torch.equal(state[key], value) for key, value in released().items())
-    again = asap.load_backbone("lvvit_s", "random", seed=1)
+    again = asap.load_backbone("lvvit_s", "random", model_args=NARROW, seed=1)
     again.load_state_dict(model.state_dict())
     assert weights_digest(again) == weights_digest(model)
     assert all(torch.equal(inside[k], v) for k, v in again.named_parameters())
@@ -225,7 +233,7 @@ def test_every_wrapping_loads_the_same(
         return
     else:
         safetensors.torch.save_file(content, path)
-    model = asap.load_backbone("lvvit_s", str(path), file_digest(path))
+    model = asap.load_backbone("lvvit_s", str(path), file_digest(path), NARROW)
     state = model.state_dict()
     assert all(torch.equal(state[key], value) for key, value in released().items())
 
@@ -239,15 +247,15 @@ def _with(name: str, *shape: int) -> Callable[[State], object]:
 
 
 def _mixed(state: State) -> object:
-    return state | {"module.norm.bias": torch.zeros(384)}
+    return state | {"module.norm.bias": torch.zeros(WIDTH)}
 
 
 def _nan(state: State) -> object:
-    return state | {"norm.bias": torch.full((384,), float("nan"))}
+    return state | {"norm.bias": torch.full((WIDTH,), float("nan"))}
 
 
 def _plain_vit(_: State) -> object:
-    return asap.load_backbone("deit_small_patch16_224", "random").state_dict()
+    return asap.load_backbone("deit_tiny_patch16_224", "random", model_args=NARROW).state_dict()
 
 
 # What loading without strictness would let pass, and what the message names.
@@ -267,17 +275,17 @@ UNFIT: dict[str, tuple[Callable[[State], object], str]] = {
         "1 missing, first patch_embed.bn3.num_batches_tracked",
     ),
     "extra bias": (
-        _with("blocks.0.attn.qkv.bias", 1152),
+        _with("blocks.0.attn.qkv.bias", 3 * WIDTH),
         "1 unexpected, first blocks.0.attn.qkv.bias",
     ),
     "extra block": (
-        _with("blocks.16.norm1.bias", 384),
+        _with("blocks.16.norm1.bias", WIDTH),
         "1 unexpected, first blocks.16.norm1.bias",
     ),
-    "other resolution": (_with("pos_embed", 1, 577, 384), "pos_embed is (1, 577, 384), not"),
+    "other resolution": (_with("pos_embed", 1, 577, WIDTH), "pos_embed is (1, 577, 48), not"),
     "other patches": (
-        _with("patch_embed.proj.weight", 384, 64, 4, 4),
-        "patch_embed.proj.weight is (384, 64, 4, 4), not",
+        _with("patch_embed.proj.weight", WIDTH, 64, 4, 4),
+        "patch_embed.proj.weight is (48, 64, 4, 4), not",
     ),
     "other classes": (_with("aux_head.bias", 999), "aux_head.bias is (999,), not (1000,)"),
     "both prefixes": (_mixed, "both with and without `module.`"),
@@ -293,7 +301,7 @@ def test_weights_that_do_not_fit_are_refused(case: str, tmp_path: Path) -> None:
     path = tmp_path / "w.pth.tar"
     torch.save(change(released()), path)
     with pytest.raises(asap.RequestError) as caught:
-        asap.load_backbone("lvvit_s", str(path))
+        asap.load_backbone("lvvit_s", str(path), model_args=NARROW)
     assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
@@ -301,7 +309,7 @@ def test_another_digest_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth.tar"
     torch.save(released(), path)
     with pytest.raises(asap.RequestError, match="sha256"):
-        asap.load_backbone("lvvit_s", str(path), "00")
+        asap.load_backbone("lvvit_s", str(path), "00", NARROW)
 
 
 @pytest.mark.parametrize("weights", ["hub", "bundled"])
@@ -334,7 +342,7 @@ def test_the_config_names_what_the_code_does() -> None:
 
 
 def test_preprocessing_is_that_of_the_authors() -> None:
-    found = preprocessing_of(asap.load_backbone("lvvit_s", "random"))
+    found = preprocessing_of(lvvit_s())
     assert found.patch_grid == (14, 14)
     assert found.identity == {
         "crop_mode": "center", "crop_pct": 0.9, "input_size": [3, 224, 224],
@@ -351,7 +359,7 @@ def test_preprocessing_is_that_of_the_authors() -> None:
 
 
 def test_dense_macs_are_those_of_every_counter() -> None:
-    model = asap.load_backbone("lvvit_s", "random")
+    model = lvvit_s()
     cost = adapter_of(model).cost
     assert cost.embed == 1_351_139_328 and cost.patch_head == 384_000
     tokens = np.full((1, 17), 197)
