@@ -128,6 +128,7 @@ def threshold(mass: Tensor, first: int, last: int) -> float:
     return max(allowed.flatten().quantile(torch.linspace(0.05, 0.95, 37)).tolist(), key=variety)
 
 
+@functools.cache
 def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Method:
     if name in OTHERS:
         return OTHERS[name]
@@ -201,8 +202,12 @@ def reduced(
 
 
 def groups(count: int) -> Iterator[list[int]]:
-    """All images in another order; seven, two and single ones, from all parts of the batch."""
-    yield torch.randperm(count, generator=torch.Generator().manual_seed(3)).tolist()
+    """All images in another order; seven, two and single ones, from all parts of the batch.
+
+    Of up to nine images, the seven have another order too.
+    """
+    if count > 9:
+        yield torch.randperm(count, generator=torch.Generator().manual_seed(3)).tolist()
     yield [(3 * i + 1) % count for i in range(7)]
     yield [count - 1, 0]
     yield from ([image] for image in (0, count // 2, count - 1))

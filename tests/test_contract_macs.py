@@ -1,7 +1,8 @@
 """The MACs of a trace are those of the operations that ran, to the integer.
 
-Counted here by torch's own counter, which is told what it does not know: the fused attention of the
-CPU, and two things of the methods, weighted averages of tokens and distances between rows of P.
+Counted here by the formulas of torch's own counter, and by ours for what these do not know: the
+fused attention of the CPU, and two things of the methods, weighted averages of tokens and distances
+between rows of P. test_macs_check.py has the counter itself, which takes several times as long.
 """
 
 import functools
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from contract import masses, pictures, threshold
-from draws import WIDTH, models
+from contract import backbone, masses, pictures, threshold
+from draws import WIDTH
 from peers import predictor_file
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
 
 import asap
 from asap.backbones.accepted import adapter_of
@@ -93,12 +95,25 @@ def distances(values: Any, _ord: Any = 2, _dim: Any = None, keepdim: bool = Fals
     return 0 if keepdim else 2 * math.prod(values)
 
 
-MAPPING = {
-    aten._scaled_dot_product_flash_attention_for_cpu: fused,
-    aten.index_add: averaged,
-    aten.index_add_: averaged,
-    aten.linalg_vector_norm: distances,
+FORMULAS = flop_registry | {
+    aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(fused),
+    aten.index_add: shape_wrapper(averaged),
+    aten.index_add_: shape_wrapper(averaged),
+    aten.linalg_vector_norm: shape_wrapper(distances),
 }
+
+
+class Counter(TorchDispatchMode):
+    """FLOPs of the operators that run."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        if formula := FORMULAS.get(func.overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=made)
+        return made
 
 
 @pytest.fixture(autouse=True)
@@ -113,18 +128,15 @@ def executed(run: Any) -> int:
     again, row = [], attention.class_row
 
     def beside(*given: Any) -> Any:
-        before = counter.get_total_flops()
+        before = counter.flops
         made = row(*given)
-        again.append(counter.get_total_flops() - before)
+        again.append(counter.flops - before)
         return made
 
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        FlopCounterMode(display=False, custom_mapping=MAPPING) as counter,
-    ):
+    with pytest.MonkeyPatch.context() as patch, Counter() as counter:
         patch.setattr(attention, "class_row", beside)
         run()
-    flops = counter.get_total_flops() - sum(again)
+    flops = counter.flops - sum(again)
     assert flops % 2 == 0
     return flops // 2
 
@@ -136,6 +148,7 @@ def unscored(model: asap.ReducedViT, tokens: Any) -> int:
     return int(dropped.sum()) if model.method.position == "in_attention" else 0
 
 
+@functools.cache
 def method(name: str, key: str) -> Method:
     if name in OTHERS:
         return OTHERS[name]
@@ -152,7 +165,8 @@ def test_trace_equals_what_ran(name: str, kernel: str) -> None:
     for key in KEYS[kernel]:
         if name.startswith(("ppt", "evit", "ats")):  # they need a class token
             key = key.replace("average-", "average_with_class-")
-        model = asap.ReducedViT(models()[key](), method(name, key), eager=kernel == "eager")
+        net = backbone(key, torch.float32)
+        model = asap.ReducedViT(net, method(name, key), eager=kernel == "eager")
         images = pictures(key, torch.float32, IMAGES)
         found = []
         count = executed(lambda m=model, x=images, f=found: f.append(m(x, range(IMAGES), True)))

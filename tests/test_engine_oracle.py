@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from draws import Draw, draws, models
-from peers import model
+from peers import model, picture
 from reference.asap_ref import Result, reference_asap
 from reference.tome_ref import reference_tome
 
@@ -91,16 +91,14 @@ def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None
 @pytest.mark.parametrize("r", [0, 3, 7, (4, -1.0), [5, 0, 9, 2]])
 @pytest.mark.parametrize("key", sorted(models()))
 def test_tome_equals_the_reference(key: str, r: object, proportional: bool) -> None:
+    image = picture(key, 7)
+    expected = reference_tome(
+        model(key, torch.float64), image.double(), r, proportional_attention=proportional
+    )
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
-        backbone = model(key, dtype)
-        size = backbone.patch_embed.img_size
-        image = torch.randn(3, *size, generator=torch.Generator().manual_seed(7))
-        expected = reference_tome(
-            model(key, torch.float64), image.double(), r, proportional_attention=proportional
-        )
         if dtype == torch.float32 and expected.margin < EXEMPT:
             continue
-        reduced = asap.ReducedViT(backbone, ToMe(r, proportional))
+        reduced = asap.ReducedViT(model(key, dtype), ToMe(r, proportional))
         logits, trace = reduced(image[None].to(dtype), return_trace=True)
         assert trace.tokens[0].tolist() == list(expected.tokens)
         assert trace.assignment[0].tolist() == list(expected.assignment)

@@ -116,7 +116,8 @@ class _Merger:
 
 def bipartite_match(metric: Float[Tensor, "N d"], r: int, n_prefix: int) -> tuple[Match, float]:
     """The r most similar (even, odd) pairs, and how close the decision was."""
-    unit = [row / row.norm() for row in metric]
+    unit = torch.stack([row / row.norm() for row in metric])
+    similarities = (unit @ unit.T).tolist()
     even, odd = range(0, len(unit), 2), range(1, len(unit), 2)
     best: dict[int, tuple[float, int]] = {}  # even position -> (similarity, odd position)
     gaps: dict[int, float] = {}
@@ -128,7 +129,7 @@ def bipartite_match(metric: Float[Tensor, "N d"], r: int, n_prefix: int) -> tupl
         for b in odd:
             if b < n_prefix:
                 continue
-            similarity = float(unit[a] @ unit[b])
+            similarity = similarities[a][b]
             if similarity > found[0]:
                 found, second = (similarity, b), found[0]
             else:
