@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run as run_forked
 from hydra.core.global_hydra import GlobalHydra
 from outcomes import outcome
 from PIL import Image
@@ -253,7 +253,9 @@ def test_the_command_times_on_rank_0_alone_and_the_table_has_the_speeds(tmp_path
     def prepare(rank: int) -> None:
         tempfile.tempdir = str(tmp_path)  # a lock of its own: the machine may be measuring
         real = speed.measure_throughput
-        speed.measure_throughput = lambda *given: (tmp_path / f"by-{rank}").touch() or real(*given)
+        speed.measure_throughput = lambda *given, **named: (
+            (tmp_path / f"by-{rank}").touch() or real(*given, **named)
+        )
         speed._plan = lambda _: ThroughputPlan(3, 0.001, 0, True, 0.0)
 
         GlobalHydra.instance().clear()
@@ -288,15 +290,13 @@ def test_every_process_has_a_gpu_of_its_own(monkeypatch):
 @pytest.mark.slow
 def test_the_command_under_torchrun(alone, tmp_path):
     """Printed once, and the bytes of one process."""
-    rows = "rows=[{method: dense}, {method: asap, with: {tau: 2.0}}]"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *("-m", "asap.run", "title=Ranks", rows, f"data.images={IMAGES}", "device=cpu"),
-        *("batch_size=3", f"results={tmp_path}"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=250
+    done = run_forked(
+        *("--standalone", "--nproc-per-node=2", "-m", "asap.run", "title=Ranks"),
+        *("rows=[{method: dense}, {method: asap, with: {tau: 2.0}}]", f"data.images={IMAGES}"),
+        *("device=cpu", "batch_size=3", f"results={tmp_path}"),
+        module="torch.distributed.run",
+        PYTHONPATH=str(ROOT),
+        OMP_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Accuracy and cost") == 1 and "rank" not in done.stderr

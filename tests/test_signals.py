@@ -5,6 +5,7 @@ commands as a user types them. Here they are forked from the test process, which
 """
 
 import ctypes
+import io
 import logging
 import multiprocessing
 import os
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
+from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
 from outcomes import outcome
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -43,11 +45,19 @@ ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+    with composed_once(), pytest.MonkeyPatch.context() as patch:
         for module in (asap.publish.run_outputs, asap.report.page):
             patch.setattr(module, "charts", lambda results, circled: ([], {}))
         patch.setattr(multirun.BOARD, "folder", None)
         yield
+
+
+def given(results: Path, what: list[str]) -> list[str]:
+    """The arguments of a command."""
+    return [
+        *(f"data.images={IMAGES}", *what, "title=Signals", "device=cpu", "batch_size=4"),
+        *("shard_seconds=0.02", f"results={results}"),
+    ]
 
 
 def command(results: Path, what: list[str]) -> None:
@@ -58,8 +68,7 @@ def command(results: Path, what: list[str]) -> None:
     logging.getLogger("asap").handlers.clear()
     GlobalHydra.instance().clear()
     torch.set_num_threads(1)
-    given = [f"data.images={IMAGES}", *what, "title=Signals", "device=cpu", "batch_size=4"]
-    sys.argv = ["asap.run", *given, "shard_seconds=0.02", f"results={results}"]
+    sys.argv = ["asap.run", *given(results, what)]
     main()
 
 
@@ -127,17 +136,27 @@ def kept(before: dict[Path, int]) -> None:
             assert path.name.startswith("shard-") and (path.parent / "accuracy.json").exists()
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict[str, bytes]:
-    """What a command leaves that nobody disturbs."""
+@pytest.fixture(scope="module", autouse=True)
+def alone(no_figures: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a command leaves that nobody disturbs.
+
+    It is done in this process: what it imports and compiles, the forked ones find.
+    """
     results = tmp_path_factory.mktemp("alone") / "results"
-    assert code_of(start(as_typed, results, ROWS)) == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # no pool of threads, which a forked process would wait for
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", ["asap.run", *given(results, ROWS)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    torch.set_num_threads(threads)
+    assert end.value.code == 0
     return outcome(results)
 
 
 def test_an_interrupted_command_says_how_to_go_on_and_keeps_what_was_done(tmp_path):
     results = tmp_path / "results"
-    process = start(as_typed, results, ["data.images=3000", "method=dense"])
+    process = start(as_typed, results, ["data.images=400", "method=dense"])
     deadline = time.monotonic() + 300
     while not list(results.glob("runs/*/shard-*")) and time.monotonic() < deadline:
         time.sleep(0.005)
