@@ -67,6 +67,12 @@ def models() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
+@functools.cache
+def in_float64() -> dict[str, nn.Module]:
+    """All of them, as the references take them: look at them, do not change them."""
+    return {key: as_float64(make().double()) for key, make in models().items()}
+
+
 def build(variant: str, size: str, seed: int) -> nn.Module:
     """A small random model whose attention has sinks."""
     img_size, patch_size = SIZES[size]
@@ -135,7 +141,7 @@ def _sharpen(model: nn.Module, generator: torch.Generator) -> None:
 def draws(n: int, seed: int = 0) -> list[Draw]:
     """`n` draws, their wanted stop blocks running through never, 1, 2, ... L - 1 in turn."""
     rng = random.Random(seed)
-    built = {key: as_float64(make().double()) for key, make in models().items()}
+    built = in_float64()
     keys = list(built)
     found = []
     for i in range(n):

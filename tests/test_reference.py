@@ -9,7 +9,7 @@ import asap._compat  # noqa: F401  (before anything imports timm)
 import pytest
 import timm
 import torch
-from draws import CLASSES, DEPTH, Draw, build, draws, models, randomise
+from draws import CLASSES, DEPTH, Draw, build, draws, in_float64, models, randomise
 from reference import asap_ref, macs_ref, tome_ref
 from reference.asap_ref import Options, reference_asap
 from reference.tome_ref import reference_tome
@@ -599,7 +599,7 @@ def drawn() -> list[Draw]:
 
 
 def test_draws_stop_where_they_should(drawn):
-    built = {key: as_float64(make().double()) for key, make in models().items()}
+    built = in_float64()
     stops = collections.Counter()
     for draw in drawn:
         result = reference_asap(
