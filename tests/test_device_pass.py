@@ -14,6 +14,7 @@ from torch import Tensor
 
 import asap
 from asap.core import accelerated
+from asap.core.rows import CHUNK, in_chunks, rowwise
 from asap.engine.backend import CUDA
 from asap.engine.graphs import Recorder
 from asap.engine.kernels import launch
@@ -177,3 +178,27 @@ def test_the_memory_of_a_few_batch_shapes_is_kept() -> None:
     for count in range(1, 7):
         model(pictures(KEY, FLOAT, COUNT)[:count])
     assert [key[0][0] for key in model._passes] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["tome", "pooling"])
+def test_a_strict_pass_does_the_same(name: str) -> None:
+    method = FIXED["tome"] if name == "tome" else stopping({})
+    net, images, ids = backbone(KEY, FLOAT), batches()[0], list(range(COUNT))
+    ours = asap.ReducedViT(net, method, backend=OnDevice(strict=True))
+    assert ours.path == "strict launches"
+    assert_close(ours(images, ids, True), asap.ReducedViT(net, method)(images, ids, True))
+
+
+def test_strict_products_run_on_a_fixed_number_of_rows() -> None:
+    seen = []
+
+    def layer(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x * 2
+
+    rows = torch.randn(CHUNK + 3, 4)
+    with in_chunks(True):
+        assert torch.equal(rowwise(layer, rows), rows * 2)
+    assert seen == [CHUNK, CHUNK]
+    rowwise(layer, rows[:16])
+    assert seen[2:] == [16]

@@ -8,7 +8,8 @@ counted as work. Convolutions of a single small image use another kernel too; th
 `MIN_IMAGES` images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -16,17 +17,40 @@ from torch import Tensor
 
 MIN_ROWS = 8
 MIN_IMAGES = 2
+CHUNK = 2048  # rows of a product where their number is fixed
+_in_chunks = False
+
+
+@contextmanager
+def in_chunks(wanted: bool) -> Iterator[None]:
+    """Inside, row products run on `CHUNK` rows each if `wanted`, the last ones padded with zeros.
+
+    On a GPU the library chooses a kernel by the number of rows.
+    """
+    global _in_chunks
+    before, _in_chunks = _in_chunks, wanted
+    try:
+        yield
+    finally:
+        _in_chunks = before
 
 
 def rowwise(
     layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
 ) -> Float[Tensor, "n out"]:
     """`layer(rows)` for a layer that treats each row alone; same bits for any number of rows."""
+    if _in_chunks:
+        return torch.cat([_on_chunk(layer, part) for part in rows.split(CHUNK)])
     missing = -len(rows) % MIN_ROWS
     if not missing or not _sensitive(rows):
         return layer(rows)
     padding = rows.new_zeros(missing, rows.shape[1])
     return layer(torch.cat([rows, padding]))[: len(rows)]
+
+
+def _on_chunk(layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]) -> Tensor:
+    whole = torch.nn.functional.pad(rows, (0, 0, 0, CHUNK - len(rows))).contiguous()
+    return layer(whole)[: len(rows)]
 
 
 def _sensitive(rows: Float[Tensor, "n dim"]) -> bool:

@@ -74,13 +74,15 @@ class ReducedViT(nn.Module):
     def path(self) -> str:
         """How a pass runs where the backbone is; part of the key of throughput records.
 
-        "graphs": kernels of ours in CUDA graphs; "launches": the same, launched one by one;
-        "torch": torch's operators, images of equal length together; "recorded torch": those in CUDA
-        graphs, as far as a batch does not depend on the images.
+        "graphs": kernels of ours in CUDA graphs; "launches": the same, launched one by one; with
+        "strict" before it if the backend is. "torch": torch's operators, images of equal length
+        together; "recorded torch": those in CUDA graphs, as far as a batch does not depend on the
+        images.
         """
         backend = self.backend or backend_of(self._weight.device)
         if self._decides_on_device(backend):
-            return "launches" if backend.recorder is None else "graphs"
+            way = "launches" if backend.recorder is None else "graphs"
+            return f"strict {way}" if backend.strict else way
         return "torch" if backend.recorder is None else "recorded torch"
 
     @torch.no_grad()
@@ -168,7 +170,8 @@ class ReducedViT(nn.Module):
     def _device_pass(self, images: Tensor) -> DevicePass | None:
         """The pass on the device for such a batch; None if the executor's own steps run."""
         backend, weight = self.backend or backend_of(images.device), self._weight
-        key = images.shape, images.dtype, images.device, weight.data_ptr(), backend.recorder
+        key = images.shape, images.dtype, images.device, weight.data_ptr()
+        key += backend.recorder, backend.strict
         found = self._passes.pop(key, None)
         if found is None:
             if images.dtype != weight.dtype or not self._decides_on_device(backend):

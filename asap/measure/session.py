@@ -69,7 +69,7 @@ class Session:
     def backend(self, graphs: bool = True) -> Backend:
         """How the device computes, as the run's `engine` asks; `graphs`: False never records."""
         graphs = graphs and self.spec.engine.graphs != "off"
-        return backend_of(self.device, graphs, self.eager)
+        return backend_of(self.device, graphs, self.eager, self.spec.engine.strict)
 
     @property
     def eager(self) -> bool:

@@ -197,10 +197,14 @@ class EngineSpec:
         fused. Eager attention is part of every key, since it changes last bits.
     graphs: auto: forward passes are recorded as CUDA graphs where possible; off: never, every
         kernel is launched by itself. Part of the key of a throughput record, as the path it took.
+    strict: on a GPU too an image's bits do not depend on its batch, which takes longer: products on
+        a fixed number of rows, and one kernel for attention. Methods that run step by step there
+        (see `docs/architecture.md`) are not covered. Part of the path as well.
     """
 
     attention: str = "fused"
     graphs: str = "auto"
+    strict: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,19 @@ from asap.engine.backend.base import Backend
 from asap.engine.backend.cpu import CPU
 from asap.engine.backend.cuda import CUDA
 from asap.engine.graphs import cuda_graphs
-from asap.engine.kernels.registry import register_kernels
 
 BACKENDS: dict[str, type[Backend]] = {"cpu": CPU, "cuda": CUDA}
 
 
-def backend_of(device: torch.device, graphs: bool = True, eager: bool = False) -> Backend:
+def backend_of(
+    device: torch.device, graphs: bool = True, eager: bool = False, strict: bool = False
+) -> Backend:
     """The backend of a device; a type without its own backend gets that of CUDA.
 
-    graphs: record CUDA graphs where the device has them. eager: see `Backend`.
+    graphs: record CUDA graphs where the device has them. eager, strict: see `Backend`.
     """
-    recorder = None
-    if device.type == "cuda":
-        register_kernels()
-        recorder = cuda_graphs(device) if graphs else None
-    return BACKENDS.get(device.type, CUDA)(recorder, eager)
+    recorder = cuda_graphs(device) if graphs and device.type == "cuda" else None
+    return BACKENDS.get(device.type, CUDA)(recorder, eager, strict)
 
 
 def explicit_attention(asked: str, device: torch.device, dtype: torch.dtype) -> bool:

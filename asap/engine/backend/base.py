@@ -16,15 +16,19 @@ class Backend:
     left. alone_below: images of fewer tokens are computed one by one. slab_bytes: attention scores
     held at once. recorder: records work that needs nothing from the host, to be launched at once;
     None: every kernel is launched by itself. eager: explicit softmax attention everywhere, by slabs
-    of images, instead of the fused kernel.
+    of images, instead of the fused kernel. strict: passes on the device use the same kernels on the
+    same number of rows whatever the batch, so that an image's bits do not depend on it; elsewhere
+    it changes nothing (on a CPU they never do).
     """
 
     looks: ClassVar[bool] = False
     alone_below: ClassVar[int] = 0
     slab_bytes: ClassVar[int] = 256 << 20
 
-    def __init__(self, recorder: Recorder | None = None, eager: bool = False) -> None:
-        self.recorder, self.eager = recorder, eager
+    def __init__(
+        self, recorder: Recorder | None = None, eager: bool = False, strict: bool = False
+    ) -> None:
+        self.recorder, self.eager, self.strict = recorder, eager, strict
 
     def decides(self, like: Float[Tensor, "*shape"]) -> bool:
         """Whether passes over such tokens run by `engine/device`, where a method allows it."""

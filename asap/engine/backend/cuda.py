@@ -16,8 +16,10 @@ from asap.engine.kernels.registry import register_kernels
 class CUDA(Backend):
     """The defaults: methods are shown all images with a mask, counts are read once a block."""
 
-    def __init__(self, recorder: Recorder | None = None, eager: bool = False) -> None:
-        super().__init__(recorder, eager)
+    def __init__(
+        self, recorder: Recorder | None = None, eager: bool = False, strict: bool = False
+    ) -> None:
+        super().__init__(recorder, eager, strict)
         register_kernels()
 
     def decides(self, like: Float[Tensor, "*shape"]) -> bool:

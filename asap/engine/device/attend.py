@@ -10,11 +10,13 @@ from asap.engine.backend.base import Backend
 from asap.engine.device.decisions import watched
 from asap.engine.device.flow import Layout
 from asap.engine.device.memory import Memory
-from asap.engine.kernels.attention import ragged_attention
+from asap.engine.kernels.attention import ragged_attention, tile_of
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.equal_attention import equal_attention
 from asap.engine.kernels.head_mean_map import head_mean_map
 from asap.methods.base import Method, Needs
+
+STRICT = 64  # tokens for which tiles are chosen where they must not depend on the batch
 
 
 def attend(
@@ -27,7 +29,8 @@ def attend(
 ) -> tuple[Float[Tensor, "rows width"], Tensor | None]:
     """Attention within every image, and the shares that are needed, of all images.
 
-    Images of equal length without sizes go through the library's fused kernels.
+    Images of equal length without sizes go through the library's fused kernels, unless the backend
+    is strict.
     """
     wanted = needs.attention
     weighted = method.proportional_attention and layout.merged
@@ -37,16 +40,18 @@ def attend(
     maps = rows == "all"
     if maps and by == "each":
         return _each_head(heads, layout, bias, backend, len(memory.ones))
-    if layout.length is not None and bias is None and not maps:
+    equal = layout.length is not None and bias is None and not backend.strict
+    if equal and not maps:
         out = _equal(heads, len(memory.ones))
     else:
         q, k, v, scale = heads.q, heads.k, heads.v, heads.scale
-        if layout.length is not None and bias is None:
+        if equal:
             found, lse = equal_attention(q, k, v, len(memory.ones), scale)
             out = found.flatten(1)
         else:
             where, view = (offsets, layout.longest), out.view(q.shape)
-            lse = ragged_attention(q, k, v, *where, scale, bias, None, view, maps)[1]
+            tile = tile_of(q, STRICT) if backend.strict else {}
+            lse = ragged_attention(q, k, v, *where, scale, bias, None, view, maps, **tile)[1]
         if maps:
             n = memory.ones.shape[1] if layout.length is None else layout.length
             room = memory.maps if n == memory.ones.shape[1] else None

@@ -17,10 +17,12 @@ from asap.methods.base import Method, Site
 def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
     """Whether a pass on the device can run the method; else the executor does. `like`: tokens.
 
-    Not if the method drops queries inside the attention; nor if it observes and reads keys, values
-    or tokens, has no state in fixed memory, or the head reads more than the prefix tokens.
+    Not if the method drops queries inside the attention, or attention and tokens differ in width;
+    nor if it observes and reads keys, values or tokens, has no state in fixed memory, or the head
+    reads more than the prefix tokens.
     """
-    if method.position == "in_attention":
+    widths = {block.attn.attn_dim for block in adapter.blocks}
+    if method.position == "in_attention" or widths != {adapter.anatomy.width}:
         return False
     if not observes(method):
         return True

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.packed import PackedTokens
+from asap.core.rows import in_chunks
 from asap.engine.backend import Backend
 from asap.engine.device import layers
 from asap.engine.device.attend import attend
@@ -86,7 +87,8 @@ class DevicePass:
         return self._run(("rest", stop.block, layout), lambda: self._rest(stop.block, layout))
 
     def _run(self, key: Any, work: Callable[..., T], *inputs: Tensor) -> T:
-        return work(*inputs) if self.graphs is None else self.graphs.run(key, work, *inputs)
+        with in_chunks(self.backend.strict):
+            return work(*inputs) if self.graphs is None else self.graphs.run(key, work, *inputs)
 
     def _layout_after(self, stop: Stop, counts: list[int]) -> Layout:
         """From total rows, images watched, tokens of the longest image and images reduced."""

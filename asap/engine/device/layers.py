@@ -3,6 +3,7 @@
 Every function works on the first rows of buffers and never asks the device for a number.
 """
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asap.backbones.adapter import BackboneAdapter
+from asap.core.rows import rowwise
 from asap.engine.kernels.embed import patches_of
 from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.norm import add_norm
@@ -37,7 +39,7 @@ def _linear_patches(layer: Any, images: Tensor) -> Tensor:
     if not whole or projection.groups != 1:
         return layer(images)
     rows = patches_of(images.contiguous(), side)
-    x = F.linear(rows, projection.weight.flatten(1), projection.bias)
+    x = rowwise(lambda part: F.linear(part, projection.weight.flatten(1), projection.bias), rows)
     return layer.norm(x.view(len(images), -1, x.shape[1]))
 
 
@@ -66,11 +68,11 @@ def parameters_of(norm: Any) -> tuple[Tensor, Tensor, float] | None:
 
 def mlp_update(block: Any, hidden: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
     """What the MLP adds to the rows."""
-    mlp = block.mlp
+    return block.drop_path2(block.ls2(rowwise(partial(_mlp, block.mlp), hidden)))
+
+
+def _mlp(mlp: Any, hidden: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
     exact = type(mlp) is Mlp and isinstance(mlp.act, nn.GELU) and mlp.act.approximate == "none"
     if exact and isinstance(mlp.fc1, nn.Linear):
-        x = linear_gelu(hidden, mlp.fc1.weight, mlp.fc1.bias)
-        out = mlp.fc2(mlp.norm(x))
-    else:
-        out = mlp(hidden)
-    return block.drop_path2(block.ls2(out))
+        return mlp.fc2(mlp.norm(linear_gelu(hidden, mlp.fc1.weight, mlp.fc1.bias)))
+    return mlp(hidden)
