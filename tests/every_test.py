@@ -49,29 +49,37 @@ def pytest_collection_finish() -> None:
 # Modules whose tests do whole runs in this process, from a command line or a spec to files: they
 # are neither units nor contracts, and take most of the time.
 _NAMES = """
-apart bad_input calibrate calibrate_methods common_images compare crop_cache drawn example figures
-golden_run imagenet imagenet_targets memory multirun nonfinite open_schema original overview page
+apart arguments bad_input calibrate calibrate_methods common_images compare crop_cache drawn example
+figures golden_run imagenet imagenet_targets memory multirun nonfinite open_schema original overview page
 parquet preprocessing printed read_again resume show sinks slices sweep throughput weights
 """
 WHOLE_RUNS = {f"test_{name}" for name in _NAMES.split()}
 
 
+def _repeats(item: pytest.Item) -> bool:
+    """Whether another variant asks the same on one thread, in float32, or on the smallest model."""
+    if not (isinstance(item, pytest.Function) and hasattr(item, "callspec")):
+        return False
+    given, file = item.callspec.params, item.path.name
+    other_dtype = given.get("dtype", torch.float32) != torch.float32
+    other_model = "-p" in str(given.get("key")) and not str(given["key"]).endswith("-p25")
+    return (
+        given.get("threads", 1) != 1
+        or (file.startswith("test_contract") and other_dtype)
+        or (file.startswith("test_methods") and other_model)
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Variants that repeat a test on more threads, or a contract in another precision, are slow.
+    """Variants that repeat another are slow.
 
     On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches: that
     an image's bits do not depend on its batch is promised on a CPU.
     """
     device = os.environ.get("ASAP_TEST_DEVICE", "cpu")
     for item in items:
-        given = (
-            item.callspec.params
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else {}
-        )
         contract = item.path.name.startswith("test_contract")
-        plain = given.get("dtype", torch.float32) == torch.float32 or not contract
-        if given.get("threads", 1) != 1 or not plain:
+        if _repeats(item):
             item.add_marker(pytest.mark.slow)
         if item.path.stem in WHOLE_RUNS:
             item.add_marker(pytest.mark.whole_run)

@@ -15,6 +15,7 @@ from bench_kernels import CASES, Shape
 SMALL = Shape(2, 17, 3, 32, torch.float32, "cpu")
 
 
+@pytest.mark.slow
 def test_a_rehearsal_times_every_case_and_writes_the_table(tmp_path, capsys):
     assert bench_kernels.main(["--dry", "--models", "tiny", "--out", str(tmp_path)]) == 0
     lines = list(csv.DictReader((tmp_path / "kernels.csv").read_text("utf-8").splitlines()))

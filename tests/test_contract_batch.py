@@ -47,6 +47,7 @@ def test_nor_at_the_length_of_a_real_sequence(
     check(name, "deit", dtype, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("key", ["plain-p25", "average-p64", "deit"])
 @pytest.mark.parametrize("name", ["dense", "tome_3", "pooling", "evit", "ats"])
@@ -58,6 +59,7 @@ def test_nor_with_explicit_attention(
     check(name, key, torch.bfloat16, 8, eager=True)
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_stop_in_different_blocks() -> None:
     """What the tests above rest on."""
     for name in ("pooling", "pruning", "rollout", "after_block", "no_accumulation"):

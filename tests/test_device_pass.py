@@ -118,6 +118,7 @@ def test_an_adaptive_method_decides_as_on_the_cpu(name: str, recorded: bool) -> 
     assert fake is None or fake.replayed > 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_a_walk_by_kernels_decides_as_on_the_cpu(name: str) -> None:
     """With the walk that is registered for CUDA devices, its kernels by their plain versions."""
@@ -125,6 +126,7 @@ def test_a_walk_by_kernels_decides_as_on_the_cpu(name: str) -> None:
         compare(stopping(ADAPTIVE[name]), KEY, batches(), FakeGraphs(strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not launch.INSTALLED, reason="Triton is not installed")
 @pytest.mark.parametrize("name", ["pooling", "tome"])
 def test_a_whole_pass_by_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

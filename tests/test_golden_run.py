@@ -4,7 +4,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from asap.experiment.pipeline import run
-from asap.report.result_table import build_table, parts
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 

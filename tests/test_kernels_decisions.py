@@ -32,6 +32,7 @@ def by_the_core(function: Callable[..., Tensor], *arguments: object) -> Tensor:
         return function(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 def test_orders(n):
     """Among the scores are ties, both zeros, infinities and NaN."""

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import check_macs
 
 IMAGES = 6
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

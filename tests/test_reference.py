@@ -598,6 +598,7 @@ def drawn() -> list[Draw]:
     return draws(200, seed=0)
 
 
+@pytest.mark.slow
 def test_draws_stop_where_they_should(drawn):
     built = in_float64()
     stops = collections.Counter()

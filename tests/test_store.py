@@ -232,6 +232,7 @@ def whole_tables():
     return whole, encode(whole.answers), encode(whole.traces)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, N - 1), unique=True))
 def test_tables_have_the_same_bytes_from_any_shards(cuts):
     bounds, (whole, *wanted) = [0, *sorted(cuts), N], whole_tables()
@@ -323,6 +324,7 @@ def dying_at(step: int) -> None:
         setattr(os, name, deadly(getattr(os, name)))
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_leaves_nothing_torn_and_resumes(undisturbed, tmp_path):
     for step in range(1000):
 
