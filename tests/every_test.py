@@ -49,9 +49,10 @@ def pytest_collection_finish() -> None:
 # Modules whose tests do whole runs in this process, from a command line or a spec to files: they
 # are neither units nor contracts, and take most of the time.
 _NAMES = """
-apart arguments bad_input calibrate calibrate_methods common_images compare crop_cache drawn example
-figures golden_run imagenet imagenet_targets memory multirun nonfinite open_schema original overview page
-parquet preprocessing printed read_again resume show sinks slices sweep throughput weights
+apart arguments bad_input calibrate calibrate_methods common_images compare crop_cache drawn
+example figures golden_run imagenet imagenet_targets memory multirun nonfinite open_schema
+original overview page parquet preprocessing printed read_again resume show sinks slices sweep
+throughput weights
 """
 WHOLE_RUNS = {f"test_{name}" for name in _NAMES.split()}
 
