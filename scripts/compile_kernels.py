@@ -34,6 +34,7 @@ from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.embed import patches_of
 from asap.engine.kernels.embed_rows import embed_rows
+from asap.engine.kernels.emergence import emergence
 from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 from asap.engine.kernels.launch import pitch_of
@@ -42,6 +43,7 @@ from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.sink import SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
+from asap.engine.kernels.trace_values import SMALLEST, Written, write_values
 from asap.engine.kernels.walk import step_vectors
 from asap.engine.kernels.weights import mean_weights
 
@@ -111,8 +113,17 @@ def decisions(dtype: torch.dtype, d: int) -> None:
     for n in (TOKENS - 1, 2880):
         scores = empty(IMAGES, n, dtype=torch.float32)
         ranking.ranks(scores)
+        emergence(scores, 3.0)
         ranking.ranked_target(scores, n // 2, 1)
         mean_weights(scores, empty(IMAGES, n, dtype=torch.int64))
+
+
+def trace(dtype: torch.dtype, d: int) -> None:
+    total, flags = empty(IMAGES, dtype=torch.int64), empty(IMAGES, dtype=torch.bool)
+    lead, mass = empty(IMAGES, dtype=torch.float32), empty(IMAGES, 12, dtype=torch.float32)
+    columns = [Written(mass[:, 3], lead), Written(lead, lead, SMALLEST), Written(total, total)]
+    write_values(total, 2**40, columns, flags, (total, 4), (total, 768))
+    write_values(total, total, columns[:1])
 
 
 def rows(dtype: torch.dtype, d: int) -> None:
@@ -159,6 +170,7 @@ CASES: dict[str, Callable[[torch.dtype, int], None]] = {
     "walk": walk,
     "sink": sink,
     "decisions": decisions,
+    "trace": trace,
     "rows": rows,
 }
 

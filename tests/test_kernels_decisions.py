@@ -1,6 +1,7 @@
 """Orders, positions of kept tokens, matching and weights by kernels, against the core's own."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +10,17 @@ from torch import Tensor
 
 from asap.core import accelerated, matching, order, pooling, ranking
 from asap.core.anatomy import Anatomy
+from asap.core.emergence import emergence
+from asap.engine.device.noting import note
 from asap.engine.kernels import launch
 from asap.engine.kernels import matching as matching_kernels
 from asap.engine.kernels import ranking as ranking_kernels
+from asap.engine.kernels.emergence import emergence as emergence_kernel
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.kernels.weights import mean_weights
+from asap.engine.trace import Trace
 from asap.methods import Asap
+from asap.methods.base import Column, Decision
 
 large = pytest.mark.large
 pytestmark = pytest.mark.skipif(not launch.INSTALLED, reason="Triton is not installed")
@@ -26,7 +32,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-def by_the_core(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+def by_the_core(function: Callable[..., Any], *arguments: object) -> Any:
     """Without kernels, on a CUDA device too."""
     with accelerated.registered("cuda", dict.fromkeys(VERSIONS, lambda *_: None)):
         return function(*arguments)
@@ -94,6 +100,20 @@ def test_weights_of_means(n):
     assert found is not None and torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("n", [17, 197, pytest.param(2880, marks=large)])
+def test_emergence(n):
+    """Above and below the threshold; NaN never exceeds it."""
+    mass = drawn(4, 2, n).abs()[:, 0, 1:]
+    mass[1] *= 0.01
+    mass[2, 3] = float("nan")
+    found = emergence_kernel(mass, 0.5)
+    expected = by_the_core(emergence, mass, 0.5)
+    assert found is not None
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one.float(), other.float(), rtol=0, atol=0, equal_nan=True)
+    assert found[1].tolist() == [True, False, False, True]
+
+
 def test_the_core_asks_for_kernels():
     """In float32 on a device whose kernels are registered, and nowhere else."""
     scores = drawn(2, 12)
@@ -104,6 +124,7 @@ def test_the_core_asks_for_kernels():
             given = scores.to(kind)
             order.ranks(given)
             ranking.ranked_target(given, 3, 1)
+            emergence(given, 1.0)
             pooling.mean_weights(given.abs(), torch.zeros(2, 12, dtype=torch.int64, device=DEVICE))
             metric = matching.mean_of_heads(given.view(2, 1, 3, 4), given)
             matching.bipartite_matching(metric, 1, 1)
@@ -118,3 +139,43 @@ def test_what_a_kernel_does_not_take_is_left_to_the_core():
     assert matching_kernels.bipartite_matching(drawn(1, 8, 200), 2, 1) is None
     with accelerated.registered(torch.device(DEVICE).type, VERSIONS):
         assert torch.equal(order.ranks(scores), by_the_core(order.ranks, scores))
+
+
+@pytest.mark.parametrize("device_kernels", [True, False])
+@pytest.mark.parametrize("many", [False, True])
+def test_values_of_a_trace(device_kernels, many, monkeypatch):
+    """As an ordinary trace writes them, image by image."""
+    if not device_kernels:
+        monkeypatch.setattr(launch, "DEVICES", set())
+    declared = (
+        Column("mass", "float", per_block=True),
+        Column("lead", "float", combine="min"),
+        Column("sink", "int"),
+        Column("count", "int", combine="min"),
+        *((Column("more", "float"),) if many else ()),
+    )
+    b, nan = 20, float("nan")
+    ours, theirs = (Trace.empty(b, 3, 8, 1, declared, torch.device(DEVICE)) for _ in range(2))
+    images, draw = torch.arange(b, device=DEVICE), torch.Generator().manual_seed(1)
+    for block in range(3):
+        values = {one.name: torch.rand(b, generator=draw) * 9 - 2 for one in declared}
+        found = {one.name: values[one.name].to(DEVICE) for one in declared}
+        found["lead"][block::4] = nan
+        found["sink"], found["count"] = found["sink"].long(), found["count"].long()
+        chosen = (torch.rand(b, generator=draw) < 0.5).to(DEVICE) if block else None
+        rows = torch.randint(0, 5, (b,), generator=draw).to(DEVICE)
+        spent = rows * 7 if block == 1 else 2**33
+        note(ours, block, 5, {}, chosen)
+        theirs.write(images, block, 5, {}, chosen)
+        note(ours, block, spent, found, chosen, (rows, 16))
+        decision = Decision(rows[:, None], 1, None, True, spent, found)
+        theirs.write_reduced(images, block, decision, chosen)
+        theirs.macs_method += rows * 16 * (1 if chosen is None else chosen)
+    for name, expected in theirs.values().items():
+        assert torch.allclose(ours.values()[name], expected, rtol=0, atol=0, equal_nan=True), name
+
+
+def test_a_value_that_is_not_declared_is_refused():
+    trace = Trace.empty(2, 3, 8, 1, (), torch.device(DEVICE))
+    with pytest.raises(ValueError, match="'mass' is not among the columns"):
+        note(trace, 0, 0, {"mass": torch.zeros(2, device=DEVICE)}, None)

@@ -10,6 +10,7 @@ from asap.core.constants import on_device
 from asap.engine.attention import Heads
 from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned
 from asap.engine.device.memory import Memory
+from asap.engine.device.noting import note
 from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.methods.base import Method, Site
 
@@ -90,7 +91,7 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
     trace, mask, chosen = memory.trace, watched(memory, layout), None
     seen = method.observe(site)
     if seen is not None:
-        trace.write(site.images, site.block, seen.macs, seen.diagnostics, mask)
+        note(trace, site.block, seen.macs, seen.diagnostics, mask)
         if seen.chosen is None:
             return None
         chosen = seen.chosen if isinstance(seen.chosen, Tensor) else None
@@ -98,7 +99,6 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
     if decision is None:
         return None
     counted = mask if chosen is None else chosen if mask is None else chosen & mask
-    trace.write_reduced(site.images, site.block, decision, counted)
     plan = plan_regroup(
         decision.target,
         decision.left,
@@ -111,7 +111,8 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
         decision.final,
         out=memory.plans[layout.side ^ 1],
     )
-    trace.macs_method += plan.averaged * site.anatomy.width
+    averaged = plan.averaged, site.anatomy.width
+    note(trace, site.block, decision.macs, decision.diagnostics, counted, averaged)
     left = decision.left if counted is None else None
     if isinstance(left, int):
         rows = len(site.images) * left

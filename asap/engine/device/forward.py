@@ -221,7 +221,8 @@ class DevicePass:
 
     def _count(self, index: int, layout: Layout) -> None:
         """Write the tokens that enter block `index` into the trace."""
-        self.memory.trace.tokens[:, index] = self.memory.plans[layout.side].offsets.diff()
+        offsets = self.memory.plans[layout.side].offsets
+        torch.sub(offsets[1:], offsets[:-1], out=self.memory.trace.tokens[:, index])
 
     def _norm(self, flow: Flow, norm: Any) -> None:
         """Add the residual and norm the rows, unless that was done with the regrouping."""

@@ -3,13 +3,13 @@
 What `asap.methods.asap.walk.KeptWalk` does by torch's operations: see there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.engine.kernels.sink import SinkRule, sink_reduction
+from asap.engine.kernels.sink import SinkReduction, SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
 from asap.engine.kernels.walk import step_vectors
 from asap.methods.asap.options import AsapOptions
@@ -29,6 +29,7 @@ class KernelWalk:
     with_matrix: bool
     matrix_held: SplitMatrix | None = None
     block: int = 0
+    room: dict[bool, SinkReduction] = field(default_factory=dict)  # of decisions, by pooling
 
     def restart(self) -> None:
         """Nothing to do: the first block overwrites vectors and P."""
@@ -82,7 +83,12 @@ class KernelWalk:
             distance_columns=options.distance_columns,
             temperature=options.temperature,
         )
-        done = sink_reduction(rule, self.vectors, self.matrix_held, prefix, chosen=chosen)
+        if rule.pool not in self.room:
+            size = len(self.vectors), self.vectors.shape[2], rule.pool, self.vectors.device
+            with torch.inference_mode(False):
+                self.room[rule.pool] = SinkReduction.empty(*size)
+        room = self.room[rule.pool]
+        done = sink_reduction(rule, self.vectors, self.matrix_held, prefix, None, chosen, room)
         found = {"sink": done.anchor, "margin_sink": done.lead, "margin_bin": done.margin}
         return Decision(done.target, done.left, done.weight, True, self.matrix_macs, found)
 

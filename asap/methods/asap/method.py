@@ -7,6 +7,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from asap.core.emergence import emergence
 from asap.methods.asap.anchors import anchor_macs, drawn_anchors, find_anchor
 from asap.methods.asap.at_once import decided_at_once
 from asap.methods.asap.clusters import cluster
@@ -123,20 +124,14 @@ class Asap(AsapOptions):
         assert site.attention is not None
         walk: Walk = site.state
         macs = walk.advance(site.attention, site.images, site.block, site.watched)
-        mass = self.largest_mass(walk, site.images, site.prefix)
-        return self.test(mass, site.block + 1, site.anatomy.depth, macs)
-
-    def largest_mass(self, walk: Walk, images: Int[Tensor, "b"], prefix: int) -> Float[Tensor, "b"]:
-        """The largest column mass of every image, among the columns that count."""
-        return walk.mass(images)[:, 0 if self.columns == "all" else prefix :].amax(1)
-
-    def test(self, mass: Float[Tensor, "b"], number: int, depth: int, macs: int) -> Observation:
-        """Which images stop in block `number` (from 1) of `depth`; `macs`: MACs of the walk."""
+        columns = walk.mass(site.images)[:, 0 if self.columns == "all" else site.prefix :]
+        mass, exceeds, margin = emergence(columns, self.tau)
+        number, depth = site.block + 1, site.anatomy.depth
         if self.overhead or number < self.first_block(depth):
             return Observation(None, macs, {"mass": mass})
         forced = self.miss == "force" and number == self.last_block(depth)
-        found = {"mass": mass, "margin_mass": (mass - self.tau).abs()}
-        return Observation(True if forced else mass > self.tau, macs, found)
+        found = {"mass": mass, "margin_mass": margin}
+        return Observation(True if forced else exceeds, macs, found)
 
     def reduce(self, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision:
         """The images that stop: P, the anchor, the clusters around it, the reduced sequence."""
