@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 
 from asap.spec.configs import config_dir
@@ -33,20 +34,22 @@ def composed_once() -> Iterator[None]:
         patch.setattr(config_loader_impl, "create_defaults_list", _list)
         patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", _merge)
         patch.setattr(ConfigLoaderImpl, "_process_config_searchpath", _searched)
+        # A repository is copied for each command line, which may replace its list of sources.
+        patch.setattr(ConfigRepository, "__deepcopy__", lambda self, _: copy.copy(self), False)
         yield
 
 
 def _list(repo: Any, overrides_list: list[Any], **more: Any) -> Any:
-    """The config files of a command line; a key with a point in it is a value and chooses none."""
-    values = [
-        one for one in overrides_list if "." in one.key_or_group and not one.is_sweep_override()
-    ]
-    rest = [one for one in overrides_list if "." not in one.key_or_group]
+    """The config files of a command line: those that its groups choose, whatever its values."""
     if not _of_the_project(repo):
         return LISTS(repo=repo, overrides_list=overrides_list, **more)
-    key = (*(one.input_line for one in rest), *more.items())
+    groups, values = [], []
+    for one in overrides_list:
+        chooses = one.is_sweep_override() or repo.group_exists(one.key_or_group)
+        (groups if chooses else values).append(one)
+    key = (*(one.input_line for one in groups), *more.items())
     if key not in _lists:
-        _lists[key] = LISTS(repo=repo, overrides_list=rest, **more)
+        _lists[key] = LISTS(repo=repo, overrides_list=groups, **more)
     found = copy.deepcopy(_lists[key])
     return replace(found, config_overrides=[*found.config_overrides, *values])
 
