@@ -204,3 +204,12 @@ def test_strict_products_run_on_a_fixed_number_of_rows() -> None:
     assert seen == [CHUNK, CHUNK]
     rowwise(layer, rows[:16])
     assert seen[2:] == [16]
+
+
+def test_a_pass_outlives_inference_mode() -> None:
+    net, (first, second, third) = backbone(KEY, FLOAT), batches()
+    for method in (FIXED["tome"], stopping({})):
+        ours = asap.ReducedViT(net, method, backend=OnDevice(FakeGraphs(strict=False)))
+        with torch.inference_mode():
+            ours(first), ours(second)
+        assert_close(ours(third, None, True), asap.ReducedViT(net, method)(third, None, True))

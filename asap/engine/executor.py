@@ -14,7 +14,7 @@ from asap.core.macs import backbone_macs
 from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend
-from asap.engine.backend import Backend, backend_of
+from asap.engine.backend import Backend, backend_device, backend_of
 from asap.engine.device.decisions import fits
 from asap.engine.device.flow import NotOnDevice
 from asap.engine.device.forward import DevicePass
@@ -97,7 +97,8 @@ class ReducedViT(nn.Module):
         `image_ids`: integers that name the images, for methods that draw at random; ValueError
         without them.
         """
-        done = self._classified(images, image_ids)
+        with backend_device(images.device):
+            done = self._classified(images, image_ids)
         return (done.logits, self._trace(done.trace, done.source)) if return_trace else done.logits
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
 """What differs between devices: on CPU the rules for equal bits, on CUDA never to wait."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from asap.engine.backend.base import Backend
@@ -19,6 +21,11 @@ def backend_of(
     """
     recorder = cuda_graphs(device) if graphs and device.type == "cuda" else None
     return BACKENDS.get(device.type, CUDA)(recorder, eager, strict)
+
+
+def backend_device(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: kernels are launched, and events recorded, on that."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def explicit_attention(asked: str, device: torch.device, dtype: torch.dtype) -> bool:
