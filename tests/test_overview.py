@@ -74,6 +74,26 @@ def test_a_row_has_the_latest_full_speed_of_its_group_s_machine():
     assert reasons == {"1": None, "2": None, "3": "it was timed on other alone"}
 
 
+def test_a_table_has_speeds_of_one_batch_size():
+    """Those of most of its rows, even if others are later."""
+    one, two = row("1"), row("2", tau=2.0)
+    speeds = [
+        speed(key, of, "this", created) | {"batch_size": batch, "clock": "wall"}
+        for key, of, batch, created in (
+            ("a", one, 8, "2026-01-01"), ("b", one, 64, "2026-01-02"), ("c", two, 8, "2026-01-01"),
+        )
+    ]  # fmt: skip
+    shelf = Shelf(one, two, *speeds)
+    (cells,) = grouped(shelf, list(shelf.made)).values()
+    assert {c.key: c.throughput and c.throughput["key"] for c in cells} == {"1": "a", "2": "c"}
+    three = row("3", tau=4.0)
+    other = speed("d", three, "this", "2026-01-01") | {"batch_size": 64, "clock": "wall"}
+    shelf = Shelf(one, two, three, *speeds[::2], other)
+    (cells,) = grouped(shelf, list(shelf.made)).values()
+    (reason,) = [cell.reason for cell in cells if cell.key == "3"]
+    assert reason == "it was timed on this by wall time, batch 64 alone"
+
+
 def test_a_title_of_the_data_splits_no_group_and_other_labels_do():
     def called(key, title, labels="l" * 64):
         data = {"content": "d" * 64, "labels": labels}

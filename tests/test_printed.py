@@ -109,6 +109,15 @@ def test_the_papers_numbers_are_beside_ours_where_there_is_room():
     assert "in the paper" not in narrow and "-34.09" not in narrow
 
 
+def test_of_speed_alone_the_papers_throughput_is_beside_the_ratio_to_eager_dense():
+    speed = throughput(1.25, 1.5, backbone=DEIT, **FULL)
+    text = text_of([cell("A", None, speed=speed, paper_method="ToMe")])
+    (line,) = [line for line in text.splitlines() if line.startswith("A ")]
+    ours, _, papers = line.partition("│")
+    assert ours.split()[-3:] == ["1.25", "1.10", "1.50"] and papers.split() == ["+38.01"]
+    assert "RTX 4090" in text
+
+
 def test_several_backbones_are_named_once_each():
     results = [*block(DEIT, "DeiT-Base", True), *block(SMALL, "DeiT-Small", True)]
     for width in (80, 120):

@@ -558,6 +558,9 @@ def test_what_was_measured_beside_the_throughput_by_hand():
     assert found["MACs"] == "80.0" and found["tokens in a block"] == "44.0"
     assert found["latency"] == "12.3 / 15.1" and found["of fused / best dense"] == "8.13 / 4.00"
     assert (found["memory"], found["energy"]) == ("128", "0.25")
+    assert found["run by"] == "graphs"
+    plain = parts(build_table([fast(path="torch")]))[1].to_markdown()
+    assert "run by" not in plain, "of all rows, so nothing to tell apart"
     (row,) = lines(table)
     assert (row["engine_path"], row["dense_best_per_sec"]) == ("graphs", "230.0")
     assert (row["latency_p95_ms"], row["latency_best_p95_ms"]) == ("15.06", "5.0")

@@ -114,9 +114,9 @@ def _beside(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Finds, by key of each accuracy record, the key of a record in `others` of the same row.
 
-    others: records of one kind. A table holds speeds of one machine and clock: those that timed
-    most of its rows. The second result has the reason, by key, for rows timed only on others. Of
-    several records the latest full one is taken.
+    others: records of one kind. A table holds speeds of one machine, clock and batch size: those
+    that timed most of its rows. The second result has the reason, by key, for rows timed only on
+    others. Of several records the latest full one is taken.
     """
     own = {r["key"]: [o for o in others if same_row(r["identity"], o["identity"])] for r in records}
     votes = Counter(_timed_by(o) for found in own.values() for o in found)
@@ -134,9 +134,14 @@ def _beside(
 
 
 def _timed_by(record: Record) -> str:
-    """The machine and the clock; "" for a record that depends on neither."""
-    name, clock = record.get("device_name", ""), record.get("clock")
-    return name if clock is None else f"{name} by {CLOCKS[clock]}"
+    """The machine, the clock and the batch size; "" for a record that depends on none of them."""
+    said, clock, batch = (
+        record.get("device_name", ""),
+        record.get("clock"),
+        record.get("batch_size"),
+    )
+    said += "" if clock is None else f" by {CLOCKS[clock]}"
+    return said if "images_per_s" not in record or batch is None else f"{said}, batch {batch}"
 
 
 def _left_out(store: Store, record: Record, slices: Sequence[Record]) -> str | None:

@@ -25,7 +25,7 @@ EXTRA_KEYS = (
     *("sink_on_object_pct", "object_share_pct", "object_recall_pct"),
     *("infer_batch_size", "device_name", "throughput_precision", "files_left_out"),
     *("clock", "cpu_share", "wall_eager", "wall_eager_lo", "wall_eager_hi"),
-    *("dense_best_per_sec", "dense_compiled_per_sec", "engine_path"),
+    *("dense_best_per_sec", "dense_compiled_per_sec"),
     *("timed_gmacs", "timed_gmacs_dense"),
     *("latency_eager_p50_ms", "latency_fused_p95_ms", "latency_best_p95_ms"),
     *("peak_memory_fused_mb", "peak_memory_best_mb"),
@@ -200,6 +200,7 @@ def _further() -> list[TableColumn]:
         ),
         TableColumn("latency, ms\np50 / p95", FURTHER, latency, _pair(*latency)),
         TableColumn("of fused / best\ndense, p50", FURTHER, dense, _pair(*dense)),
+        TableColumn("run by", FURTHER, ("engine_path",), number("engine_path", "")),
         TableColumn("memory\n(MiB)", FURTHER, ("peak_memory_mb",), rate("peak_memory_mb")),
         TableColumn(
             "energy\n(J/image)", FURTHER, ("joules_per_image",), number("joules_per_image", ".4g")

@@ -166,6 +166,10 @@ def _column_notes(
         "ratio_compiled": ["timm's model after torch.compile."],
         "timed_macs_pct": ["Of backbone and method together."],
         "timed_tokens": ["Tokens that enter a block, mean over blocks."],
+        "engine_path": [
+            "graphs: kernels of this project in CUDA graphs; launches: the same, launched one by "
+            "one; torch: torch's operations; recorded torch: those in CUDA graphs."
+        ],
         "latency_p50_ms": ["One image a call, waited for: median and 95th percentile."],
         "peak_memory_mb": ["Peak of a batch, beside weights and images."],
         "joules_per_image": ["Of the whole device, while the method runs."],

@@ -66,6 +66,8 @@ def _without_undefined(table: Table) -> Table:
         timed = [row for row in table.rows if row.values.get("infer_samples_per_sec") is not None]
         said = key != "wall_fused" and any(row.notes.get(key) for row in timed)
         hidden |= {key} if empty(key) and not said else set()
+    if {row.values.get("engine_path") for row in table.rows} <= {None, "torch"}:
+        hidden.add("engine_path")
     if empty("latency_p50_ms", "peak_memory_mb", "joules_per_image"):
         hidden |= {key for c in table.columns if c.group == FURTHER for key in c.keys}
     kept = tuple(column for column in table.columns if not hidden & set(column.keys))
