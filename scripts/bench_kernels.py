@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asap.core.accelerated import registered
+from asap.core.emergence import emergence
 from asap.core.matching import bipartite_matching, mean_of_heads
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target
@@ -55,6 +56,7 @@ from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.sink import SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
+from asap.engine.kernels.trace_values import Written, write_values
 from asap.engine.kernels.walk import step_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -331,12 +333,29 @@ def means(s: Shape) -> Work:
     return _by_core(lambda: mean_weights(sizes, target), 2 * sizes.nbytes + target.nbytes)
 
 
+def mass_test(s: Shape) -> Work:
+    """The largest column mass of every image against tau."""
+    mass = s.random(s.images, s.tokens - 1, dtype=torch.float32).abs()
+    return _by_core(lambda: emergence(mass, 3.0), mass.nbytes + 9 * s.images)
+
+
+def trace_entry(s: Shape) -> Work:
+    """What a block adds to the trace of all images: MACs and one column."""
+    total = torch.zeros(s.images, dtype=torch.int64, device=s.device)
+    held, value = (torch.zeros(s.images, device=s.device) for _ in range(2))
+    columns = [Written(held, value)]
+    return Work(
+        lambda: write_values(total, 1, columns), None, 2 * total.nbytes + 2 * held.nbytes, 0
+    )
+
+
 # By the file of the kernel package: what is timed of it.
 CASES: dict[str, tuple[Callable[[Shape], Work], ...]] = {
     "attention": (attention, mixed_attention),
     "class_row": (class_attention,),
     "embed": (patches,),
     "embed_rows": (embedded_rows,),
+    "emergence": (mass_test,),
     "gelu": (mlp_first,),
     "head_mean_map": (attention_map,),
     "matching": (pairs,),
@@ -346,6 +365,7 @@ CASES: dict[str, tuple[Callable[[Shape], Work], ...]] = {
     "regroup_rows": (regroup_merge,),
     "sink": (sink,),
     "split_matrix": (walk_matrix,),
+    "trace_values": (trace_entry,),
     "walk": (walk_vectors,),
     "weights": (means,),
 }
