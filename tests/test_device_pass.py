@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from contract import backbone, masses, pictures, threshold
+from draws import models
 from fake_graphs import FakeGraphs
 from peers import predictor_file
 from test_graphs import FIXED
 from torch import Tensor
 
 import asap
+from asap.backbones.accepted import adapter_of
 from asap.core import accelerated
 from asap.core.rows import CHUNK, in_chunks, rowwise
 from asap.engine.backend import CUDA
+from asap.engine.device import layers
 from asap.engine.graphs import Recorder
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
@@ -213,3 +216,18 @@ def test_a_pass_outlives_inference_mode() -> None:
         with torch.inference_mode():
             ours(first), ours(second)
         assert_close(ours(third, None, True), asap.ReducedViT(net, method)(third, None, True))
+
+
+@pytest.mark.parametrize("key", sorted(models()))
+@torch.no_grad()
+def test_embedding_by_kernels_is_the_backbone_s_own(key: str) -> None:
+    net = backbone(key, FLOAT)
+    adapter, images = adapter_of(net), pictures(key, FLOAT, 3)
+    size = len(images) * adapter.anatomy.tokens, adapter.anatomy.width
+    rows, hidden, norm = torch.empty(size), torch.empty(size), net.blocks[0].norm1
+    expected = adapter.embed(images).flatten(0, 1)
+    normed = layers.embed(adapter, images, norm, rows, hidden)
+    torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+    assert normed == (adapter.sequence_parts() is not None)
+    if normed:
+        torch.testing.assert_close(hidden, norm(expected), rtol=1e-5, atol=1e-5)

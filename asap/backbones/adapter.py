@@ -69,6 +69,12 @@ class BackboneAdapter(ABC):
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
 
+    def sequence_parts(self) -> tuple[Float[Tensor, "prefix dim"], Float[Tensor, "n dim"]] | None:
+        """Prefix tokens and every token's position (0 where it has none), if the sequence is the
+        prefix, then the embedded patches, with positions added and nothing else; None otherwise.
+        """
+        return None
+
     @property
     def reads_prefix(self) -> bool:
         """Whether the head reads the prefix tokens alone; `classify_prefix` is there then."""

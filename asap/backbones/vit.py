@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
@@ -43,6 +44,20 @@ class ViTAdapter(BackboneAdapter):
         x = patches(self.backbone.patch_embed, images)
         x = self.backbone._pos_embed(x)
         return self.backbone.norm_pre(self.backbone.patch_drop(x))
+
+    def sequence_parts(self) -> tuple[Float[Tensor, "prefix dim"], Float[Tensor, "n dim"]] | None:
+        backbone, positions = self.backbone, self.backbone.pos_embed
+        plain = all(isinstance(m, nn.Identity) for m in (backbone.norm_pre, backbone.patch_drop))
+        if positions is None or backbone.dynamic_img_size or not plain:
+            return None
+        held = (getattr(backbone, f"{name}_token", None) for name in ("cls", "dist", "reg"))
+        found = [token[0] for token in held if token is not None]
+        first = torch.cat(found) if found else positions[0, :0]
+        positions = positions[0]
+        if backbone.no_embed_class and found:
+            positions = torch.cat([torch.zeros_like(first), positions])
+        fits = (len(first), len(positions)) == (self.anatomy.prefix, self.anatomy.tokens)
+        return (first.contiguous(), positions.contiguous()) if fits else None
 
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""

@@ -110,9 +110,9 @@ class DevicePass:
             self.state.restart()
         else:
             self.state = self.method.start(self.anatomy, self.images, memory.ones)
-        tokens = layers.embedded(self.adapter, images)
-        memory.tokens[0].rows.copy_(tokens.reshape(-1, tokens.shape[2]))
-        return self._blocks(0, Flow(Layout(self.images * n, n, n, True)))
+        room = memory.tokens[0].rows, memory.hidden
+        normed = layers.embed(self.adapter, images, self.adapter.blocks[0].norm1, *room)
+        return self._blocks(0, Flow(Layout(self.images * n, n, n, True), normed=normed))
 
     def _regroup(self, stop: Stop) -> None:
         """What becomes of the rows after a decision."""

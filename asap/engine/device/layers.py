@@ -15,32 +15,49 @@ from torch.nn import functional as F
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.rows import rowwise
 from asap.engine.kernels.embed import patches_of
+from asap.engine.kernels.embed_rows import embed_rows
 from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.norm import add_norm
 
 
-def embedded(
-    adapter: BackboneAdapter, images: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b n dim"]:
-    """Everything before the first block; patches by a linear layer where a convolution made them.
+def embed(
+    adapter: BackboneAdapter,
+    images: Float[Tensor, "b 3 h w"],
+    norm: Any,
+    rows: Float[Tensor, "rows dim"],
+    hidden: Float[Tensor, "rows dim"],
+) -> bool:
+    """Everything before the first block into `rows`; True if `hidden` has their norm too.
 
-    The two are the same sums; the convolution takes 3 to 20 times as long (cuDNN, H200).
+    Patches are embedded by a linear layer where a convolution did it: the same sums, for which the
+    convolution takes 3 to 20 times as long (cuDNN, H200).
     """
-    return adapter.embed(images, _linear_patches)
+    parts, known = adapter.sequence_parts(), parameters_of(norm)
+    patches = _linear_patches(adapter.backbone.patch_embed, images)
+    if parts is None or known is None or patches is None:
+        rows.copy_(adapter.embed(images, _patches).flatten(0, 1))
+        return False
+    embed_rows(patches, *parts, *known, out_rows=rows, out_hidden=hidden)
+    return True
 
 
-def _linear_patches(layer: Any, images: Tensor) -> Tensor:
+def _patches(layer: Any, images: Tensor) -> Tensor:
     """What timm's PatchEmbed gives, (b, patches, dim)."""
+    rows = _linear_patches(layer, images)
+    return layer(images) if rows is None else rows.unflatten(0, (len(images), -1))
+
+
+def _linear_patches(layer: Any, images: Tensor) -> Float[Tensor, "patches dim"] | None:
+    """The embedded patches of all images by a linear layer; None if the layer does more."""
     projection = getattr(layer, "proj", None)
     if type(layer) is not PatchEmbed or not isinstance(projection, nn.Conv2d) or not layer.flatten:
-        return layer(images)
+        return None
     size, (side, other) = tuple(images.shape[-2:]), projection.kernel_size
     whole = side == other and size == layer.img_size and size[0] % side == size[1] % side == 0
-    if not whole or projection.groups != 1:
-        return layer(images)
+    if not whole or projection.groups != 1 or not isinstance(layer.norm, nn.Identity):
+        return None
     rows = patches_of(images.contiguous(), side)
-    x = rowwise(lambda part: F.linear(part, projection.weight.flatten(1), projection.bias), rows)
-    return layer.norm(x.view(len(images), -1, x.shape[1]))
+    return rowwise(lambda part: F.linear(part, projection.weight.flatten(1), projection.bias), rows)
 
 
 def normed(
