@@ -456,7 +456,8 @@ def test_there_are_recorded_tables():
 DEMO = {  # its points, and the presets that they are from
     "random_drop": "random-drop", "tome": "tome", "ppt": "ppt", "evit": "evit", "ats": "ats",
     "zero_tprune": "zero-tprune-re-implementation-schedule-ours", "asap": "asap-pool",
-    "pruning": "asap-prun", "quiet": "asap-quiet-anchor-ours",
+    "pruning": "asap-prun", "quiet": "asap-quiet-anchor-ours", "static": "asap-static-ours",
+    "static_quiet": "asap-static-quiet-anchor-ours",
 }  # fmt: skip
 
 

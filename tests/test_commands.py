@@ -49,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_demo_writes_its_table_and_figures(demo: tuple[Path, str]) -> None:
     results, printed = demo
     rows = table(results, "demo")
-    assert len(rows) == 13
+    assert len(rows) == 15
     assert rows["ToMe"]["paper_row"] == "ToMe" and not rows["EViT"]["paper_row"]
     assert all(row["n"] == "12" for row in rows.values())
     names = ["demo-scenes.png", "demo-scenes.svg", "demo-accuracy-macs.png", "demo-walk.svg"]
@@ -77,7 +77,7 @@ def test_the_report_makes_tables_of_all_records(demo: tuple[Path, str]) -> None:
     assert done.returncode == 0, done.stderr
     written = [Path(line.strip()) for line in done.stdout.splitlines() if line.endswith(".csv")]
     (path,) = [path for path in written if not path.stem.endswith("-timm")]
-    assert len(path.read_text().splitlines()) == 14
+    assert len(path.read_text().splitlines()) == 16
     page = (results / "report.html").read_text()
     assert "<h2>" not in page  # the demo's rows are all there is: one section, in the run's order
     assert page.count('<section id="s1"') == 1 and "evenly spaced ones" in page

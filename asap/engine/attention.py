@@ -140,13 +140,14 @@ def eager_attention(
     head_maps = torch.empty(b if with_heads else 0, h, n, n, dtype=kind, device=q.device)
     step = backend.images_at_once(q)
     for start in range(0, b, step):
-        part = slice(start, start + step)
+        # one image as (h, n, d): with a dimension of images, products first copy what they take
+        part = start if step == 1 else slice(start, start + step)
         scores = (q[part] * scale) @ k[part].transpose(-2, -1)
         if bias is not None:
             scores += bias[part]
         share = scores.softmax(-1, dtype=kind if with_map or with_heads else None)
         if with_map:
-            torch.mean(share, 1, out=maps[part])
+            torch.mean(share, -3, out=maps[part])
         if with_heads:
             head_maps[part] = share
         out[part] = share.to(v.dtype) @ v[part]

@@ -23,7 +23,7 @@ class CPU(Backend):
 
     looks: ClassVar[bool] = True
     alone_below: ClassVar[int] = SHORT
-    slab_bytes: ClassVar[int] = 2 << 20
+    slab_bytes: ClassVar[int] = 1 << 19
 
     def fuses(self, q: Float[Tensor, "b h n d"]) -> bool:
         return not self.eager and q.shape[2] >= FUSED_FROM

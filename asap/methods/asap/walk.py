@@ -150,12 +150,18 @@ class MatrixWalk:
         watched: Bool[Tensor, "b"] | None = None,
     ) -> int:
         attention = attention.to(self.walk.dtype)
-        if block == 0:
-            self.walk[images] = first_walk(attention, self.alpha)
-            return 0
         step = rollout_on if self.order == "rollout" else walk_on
-        self.walk[images] = step(self.walk[images], attention, self.alpha)
-        return attention.shape[-1] ** 3
+        # while all images are there they are in the order of the batch, and need no copies
+        whole = len(images) == len(self.walk)
+        if block == 0:
+            after = first_walk(attention, self.alpha)
+        else:
+            after = step(self.walk if whole else self.walk[images], attention, self.alpha)
+        if whole:
+            self.walk = after
+        else:
+            self.walk[images] = after
+        return 0 if block == 0 else attention.shape[-1] ** 3
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
         return self.walk[images].sum(1)
