@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from made import ASAP, DENSE, NAN, cell, frame, methods, reads, traces_of
 
 from asap.report.figures import charts, save, svg
@@ -19,8 +21,10 @@ from asap.report.figures.sweep import tau_k
 from asap.report.figures.treated import at_equal_macs, draw_side_by_side, merged_view
 from asap.report.figures.walks import largest_mass, selected_blocks
 from asap.report.result import Result
+from asap.spec.configs import read_method
 
 pytestmark = pytest.mark.painted
+ROOT = Path(__file__).resolve().parents[1]
 
 DEFAULT = {"tau": 3.0, "clusters": 4, "alpha": 0.5}
 LOST = Result("Lost", reason="out of memory")
@@ -301,3 +305,14 @@ def test_a_chart_of_too_many_rows_is_not_begun():
         assert asked == [*range(25)]
     names = [chart.name for chart in charts(many(40), DEFAULT)[0]]
     assert not {"column-mass", "stop-blocks", "token-counts"} & set(names)
+
+
+def test_every_row_of_the_demo_has_a_look_of_its_own():
+    """Else the figure has no legend, and its reader does not know which point is which."""
+    demo = yaml.safe_load((ROOT / "configs" / "experiment" / "demo.yaml").read_text("utf-8"))
+    found = []
+    for row in demo["rows"]:
+        options = read_method(row["method"])
+        method = {"name": options["name"], "options": options}
+        found.append((_LOOKS[variant(method)], "ours" in options["label"]))
+    assert len(set(found)) == len(found)

@@ -66,6 +66,9 @@ _LOOKS = {
     "random": Look("#c2528b", "X"),
     "pca": Look("#882255", "*"),
     "mass": Look("#e07b39", "8"),
+    "quiet": Look("#4b5563", "d"),
+    "static": Look("#d55e00", "H"),
+    "static_quiet": Look("#4b5563", "H"),
 }
 _OWN = Look("#6b7280", "d")
 
@@ -83,8 +86,11 @@ def variant(method: Mapping[str, Any]) -> str:
         return name
     if options.get("accumulate") is False:
         return "no_accumulation"
-    if options.get("anchor", "sink") != "sink":
-        return str(options["anchor"])
+    anchor = str(options.get("anchor", "sink"))
+    if (options.get("binning"), options.get("miss")) == ("rank", "force"):
+        return "static" if anchor == "sink" else f"static_{anchor}"
+    if anchor != "sink":
+        return anchor
     return "pruning" if options.get("pool") is False else "asap"
 
 
