@@ -143,6 +143,31 @@ def test_a_whole_pass_by_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert_close(found, expected)
 
 
+def addresses(held: Any) -> set[int]:
+    """Of all tensors that an object holds, in its fields and theirs."""
+    if isinstance(held, Tensor):
+        return {held.data_ptr()}
+    if isinstance(held, dict):
+        held = list(held.values())
+    parts = held if isinstance(held, list | tuple) else list(getattr(held, "__dict__", {}).values())
+    return set().union(*map(addresses, parts)) if parts else set()
+
+
+@pytest.mark.parametrize("by_kernels", [False, True])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_state_stays_where_recordings_know_it(name: str, by_kernels: bool) -> None:
+    """A CUDA graph reads the addresses that it was recorded with, whatever a field says later."""
+    with accelerated.registered("cpu", VERSIONS if by_kernels else {}):
+        backend = OnDevice(FakeGraphs(strict=False))
+        model = asap.ReducedViT(backbone(KEY, FLOAT), stopping(ADAPTIVE[name]), backend=backend)
+        found = []
+        for images in batches():
+            model(images, range(len(images)))
+            (one,) = model._passes.values()
+            found.append(addresses(one.state))
+    assert found[0] and found[0] == found[1] == found[2]
+
+
 def test_all_images_stop_at_once() -> None:
     _, traces = compare(Asap(tau=1e-6), KEY, batches(), FakeGraphs(strict=False))
     assert all((trace.stop_block == 1).all() for trace in traces)

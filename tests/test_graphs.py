@@ -16,8 +16,10 @@ from asap.core.constants import on_device, owned
 from asap.engine.backend import CUDA, backend_of
 from asap.engine.graphs import Graphs
 from asap.engine.host import to_host
+from asap.engine.kernels import launch
 from asap.engine.trace import Trace
 from asap.errors import RequestError
+from asap.measure import throughput
 from asap.methods import (
     ATS,
     PPT,
@@ -87,15 +89,33 @@ def test_work_that_reads_is_never_recorded() -> None:
     assert fake.recorded == 0 and graphs.failed is None
 
 
-def test_work_that_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    class Refuses:
-        def record(self, work: Callable[[], object]) -> Callable[[], object]:
-            raise RuntimeError("operation not permitted\nwhen the stream is capturing")
+class Refuses:
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        raise RuntimeError("operation not permitted\nwhen the stream is capturing")
 
+
+def test_work_that_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     graphs = Graphs(Refuses())
     assert [float(graphs.run("key", twice, torch.ones(1))) for _ in range(3)] == [2.0] * 3
     assert graphs.failed == "operation not permitted"
     assert caplog.text.count("operation not permitted") == 1
+
+
+@pytest.mark.parametrize("decides", [False, True])
+def test_a_model_that_was_not_recorded_is_not_timed(
+    decides: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record would say "graphs"."""
+    monkeypatch.setattr(CUDA, "decides", lambda *_: decides)
+    monkeypatch.setattr(launch, "DEVICES", set())
+    model = asap.ReducedViT(backbone(KEY, torch.float32), ToMe(3), backend=CUDA(Refuses()))
+    assert model.path == ("graphs" if decides else "recorded torch")
+    images = pictures(KEY, torch.float32, COUNT)
+    model(images)
+    throughput._require_recorded({"ToMe": model})  # the first call runs as it is
+    model(images)
+    with pytest.raises(RuntimeError, match=r"ToMe .*operation not permitted.*engine.graphs=off"):
+        throughput._require_recorded({"ToMe": model})
 
 
 def test_only_so_many_are_kept_and_the_oldest_goes() -> None:

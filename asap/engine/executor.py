@@ -85,6 +85,12 @@ class ReducedViT(nn.Module):
             return f"strict {way}" if backend.strict else way
         return "torch" if backend.recorder is None else "recorded torch"
 
+    @property
+    def unrecorded(self) -> str | None:
+        """Why a piece of a pass, which `path` says is recorded, could not be; None: all were."""
+        kept = (self._graphs, *(one.graphs for one in self._passes.values()))
+        return next((one.failed for one in kept if one is not None and one.failed), None)
+
     @torch.no_grad()
     def forward(
         self,

@@ -95,6 +95,7 @@ def measure_throughput(
                 timings = interleave(
                     candidates, batches, plan, watch, seed, progress, gauge(device), meter
                 )
+                _require_recorded(models)
                 break
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -177,6 +178,16 @@ def _record_all(
         for name in sorted(names):
             for batch in (*batches, *batches):
                 candidates[name](batch)
+
+
+def _require_recorded(models: Mapping[str, ReducedViT]) -> None:
+    """RuntimeError if a pass ran step by step though its record would say "graphs"."""
+    for name, model in models.items():
+        if model.unrecorded is not None:
+            raise RuntimeError(
+                f"{name} could not be recorded as a CUDA graph ({model.unrecorded}): "
+                "engine.graphs=off times all rows without graphs"
+            )
 
 
 def _speed(

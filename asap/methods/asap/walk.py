@@ -133,11 +133,12 @@ class VectorWalk:
 @dataclass
 class MatrixWalk:
     """P kept and updated in every block: for rollout order, which has no vector recursion, and for
-    measuring the cost of accumulation."""
+    measuring the cost of accumulation. fixed: its memory stays, for passes that are recorded."""
 
     alpha: float
     order: str
     walk: Float[Tensor, "images n n"]
+    fixed: bool = False
 
     def restart(self) -> None:
         """Nothing to do: the first block overwrites P."""
@@ -157,10 +158,12 @@ class MatrixWalk:
             after = first_walk(attention, self.alpha)
         else:
             after = step(self.walk if whole else self.walk[images], attention, self.alpha)
-        if whole:
-            self.walk = after
-        else:
+        if not whole:
             self.walk[images] = after
+        elif self.fixed:
+            self.walk.copy_(after)
+        else:
+            self.walk = after
         return 0 if block == 0 else attention.shape[-1] ** 3
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
@@ -237,7 +240,7 @@ def kept_walk(
             return found
         room = like.new_zeros(images, tokens, tokens) if with_matrix else None
         return KeptWalk(alpha, start_vectors(*size), room)
-    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens))
+    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens), fixed=True)
 
 
 def make_walk(
