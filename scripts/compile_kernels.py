@@ -87,10 +87,7 @@ def walk(dtype: torch.dtype, d: int) -> None:
         vectors = empty(IMAGES, 2, n, dtype=torch.float32)
         for first in (True, False):
             step_vectors(vectors, maps, 0.5, images, watched, first)
-            for exact in (True, False):
-                step_matrix(
-                    SplitMatrix.empty(IMAGES, n, maps, exact), maps, 0.5, images, watched, first
-                )
+            step_matrix(SplitMatrix.empty(IMAGES, n, maps), maps, 0.5, images, watched, first)
 
 
 def sink(dtype: torch.dtype, d: int) -> None:

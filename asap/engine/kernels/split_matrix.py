@@ -2,8 +2,8 @@
 
 `P <- (1 - alpha) P + alpha P A` (paper, Eq. 2). Beside float16 maps P is the sum of two float16
 matrices, `2^14 P = high + low`: 22 bits, and every step is two products of half precision summed in
-float32. Distances between its rows are within 4e-7 of those in float64 for the same maps; with
-`high` alone (11 bits) they are within 5e-4. Beside other maps P is one matrix in their precision.
+float32. Distances between its rows are within 4e-7 of those in float64 for the same maps. Beside
+other maps P is one matrix in their precision.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ WHOLE = 256  # columns that one program can own, and so write over the old ones
 class SplitMatrix:
     """P of some images, (images, pitch, pitch), 0 from row and column n on.
 
-    high, low: float16 parts of `scale` times P, low None for 11 bits; or P itself in another
-    precision, low None and scale 1.
+    high, low: float16 parts of `scale` times P; or P itself in another precision, low None and
+    scale 1.
     """
 
     high: Float[Tensor, "images pitch pitch"]
@@ -35,11 +35,11 @@ class SplitMatrix:
     scale: float
 
     @staticmethod
-    def empty(images: int, n: int, like: Tensor, exact: bool = True) -> "SplitMatrix":
-        """Room for P beside maps `like` these (dtype and device); `exact`: 22 bits, not 11."""
+    def empty(images: int, n: int, like: Tensor) -> "SplitMatrix":
+        """Room for P beside maps `like` these (dtype and device)."""
         pitch, half = pitch_of(n), like.dtype in (torch.float16, torch.bfloat16)
         kind = torch.float16 if half else like.dtype
-        parts = torch.zeros(2 if half and exact else 1, images, pitch, pitch, dtype=kind)
+        parts = torch.zeros(2 if half else 1, images, pitch, pitch, dtype=kind)
         parts = parts.to(like.device)
         low = parts[1] if len(parts) == 2 else None
         return SplitMatrix(parts[0], low, n, SCALE if half else 1.0)
@@ -90,7 +90,6 @@ def _matrix_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     FIRST: tl.constexpr,
-    SPLIT: tl.constexpr,
     HAS_IMAGES: tl.constexpr,
     HAS_WATCHED: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -123,8 +122,7 @@ def _matrix_kernel(
         new = shares * (alpha * SCALE) + tl.where(stay, (1 - alpha) * SCALE, 0.0)
     else:
         old = tl.load(high + at, mask=inside, other=0.0).to(tl.float32)
-        if SPLIT:
-            old += tl.load(low + at, mask=inside, other=0.0).to(tl.float32)
+        old += tl.load(low + at, mask=inside, other=0.0).to(tl.float32)
         moved = old * ((1 - alpha) / alpha)
         for start in range(0, n, DEPTH):
             steps = start + tl.arange(0, DEPTH)
@@ -139,16 +137,14 @@ def _matrix_kernel(
             known = (rows < pitch)[:, None] & (steps < pitch)[None, :]
             part = tl.load(high + left, mask=known, other=0.0)
             moved = tl.dot(part.to(shares.dtype), shares, moved)
-            if SPLIT:
-                part = tl.load(low + left, mask=known, other=0.0)
-                moved = tl.dot(part.to(shares.dtype), shares, moved)
+            part = tl.load(low + left, mask=known, other=0.0)
+            moved = tl.dot(part.to(shares.dtype), shares, moved)
         new = alpha * moved
     tl.debug_barrier()  # the new P may be in the place of the old one: all have read it by now
     first = new.to(tl.float16)
     tl.store(new_high + image * new_image + at, first, mask=inside)
-    if SPLIT:
-        rest = (new - first.to(tl.float32)).to(tl.float16)
-        tl.store(new_low + image * new_image + at, rest, mask=inside)
+    rest = (new - first.to(tl.float32)).to(tl.float16)
+    tl.store(new_low + image * new_image + at, rest, mask=inside)
 
 
 def step_matrix(
@@ -160,20 +156,18 @@ def step_matrix(
     first: bool = False,
 ) -> None:
     """Take P one block further, in place; the arguments are those of `step_vectors`."""
-    if not (runs(maps) and matrix.high.dtype == torch.float16 and maps.dtype == torch.float16):
+    if not (runs(maps) and matrix.low is not None and maps.dtype == torch.float16):
         return _plain(matrix, maps, alpha, images, watched, first)
     pitch, n = matrix.high.shape[1], matrix.n
     whole = pitch <= WHOLE
-    parts, exact = matrix, matrix.low is not None
-    if not (whole or first):
-        parts = SplitMatrix.empty(len(matrix.high), n, maps, exact)
+    parts = matrix if whole or first else SplitMatrix.empty(len(matrix.high), n, maps)
     how = {"ROWS": 64, "COLUMNS": 256 if whole else 128, "DEPTH": 32}
     tiles = -(-pitch // how["ROWS"]) * -(-pitch // how["COLUMNS"])
     _matrix_kernel[(tiles, len(maps))](
         matrix.high,
-        matrix.high if matrix.low is None else matrix.low,
+        matrix.low,
         parts.high,
-        parts.high if parts.low is None else parts.low,
+        parts.low,
         maps,
         maps if images is None else images,
         maps if watched is None else watched,
@@ -186,7 +180,6 @@ def step_matrix(
         SCALE=SCALE,
         **how,
         FIRST=first,
-        SPLIT=exact,
         HAS_IMAGES=images is not None,
         HAS_WATCHED=watched is not None,
         UPCAST=upcasts(maps),
