@@ -24,27 +24,39 @@ class Sample:
     """One example, or the reason why it could not be read.
 
     inputs: its images, ready for the backbone: a single image has one view; a picture cut into
-    crops, or a clip, has several. target: the correct answer, in the form of its task. extras:
-    other values that its task needs, by name; a tensor among them belongs to this example alone.
+    crops has several, and every view of a clip is `frames` consecutive images. target: the correct
+    answer, in the form of its task. extras: other values that its task needs, by name; a tensor
+    among them belongs to this example alone.
     """
 
     index: int  # position in the data set
     id: int  # seeds random draws, the same in every subset; not negative
     source: str  # path, relative, or "evaluation/000017" for a scene
     cluster: int  # number of the source that several examples share; the index if none do
-    inputs: Float[Tensor, "views 3 h w"] | None
+    inputs: Float[Tensor, "images 3 h w"] | None
     target: Any = None
     error: str | None = None  # one line
     extras: Mapping[str, Any] = field(default_factory=dict)
+    frames: int = 1  # consecutive images that make up one view
 
     @property
-    def views(self) -> int:
+    def n_images(self) -> int:
         """How many images it has; 0 if it could not be read."""
         return 0 if self.inputs is None else len(self.inputs)
 
     @property
+    def image_ids(self) -> list[int]:
+        """What seeds the random draws of its images: the first has the example's own id."""
+        return [self.id if k == 0 else hashed_id(f"{self.id}:{k}") for k in range(self.n_images)]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """The view of each image, and its frame in that view."""
+        return [divmod(k, self.frames) for k in range(self.n_images)]
+
+    @property
     def image(self) -> Float[Tensor, "3 h w"] | None:
-        """The only view, None if it could not be read; ValueError if there are several."""
+        """The only image, None if it could not be read; ValueError if there are several."""
         if self.inputs is None:
             return None
         (view,) = self.inputs
@@ -64,6 +76,11 @@ class Sample:
     def mask(self) -> Bool[Tensor, " n_patches"] | None:
         """Which patches are object patches; None if it is not known."""
         return self.extras.get("mask")
+
+
+def hashed_id(name: str) -> int:
+    """63 bits of a name's SHA-256, an id for random draws."""
+    return int.from_bytes(sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def image_sample(
@@ -237,13 +254,13 @@ Packed: TypeAlias = tuple[list[Sample], list[int], Tensor | None, dict[str, tupl
 
 
 def _pack(samples: list[Sample]) -> Packed:
-    """Samples without their tensors, how many views each has, and the tensors of the batch: its
-    views, and each extra with the positions of the samples that have it.
+    """Samples without their tensors, how many images each has, and the tensors of the batch: its
+    images, and each extra with the positions of the samples that have it.
 
     Each tensor sent by a worker holds an open file until it is freed, so a batch sends one tensor
     and not one per image.
     """
-    views = [s.views for s in samples]
+    counts = [s.n_images for s in samples]
     inputs = [s.inputs for s in samples if s.inputs is not None]
     names = {k for s in samples for k, v in s.extras.items() if isinstance(v, Tensor)}
     held: dict[str, tuple[list, Tensor]] = {}
@@ -254,22 +271,22 @@ def _pack(samples: list[Sample]) -> Packed:
     bare = [
         replace(s, inputs=None, extras=extras) for s, extras in zip(samples, plain, strict=True)
     ]
-    return bare, views, torch.cat(inputs) if inputs else None, held
+    return bare, counts, torch.cat(inputs) if inputs else None, held
 
 
 def _unpack(
     bare: list[Sample],
-    views: list[int],
+    counts: list[int],
     inputs: Tensor | None,
     held: dict[str, tuple[list, Tensor]],
 ) -> list[Sample]:
-    """Undo `_pack`: readable samples take their views and extras in turn."""
+    """Undo `_pack`: readable samples take their images and extras in turn."""
     extras = [dict(sample.extras) for sample in bare]
     for name, (places, values) in held.items():
         for i, value in zip(places, values, strict=True):
             extras[i][name] = value
-    parts = iter(() if inputs is None else inputs.split([n for n in views if n]))
+    parts = iter(() if inputs is None else inputs.split([n for n in counts if n]))
     return [
         replace(sample, inputs=next(parts) if n else None, extras=more)
-        for sample, n, more in zip(bare, views, extras, strict=True)
+        for sample, n, more in zip(bare, counts, extras, strict=True)
     ]

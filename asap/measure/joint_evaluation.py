@@ -186,7 +186,7 @@ def halving(
         try:
             images = torch.cat([s.inputs for s in part if s.inputs is not None])
             images = images.to(how.device, how.dtype, non_blocking=True)
-            answered = answer(images, [s.id for s in part for _ in range(s.views)])
+            answered = answer(images, [one for s in part for one in s.image_ids])
         except torch.OutOfMemoryError:
             if step == 1:
                 raise
@@ -206,8 +206,8 @@ def _answered(
     known = {**traces, "assignment": trace.assignment}
     columns = {**_about(samples), **task.answered(samples, logits, known)}
     answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
-    views = [(s.index, view) for s in samples for view in range(s.views)]
-    return Evaluated(answers, table_of_traces(method, traces, views))
+    places = [(s.index, *place) for s in samples for place in s.places]
+    return Evaluated(answers, table_of_traces(method, traces, places))
 
 
 def _unread(task: Task, method: Method, samples: list[Sample]) -> Evaluated:
@@ -224,7 +224,7 @@ def _about(samples: Sequence[Sample]) -> dict[str, list[Any]]:
         "id": [s.id for s in samples],
         "path": [s.source for s in samples],
         "cluster": [s.cluster for s in samples],
-        "n": [s.views for s in samples],
+        "n": [s.n_images for s in samples],
         "error": [s.error for s in samples],
     }
 

@@ -175,7 +175,7 @@ class Session:
         chosen, tried = list(positions), self._images.tried
         for i in chosen:
             if i not in tried:
-                tried[i] = self.data[i].image is not None
+                tried[i] = self.data[i].inputs is not None
         return [i for i in chosen if tried[i]]
 
     def evaluation(self) -> Evaluation:

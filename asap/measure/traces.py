@@ -40,13 +40,12 @@ def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
 def table_of_traces(
     method: Method,
     columns: Mapping[str, Tensor],
-    views: Sequence[tuple[int, int]],
+    places: Sequence[tuple[int, int, int]],
     stage: str = VISION,
 ) -> pa.Table:
-    """The table of traces from `columns_of`; `views`: the example and view of each image."""
-    examples, numbers = [example for example, _ in views], [view for _, view in views]
-    frames = [0] * len(views)
-    found: dict[str, Any] = {"example": examples, "view": numbers, "frame": frames}
+    """The table of traces from `columns_of`; `places`: example, view and frame of each image."""
+    names = [field.name for field in TRACE_COLUMNS]
+    found: dict[str, Any] = {name: [one[i] for one in places] for i, name in enumerate(names)}
     found |= {f"{stage}.{name}": value.numpy() for name, value in columns.items()}
     return table_of(found, fields_of(method, stage))
 

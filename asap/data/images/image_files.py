@@ -9,7 +9,14 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from asap.data.base import PatchGrid, Sample, Transform, files_left_out, image_sample
+from asap.data.base import (
+    PatchGrid,
+    Sample,
+    Transform,
+    files_left_out,
+    hashed_id,
+    image_sample,
+)
 from asap.data.imagenet.boxes import Boxes, upright
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.data.images.geometry import map_of
@@ -156,4 +163,4 @@ class ImageFiles:
 
 def image_id(path: str) -> int:
     """63 bits of the path's hash, so that an image has the same id in every subset."""
-    return int.from_bytes(sha256(path.encode()).digest()[:8], "big") >> 1
+    return hashed_id(path)
