@@ -19,7 +19,7 @@ from asap.methods import build, find, registry
 from asap.methods.registry import names
 from asap.spec.configs import choices, config_dir, read_method
 from asap.spec.read import read_spec, spec_from
-from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec
+from asap.spec.run_spec import HeadSpec, MethodOf, MethodSpec, RunSpec
 
 ABOUT = {"name", *(f.name for f in fields(MethodSpec))}
 
@@ -70,11 +70,46 @@ def test_an_experiment_on_scenes_takes_other_data_too() -> None:
     assert options_of(other) == FolderOptions()
 
 
-@pytest.mark.parametrize("group", ["backbone", "data", "measure"])
+@pytest.mark.parametrize("group", ["backbone", "data", "measure", "head"])
 def test_every_choice_composes(group: str) -> None:
     for name in choices(group):
         needed = ["backbone.name=vit_tiny_patch16_224"] if name == "timm" else []
         spec_of(f"{group}={name}", *needed)
+
+
+@pytest.mark.parametrize("name", choices("head"))
+def test_a_head_config_has_the_defaults_of_its_spec_and_is_read_again(name: str) -> None:
+    assert spec_of().head is None
+    spec = spec_of(f"head={name}")
+    assert spec.head == HeadSpec(kind=name)
+    listed = yaml.safe_load((config_dir() / "head" / f"{name}.yaml").read_text())
+    assert set(listed) == {f.name for f in fields(HeadSpec)}
+    assert spec_from(json.loads(json.dumps(asdict(spec), default=str))).head == spec.head
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("head.kind=mlp", "head.kind='mlp' is not possible: use one of linear, attention"),
+        ("head.reads=all", "head.reads='all' is not possible"),
+        ("head.features=int8", "head.features='int8' is not possible: use one of fp16, fp32"),
+        ("head.epochs=0", "head.epochs=0 is not possible: give 1 or more"),
+        ("head.lr=0", "head.lr=0.0 is not possible: give a number above 0"),
+        (
+            "head.warmup_epochs=10",
+            "head.warmup_epochs=10.0 is not possible: .* from 0 and below 10",
+        ),
+        (
+            "head.smoothing=1",
+            "head.smoothing=1.0 is not possible: give a number from 0 and below 1",
+        ),
+        ("head.weight_decay=-1", "head.weight_decay=-1.0 is not possible: give a number from 0$"),
+        ("+head.momentum=1", "head: unknown key 'momentum'"),
+    ],
+)
+def test_a_head_that_cannot_be_trained_is_refused(given: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        spec_of("head=attention", given)
 
 
 def test_ablations_keep_the_point_of_the_pooling_row() -> None:

@@ -22,7 +22,7 @@ from asap.errors import RequestError
 from asap.spec.configs import read_method
 from asap.spec.paths import PathText, given_path
 from asap.spec.read import read_spec
-from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec, groups
 
 TO_32 = create_transform(32)
 PLAIN = {
@@ -41,8 +41,8 @@ def path_options(kind: Any = RunSpec, above: str = "") -> Iterator[str]:
         options = typing.get_args(field.type) or (field.type,)
         if PathText in (field.type, *options) or Path in options:
             yield f"{above}{field.name}"
-        elif is_dataclass(field.type):
-            yield from path_options(field.type, f"{above}{field.name}.")
+        elif is_dataclass(group := groups().get(field.name, field.type)):
+            yield from path_options(group, f"{above}{field.name}.")
 
 
 def config_with(option: str, value: str) -> dict:
@@ -60,7 +60,7 @@ def test_the_options_that_are_paths_say_so():
     """A new option with a name like these gets `PathText`, and with it all of this file."""
     assert set(path_options()) >= {
         "results", "image", "data.path", "data.labels", "data.boxes", "data.cache",
-        "backbone.weights", "calibrate.path",
+        "backbone.weights", "calibrate.path", "head.file",
     }  # fmt: skip
     assert "file" in set(path_options(MethodSpec))
     for option in (*path_options(), *path_options(MethodSpec)):

@@ -6,7 +6,7 @@ A config that does not compose gives an error of one line.
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -25,7 +25,7 @@ from asap.measure.processes import started_by_torchrun
 from asap.methods.registry import find, names
 from asap.spec.configs import read_method, refuse_unused_points
 from asap.spec.read import read_spec
-from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec
+from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec, groups
 
 
 def command_line(given: Sequence[str], about: str) -> list[str]:
@@ -121,7 +121,7 @@ def _keys() -> list[tuple[str, Any]]:
     """All keys of the command line, with their types; a key can come more than once."""
     kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *map(find, names()))]
     kinds += [("data", kind) for kind in DATA_SETS.values()]
-    kinds += [(f.name, f.type) for f in fields(RunSpec) if is_dataclass(f.type)]
+    kinds += groups().items()
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
     return [*inside, *((f.name, f.type) for f in fields(RunSpec))]
 

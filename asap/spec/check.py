@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import STAGES, VISION, MethodSpec, RunSpec
+from asap.spec.run_spec import STAGES, VISION, HeadSpec, MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -13,6 +13,8 @@ PAPER_TABLES = ("image_classification", "anchor_image", "alpha_sweep", "accumula
 ATTENTION = ("auto", "fused", "eager")
 GRAPHS = ("auto", "off")
 PARTS = ("all", "slice", "rest")
+HEADS, HEAD_READS = ("linear", "attention"), ("class", "tokens")
+FEATURE_TYPES = ("fp16", "fp32")
 OPPONENTS = ("best", "compiled")
 
 
@@ -51,6 +53,8 @@ def checked(spec: RunSpec) -> RunSpec:
             raise RequestError(f"{name}={seconds} is not possible: give a number above 0")
     window = spec.calibrate.window
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
+    if spec.head is not None:
+        _check_head(spec.head)
     _checked_stages(spec)
     _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
@@ -59,7 +63,7 @@ def checked(spec: RunSpec) -> RunSpec:
         )
     if not 0 < window < 100:
         raise RequestError(f"calibrate.window={window} is not possible: give points above 0")
-    if not m.accuracy and not m.throughput and not m.also:
+    if not m.accuracy and not m.throughput and not m.also and spec.head is None:
         raise RequestError("measure.accuracy and measure.throughput are false: set one to true")
     for name, title in (("title", spec.title), ("table", spec.table)):
         if title is not None and not any(c.isalnum() for c in title):
@@ -75,6 +79,26 @@ def _check_title(title: str | None) -> None:
         raise RequestError(
             f"data.title={title!r} is not possible: give a line of text, or null for none"
         )
+
+
+def _check_head(head: HeadSpec) -> None:
+    """RequestError for settings with which no head can be built or trained."""
+    one_of("head.kind", head.kind, HEADS)
+    one_of("head.reads", head.reads, HEAD_READS)
+    one_of("head.features", head.features, FEATURE_TYPES)
+    for name in ("epochs", "batch_size", "heads", "train_clips"):
+        at_least(f"head.{name}", getattr(head, name), 1)
+    at_least("head.seed", head.seed, 0)
+    if not 0 < head.lr < math.inf:
+        raise RequestError(f"head.lr={head.lr} is not possible: give a number above 0")
+    for name, below in (
+        ("weight_decay", math.inf),
+        ("warmup_epochs", head.epochs),
+        ("smoothing", 1),
+    ):
+        if not 0 <= (value := getattr(head, name)) < below:
+            most = "" if below == math.inf else f" and below {below}"
+            raise RequestError(f"head.{name}={value} is not possible: give a number from 0{most}")
 
 
 def _checked_stages(spec: RunSpec) -> None:

@@ -4,7 +4,7 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from asap.spec.run_spec import (
     CalibrateSpec,
     DataSpec,
     EngineSpec,
+    HeadSpec,
     LogSpec,
     MeasureSpec,
     MethodOf,
     MethodSpec,
     RunSpec,
+    groups,
 )
 
 _KINDS = {
@@ -56,6 +58,7 @@ def read_spec(
         "log": _build(LogSpec, given.pop("log", None), "log"),
         "engine": _build(EngineSpec, given.pop("engine", None), "engine"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
+        "head": _head(given.pop("head", None)),
     }
     # Keys that only other lines of an experiment or a data set refer to.
     for name in ("points", "budget", "ppt_thresholds", "scenes"):
@@ -77,15 +80,20 @@ def _data(given: Any) -> DataSpec:
     return _build(DataSpec, {**head, "options": own}, "data")
 
 
+def _head(given: Any) -> HeadSpec | None:
+    """The spec of the head; None if the run has none."""
+    return None if given is None else _build(HeadSpec, given, "head")
+
+
 def spec_from(plain: Mapping[str, Any]) -> RunSpec:
     """The spec from its `asdict` after JSON."""
-    groups = {
-        f.name: _build(f.type, plain.get(f.name), f.name)  # one that is new has its defaults
-        for f in fields(RunSpec)
-        if isinstance(f.type, type) and is_dataclass(f.type)
+    built = {
+        name: _build(kind, plain.get(name), name)  # one that is new has its defaults
+        for name, kind in groups().items()
     }
+    built |= {"head": _head(plain.get("head"))}
     rows = tuple(_recorded_row(row) for row in plain["rows"])
-    return checked(_build(RunSpec, {**plain, **groups, "rows": rows}, "config"))
+    return checked(_build(RunSpec, {**plain, **built, "rows": rows}, "config"))
 
 
 def _recorded_row(row: Mapping[str, Any]) -> MethodSpec:

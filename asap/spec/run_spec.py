@@ -1,9 +1,10 @@
 """The spec of a run: frozen dataclasses, made from a composed config by read.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from asap.spec.paths import PathText
 
@@ -208,11 +209,38 @@ class EngineSpec:
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """The head on the frames of a clip, and how it is trained; see `asap/backbones/video_head.py`.
+
+    kind: linear | attention. reads: class | tokens, see `asap/backbones/frame_encoder.py`.
+    file: a trained head; null: it is trained on the data set's training clips, or its record found.
+    batch_size: clips of a step, which has the learning rate `lr`. warmup_epochs: may be a fraction.
+    smoothing: of the labels. heads: of the attention. features: fp16 | fp32, the type in which
+    features are stored and read by the head. train_clips: so many, evenly spaced; null: all.
+    """
+
+    kind: str = "attention"
+    reads: str = "class"
+    file: PathText | None = None
+    epochs: int = 10
+    batch_size: int = 512
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 0.5
+    smoothing: float = 0.1
+    heads: int = 16
+    features: str = "fp16"
+    seed: int = 0
+    train_clips: int | None = None
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything a run needs. `rows` are its methods, in the order of its table.
 
-    paper_table: the paper's table whose numbers stand beside ours, a file of results/paper. table:
-    runs of a multirun with the same name here share a table, with one block for each.
+    head: of videos; null: the backbone's outputs are answers. paper_table: the paper's table whose
+    numbers stand beside ours, a file of results/paper. table: runs of a multirun with the same name
+    here share a table, with one block for each.
     """
 
     title: str
@@ -223,6 +251,7 @@ class RunSpec:
     log: LogSpec = LogSpec()
     engine: EngineSpec = EngineSpec()
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
+    head: HeadSpec | None = None
     results: Path = Path("results")
     device: str = "auto"
     precision: str = "fp32"
@@ -236,3 +265,10 @@ class RunSpec:
     paper_table: str = "image_classification"
     table: str | None = None
     image: PathText | None = None  # the picture for asap.show
+
+
+def groups() -> dict[str, type]:
+    """The fields of `RunSpec` that are groups of settings, with their dataclasses."""
+    kinds = {f.name: f.type for f in fields(RunSpec)}
+    kinds |= {k: get_args(one)[0] for k, one in kinds.items() if isinstance(one, UnionType)}
+    return {k: one for k, one in kinds.items() if isinstance(one, type) and is_dataclass(one)}
