@@ -19,10 +19,11 @@ from timm.data import create_transform
 
 from asap.data.imagenet.validation import ImageNet
 from asap.data.images.decoding import UnreadableImage, open_rgb
+from asap.data.images.entries import key_of
 from asap.data.images.folder import ImageFolder, class_of
 from asap.data.images.formats import holds_picture
 from asap.data.images.left_out import HIDDEN, SECOND, summed
-from asap.data.images.listing import key_of, list_pictures
+from asap.data.images.listing import list_pictures
 from asap.errors import RequestError
 from asap.records.files_left_out import counts_in_words
 

@@ -10,5 +10,12 @@ def counts_in_words(counts: Mapping[str, int]) -> str:
 
 def _one(name: str) -> str:
     words = name.split(" ")
-    one = {"names": "name", "files": "file", "links": "link", "pictures": "picture"}
+    one = {
+        "names": "name",
+        "files": "file",
+        "links": "link",
+        "pictures": "picture",
+        "clips": "clip",
+        "are": "is",
+    }
     return " ".join(one.get(word, word) for word in words) if "." not in name else name

@@ -3,8 +3,10 @@
 import os
 import re
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -86,6 +88,20 @@ def holds_picture(path: str | Path) -> bool:
         except Exception:  # parsers may fail in any way on bytes that are not a header
             return False
     return True
+
+
+class FileKind(NamedTuple):
+    """Which files a folder is searched for.
+
+    meant: whether a file's extension is one of the kind. holds: whether a file with another one is
+    of the kind nevertheless, by its content; raises OSError if it cannot be opened.
+    """
+
+    meant: Callable[[str], bool]
+    holds: Callable[[str], bool]
+
+
+PICTURES = FileKind(meant_as_picture, holds_picture)
 
 
 def unread_format(beginning: bytes) -> str | None:

@@ -9,9 +9,9 @@ import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
 
-from asap.data.images.formats import NO_ENDING, ending_of, holds_picture, meant_as_picture
+from asap.data.images.entries import Key, entries, key_of, of_a_tool
+from asap.data.images.formats import NO_ENDING, PICTURES, FileKind, ending_of
 from asap.data.images.left_out import (
     CLOSED,
     HIDDEN,
@@ -20,17 +20,14 @@ from asap.data.images.left_out import (
     ODD,
     LeftOut,
     files_in,
-    is_rubbish,
 )
 from asap.data.natural_order import natural_key
 from asap.errors import RequestError
 
-Key: TypeAlias = tuple[int, ...] | str  # equal for two names of one file or folder
-
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures found. files: relative paths with "/", in natural order."""
+    """The files found. files: relative paths with "/", in natural order."""
 
     files: list[str]
     left_out: LeftOut
@@ -50,6 +47,11 @@ def list_folder(folder: Path, wanted: Callable[[str], bool]) -> Listing:
     return _Walk(folder, flat=True).run_flat(wanted)
 
 
+def list_files(folder: Path, kind: FileKind) -> Listing:
+    """The files of a kind in a folder and below it, at any depth. RequestError as above."""
+    return _Walk(folder, everywhere=True, kind=kind).run()
+
+
 def class_folders(root: Path) -> list[str]:
     """Names of the sub-folders of `root` in natural order, without those of file systems and tools
     and without links to other sub-folders or to `root`. RequestError as above.
@@ -58,10 +60,22 @@ def class_folders(root: Path) -> list[str]:
 
 
 class _Walk:
-    """One pass over a folder: first without links, then through those that lead to new folders."""
+    """One pass over a folder: first without links, then through those that lead to new folders.
 
-    def __init__(self, root: Path, flat: bool = False, only: Collection[str] | None = None):
-        self.root, self.flat, self.only = str(root), flat, only
+    flat: only files directly in the folder count. everywhere: these too; else only files in its
+    sub-folders, the classes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        flat: bool = False,
+        everywhere: bool = False,
+        only: Collection[str] | None = None,
+        kind: FileKind = PICTURES,
+    ):
+        self.root, self.only, self.kind = str(root), only, kind
+        self.flat, self.everywhere = flat, everywhere
         self.left = LeftOut()
         self.others: dict[str, str] = {}  # class folders not in `only`, by real path
         self.folders: dict[Key, str] = {}  # folders visited or claimed by a link, with their names
@@ -72,7 +86,7 @@ class _Walk:
 
     def classes(self) -> list[str]:
         self._claim("", os.stat(self.root))  # noqa: PTH116
-        inside = [entry for entry in _entries(self.root) if not _is_rubbish(entry)]
+        inside = [entry for entry in entries(self.root) if not of_a_tool(entry)]
         links = [e.name for e in inside if e.is_symlink() and os.path.isdir(e.path)]  # noqa: PTH112
         names = [
             e.name for e in inside
@@ -95,8 +109,8 @@ class _Walk:
 
     def run_flat(self, wanted: Callable[[str], bool]) -> Listing:
         real: list[tuple[str, os.DirEntry[str]]] = []
-        for entry in _entries(self.root):
-            if _is_rubbish(entry):
+        for entry in entries(self.root):
+            if of_a_tool(entry):
                 self.left.add(entry.name, HIDDEN, int(not entry.is_dir(follow_symlinks=False)))
             elif not wanted(entry.name):
                 continue  # labels, archives and class folders may lie beside the pictures
@@ -114,9 +128,9 @@ class _Walk:
         todo = [inside]
         while todo:
             inside = todo.pop()
-            for entry in _entries(self._at(inside)):
+            for entry in entries(self._at(inside)):
                 path = f"{inside}/{entry.name}" if inside else entry.name
-                if _is_rubbish(entry):
+                if of_a_tool(entry):
                     self.left.add(path, HIDDEN, files_in(entry))
                 elif not inside and self._is_other_class(entry):
                     self.others[os.path.realpath(entry.path)] = path
@@ -125,9 +139,9 @@ class _Walk:
                 elif entry.is_dir():
                     if self._claim(path, entry.stat()):
                         todo.append(path)
-                elif inside:
+                elif inside or self.everywhere:
                     real.append((path, entry))
-                elif meant_as_picture(entry.name):
+                elif self.kind.meant(entry.name):
                     self.left.add(path, LOOSE)
         self._take(real)
 
@@ -159,7 +173,7 @@ class _Walk:
         return depth > 0, self._hops(path), depth, natural_key(path)
 
     def _sort_out_link(self, path: str, folders: list[str]) -> None:
-        loose = "/" not in path and not self.flat
+        loose = "/" not in path and not self.flat and not self.everywhere
         if other := self._in_other_class(path):
             self.left.add_second(path, other)
             return
@@ -170,7 +184,7 @@ class _Walk:
         if found is not None and stat.S_ISDIR(found.st_mode):
             if not self.flat and self._leads_on(path, found):
                 folders.append(path)
-        elif loose and meant_as_picture(path):
+        elif loose and self.kind.meant(path):
             self.left.add(path, LOOSE)
         elif found is None:
             self._take_dangling(path)
@@ -196,7 +210,7 @@ class _Walk:
 
     def _take_dangling(self, path: str) -> None:
         """List a dangling link as an unreadable picture if its extension is that of a picture."""
-        if meant_as_picture(path):
+        if self.kind.meant(path):
             self.found.append(path)
         elif "/" not in path and ending_of(path) == "":
             target = os.readlink(self._at(path))  # noqa: PTH115
@@ -245,10 +259,10 @@ class _Walk:
 
     def _no_picture(self, path: str) -> str | None:
         """The kind under which a file is left out; None for a picture."""
-        if meant_as_picture(path):
+        if self.kind.meant(path):
             return None
         try:
-            return None if holds_picture(self._at(path)) else _printable(ending_of(path))
+            return None if self.kind.holds(self._at(path)) else _printable(ending_of(path))
         except OSError:
             return CLOSED
 
@@ -264,36 +278,5 @@ class _Walk:
         return os.path.join(self.root, path) if path else self.root  # noqa: PTH118
 
 
-def key_of(path: str, found: os.stat_result, folder: bool = False) -> Key:
-    """A key that is equal for two names of one file or folder, and different for two files.
-
-    It has size and time beside the inode, since some network file systems use an inode number
-    twice.
-    """
-    if found.st_ino == 0:  # a file system without inode numbers
-        return os.path.realpath(path)
-    if folder:
-        return found.st_dev, found.st_ino
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder, by name. RequestError if unreadable: it would look empty."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        refuse(error)
-
-
-def _is_rubbish(entry: os.DirEntry[str]) -> bool:
-    return is_rubbish(entry.name, folder=entry.is_dir(follow_symlinks=False))
-
-
 def _printable(ending: str) -> str:
     return os.fsencode(ending).decode("utf-8", "backslashreplace") if ending else NO_ENDING
-
-
-def refuse(error: OSError) -> NoReturn:
-    """Raise the RequestError for a folder that is not readable."""
-    raise RequestError(f"{error.filename} cannot be read ({error.strerror}): make it readable")

@@ -1,5 +1,6 @@
 """The files of a data set: canonical names, labels, hashes, and the bytes on request."""
 
+import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +35,10 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Files below a folder. `files`: relative paths, None for a file that is listed but missing."""
+    """Files below a folder, or elsewhere by absolute paths.
+
+    files: the paths; None for a file that is listed but missing.
+    """
 
     def __init__(
         self,
@@ -55,9 +59,9 @@ class FileSource:
         return [-1 if file is None else size_of(self.root / file) for file in self.files]
 
     def hashes(self, positions: Sequence[int], index: Path | None) -> list[bytes]:
-        root = self.root.absolute()
+        root = str(self.root.absolute())
         files = [self.files[i] for i in positions]
-        stored = [Stored(f"{root}/{file}") for file in files if file is not None]
+        stored = [Stored(os.path.join(root, file)) for file in files if file is not None]  # noqa: PTH118
         there = iter(hashes_of(stored, index))
         return [NOTHING if file is None else next(there) for file in files]
 

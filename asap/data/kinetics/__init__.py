@@ -1,0 +1,1 @@
+"""Kinetics-400 in every layout in which people have it."""

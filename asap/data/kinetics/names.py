@@ -1,0 +1,106 @@
+"""The names of Kinetics' clips and classes, in whatever way a copy spells them."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from asap.data.images.formats import ending_of
+from asap.errors import RequestError
+
+# Clips annotated in a split (Kay et al. 2017, as CVDF's annotations list them).
+N_CLIPS = {"validation": 19_907, "train": 246_535}
+ENDINGS = frozenset(
+    (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".3gp", ".wmv",
+     ".ogv", ".ts")
+)  # fmt: skip
+# A YouTube id has 11 characters; the times are those of the annotations, in seconds.
+_CLIP = re.compile(r"([\w-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
+
+
+@cache
+def kinetics_400() -> tuple[str, ...]:
+    """The 400 class names in sorted order, which is the order of published weights."""
+    from torchvision.models.video import R3D_18_Weights  # importable after asap
+
+    return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+
+
+def is_clip(name: str) -> bool:
+    """True if the extension is that of a video."""
+    return ending_of(name) in ENDINGS
+
+
+def clip_of(file: str) -> str:
+    """A clip's canonical name: `<YouTube id>_<000123>_<000133>`, else the file name as it is.
+
+    Without folders and extensions; downloaders leave two of them, such as `.mp4.mkv`.
+    """
+    name = file.rsplit("/", 1)[-1]
+    while (ending := ending_of(name)) in ENDINGS:
+        name = name[: -len(ending)]
+    found = _CLIP.fullmatch(name)
+    return clip_name(found[1], int(found[2]), int(found[3])) if found else name
+
+
+def clip_name(video: str, start: int, end: int) -> str:
+    """The canonical name of the part of a YouTube video from `start` to `end`, in seconds."""
+    return f"{video}_{start:06d}_{end:06d}"
+
+
+def video_of(clip: str) -> str:
+    """The YouTube id in a canonical name; the name itself if it has no times."""
+    found = _CLIP.fullmatch(clip)
+    return found[1] if found else clip
+
+
+def plain(name: str) -> str:
+    """A class name for comparison: "massaging_persons_head" is "massaging person's head".
+
+    Case, quotes, apostrophes, parentheses and the choice between spaces, dashes and underscores do
+    not count.
+    """
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    words = re.sub(r"['\u2018\u2019`\u00b4]", "", folded)
+    return " ".join(re.findall(r"[^\W_]+", words))
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes in order; a class is found by any spelling of its name.
+
+    own: True if the user listed them with `data.classes`. RequestError if two names are spellings
+    of one class.
+    """
+
+    names: Sequence[str]
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        first: dict[str, str] = {}
+        for name in self.names:
+            other = first.setdefault(plain(name), name)
+            if other != name or not plain(name):
+                raise RequestError(
+                    f"data.classes lists {other!r} and {name!r}, which are one class: leave one"
+                )
+
+    @cached_property
+    def _label_of(self) -> dict[str, int]:
+        return {plain(name): label for label, name in enumerate(self.names)}
+
+    def label(self, name: str) -> int | None:
+        """The position of a class, None if it is none."""
+        return self._label_of.get(plain(name))
+
+    def folder_label(self, file: str) -> int | None:
+        """The class of the nearest folder in a relative path that is named like one, if any."""
+        folders = reversed(file.split("/")[:-1])
+        return next((label for one in folders if (label := self.label(one)) is not None), None)
+
+    @property
+    def which(self) -> str:
+        """The set of classes, for messages: "the 400 classes of Kinetics-400"."""
+        of = "data.classes" if self.own else "Kinetics-400"
+        return f"the {len(self.names):,} classes of {of}"
