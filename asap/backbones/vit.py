@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_costs, weights_of
+from asap.backbones.frame_encoder import QuadrantMeans
 from asap.core.macs import BackboneCost
 from asap.core.packed import PackedTokens
 from asap.core.rows import rowwise
@@ -34,7 +35,9 @@ class ViTAdapter(BackboneAdapter):
             )
         if getattr(backbone, "pool_include_prefix", False):
             raise ValueError("pool_include_prefix=True is not supported: prefix tokens stay apart")
-        if backbone.attn_pool is not None or backbone.global_pool not in POOLS:
+        quadrants = isinstance(backbone.head, QuadrantMeans)
+        pools = ("",) if quadrants else POOLS
+        if backbone.attn_pool is not None or backbone.global_pool not in pools:
             pool = "map" if backbone.attn_pool is not None else backbone.global_pool
             raise ValueError(f"global_pool={pool!r} is not supported: use one of {POOLS}")
 
@@ -61,6 +64,8 @@ class ViTAdapter(BackboneAdapter):
 
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
+        if isinstance(self.backbone.head, QuadrantMeans):
+            return self._quadrants(batch)
         if self.backbone.global_pool == "avg":
             pooled = self._pooled(batch)
             return rowwise(lambda x: self.backbone.head(self.backbone.fc_norm(x)), pooled)
@@ -77,6 +82,13 @@ class ViTAdapter(BackboneAdapter):
             ),
             prefix.flatten(1),
         )
+
+    def _quadrants(self, batch: PackedTokens) -> Float[Tensor, "b four_dim"]:
+        """Means over quadrants of the token that each patch ended in, in the order of the batch."""
+        rows = rowwise(lambda x: self.backbone.fc_norm(self.backbone.norm(x)), batch.rows)
+        first = batch.starts()[:, None]
+        held = torch.where(batch.source >= 0, batch.source + first, -1)
+        return self.backbone.head.means(rows, held)
 
     def _pooled(self, batch: PackedTokens) -> Float[Tensor, "b dim"]:
         """Mean over patch tokens, weighted by size, in the order of the batch."""
