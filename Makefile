@@ -32,7 +32,7 @@ $(error VENV=$(VENV) has blanks, which make takes for several files: choose anot
 endif
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
-.PHONY: help setup demo test check test-gpu test-kernels lint check-macs report clean _imagenet-given
+.PHONY: help setup demo test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: matched-macs throughput sweep-tau-k sweep-alpha
@@ -69,6 +69,9 @@ test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract t
 test-kernels: $(STAMP)  ## run the GPU kernels at up to 2,880 tokens on the CPU (interpreted, minutes), and compile them all
 	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load tests/test_kernels_*.py
 	@$(PY) scripts/compile_kernels.py
+
+bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels
+	@$(PY) scripts/bench_gpu.py $(ARGS)
 
 lint: $(STAMP)  ## check style, format and types
 	@$(PY) -m ruff check .
