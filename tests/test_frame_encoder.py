@@ -101,7 +101,9 @@ def test_average_pooled_backbones_have_quadrants_but_no_class_token() -> None:
     encoder = frame_encoder(backbone, "tokens")
     dense = ReducedViT(encoder, Dense())(frames())
     torch.testing.assert_close(encoder(frames()), dense, rtol=1e-5, atol=1e-6)
-    with pytest.raises(RequestError, match=r"pools by 'avg' .* set head.reads=tokens"):
+    with pytest.raises(
+        RequestError, match=r"pools by 'avg', so no class token .* set head.reads=tokens"
+    ):
         frame_encoder(backbone, "class")
 
 
