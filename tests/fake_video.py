@@ -42,6 +42,10 @@ class FakeVideo:
     label_digest = digest
 
     @property
+    def images_per_example(self) -> int:
+        return self.views * self.frames
+
+    @property
     def description(self) -> str:
         return f"{self.clips} clips in memory"
 

@@ -26,6 +26,8 @@ from asap.report.budget_misses import note_misses
 from asap.report.result import Result
 from asap.shared_prefix.forecast import CostForecast, Probe, probe_for
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
+from asap.tasks.classification import Classification
+from asap.tasks.registry import task_of
 
 BENCH = Path(__file__).parents[1] / "results" / "bench" / "cpu" / "matched_macs"
 QUIET = Asap(anchor="quiet", distance="self_aligned")
@@ -127,6 +129,8 @@ def test_zero_tprunes_shares_rise_and_fall_together():
 
 # ---- costs without measuring
 
+WHERE = (5, 0, torch.device("cpu"), torch.float32)
+
 
 def test_calibration_scores_the_classes_that_the_evaluation_scores():
     """Where a data set compares a part of the classes, dense is as accurate as `evaluate` says."""
@@ -138,7 +142,7 @@ def test_calibration_scores_the_classes_that_the_evaluation_scores():
     best = [max(scored, key=lambda c, row=row: float(row[c])) for row in logits]
     assert best != logits.argmax(1).tolist()
     noise.labels = [4] * 12
-    bench = CalibrationSet(model, noise, 5, 0, torch.device("cpu"), torch.float32)
+    bench = CalibrationSet(model, noise, *WHERE, task_of(noise))
     assert bench.dense_top1 == pytest.approx(100 * best.count(4) / 12)
     assert bench.measure(ToMe(r=0))[1] == bench.dense_top1 > 0
 
@@ -172,7 +176,7 @@ class Noise:
 @pytest.fixture(scope="module")
 def bench() -> CalibrationSet:
     model = models()["plain-p25"]().eval()
-    return CalibrationSet(model, Noise(model), 5, 0, torch.device("cpu"), torch.float32)
+    return CalibrationSet(model, Noise(model), *WHERE, Classification())
 
 
 ADAPTIVE = {k: m for k, m in METHODS.items() if isinstance(m, Asap) and not m.static}
@@ -211,12 +215,11 @@ def test_images_that_cannot_be_read_are_left_out_and_said(bench: CalibrationSet,
             found = super().__getitem__(i)
             return replace(found, inputs=None, error="truncated") if i == 4 else found
 
-    where = (5, 0, torch.device("cpu"), torch.float32)
-    torn = CalibrationSet(bench.backbone, Torn(bench.backbone), *where)
-    assert sorted(torn.ids) == [100 + i for i in range(9) if i != 4]
+    torn = CalibrationSet(bench.backbone, Torn(bench.backbone), *WHERE, Classification())
+    assert sorted(one for (one,) in torn.ids) == [100 + i for i in range(9) if i != 4]
     assert all(
-        torch.equal(image, Noise(bench.backbone).images[i - 100])
-        for image, i in zip(torn.images, torn.ids, strict=True)
+        torch.equal(image[0], Noise(bench.backbone).images[i - 100])
+        for image, (i,) in zip(torn.images, torn.ids, strict=True)
     )
     assert "1 of 9 calibration images cannot be read and are left out" in caplog.text
     assert "4: truncated" in caplog.text
@@ -230,10 +233,11 @@ def test_costs_are_met_on_images_of_their_own(bench: CalibrationSet, budget: Bud
         def __getitem__(self, i: int) -> Sample:
             return image_sample(i, 500 + i, str(i), -1, i, -self.images[i])
 
-    where = (5, 0, torch.device("cpu"), torch.float32)
     more = Unlabelled(bench.backbone, 13)
-    costs = CalibrationSet(bench.backbone, more, *where, blind=True)
-    both = CalibrationSet(bench.backbone, Noise(bench.backbone), *where, costs=costs)
+    costs = CalibrationSet(bench.backbone, more, *WHERE, Classification(), blind=True)
+    both = CalibrationSet(
+        bench.backbone, Noise(bench.backbone), *WHERE, Classification(), costs=costs
+    )
     method = Asap(tau=1.3, clusters=3)
     model = asap.ReducedViT(bench.backbone, method)
     _, trace = model(-more.images, list(range(500, 513)), return_trace=True)

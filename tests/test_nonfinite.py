@@ -248,7 +248,9 @@ def test_calibration_counts_it_as_wrong() -> None:
     model = backbone("plain-p25", torch.float32)
     best = asap.ReducedViT(model, Dense())(pictures("plain-p25", torch.float32, 8)).argmax(1)
     labels = [0 if i in SPOILT else int(best[i]) for i in range(8)]
-    bench = CalibrationSet(model, Spoilt(labels), 4, 0, torch.device("cpu"), torch.float32)
+    bench = CalibrationSet(
+        model, Spoilt(labels), 4, 0, torch.device("cpu"), torch.float32, Classification()
+    )
     assert bench.dense_top1 == 100 * 5 / 8
     assert bench.measure(Dense())[1:] == (100 * 5 / 8, 8)  # they do not leave the denominator
 

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from asap.calibrate.space_walk import Budget
@@ -13,7 +15,7 @@ from asap.engine.backend import Backend
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.methods import Dense, Method
-from asap.tasks.classification import best_classes
+from asap.tasks.base import Task
 
 log = logging.getLogger("asap")
 FIRST = 32  # images before measuring a setting may end early
@@ -43,20 +45,21 @@ class Race:
 
 def _read(
     samples: Iterable[Sample], count: int
-) -> tuple[Tensor, list[int], list[int], list[Sample]]:
-    """Images, ids and labels of the readable ones among `count`, and the positions of the others.
+) -> tuple[Float[Tensor, "examples images 3 h w"], list[list[int]], list[Sample], list[Sample]]:
+    """Images of the readable examples among `count`, the ids of these images, and the readable and
+    the unreadable examples, without images.
 
     No second copy of the images is made.
     """
-    images, ids, labels, unread = torch.empty(0), [], [], []
+    images, ids, read, unread = torch.empty(0, 1, 3, 0, 0), [], [], []
     for s in samples:
-        if s.image is None:
+        if s.inputs is None:
             unread.append(s)
             continue
-        images = images if ids else s.image.new_empty(count, *s.image.shape)
-        images[len(ids)] = s.image
-        ids.append(s.id)
-        labels.append(s.label)
+        images = images if ids else s.inputs.new_empty(count, *s.inputs.shape)
+        images[len(ids)] = s.inputs
+        ids.append(s.image_ids)
+        read.append(replace(s, inputs=None, extras={}))
     first = "".join(f"{s.source}: {s.error}" for s in unread[:1])
     if not ids:
         raise RequestError(
@@ -65,7 +68,7 @@ def _read(
     if unread:
         said = f"{len(unread)} of {count} calibration images cannot be read and are left out"
         log.warning("%s; the first: %s", said, first)
-    return images[: len(ids)], ids, labels, unread
+    return images[: len(ids)], ids, read, unread
 
 
 class CalibrationSet:
@@ -73,7 +76,7 @@ class CalibrationSet:
 
     A sorted folder begins with its first classes. Images that cannot be read are left out;
     RequestError if none can be. `blind`: the labels are not looked at, and accuracies are NaN.
-    Answers are scored as in the evaluation, among the classes that the data set compares.
+    Answers are scored by the `task`, as in the evaluation.
     `costs`: more images, on which costs are measured. `backend`: how the device computes, None = as
     its type asks for. `unread`: positions of the images left out.
     """
@@ -86,18 +89,18 @@ class CalibrationSet:
         workers: int,
         device: torch.device,
         dtype: torch.dtype,
+        task: Task,
         blind: bool = False,
         costs: "CalibrationSet | None" = None,
         backend: Backend | None = None,
     ) -> None:
         self.backbone, self.batch_size, self.costs = backbone, batch_size, costs
-        self.device, self.dtype, self.scored = device, dtype, data.scored
+        self.device, self.dtype, self.task, self.blind = device, dtype, task, blind
         self.backend = backend
         order = np.random.default_rng(0).permutation(len(data)).tolist()
         samples = (s for batch in loader(data, order, batch_size, workers) for s in batch)
-        self.images, self.ids, labels, unread = _read(samples, len(order))
+        self.images, self.ids, self.samples, unread = _read(samples, len(order))
         self.unread = sorted(s.index for s in unread)
-        self.labels = None if blind else torch.tensor(labels)
         dense = ReducedViT(backbone, Dense(), backend=self.backend)
         macs, correct = self._run(dense, 0, 1 if blind else len(self))
         self.dense_macs = float(macs.mean())
@@ -153,7 +156,7 @@ class CalibrationSet:
             tick(stop - start)
 
     def _top1(self, correct: np.ndarray) -> float:
-        return float("nan") if self.labels is None else 100 * float(correct.mean())
+        return float("nan") if self.blind else 100 * float(correct.mean())
 
     def _steps(self, first: int) -> Iterator[tuple[int, int]]:
         start, stop = 0, min(first, len(self))
@@ -170,25 +173,25 @@ class CalibrationSet:
         return not low - error - SLACK <= saved.mean() <= high + error + SLACK
 
     def _run(self, model: ReducedViT, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """MACs of each image, and if it is classified correctly; in batches that fit in memory."""
+        """MACs of each example, and if it is answered right; in batches that fit in memory."""
         parts = range(start, stop, self.batch_size)
         done = [self._batch(model, slice(i, min(i + self.batch_size, stop))) for i in parts]
         macs, correct = zip(*done, strict=True)
         return np.concatenate(macs), np.concatenate(correct)
 
     def _batch(self, model: ReducedViT, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        images: Tensor = self.images[part].to(self.device, self.dtype)
+        images: Tensor = self.images[part].flatten(0, 1).to(self.device, self.dtype)
+        ids, count = [one for own in self.ids[part] for one in own], part.stop - part.start
         try:
-            logits, trace = model(images, self.ids[part], return_trace=True)
+            outputs, trace = model(images, ids, return_trace=True)
         except torch.OutOfMemoryError:
-            if len(images) == 1:
+            if count == 1:
                 raise
             del images
             torch.cuda.empty_cache()
-            self.batch_size = (part.stop - part.start + 1) // 2
+            self.batch_size = (count + 1) // 2
             return self._run(model, part.start, part.stop)
-        logits = logits.cpu()
-        finite, classes = logits.isfinite().all(1), best_classes(logits, self.scored)[0][:, 0]
-        right = classes == self.labels[part] if self.labels is not None else classes < 0
-        correct = (finite & right).numpy()  # an answer that is not finite is wrong
-        return trace.macs.numpy(), correct
+        macs = trace.macs.view(count, -1).sum(1).numpy()
+        if self.blind:
+            return macs, np.zeros(count, dtype=bool)
+        return macs, self.task.right(self.samples[part], outputs.cpu()).numpy()

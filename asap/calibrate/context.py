@@ -13,7 +13,7 @@ from asap.calibrate.space_walk import Budget
 from asap.data.base import DataSet
 from asap.errors import RequestError
 from asap.measure.in_memory import InMemory
-from asap.measure.session import DTYPES, Session
+from asap.measure.session import Session
 from asap.methods import Method
 from asap.methods.search_space import SearchDimension
 from asap.records.identity import VISION
@@ -71,7 +71,8 @@ class CalibrationContext:
         self, data: DataSet, without_labels: bool, costs: CalibrationSet | None
     ) -> CalibrationSet:
         s = self.session
-        where = (s.spec.batch_size, s.spec.workers, s.device, DTYPES[s.spec.precision])
+        how = s.evaluation()
+        where = (how.batch_size, how.workers, how.device, how.dtype, how.task)
         # a setting sees a few batches: recording them would take longer than running them
         backend = s.backend(graphs=False)
         return CalibrationSet(s.backbone, data, *where, without_labels, costs, backend)
@@ -86,7 +87,7 @@ class CalibrationContext:
         calibration, costs = unread or ((), ())
         if self.session.readable(calibration):
             return True
-        return self.costs is not None and any(self.costs[i].image is not None for i in costs)
+        return self.costs is not None and any(self.costs[i].inputs is not None for i in costs)
 
     def check_grid(self) -> None:
         """RequestError if a name in `calibrate.grid` has no list, or is an option of no row."""

@@ -141,6 +141,11 @@ def files_left_out(data: object) -> Mapping[str, int]:
     return getattr(data, "files_left_out", {})
 
 
+def images_per_example(data: DataSet) -> int:
+    """How many images every readable example has: of a clip, the frames of all its views."""
+    return getattr(data, "images_per_example", 1)
+
+
 class Subset:
     """Some images of a data set, renumbered from 0. They keep their ids, and so their draws."""
 
@@ -155,6 +160,7 @@ class Subset:
         self.scored = whole.scored
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
+        self.images_per_example = images_per_example(whole)
         self.differs: tuple[str, ...] = getattr(whole, "differs", ())
         self._digest: str | None = None
 

@@ -13,7 +13,7 @@ from torch import nn
 from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.backbones.weights.load import Loaded, load, weights_digest
-from asap.data.base import DataSet, files_left_out
+from asap.data.base import DataSet, files_left_out, images_per_example
 from asap.data.open import open_data, options_of
 from asap.engine.backend import Backend, backend_of, explicit_attention
 from asap.engine.executor import ReducedViT
@@ -179,10 +179,10 @@ class Session:
         return [i for i in chosen if tried[i]]
 
     def evaluation(self) -> Evaluation:
-        """How the run feeds its images through a model."""
+        """How the run feeds its images through a model; a batch has `batch_size` images."""
         s, task = self.spec, task_of(self.data)
-        dtype = DTYPES[s.precision]
-        return Evaluation(s.batch_size, s.workers, self.device, dtype, task, s.shard_seconds)
+        dtype, examples = DTYPES[s.precision], max(1, s.batch_size // images_per_example(self.data))
+        return Evaluation(examples, s.workers, self.device, dtype, task, s.shard_seconds)
 
     def _refuse_other_classes(self, data: DataSet) -> None:
         """RequestError unless the backbone's outputs are the classes of the labels."""

@@ -48,7 +48,8 @@ def load_pictures(
     seed: int = 0,
     progress: Callable[[int], object] = lambda images: None,
 ) -> TimedImages:
-    """`count` images drawn from the whole data set, or all of them if it is smaller.
+    """`count` images drawn from the whole data set, or all of them if it is smaller; the frames of
+    a clip one after the other.
 
     The data set's samples are normalised with `mean` and `std`. That is undone exactly, since they
     were bytes before. Unreadable images are skipped; RequestError if none is left.
@@ -57,24 +58,24 @@ def load_pictures(
     pixels: list[Tensor] = []
     ids: list[int] = []
     for position in order.tolist():
-        if len(ids) == count:
+        if len(ids) >= count:
             break
         sample = data[position]
-        if sample.image is not None:
-            pixels.append(to_bytes(sample.image, mean, std))
-            ids.append(sample.id)
-            progress(1)
+        if sample.inputs is not None:
+            pixels += to_bytes(sample.inputs, mean, std)
+            ids += sample.image_ids
+            progress(sample.n_images)
     if not ids:
         raise RequestError(
             f"no image to time out of {len(data)}: none can be read, or count={count}"
         )
-    return TimedImages(torch.stack(pixels).to(device), tuple(ids))
+    return TimedImages(torch.stack(pixels[:count]).to(device), tuple(ids[:count]))
 
 
 def to_bytes(
-    image: Float[Tensor, "3 h w"], mean: Sequence[float], std: Sequence[float]
-) -> UInt8[Tensor, "3 h w"]:
-    """The bytes that an image was before it was scaled to [0, 1] and normalised."""
+    image: Float[Tensor, "*b 3 h w"], mean: Sequence[float], std: Sequence[float]
+) -> UInt8[Tensor, "*b 3 h w"]:
+    """The bytes that images were before they were scaled to [0, 1] and normalised."""
     centre, spread = (image.new_tensor(values)[:, None, None] for values in (mean, std))
     return ((image * spread + centre) * 255).round().clamp(0, 255).to(torch.uint8)
 

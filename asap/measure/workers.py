@@ -126,7 +126,7 @@ def spread(
     def evaluate(ranges: Ranges) -> None:
         own = share(ranges, 0, size())
         scaled = _Scaled(advance, count_of(ranges), count_of(own))
-        task = _Evaluate(session.spec, row, cell, replace(how), ranges)
+        task = _Evaluate(session.spec, row, cell, how.batch_size, how.halved, ranges)
 
         def leaders() -> int:
             evaluate_ranges(model, session.data, own, cell, how, scaled.add)
@@ -147,12 +147,13 @@ class _Evaluate:
     spec: RunSpec
     row: MethodSpec
     cell: Cell
-    how: Evaluation
+    batch_size: int
+    halved: int
     ranges: Ranges
 
     def __call__(self, worker: Worker) -> int:
         session = worker.session(self.spec)
-        how = replace(self.how, device=session.device)
+        how = replace(session.evaluation(), batch_size=self.batch_size, halved=self.halved)
         model = session.model(build(self.row.name, self.row.options))
         own = share(self.ranges, rank(), size())
         evaluate_ranges(model, session.data, own, self.cell, how)

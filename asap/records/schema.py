@@ -62,10 +62,37 @@ class Latency(TypedDict):
     calls: int
 
 
+class Spread(TypedDict):
+    """A mean over the n examples that have the quantity, with its 95 % interval [lo, hi].
+
+    The bounds are None where nothing is known of the spread, as with one example.
+    """
+
+    mean: float
+    lo: float | None
+    hi: float | None
+    n: int
+
+
+class ClipsRecord(TypedDict):
+    """What only a record of clips has. The last four are those of `asap/tasks/motion.py`."""
+
+    images: int  # frames of a clip, over all of its views
+    gmacs_head: float  # per clip, in 1e9; not among the other MACs, which are of the backbone
+    failed: dict[str, int]  # kind of the error -> clips that could not be read
+    decoders: dict[str, int]  # -> clips that it read
+    unverified: int  # clips read whose container has no duration to check their length by
+    frame_difference: NotRequired[Spread]
+    sink_distance: NotRequired[Spread]
+    stop_changes: NotRequired[Spread]
+    kept_overlap: NotRequired[Spread]
+
+
 class AccuracyRecord(TypedDict):
     """`accuracy.json`. Shares are in [0, 1]; `top1`, `top5` and their interval are percentages.
 
-    GMACs are means per image of exact integers, in 1e9 multiply-accumulates; intervals are 95 %.
+    GMACs are means per example (image, clip) of exact integers, in 1e9 multiply-accumulates;
+    intervals are 95 %.
     """
 
     schema_version: int
@@ -101,6 +128,7 @@ class AccuracyRecord(TypedDict):
     object_recall: float | None
     sink_on_object: float | None  # images whose sink is an object patch
     object_share: float | None  # object patches among patches: the chance level of the above
+    clips: NotRequired[ClipsRecord]  # of videos alone: their example is a clip
     precision: str
     device: str
     seed: int

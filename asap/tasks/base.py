@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Bool
 from torch import Tensor
 
 from asap.data.base import DataSet, Sample
@@ -30,10 +31,17 @@ class Task(ABC):
     def answered(
         self, samples: Sequence[Sample], outputs: Tensor, traces: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
-        """The columns of examples that were evaluated, from the model's `outputs` (b, ...).
+        """The columns of examples that were evaluated, from the model's `outputs` (images, ...).
 
-        traces: values of their images by name, (b, ...) each on the CPU: `assignment`, the final
-        token of each patch, and all columns of the traces.
+        The examples of a data set have as many images each. traces: values of the images by name,
+        (images, ...) each on the CPU: `assignment`, the final token of each patch, and all columns
+        of the traces.
+        """
+
+    @abstractmethod
+    def right(self, samples: Sequence[Sample], outputs: Tensor) -> Bool[Tensor, " b"]:
+        """Whether each of the examples, all of as many images, is answered right; for a search
+        among settings. The samples need no images.
         """
 
     @abstractmethod

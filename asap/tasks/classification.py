@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.data.base import DataSet, Sample
@@ -56,16 +56,13 @@ class Classification(Task):
 
         Half precision can overflow. Such an answer names no class and counts as wrong.
         """
-        classes, scores = best_classes(outputs, self.scored)
-        found = {"top5": classes.numpy(), "top5_logits": scores.numpy()}
-        finite = outputs.isfinite().all(1)
-        if not finite.all():
-            keep = finite.tolist()
-            found = {
-                name: [list(row) if kept else [] for row, kept in zip(rows, keep, strict=True)]
-                for name, rows in found.items()
-            }
-        return {**self._asked(samples), **found, **_objects(samples, traces)}
+        best = best_named(outputs, self.scored)
+        return {**self._asked(samples), **best, **_objects(samples, traces)}
+
+    def right(
+        self, samples: Sequence[Sample], outputs: Float[Tensor, "b classes"]
+    ) -> Bool[Tensor, " b"]:
+        return is_first(outputs, samples, self.scored)
 
     def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         nothing = [[] for _ in samples]
@@ -83,24 +80,57 @@ class Classification(Task):
 
         Raises RequestError if no example could be read.
         """
+        found = accuracy_of(answers, clustered, "images")
         frame = evaluated(answers)
-        n = len(frame)
-        if n == 0:
-            raise RequestError(f"none of the {len(answers)} images could be read: check the data")
-        first, any5 = hits(frame)
-        clusters = frame["cluster"].to_numpy() if clustered else None
-        return {
-            "n": n,
-            "n_failed": len(answers) - n,
-            "n_nonfinite": n - int(finite(frame).sum()),
-            "correct1": int(first.sum()),
-            "correct5": int(any5.sum()),
-            "top1": 100 * int(first.sum()) / n,
-            "top5": 100 * int(any5.sum()) / n,
-            "top1_interval": [100 * bound for bound in share_interval(first, clusters)],
-            "clustered": clustered,
-            **{name: known_mean(frame[name]) for name in OBJECT},
-        }
+        return found | {name: known_mean(frame[name]) for name in OBJECT}
+
+
+def accuracy_of(answers: pd.DataFrame, clustered: bool, things: str) -> dict[str, Any]:
+    """The fields of a record about right answers: counts and percentages.
+
+    Raises RequestError, about `things`, if no example could be read.
+    """
+    frame = evaluated(answers)
+    n = len(frame)
+    if n == 0:
+        raise RequestError(f"none of the {len(answers)} {things} could be read: check the data")
+    first, any5 = hits(frame)
+    clusters = frame["cluster"].to_numpy() if clustered else None
+    return {
+        "n": n,
+        "n_failed": len(answers) - n,
+        "n_nonfinite": n - int(finite(frame).sum()),
+        "correct1": int(first.sum()),
+        "correct5": int(any5.sum()),
+        "top1": 100 * int(first.sum()) / n,
+        "top5": 100 * int(any5.sum()) / n,
+        "top1_interval": [100 * bound for bound in share_interval(first, clusters)],
+        "clustered": clustered,
+    }
+
+
+def best_named(
+    logits: Float[Tensor, "b classes"], scored: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """The columns "top5" and "top5_logits": lists that are empty where an answer is not finite."""
+    classes, scores = best_classes(logits, scored)
+    found: dict[str, Any] = {"top5": classes.numpy(), "top5_logits": scores.numpy()}
+    finite = logits.isfinite().all(1)
+    if finite.all():
+        return found
+    keep = finite.tolist()
+    return {
+        name: [list(row) if kept else [] for row, kept in zip(rows, keep, strict=True)]
+        for name, rows in found.items()
+    }
+
+
+def is_first(
+    logits: Float[Tensor, "b classes"], samples: Sequence[Sample], scored: tuple[int, ...] | None
+) -> Bool[Tensor, " b"]:
+    """Whether the best class is the sample's label; false where an answer is not finite."""
+    best = best_classes(logits, scored)[0][:, 0]
+    return logits.isfinite().all(1) & (best == torch.tensor([s.label for s in samples]))
 
 
 def best_classes(

@@ -4,8 +4,9 @@ from asap.data.base import DataSet
 from asap.errors import RequestError
 from asap.tasks.base import Task
 from asap.tasks.classification import Classification
+from asap.tasks.video import Video
 
-TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification,)}
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Video)}
 
 
 def task_of(data: DataSet) -> Task:
