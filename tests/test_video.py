@@ -60,7 +60,8 @@ def traces_of(assignment: torch.Tensor, stops: list[int], sinks: list[int] | Non
 
 def test_the_probabilities_of_a_clips_views_are_averaged_and_features_rounded() -> None:
     data = FakeVideo(clips=3, views=2, frames=2)
-    task = Video(MeanHead(5), torch.float16, (2, 2))
+    head = MeanHead(5)
+    task = Video(head, torch.float16, (2, 2))
     samples = [data[i] for i in range(3)]
     features = torch.randn(12, 5, generator=torch.Generator().manual_seed(3))
     features[4:8] *= 70_000  # too large for fp16: that clip has no finite answer
@@ -72,7 +73,7 @@ def test_the_probabilities_of_a_clips_views_are_averaged_and_features_rounded() 
     assert task.right(samples, features).tolist()[1] is False
     for clip in (0, 2):
         views = features[4 * clip : 4 * clip + 4].half().float().view(2, 2, 5)
-        share = (views.mean(1) @ task.head.matrix).softmax(-1).mean(0)
+        share = (views.mean(1) @ head.matrix).softmax(-1).mean(0)
         order = share.argsort(descending=True)[:5].tolist()
         assert found["top5"][clip] == order
         assert found["top5_logits"][clip] == pytest.approx(share[order].log().tolist(), abs=1e-5)

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from asap.data.base import images_per_example
 from asap.errors import RequestError
 from asap.experiment.rows import Row, among
 from asap.measure.baselines import why_not_compiled
-from asap.measure.device import clock_of, device_name
+from asap.measure.decoded_speed import clip_speeds
+from asap.measure.device import clock_of, device_name, measuring_alone
 from asap.measure.session import Session
 from asap.measure.throughput import measure_throughput, refuse_company, steps
 from asap.measure.timed_images import load_pictures
@@ -23,6 +25,7 @@ from asap.records.kinds import THROUGHPUT
 from asap.records.schema import ThroughputRecord
 from asap.records.store import Cell
 from asap.spec.run_spec import RunSpec
+from asap.tasks.video import Video
 
 log = logging.getLogger("asap")
 
@@ -173,14 +176,20 @@ def _driver(device: torch.device) -> int | None:
 def _batch_size(session: Session) -> int:
     m = session.spec.measure
     wanted = m.throughput_batch_size or session.spec.batch_size
-    return min(wanted, m.throughput_images, len(session.data))
+    return min(wanted, _count(session))
+
+
+def _count(session: Session) -> int:
+    """How many images are timed; those of a video are its frames."""
+    there = len(session.data) * images_per_example(session.data)
+    return min(session.spec.measure.throughput_images, there)
 
 
 def _time(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[ThroughputRecord]:
     """One interleaved measurement of several rows: their records."""
     spec, pre = session.spec, session.preprocessing.identity
     mean, std = pre["mean"], pre["std"]
-    count = min(spec.measure.throughput_images, len(session.data))
+    count = _count(session)
     pictures = load_pictures(session.data, count, mean, std, session.device, spec.seed)
     named = {str(i): row.built for i, row in enumerate(rows)}
     opponents, calls = spec.measure.opponents, spec.measure.latency_calls
@@ -198,5 +207,10 @@ def _time(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Throu
         conditions = _identity(session, row.built, plan)["conditions"]
         head = session.head(THROUGHPUT, row.built, row.method.label, conditions)
         head["environment"] |= timed.circumstances(name)
-        records.append(ThroughputRecord(**{**timed.fields(name), **head, "metrics": {}}))
+        record = ThroughputRecord(**{**timed.fields(name), **head, "metrics": {}})
+        if session.data.task == Video.name:
+            with measuring_alone(session.device):
+                model, how = session.model(row.built), session.evaluation()
+                record["clips"] = clip_speeds(model, session.data, how, count, plan.short)
+        records.append(record)
     return records

@@ -88,6 +88,15 @@ class ClipsRecord(TypedDict):
     kept_overlap: NotRequired[Spread]
 
 
+class ClipSpeeds(TypedDict):
+    """What only a throughput record of videos has."""
+
+    images: int  # frames of a clip, over all of its views
+    per_s_with_decoding: float | None  # from the files, by wall time; None: not timed
+    decoded: int  # clips of that pass
+    workers: int  # processes that decoded
+
+
 class AccuracyRecord(TypedDict):
     """`accuracy.json`. Shares are in [0, 1]; `top1`, `top5` and their interval are percentages.
 
@@ -187,6 +196,7 @@ class ThroughputRecord(TypedDict):
     wall_eager: NotRequired[Ratio | None]  # time and the machine was idle
     tokens_mean: float
     stop_histogram: dict[str, int]
+    clips: NotRequired[ClipSpeeds]  # of videos alone: the images above are their frames
     environment: dict[str, Any]
     created: str
 

@@ -76,8 +76,9 @@ _RATE = Beside(
     "throughput_img_s", "Images per second", "infer_samples_per_sec", "paper_samples_per_sec",
     "samples_per_sec_minus_paper", ",.1f",
 )  # fmt: skip
+MAIN_TABLES = ("image_classification", "kinetics")  # of accuracies before and after reduction
 BESIDE = {
-    "image_classification": _MAIN,
+    **dict.fromkeys(MAIN_TABLES, _MAIN),
     "anchor_image": (_ACCURACY, _MAIN[-1]),
     "alpha_sweep": (_ACCURACY, _RATE),
     "accumulation_overhead": (

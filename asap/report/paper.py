@@ -35,6 +35,14 @@ MODELS = {
     "lvvit_s": "LV-ViT-S",
 }
 
+# The paper's video backbone; it does not say at which resolution.
+_VIDEO = "ClipViT-Large"
+MODELS |= {
+    f"vit_large_patch14_clip_{gelu}{size}.openai": _VIDEO
+    for gelu in ("quickgelu_", "")
+    for size in (224, 336)
+}
+
 # Printed GMACs of the dense model, and the decimals to which the paper rounds GMACs before it
 # divides them for its FLOPs column.
 ROUNDING = {
@@ -83,7 +91,7 @@ def paper_model(backbone: str) -> str | None:
     """The paper's name of a backbone (a paper's name maps to itself), None if the paper has no such
     model.
     """
-    return backbone if backbone in ROUNDING else MODELS.get(backbone)
+    return backbone if backbone in (*ROUNDING, _VIDEO) else MODELS.get(backbone)
 
 
 def paper_row(model: str, method: str | None) -> PaperRow | None:
@@ -103,10 +111,12 @@ def published(
 ) -> dict[str, float | None] | None:
     """The printed numbers of one row by column of results/paper/<table>.csv; None without one.
 
-    `method` is the row's name there; the dense row of the main table has the base accuracy.
+    `method` is the row's name there; the dense row of a main table has the base accuracy.
     """
     model = paper_model(backbone) or backbone
-    if table == "image_classification":
+    if table == "accumulation_overhead" and model == _VIDEO:
+        model = backbone  # the paper's is the one of 336 pixels
+    if table in ("image_classification", "kinetics"):
         if dense:
             base = paper_base(model)
             return None if base is None else {"acc_base": base}

@@ -11,14 +11,18 @@ from typing import Any
 from asap.errors import RequestError
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
+from asap.report import clips, footnotes, paper
 from asap.report import columns as layout
-from asap.report import footnotes, paper
 from asap.report.gate import gates
 from asap.report.result import Result, ambiguous, metrics, unreadable
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 
 _NAMED = 3  # images that a footnote names
+_PAPERS_DATA = (
+    "The paper's numbers are for the 50,000 ImageNet-1k validation images.",
+    "The paper's numbers are for Kinetics-400; it does not say how many of the validation clips.",
+)
 
 
 def build_table(
@@ -52,6 +56,8 @@ def build_table(
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
+    if clips.has_clips(results):
+        columns += clips.columns()
     return Table(
         title="Results",
         columns=columns,
@@ -182,10 +188,11 @@ def _column_notes(
         "object_recall_pct": [
             "Object patches whose final token holds object patches only, as a share of all."
         ],
-        "top1_minus_paper": [
-            "The paper's numbers are for the 50,000 ImageNet-1k validation images."
-        ],
+        "top1_minus_paper": [_PAPERS_DATA[paper_table == "kinetics"]],
     }
+    if clips.has_clips(results):
+        for key, text in clips.NOTES.items():
+            notes.setdefault(key, []).append(text)
     if any(result.accuracy is not None and result.accuracy["clustered"] for result in results):
         notes["mcnemar_p"] = [
             "McNemar's exact test takes the images as independent; the interval allows for images "
@@ -232,6 +239,7 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
         counts_in_words(r["files_left_out"]) for r in records if r.get("files_left_out")
     )
     lines += [f"Left out of the images: {text}." for text in left_out]
+    lines += clips.caption(results)
     measured = [c.measured for c in results if c.accuracy is not None and not c.own_weights]
     lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))
     settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from asap.report.clips import CHANGES, CLIPS, worded
 from asap.report.columns import (
     COST,
     FORM,
@@ -20,7 +21,8 @@ _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 def parts(table: Table) -> tuple[Table, ...]:
     """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
-    backbone; latency, memory and energy, if they were measured; speed, tokens and sinks. The first
+    backbone; latency, memory and energy, if they were measured; frames and clips of a video; speed,
+    tokens and sinks. The first
     part has the caption, the last the remarks. Columns that the data cannot fill are left out. If
     only speed was measured, that is the first part, and none is about accuracy.
     """
@@ -32,6 +34,9 @@ def parts(table: Table) -> tuple[Table, ...]:
     further = table.select("Latency, memory and energy", (ROW, FURTHER))
     measured = any(column.group == FURTHER for column in table.columns)
     middle = [*([paper_too] if in_paper else []), *([further] if measured else [])]
+    video = any(column.group == CLIPS for column in table.columns)
+    if video:
+        middle.append(table.select("Frames and clips", (ROW, CLIPS, CHANGES)))
     evaluated = any(row.values.get("n") is not None for row in table.rows)
     timed = any(row.values.get("infer_samples_per_sec") is not None for row in table.rows)
     fast = table.select("Speed", (ROW, SPEED))
@@ -39,7 +44,7 @@ def parts(table: Table) -> tuple[Table, ...]:
     found = [fast, *middle] if timed and not evaluated else [first, *middle, last]
     return tuple(
         replace(
-            part,
+            worded(part) if video else part,
             caption=part.caption if i == 0 else (),
             remarks=part.remarks if i == len(found) - 1 else (),
         )

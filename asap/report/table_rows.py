@@ -7,7 +7,8 @@ from typing import Any
 from asap.errors import one_line
 from asap.records.files_left_out import counts_in_words
 from asap.report import footnotes, paper
-from asap.report.columns import BESIDE, Beside
+from asap.report.clips import add_clips
+from asap.report.columns import BESIDE, MAIN_TABLES, Beside
 from asap.report.nonfinite import nonfinite, nonfinite_note
 from asap.report.result import Result, pairable
 from asap.report.statistics import paired_difference
@@ -59,6 +60,7 @@ def make_row(
     _add_accuracy(row, result)
     _add_comparison(row, result, dense, without)
     _add_speed(row, result, has_speed)
+    add_clips(row, result)
     _add_paper(row, result, backbone, paper_table)
     return row
 
@@ -256,7 +258,7 @@ def _is_the_papers(record: Mapping[str, Any]) -> bool:
 
 def _add_paper_notes(row: TableRow, result: Result, model: str, table: str) -> None:
     name = result.paper_method
-    own = paper.paper_row(model, name) if table == "image_classification" else None
+    own = paper.paper_row(model, name) if table in MAIN_TABLES else None
     if own is not None and own.method != name:
         row.note(f"The paper's only ASAP row for {model} is {own.method!r}.", "paper_top1")
         name = own.method
