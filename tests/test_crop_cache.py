@@ -49,7 +49,7 @@ def root(tmp_path_factory) -> Path:
 def few_processes(monkeypatch):
     """Chunks of 16 crops, made in this process but where a test says otherwise."""
     monkeypatch.setattr(crop_build, "CHUNK", 16)
-    monkeypatch.setattr(crop_cache, "_cores", lambda: 0)
+    monkeypatch.setattr(crop_cache, "cores", lambda: 0)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def key(folder: Path) -> str:
 @pytest.mark.parametrize("layout", ["folders", "tar", "parquet"])
 def test_samples_are_those_of_the_files_whatever_the_layout(layout, root, tmp_path, monkeypatch):
     """CMYK, grey, turned, progressive, truncated and so on; masks, digests and errors too."""
-    monkeypatch.setattr(crop_cache, "_cores", lambda: 2 if layout == "parquet" else 0)
+    monkeypatch.setattr(crop_cache, "cores", lambda: 2 if layout == "parquet" else 0)
     stored = with_labels(getattr(FAKE, layout)(tmp_path / "set"))
     boxes = str(root / "boxes.csv")
     plain = opened(root, None, boxes=boxes)
@@ -276,7 +276,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(root, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pictures_that_vanish_stop_the_build(workers, tmp_path, monkeypatch):
-    monkeypatch.setattr(crop_cache, "_cores", lambda: workers)
+    monkeypatch.setattr(crop_cache, "cores", lambda: workers)
     data = ImageNet(FAKE.folders(tmp_path / "set"), TO_32)
     assert data.digest
     (tmp_path / "set").rename(tmp_path / "elsewhere")

@@ -229,7 +229,7 @@ class CropCache:
         size = _size(build.bytes)
         log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
         with tqdm(total=n, desc="crop cache", unit="img", disable=None, smoothing=0.1) as bar:
-            index = index_of(build.run(_cores(), bar.update))
+            index = index_of(build.run(cores(), bar.update))
         write_through(unfinished / "index.parquet", index)
         write_bytes(
             unfinished / "manifest.json", manifest_of(self.identity, self.parts.shape, n, index)
@@ -286,7 +286,7 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

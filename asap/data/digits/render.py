@@ -79,27 +79,51 @@ def scene(split: str, seed: int, index: int, difficulty: Difficulty | None = Non
     rng = np.random.default_rng([GENERATOR_VERSION, SPLITS.index(split), seed, index])
     digit = digits[index % len(digits)]
     images, labels = source()
-    ink = _placed(images[digit], rng, difficulty)
-    ground = _ground(rng, difficulty.texture)
+    ink = drawn(images[digit], _placement(rng, difficulty))
+    ground = textured_ground(rng, difficulty.texture)
     stroke = rng.uniform(175, 255, 3)
-    alpha = ink[..., None].astype(np.float32) / 255
-    picture = ground * (1 - alpha) + stroke * alpha + rng.normal(0, 4, (SIZE, SIZE, 1))
-    image = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    image = painted(ground, stroke, ink, rng.normal(0, 4, (SIZE, SIZE, 1)))
     return Scene(image, ink >= _MASK_LEVEL, int(labels[digit]), digit)
 
 
-def _placed(digit: np.ndarray, rng: np.random.Generator, difficulty: Difficulty) -> np.ndarray:
-    """The digit's ink on the canvas, (112, 112) uint8, under a random affine map."""
-    edge = rng.uniform(difficulty.smallest, difficulty.largest)
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a digit is drawn.
+
+    edge: its height and width in pixels; tilt: radians; slant: of the upright strokes; aspect: its
+    width against its height; cx, cy: of its centre, in pixels from the left and from the top.
+    """
+
+    edge: float
+    tilt: float
+    slant: float
+    aspect: float
+    cx: float
+    cy: float
+
+
+def random_shape(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Tilt, slant and aspect of a digit."""
     tilt, slant = np.deg2rad(rng.uniform(-20, 20)), rng.uniform(-0.15, 0.15)
-    aspect = np.exp(rng.uniform(-0.12, 0.12))
+    return float(tilt), slant, float(np.exp(rng.uniform(-0.12, 0.12)))
+
+
+def _placement(rng: np.random.Generator, difficulty: Difficulty) -> Placement:
+    edge = rng.uniform(difficulty.smallest, difficulty.largest)
+    tilt, slant, aspect = random_shape(rng)
     reach = edge * 0.55
     cx, cy = rng.uniform(reach, SIZE - reach, 2)
-    scale = 8 / edge  # source pixels per scene pixel
-    rotate = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    inverse = scale * np.array([[aspect, slant], [0, 1 / aspect]]) @ rotate
+    return Placement(edge, tilt, slant, aspect, cx, cy)
+
+
+def drawn(digit: np.ndarray, at: Placement) -> np.ndarray:
+    """A source digit's ink on the canvas, (112, 112) uint8, under an affine map."""
+    scale = 8 / at.edge  # source pixels per scene pixel
+    cos, sin = np.cos(at.tilt), np.sin(at.tilt)
+    rotate = np.array([[cos, sin], [-sin, cos]])
+    inverse = scale * np.array([[at.aspect, at.slant], [0, 1 / at.aspect]]) @ rotate
     padded = np.pad(digit, 2)
-    offset = np.array([6.0, 6.0]) - inverse @ np.array([cx, cy])
+    offset = np.array([6.0, 6.0]) - inverse @ np.array([at.cx, at.cy])
     coefficients = (*inverse[0], offset[0], *inverse[1], offset[1])
     canvas = Image.fromarray(padded).transform(
         (SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
@@ -107,7 +131,18 @@ def _placed(digit: np.ndarray, rng: np.random.Generator, difficulty: Difficulty)
     return np.asarray(canvas)
 
 
-def _ground(rng: np.random.Generator, texture: float) -> np.ndarray:
+def painted(
+    ground: np.ndarray, stroke: np.ndarray, ink: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """The picture, (112, 112, 3) uint8: ink (112, 112) uint8 of the colour `stroke` (3,) on a
+    ground (112, 112, 3), and noise (112, 112, 1) over both.
+    """
+    alpha = ink[..., None].astype(np.float32) / 255
+    picture = ground * (1 - alpha) + stroke * alpha + noise
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def textured_ground(rng: np.random.Generator, texture: float) -> np.ndarray:
     """A dark coloured ground, (112, 112, 3) float32: a base colour and two octaves of noise."""
     ground = np.broadcast_to(rng.uniform(30, 100, 3), (SIZE, SIZE, 3)).astype(np.float32)
     for cells, strength in ((4, 45.0), (14, 22.0)):
