@@ -64,14 +64,12 @@ def split(transform: Transform) -> Split:
 
     Raises RequestError if a step is unknown, random, or in an unexpected order.
     """
-    steps = list(getattr(transform, "transforms", ()))
-    at = next((i for i, step in enumerate(steps) if type(step) in _TO_FLOAT), None)
-    if at is None:
+    if (found := halves(transform)) is None:
         raise _refusal("it has no step that makes a tensor")
-    for known, part in ((_PIXELS, steps[:at]), (_FLOATS, steps[at + 1 :])):
+    for known, part in ((_PIXELS, found[0]), (_FLOATS, found[1][1:])):
         if odd := [step for step in part if type(step) not in known or _random(step)]:
             raise _refusal(f"the step {type(odd[0]).__name__} is not known here")
-    pixels, floats = transforms.Compose(steps[:at]), transforms.Compose(steps[at:])
+    pixels, floats = map(transforms.Compose, found)
     draw = np.random.default_rng(0)
     pictures = [
         Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
@@ -81,6 +79,14 @@ def split(transform: Transform) -> Split:
     if not all(torch.equal(parts.image(parts.crop(p)), transform(p)) for p in pictures):
         raise _refusal("its two parts give other numbers than the whole")
     return parts
+
+
+def halves(transform: Transform) -> tuple[list[Any], list[Any]] | None:
+    """The steps on pictures, and the one that makes a tensor with those after it; None if no step
+    does."""
+    steps = list(getattr(transform, "transforms", ()))
+    at = next((i for i, step in enumerate(steps) if type(step) in _TO_FLOAT), None)
+    return None if at is None else (steps[:at], steps[at:])
 
 
 def _random(step: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Opens a data set of image files: with its title, index of hashes, crop cache and limit."""
+"""Opens a data set of files: with its title, index of hashes, crop cache and limit."""
 
 import logging
 from abc import abstractmethod
@@ -10,6 +10,7 @@ from asap.data.base import DataSet, take
 from asap.data.crops.cache import cached
 from asap.data.images.image_files import ImageFiles
 from asap.data.options import DataOptions, Opening
+from asap.data.video.clip_files import ClipFiles
 from asap.records.files_left_out import counts_in_words
 
 log = logging.getLogger("asap")
@@ -17,11 +18,11 @@ log = logging.getLogger("asap")
 
 @dataclass(frozen=True)
 class FileOptions(DataOptions):
-    """The options of a data set of image files."""
+    """The options of a data set of files."""
 
     @abstractmethod
-    def files(self, opening: Opening) -> ImageFiles:
-        """All of its images. RequestError if they do not exist."""
+    def files(self, opening: Opening) -> ImageFiles | ClipFiles:
+        """All of its images or clips. RequestError if they do not exist."""
 
     def open(self, opening: Opening) -> DataSet:
         found = self.files(opening)
@@ -31,6 +32,6 @@ class FileOptions(DataOptions):
             log.warning(
                 "%s: left out are %s", found.description, counts_in_words(found.files_left_out)
             )
-        if opening.spec.cache is not None:
+        if opening.spec.cache is not None and isinstance(found, ImageFiles):
             return cached(found, Path(opening.spec.cache), opening.limit)
         return take(cast(DataSet, found), opening.limit)

@@ -20,8 +20,7 @@ from asap.data.base import (
 from asap.data.imagenet.boxes import Boxes, upright
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.data.images.geometry import map_of
-from asap.data.images.source import Source, vanished
-from asap.errors import RequestError
+from asap.data.images.source import Source, digest_of, refuse_vanished
 
 
 class ImageFiles:
@@ -90,11 +89,7 @@ class ImageFiles:
 
     def digest_of(self, positions: Sequence[int]) -> str:
         """The digest of some pictures. If each has its own file, no other file is read."""
-        sha = sha256()
-        hashes = self.source.hashes(positions, self.index)
-        for i, content in zip(positions, hashes, strict=True):
-            sha.update(self.source.paths[i].encode() + b"\0" + content)
-        return sha.hexdigest()
+        return digest_of(self.source, positions, self.index)
 
     @cached_property
     def label_digest(self) -> str:
@@ -127,7 +122,7 @@ class ImageFiles:
         try:
             return open_rgb(self.source.read(i), self.transform)
         except UnreadableImage:
-            self._refuse_vanished(i)
+            refuse_vanished(self.source, i)
             raise
 
     def sample(
@@ -151,14 +146,6 @@ class ImageFiles:
         if self._boxes is None or self.patch_grid is None or not is_upright:
             return None
         return self._boxes.mask(self.source.paths[i], size, self.transform, self.patch_grid)
-
-    def _refuse_vanished(self, i: int) -> None:
-        """RequestError if the folder or archive has vanished: its images are not unreadable."""
-        if vanished(store := self.source.store(i)):
-            raise RequestError(
-                f"{store} has vanished: bring it back and run the same command again, which "
-                "continues where it stopped"
-            )
 
 
 def image_id(path: str) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from asap.data.base import files_left_out
 from asap.data.images.content import NOTHING, Stored, hashes_of
 from asap.data.images.decoding import UnreadableImage
+from asap.errors import RequestError
 
 
 @runtime_checkable
@@ -79,6 +81,23 @@ class FileSource:
 def missing() -> UnreadableImage:
     """The error for a file that is listed but missing."""
     return UnreadableImage("missing: it is listed and not there")
+
+
+def digest_of(source: Source, positions: Sequence[int], index: Path | None) -> str:
+    """SHA-256 of the canonical relative paths and the hashes of the files' bytes, in order."""
+    sha = sha256()
+    for i, content in zip(positions, source.hashes(positions, index), strict=True):
+        sha.update(source.paths[i].encode() + b"\0" + content)
+    return sha.hexdigest()
+
+
+def refuse_vanished(source: Source, i: int) -> None:
+    """RequestError if the folder or archive of a file has vanished: its files are not damaged."""
+    if vanished(store := source.store(i)):
+        raise RequestError(
+            f"{store} has vanished: bring it back and run the same command again, which "
+            "continues where it stopped"
+        )
 
 
 def vanished(store: Path) -> bool:
