@@ -39,7 +39,7 @@ from asap.engine.kernels.gelu import linear_gelu
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
 from asap.engine.kernels.launch import pitch_of
 from asap.engine.kernels.norm import add_norm
-from asap.engine.kernels.regroup_plan import plan_regroup
+from asap.engine.kernels.regroup_plan import RegroupPlan, plan_regroup
 from asap.engine.kernels.regroup_rows import regroup_rows
 from asap.engine.kernels.sink import SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
@@ -68,6 +68,8 @@ def attention(dtype: torch.dtype, d: int) -> None:
     ragged_attention(q, k, v, offsets, TOKENS, d**-0.5)
     ragged_attention(q, k, v, offsets, TOKENS, d**-0.5, bias, skip, lse=True)
     ragged_attention(q, k, v, offsets, 17, d**-0.5)
+    plan = RegroupPlan.empty(len(q), IMAGES, TOKENS - 1, q.device)
+    ragged_attention(q, k, v, offsets, TOKENS, d**-0.5, plan=plan, epsilon=1e-6)
 
 
 def attention_map(dtype: torch.dtype, d: int) -> None:

@@ -23,7 +23,7 @@ from asap.engine.graphs import Recorder
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
-from asap.methods import ATS, Asap, DynamicViT, Method
+from asap.methods import Asap, DynamicViT, Method
 
 KEY, COUNT, BATCHES = "plain-p64", 6, 3
 FLOAT = torch.float32
@@ -197,7 +197,7 @@ def test_batches_of_two_sizes_in_turn() -> None:
 
 def test_what_does_not_fit_runs_step_by_step() -> None:
     net, fake = backbone(KEY, FLOAT), FakeGraphs(strict=False)
-    for method in (ATS(blocks=[2]), Asap(anchor="pca"), Asap(max_tokens=8, plugin="keys")):
+    for method in (Asap(anchor="pca"), Asap(max_tokens=8, plugin="keys")):
         model = asap.ReducedViT(net, method, backend=OnDevice(fake))
         assert model.path == "recorded torch"
         compare(method, KEY, batches()[:2], fake)

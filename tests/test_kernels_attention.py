@@ -9,6 +9,7 @@ from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.equal_attention import equal_attention
 from asap.engine.kernels.head_mean_map import head_mean_map, map_dtype
+from asap.engine.kernels.regroup_plan import plan_regroup
 
 pytestmark = pytest.mark.usefixtures("kernel_or_plain")
 # Lengths of the images, heads, size of a head, dtype. Every length in the issue's list up to 257
@@ -95,6 +96,32 @@ def test_the_class_row_is_the_first_row_of_the_maps(lengths, heads, d, dtype):
         assert largest_error(by_head[image, :, :n], expected[:, 0]) < 1e-6
         assert largest_error(mean[image, :n], expected[:, 0].mean(0)) < 1e-6
         assert not by_head[image, :, n:].any() and not mean[image, n:].any()
+
+
+@every_shape
+def test_queries_that_a_plan_keeps_attend_to_all_keys(lengths, heads, d, dtype):
+    """With the softmax of ATS; a large epsilon, so that leaving it out shows."""
+    at, epsilon, n = packed_heads(lengths, heads, d, dtype), 0.3, max(lengths)
+    generator = torch.Generator().manual_seed(1)
+    left = [max(1, length // 3) for length in lengths]
+    target = torch.full((len(lengths), n), -1)
+    for image, (length, kept) in enumerate(zip(lengths, left, strict=True)):
+        target[image, torch.randperm(length, generator=generator)[:kept]] = torch.arange(kept)
+    target, source = target.to(DEVICE), torch.arange(n - 1, device=DEVICE).repeat(len(lengths), 1)
+    source = source.clamp(max=torch.tensor(lengths, device=DEVICE)[:, None] - 1)
+    plan = plan_regroup(target, torch.tensor(left, device=DEVICE), at.offsets, source, len(at.q))
+    out = torch.full_like(at.q, 7.0, memory_format=torch.contiguous_format)
+    ragged_attention(at.q, at.k, at.v, at.offsets, n, at.scale, out=out, plan=plan, epsilon=epsilon)
+    first = 0
+    for image, maps in enumerate(at.reference(False)[1]):
+        length, rows = lengths[image], slice(*at.bounds[image : image + 2])
+        e = maps / maps.amax(-1, keepdim=True)
+        shares = (e + epsilon / length) / (e.sum(-1, keepdim=True) + epsilon)
+        expected = torch.einsum("hij,jhd->ihd", shares, at.v[rows].double())
+        kept = target[image].argsort()[n - left[image] :]
+        found, first = out[first : first + left[image]], first + left[image]
+        assert largest_error(found, expected[kept]) < ERROR[dtype] * at.v.abs().max()
+    assert (out[first:] == 7).all()
 
 
 def test_skipped_images_and_rows_behind_the_last_are_left_alone():

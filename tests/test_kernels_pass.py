@@ -17,16 +17,18 @@ from asap.core.accelerated import registered
 from asap.engine.backend import CPU, backend_of
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
-from asap.methods import Asap, Method
+from asap.methods import ATS, Asap, Method
 
 KEY, COUNT = "plain-p64", 32
-METHODS = [*FIXED, *ADAPTIVE]
+# Few samples: how near they are to another patch is not in the trace.
+INSIDE: dict[str, Method] = {"ats": ATS(samples=6, blocks=(2, 5))}
+METHODS = [*FIXED, *ADAPTIVE, *INSIDE]
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("name", ["tome", "evit", "pooling"])
+@pytest.mark.parametrize("name", ["tome", "evit", "pooling", "ats"])
 def test_a_pass_is_recorded_with_nothing_of_the_host(name: str) -> None:
-    method, key = FIXED.get(name) or Asap(tau=1.5), "plain-p25"
+    method, key = (FIXED | INSIDE).get(name) or Asap(tau=1.5), "plain-p25"
     net, images = backbone(key, FLOAT), pictures(key, FLOAT, 2)
     theirs = asap.ReducedViT(net, method)(images, [1, 2], True)
     ours = asap.ReducedViT(net, method, backend=OnDevice(FakeGraphs()))
@@ -36,8 +38,8 @@ def test_a_pass_is_recorded_with_nothing_of_the_host(name: str) -> None:
 
 
 def method_of(name: str) -> Method:
-    if name in FIXED:
-        return FIXED[name]
+    if found := (FIXED | INSIDE).get(name):
+        return found
     options = ADAPTIVE[name]
     mass = masses(KEY, FLOAT, options.get("order", "walk"), COUNT)
     tau = threshold(mass, options.get("min_block", 1), mass.shape[1] - 1)
@@ -91,7 +93,7 @@ def test_half_precision_runs_on_the_gpu(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("name", ["dense", "tome", "evit", "pooling", "pruning"])
+@pytest.mark.parametrize("name", ["dense", "tome", "evit", "pooling", "pruning", "ats"])
 def test_a_strict_pass_does_not_depend_on_the_batch(name: str, dtype: torch.dtype) -> None:
     device = torch.device("cuda")
     net = copy.deepcopy(backbone(KEY, FLOAT)).to(device, dtype)

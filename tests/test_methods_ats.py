@@ -17,7 +17,7 @@ from test_contract_macs import unscored
 from torch import Tensor, nn
 
 import asap
-from asap.core.token_sampling import sampled
+from asap.core.token_sampling import sampled, sampled_target
 from asap.engine import query_pruning
 from asap.engine.backend import CPU
 from asap.engine.query_pruning import smoothed
@@ -95,6 +95,16 @@ def test_the_lowest_score_is_never_hit() -> None:
         assert not found[:, 0].any() and found[:, -1].all()
         assert (found.sum(1) <= samples).all()
     assert sampled(scores, 10**5)[:, 1:].all()
+
+
+@pytest.mark.parametrize("samples", [1, 7, 60])
+def test_scores_that_are_no_numbers_hit_some_patch(samples: int) -> None:
+    """In half precision an image may overflow: the batch's other images do not suffer."""
+    scores = torch.rand(3, 20, generator=torch.Generator().manual_seed(2))
+    scores[1, 4], scores[2] = float("nan"), float("nan")
+    target, left = sampled_target(scores, samples, 2)
+    assert torch.equal(target[:1], sampled_target(scores[:1], samples, 2)[0])
+    assert (target < left[:, None]).all() and (left > 2).all()
 
 
 def picture(backbone: nn.Module, count: int) -> Tensor:

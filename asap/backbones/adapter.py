@@ -51,6 +51,7 @@ class BackboneAdapter(ABC):
             patches=backbone.patch_embed.num_patches,
             class_token=backbone.cls_token is not None,
             width=backbone.embed_dim,
+            attention_width=self.blocks[0].attn.attn_dim,
         )
         self.grid: tuple[int, int] = tuple(backbone.patch_embed.grid_size)
         self.cost = self._cost()

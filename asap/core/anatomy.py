@@ -13,6 +13,7 @@ class Anatomy:
     patches: int
     class_token: bool
     width: int = 0  # channels of a token; 0 = not stated
+    attention_width: int = 0  # channels of a token's query, key or value, all heads together
 
     @property
     def tokens(self) -> int:

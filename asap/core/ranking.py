@@ -11,16 +11,23 @@ from torch import Tensor
 from asap.core.accelerated import accelerated
 
 
-def value_scores(
-    class_row: Float[Tensor, "b n"], values: Float[Tensor, "b heads n d"], prefix: int
-) -> Float[Tensor, "b patches"]:
-    """`a_j ||v_j||`, scaled to sum 1: class attention times the norm over all heads' values.
+def value_norms(values: Float[Tensor, "*rows heads d"]) -> Float[Tensor, "*rows"]:
+    """Euclidean norm of each token's value, all heads together, in at least float32.
 
-    Whether attention is summed or averaged over heads makes no difference. In the precision of
-    `class_row`. MACs: one square per patch and channel.
+    MACs: one square per token and channel.
     """
-    whole = values[:, :, prefix:].transpose(1, 2).flatten(2).to(class_row.dtype)
-    scores = class_row[:, prefix:] * torch.linalg.vector_norm(whole, dim=-1)
+    kind = torch.promote_types(values.dtype, torch.float32)
+    return torch.linalg.vector_norm(values.flatten(-2), dim=-1, dtype=kind)
+
+
+def value_scores(
+    class_row: Float[Tensor, "b patches"], norms: Float[Tensor, "b patches"]
+) -> Float[Tensor, "b patches"]:
+    """`a_j ||v_j||`, scaled to sum 1: class attention times the norm of the value.
+
+    Whether attention is summed or averaged over heads makes no difference.
+    """
+    scores = class_row * norms
     return scores / scores.sum(1, keepdim=True)
 
 

@@ -35,6 +35,11 @@ def in_chunks(wanted: bool) -> Iterator[None]:
         _in_chunks = before
 
 
+def rows_are_chunked() -> bool:
+    """Whether row products run on a fixed number of rows now."""
+    return _in_chunks
+
+
 def rowwise(
     layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
 ) -> Float[Tensor, "n out"]:

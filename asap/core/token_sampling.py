@@ -1,21 +1,36 @@
 """Adaptive token sampling: which tokens are hit by inverse-transform sampling of their scores."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 
-def class_value_scores(
-    class_rows: Float[Tensor, "b heads n"], values: Float[Tensor, "b heads n d"]
-) -> Float[Tensor, "b n"]:
-    """Attention of the class token, summed over heads, times the norm of the value over all heads.
+def sampled_target(
+    scores: Float[Tensor, "b patches"],
+    samples: int,
+    prefix: int,
+    known: Int[Tensor, "b"] | None = None,
+) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, "b"]]:
+    """Output positions of n tokens, and how many are left: the prefix, then the patches that are
+    hit, by ascending score (ties by index); -1 for the others.
 
-    Scaled to sum 1 over the given tokens. The norms take one multiply-accumulate per number in
-    `values`.
+    known: image i has the first `known[i]` patches alone; None: all of them.
     """
-    whole = values.to(class_rows.dtype).transpose(1, 2).flatten(2)
-    scores = class_rows.sum(1) * torch.linalg.vector_norm(whole, dim=-1)
-    return scores / scores.sum(1, keepdim=True)
+    count, patches = scores.shape
+    order = torch.arange(patches, device=scores.device)
+    real = None if known is None else order < known[:, None]
+    if real is not None:
+        scores = scores.masked_fill(~real, float("inf"))
+    ascending, order = scores.sort(dim=1, stable=True)
+    if real is not None:
+        ascending = ascending.masked_fill(~real, 0.0)
+    hit = sampled(ascending, samples)
+    place = (hit.long().cumsum(1) - 1 + prefix).masked_fill(~hit, -1)
+    place = torch.zeros_like(order).scatter(1, order, place)
+    if real is not None:
+        place = place.masked_fill(~real, -1)  # if a score is NaN, it comes last
+    first = torch.arange(prefix, device=scores.device).expand(count, -1)
+    return torch.cat([first, place], dim=1), hit.sum(1) + prefix
 
 
 def sampled(ascending: Float[Tensor, "b n"], samples: int) -> Bool[Tensor, "b n"]:
@@ -41,4 +56,5 @@ def _nearest(total: Float[Tensor, "b n"], points: Float[Tensor, "b k"]) -> Tenso
     below = (above - 1).clamp(min=0)
     closer = points - total.gather(1, below) <= (total.gather(1, above) - points).abs()
     value = total.gather(1, torch.where(closer, below, above))
-    return torch.searchsorted(total, value)  # the first of equal entries
+    first = torch.searchsorted(total, value)  # of equal entries
+    return first.clamp(max=total.shape[1] - 1)  # a NaN is behind the last one

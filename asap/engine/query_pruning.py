@@ -48,15 +48,18 @@ def shown_shares(
     return found
 
 
-def smoothed(share: Float[Tensor, "*b n"], epsilon: float) -> Float[Tensor, "*b n"]:
+def smoothed(
+    share: Float[Tensor, "*b n"], epsilon: float, length: int | Int[Tensor, "*one"] | None = None
+) -> Float[Tensor, "*b n"]:
     """`(e_j + eps / n) / (sum e + eps)` from `e_j / sum e`, the largest e being 1.
 
-    The largest share is then `1 / sum e`, so that nothing but the softmax is needed.
+    The largest share is then `1 / sum e`, so that nothing but the softmax is needed. length: n,
+    where there are zeros behind the shares.
     """
     if not epsilon:
         return share
     unit = epsilon * share.amax(-1, keepdim=True)
-    return (share + unit / share.shape[-1]) / (1 + unit)
+    return (share + unit / (share.shape[-1] if length is None else length)) / (1 + unit)
 
 
 def kept_products(

@@ -11,6 +11,7 @@ from torch import Tensor
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.anatomy import Anatomy
 from asap.core.packed import PackedTokens, Segment
+from asap.core.ranking import value_norms
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
 from asap.engine.backend import Backend
@@ -159,10 +160,15 @@ def site_of(
         attention=shown,
         keys=split(heads.k, segment) if heads and needs.keys else None,
         values=split(heads.v, segment) if heads and needs.values else None,
+        value_norms=_norms(adapter, heads, segment) if heads and needs.value_norms else None,
         drawn=None if now.drawn is None else now.drawn[images],
         state=now.state,
         looks=now.backend.looks,
     )
+
+
+def _norms(adapter: BackboneAdapter, heads: Heads, segment: Segment) -> Float[Tensor, "b patches"]:
+    return value_norms(split(heads.v, segment).transpose(1, 2)[:, adapter.anatomy.prefix :])
 
 
 def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answer | None:

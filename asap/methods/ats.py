@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from asap.core.token_sampling import class_value_scores, sampled
+from asap.core.ranking import value_scores
+from asap.core.token_sampling import sampled_target
 from asap.methods.base import Anatomy, Attention, Decision, Method, Needs, Site, require
 from asap.methods.schedule import require_class_token, stage_blocks
 from asap.methods.search_space import SearchDimension
@@ -44,6 +44,7 @@ class ATS(Method):
     samples: int | None = None
     blocks: Sequence[int] | None = None
     position = "in_attention"
+    mixed_lengths = True
     softmax_epsilon = 1e-6
     method_version: ClassVar[int] = 3
 
@@ -60,7 +61,7 @@ class ATS(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("class", "each"), values=True)
+        return Needs(Attention("class", "each"), value_norms=True, tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "ATS")
@@ -92,14 +93,10 @@ class ATS(Method):
         return block in self.blocks
 
     def reduce(self, site: Site, chosen: Tensor | None) -> Decision:
-        assert site.attention is not None and site.values is not None
-        prefix = site.prefix
-        rows = site.attention[:, :, prefix:]
-        values = site.values[:, :, prefix:]
-        ascending, order = class_value_scores(rows, values).sort(dim=1, stable=True)
+        assert site.attention is not None and site.value_norms is not None
+        scores = value_scores(site.attention[:, :, site.prefix :].sum(1), site.value_norms)
         points = site.anatomy.patches if self.samples is None else self.samples
-        hit = sampled(ascending, points)
-        place = (hit.long().cumsum(1) - 1 + prefix).masked_fill(~hit, -1)
-        target = torch.arange(site.length, device=hit.device).repeat(len(hit), 1)
-        target[:, prefix:] = torch.zeros_like(order).scatter(1, order, place)
-        return Decision(target, hit.sum(1) + prefix, macs=values[0].numel())
+        known = None if site.lengths is None else site.lengths - site.prefix
+        target, left = sampled_target(scores, points, site.prefix, known)
+        patches = scores.shape[1] if known is None else known
+        return Decision(target, left, macs=patches * site.anatomy.attention_width)

@@ -24,6 +24,9 @@ from asap.methods.option_checks import is_a, kind_name, require
 from asap.methods.search_space import SearchDimension
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
+_BY_IMAGE = (
+    "tokens", "sizes", "images", "attention", "keys", "values", "value_norms", "drawn",
+)  # fmt: skip
 Left = int | Int[Tensor, "b"]  # tokens left: one number known beforehand, or one for each image
 
 
@@ -34,10 +37,12 @@ class Site:
     `tokens` (b, n, dim); `sizes` (b, n): patches each token stands for. `attention`: as asked for
     by `Needs.attention`, softmax shares in at least float32: (b, n, n) for all rows and the mean of
     heads, (b, heads, n, n) for each head, (b, n) and (b, heads, n) for the class row alone. `keys`,
-    `values` (b, heads, n, head_dim). What a method does not need is None. `images` are indices into
-    the batch, `image_ids` the images' names, for a method that draws at random; `drawn` what
-    `Method.draw` drew, `state` whatever `Method.start` returned. `looks`: whether values on the
-    device may be read without making it wait.
+    `values` (b, heads, n, head_dim); `value_norms` (b, patches), in at least float32. What a method
+    does not need is None. `images` are indices into the batch, `image_ids` the images' names, for a
+    method that draws at random; `drawn` what `Method.draw` drew, `state` whatever `Method.start`
+    returned. `looks`: whether values on the device may be read without making it wait. `lengths`
+    (b,): tokens of each image, n being at least the most, for a method with `mixed_lengths` alone;
+    behind an image's last token attention is 0, and all else has any content. None: n tokens each.
     """
 
     anatomy: Anatomy
@@ -49,10 +54,12 @@ class Site:
     attention: Float[Tensor, "b *rows n"] | None = None
     keys: Float[Tensor, "b heads n d"] | None = None
     values: Float[Tensor, "b heads n d"] | None = None
+    value_norms: Float[Tensor, "b patches"] | None = None
     drawn: Shaped[Tensor, "b *drawn"] | None = None
     state: Any = None
     looks: bool = True
     watched: Bool[Tensor, "b"] | None = None
+    lengths: Int[Tensor, "b"] | None = None
 
     @property
     def prefix(self) -> int:
@@ -65,19 +72,9 @@ class Site:
     def of(self, rows: Int[Tensor, "k"]) -> "Site":
         """The site with some of its images only: those at positions `rows`, read by the host."""
         ids = None if self.image_ids is None else [self.image_ids[i] for i in rows.tolist()]
-        shown = (self.attention, self.keys, self.values, self.drawn)
-        attention, keys, values, drawn = (None if x is None else x[rows] for x in shown)
-        return replace(
-            self,
-            tokens=self.tokens[rows],
-            sizes=self.sizes[rows],
-            images=self.images[rows],
-            image_ids=ids,
-            attention=attention,
-            keys=keys,
-            values=values,
-            drawn=drawn,
-        )
+        shown = {name: getattr(self, name) for name in _BY_IMAGE}
+        parts = {name: x[rows] for name, x in shown.items() if x is not None}
+        return replace(self, image_ids=ids, **parts)
 
     def worth(self, wanted: Bool[Tensor, "b"]) -> Int[Tensor, "k"]:
         """Positions of the images to compute something for that only the `wanted` ones need.
@@ -153,10 +150,11 @@ class Method:
     trace_columns: ClassVar[tuple[Column, ...]] = ()  # values it may put into `diagnostics`
     explains: ClassVar[bool] = False  # it implements `explain`
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
-    # The next four have no annotation, so that options can be these, or decide on them.
+    # The next five have no annotation, so that options can be these, or decide on them.
     same_cost = False  # every image costs the same, except for averaged rows
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
+    mixed_lengths = False  # `reduce` works by `Site.lengths`, without state: for a recorded pass
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:

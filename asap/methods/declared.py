@@ -37,12 +37,14 @@ class Needs:
     """What a method reads in the blocks where it acts. What it does not need is None.
 
     tokens: without it, `Site.tokens` may have no channels, which spares a pass over all rows.
+    value_norms: the norms of the patches' values, all heads together; cheaper than the values.
     half: maps of a model in half precision may come in float16.
     """
 
     attention: Attention | None = None
     keys: bool = False
     values: bool = False
+    value_norms: bool = False
     tokens: bool = True
     half: bool = False
 

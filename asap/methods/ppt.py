@@ -71,7 +71,7 @@ class PPT(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(Attention("class", "mean"), keys=True, values=True, tokens=False)
+        return Needs(Attention("class", "mean"), keys=True, value_norms=True, tokens=False)
 
     def check(self, anatomy: Anatomy) -> None:
         require_class_token(anatomy, "PPT")
@@ -113,8 +113,9 @@ class PPT(Method):
         r = min(self.removed(site.anatomy)[site.block], patches // 2)
         if r <= 0:
             return None
-        assert site.attention is not None and site.keys is not None and site.values is not None
-        scores = value_scores(site.attention, site.values, site.prefix)
+        assert site.attention is not None and site.keys is not None
+        assert site.value_norms is not None
+        scores = value_scores(site.attention[:, site.prefix :], site.value_norms)
         target = ranked_target(scores, patches - r, site.prefix)
         weight = torch.ones_like(site.sizes)
         pools = scores.var(1) < self.limit(site.anatomy)
@@ -127,5 +128,5 @@ class PPT(Method):
         target[here] = torch.where(merges, joined, target[here])
         weight[here] = torch.where(merges, mean_weights(counted, joined), 1.0)
         matching = ((site.length + 1) // 2) * (site.length // 2) * metric.shape[-1]
-        norms = patches * site.values.shape[1] * site.values.shape[3]
+        norms = patches * site.anatomy.attention_width
         return Decision(target, site.length - r, weight, macs=norms + pools * matching)

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.constants import on_device
+from asap.core.ranking import value_norms
 from asap.engine.attention import Heads
 from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned
 from asap.engine.device.memory import Memory
@@ -18,18 +20,25 @@ from asap.methods.base import Method, Site
 def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
     """Whether a pass on the device can run the method; else the executor does. `like`: tokens.
 
-    Not if the method drops queries inside the attention, or attention and tokens differ in width;
-    nor if it observes and reads keys, values or tokens, has no state in fixed memory, or the head
-    reads more than the prefix tokens.
+    Not if attention and tokens differ in width, or if a method inside the attention observes or
+    reads more of it than the class row. Nor if images may differ in length, because the method
+    observes or has `mixed_lengths`, and the head reads more than the prefix tokens, or the method
+    reads keys, values or tokens, or what it reads is not known for images of other lengths.
     """
-    widths = {block.attn.attn_dim for block in adapter.blocks}
-    if method.position == "in_attention" or widths != {adapter.anatomy.width}:
+    if {block.attn.attn_dim for block in adapter.blocks} != {adapter.anatomy.width}:
+        return False
+    needs, wanted = method.needs, method.needs.attention
+    class_row = wanted is None or wanted.rows == "class"
+    if method.position == "in_attention" and (observes(method) or not class_row):
+        return False
+    if not observes(method) and not method.mixed_lengths:
+        return True
+    if needs.keys or needs.values or needs.tokens or not adapter.reads_prefix:
         return False
     if not observes(method):
-        return True
-    needs = method.needs
-    each = needs.attention is not None and needs.attention.heads == "each"
-    if needs.keys or needs.values or needs.tokens or each or not adapter.reads_prefix:
+        return class_row and type(method).start is Method.start
+    each = wanted is not None and wanted.heads == "each"
+    if each or needs.value_norms:
         return False
     return method.kept_state(adapter.anatomy, 1, like) is not None
 
@@ -56,13 +65,22 @@ def site_at(
     """All images at a block. Those that are no longer watched are among them, with any content."""
     layout, needs, images = flow.layout, method.needs, len(memory.ones)
     heads, shown = flow.seen
-    held = memory.tokens[layout.side]
-    if layout.length is None:  # watched images have all their tokens
+    held, lengths, norms = memory.tokens[layout.side], None, None
+    if needs.value_norms and isinstance(heads, Heads):
+        norms = value_norms(heads.v)
+    if layout.length is None and method.mixed_lengths:
+        offsets = memory.plans[layout.side].offsets
+        places = offsets[:-1, None] + torch.arange(layout.longest, device=offsets.device)
+        places = places.clamp(max=layout.rows - 1)
+        lengths, sizes = offsets.diff(), held.sizes[places]
+        tokens, norms = sizes[..., None][..., :0], None if norms is None else norms[places]
+    elif layout.length is None:  # watched images have all their tokens
         tokens, sizes = memory.ones[..., None][..., :0], memory.ones
     else:
         width = adapter.anatomy.width if needs.tokens else 0
         tokens = held.rows[: layout.rows].view(images, layout.length, -1)[..., :width]
         sizes = held.sizes[: layout.rows].view(images, layout.length)
+        norms = None if norms is None else norms.view(images, layout.length)
 
     def by_head(wanted: bool, x: Tensor | None) -> Tensor | None:
         return x.unflatten(0, (images, -1)).transpose(1, 2) if wanted and x is not None else None
@@ -76,10 +94,12 @@ def site_at(
         attention=shown,
         keys=by_head(needs.keys, heads.k if isinstance(heads, Heads) else None),
         values=by_head(needs.values, heads.v if isinstance(heads, Heads) else None),
+        value_norms=None if norms is None else norms[:, adapter.anatomy.prefix :],
         drawn=drawn,
         state=state,
         looks=False,
         watched=watched(memory, layout),
+        lengths=lengths,
     )
 
 
@@ -98,6 +118,9 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
     decision = method.reduce(site, chosen)
     if decision is None:
         return None
+    inside = method.position == "in_attention"
+    if inside and decision.weight is not None:
+        raise ValueError("a method cannot average tokens at position 'in_attention'")
     counted = mask if chosen is None else chosen if mask is None else chosen & mask
     plan = plan_regroup(
         decision.target,
@@ -116,8 +139,9 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
     left = decision.left if counted is None else None
     if isinstance(left, int):
         rows = len(site.images) * left
-        after = Layout(rows, left, left, not decision.final, True, layout.side ^ 1)
+        merged = layout.merged or not inside
+        after = Layout(rows, left, left, not decision.final, merged, layout.side ^ 1)
         return Planned(decision.weight, after)
-    if not decision.final or not observes(method):
+    if not method.mixed_lengths and not (decision.final and observes(method)):
         raise NotOnDevice("images of different lengths that are still shown to the method")
     return Planned(decision.weight, None)

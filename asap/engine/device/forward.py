@@ -19,14 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
-from asap.core.packed import PackedTokens
 from asap.core.rows import in_chunks
 from asap.engine.backend import Backend
 from asap.engine.device import layers
 from asap.engine.device.attend import attend
 from asap.engine.device.decisions import decide, observes, site_at
 from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned, Stop
-from asap.engine.device.memory import Memory
+from asap.engine.device.memory import Memory, packed, prefix_of
+from asap.engine.device.query_pruning import attend_kept, compute_heads, shown_shares
 from asap.engine.graphs import Graphs
 from asap.engine.host import Ahead
 from asap.engine.kernels.launch import next_power_of_2
@@ -53,7 +53,9 @@ class DevicePass:
         self.adapter, self.method, self.backend, self.images = adapter, method, backend, images
         self.anatomy, wanted = adapter.anatomy, method.needs.attention
         maps = wanted is not None and (wanted.rows, wanted.heads) == ("all", "mean")
-        self.memory = Memory.of(self.anatomy, images, like, method.trace_columns, maps)
+        self.inside = method.position == "in_attention"
+        columns = method.trace_columns
+        self.memory = Memory.of(self.anatomy, images, like, columns, maps, self.inside)
         self.state: Any = None
         if observes(method):
             with torch.inference_mode(False):
@@ -98,7 +100,8 @@ class DevicePass:
             return replace(stop.layout, side=side)
         rows = min(-(-total // self.bucket) * self.bucket, self.images * self.anatomy.tokens)
         near = min(-(-longest // NEAR) * NEAR, self.anatomy.tokens)
-        return Layout(rows, near, None, watching > 0, True, side)
+        merged = stop.layout.merged or not self.inside
+        return Layout(rows, near, None, watching > 0, merged, side)
 
     # ---- stages, which are recorded
 
@@ -116,6 +119,9 @@ class DevicePass:
 
     def _regroup(self, stop: Stop) -> None:
         """What becomes of the rows after a decision."""
+        if self.inside:
+            self._keep_queries(stop.block, stop.layout)
+            return
         memory, rows = self.memory, slice(stop.layout.rows)
         block, update, norm = self.adapter.blocks[stop.block], memory.attended[rows], None
         if self.method.position == "after_attention":
@@ -127,10 +133,12 @@ class DevicePass:
 
     def _rest(self, block: int, layout: Layout) -> Stop | Classified:
         """From where the rows were regrouped on."""
-        if self.method.position == "after_attention":
-            flow = Flow(layout)
-            return self._mlp(block, flow) or self._blocks(block + 1, flow)
-        return self._blocks(block + 1, Flow(layout, normed=block + 1 < self.anatomy.depth))
+        if self.method.position == "after_block":
+            return self._blocks(block + 1, Flow(layout, normed=block + 1 < self.anatomy.depth))
+        flow = Flow(layout)
+        if self.inside:
+            self._project(block, flow)
+        return self._mlp(block, flow) or self._blocks(block + 1, flow)
 
     def _blocks(self, first: int, flow: Flow) -> Stop | Classified:
         for index in range(first, self.anatomy.depth):
@@ -150,6 +158,8 @@ class DevicePass:
         self._count(index, flow.layout)
         self._norm(flow, block.norm1)
         layout = flow.layout
+        if acts and self.inside:
+            return self._attention_inside(index, flow)
         hidden = memory.hidden[: layout.rows]
         heads = heads_of(block, hidden)
         needs = method.needs if acts else NOTHING
@@ -168,6 +178,34 @@ class DevicePass:
                 self._at_once(index, flow, block.norm2)
         self._norm(flow, block.norm2)
         return None
+
+    def _attention_inside(self, index: int, flow: Flow) -> Stop | None:
+        """The rest of that half in a block where the method drops queries."""
+        layout = flow.layout
+        hidden = self.memory.hidden[: layout.rows]
+        heads = compute_heads(self.adapter.blocks[index], hidden, self.memory)
+        flow.seen = heads, shown_shares(heads, layout, self.method, self.memory)
+        planned = self._decide(index, flow)
+        if planned is not None and planned.after is None:
+            return self._stop(index, layout, planned, None)
+        self._keep_queries(index, layout, planned is not None)
+        if planned is not None and planned.after is not None:
+            flow.layout = planned.after
+        self._project(index, flow)
+        return None
+
+    def _keep_queries(self, index: int, layout: Layout, drops: bool = True) -> None:
+        """Attention of the queries that the last plan keeps (not `drops`: all), in new places."""
+        block, epsilon = self.adapter.blocks[index], self.method.softmax_epsilon
+        attend_kept(block, layout, drops, epsilon, self.memory, self.backend)
+        if drops:
+            self._move(Flow(layout), None, None)
+
+    def _project(self, index: int, flow: Flow) -> None:
+        """From the attention's output to the norm before the MLP."""
+        block, rows = self.adapter.blocks[index], slice(flow.layout.rows)
+        flow.update = projected(block, self.memory.hidden[rows], self.memory.attended[rows])
+        self._norm(flow, block.norm2)
 
     def _mlp(self, index: int, flow: Flow) -> Stop | None:
         """The MLP half; the norm of the next block too if the rows were regrouped."""
@@ -193,29 +231,11 @@ class DevicePass:
         self._count(self.anatomy.depth, layout)
         if not observes(self.method):
             self.state = None  # it was this pass's alone
-        rows = memory.tokens[layout.side].rows
         if self.adapter.reads_prefix:
-            first = torch.arange(self.anatomy.prefix, device=rows.device)
-            places = memory.plans[layout.side].offsets[:-1, None] + first
-            logits = self.adapter.classify_prefix(rows[places])
+            logits = self.adapter.classify_prefix(prefix_of(memory, layout, self.anatomy.prefix))
         else:
-            logits = self.adapter.classify(self._packed(layout))
+            logits = self.adapter.classify(packed(memory, layout))
         return Classified(logits, memory.trace, memory.source)
-
-    def _packed(self, layout: Layout) -> PackedTokens:
-        """A batch of equal length as heads that read all tokens want it."""
-        tokens, rows = self.memory.tokens[layout.side], slice(layout.rows)
-        assert layout.length is not None
-        return PackedTokens(
-            rows=tokens.rows[rows],
-            sizes=tokens.sizes[rows],
-            positions=tokens.positions[rows],
-            source=self.memory.source,
-            lengths=(layout.length,) * self.images,
-            images=tuple(range(self.images)),
-            active=self.images,
-            merged=layout.merged,
-        )
 
     # ---- rows
 

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.core.anatomy import Anatomy
+from asap.core.packed import PackedTokens
+from asap.engine.device.flow import Layout
 from asap.engine.kernels.head_mean_map import map_dtype
 from asap.engine.kernels.launch import pitch_of
 from asap.engine.kernels.regroup_plan import RegroupPlan
@@ -23,13 +25,15 @@ class Memory:
     tokens: the packed tokens on two sides, since regrouping reads one and writes the other; both
     share `hidden`, the rows after the norm. plans: what regrouping does, likewise; the last one has
     the images' offsets and which of them are watched. attended: rows between attention and
-    projection. maps: head-averaged attention, zero-padded, None if it is not needed. weight: of a
+    projection. qkv: queries, keys and values where a decision is made inside the attention, else
+    None. maps: head-averaged attention, zero-padded, None if it is not needed. weight: of a
     decision's averages. trace: what happened, as in any pass.
     """
 
     tokens: tuple[RegroupedRows, RegroupedRows]
     plans: tuple[RegroupPlan, RegroupPlan]
     attended: Float[Tensor, "rows dim"]
+    qkv: Float[Tensor, "rows dim_3"] | None
     maps: Float[Tensor, "b pitch pitch"] | None
     weight: Float[Tensor, "b n"]
     ones: Float[Tensor, "b n"]
@@ -38,7 +42,12 @@ class Memory:
 
     @staticmethod
     def of(
-        anatomy: Anatomy, images: int, like: Tensor, columns: tuple[Column, ...], with_maps: bool
+        anatomy: Anatomy,
+        images: int,
+        like: Tensor,
+        columns: tuple[Column, ...],
+        with_maps: bool,
+        with_heads: bool,
     ) -> "Memory":
         """Memory for a batch; `like` gives dtype and device of the tokens."""
         n, device = anatomy.tokens, like.device
@@ -56,6 +65,7 @@ class Memory:
                 tokens=(sides[0], sides[1]),
                 plans=(plan, _other(plan)),
                 attended=torch.zeros_like(rows),
+                qkv=rows.new_zeros(len(rows), 3 * anatomy.width) if with_heads else None,
                 maps=maps if with_maps else None,
                 weight=torch.ones_like(ones),
                 ones=ones,
@@ -87,6 +97,29 @@ class Memory:
         torch.arange(0, (len(self.ones) + 1) * n, n, out=plan.offsets)
         plan.watched.fill_(True)
         self.trace.restart()
+
+
+def prefix_of(memory: Memory, layout: Layout, prefix: int) -> Float[Tensor, "b prefix dim"]:
+    """The first `prefix` tokens of every image."""
+    first = torch.arange(prefix, device=memory.ones.device)
+    places = memory.plans[layout.side].offsets[:-1, None] + first
+    return memory.tokens[layout.side].rows[places]
+
+
+def packed(memory: Memory, layout: Layout) -> PackedTokens:
+    """A batch of equal length as heads that read all tokens want it."""
+    tokens, rows, images = memory.tokens[layout.side], slice(layout.rows), len(memory.ones)
+    assert layout.length is not None
+    return PackedTokens(
+        rows=tokens.rows[rows],
+        sizes=tokens.sizes[rows],
+        positions=tokens.positions[rows],
+        source=memory.source,
+        lengths=(layout.length,) * images,
+        images=tuple(range(images)),
+        active=images,
+        merged=layout.merged,
+    )
 
 
 def _with_hidden_of(side: RegroupedRows, other: RegroupedRows) -> RegroupedRows:

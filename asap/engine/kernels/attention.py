@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Float32, Int32
 from torch import Tensor
 
 from asap.engine.kernels.launch import LOG2_E, jit, next_power_of_2, runs, tl, upcasts
+from asap.engine.kernels.regroup_plan import RegroupPlan
 
 
-@jit(do_not_specialize_on_alignment=["bias", "skip", "offsets"])
+@jit(do_not_specialize_on_alignment=["bias", "skip", "offsets", "kept_offsets", "members", "begin"])
 @no_type_check
 def _attention_kernel(
     q,
@@ -25,6 +26,9 @@ def _attention_kernel(
     bias,
     skip,
     offsets,
+    kept_offsets,
+    members,
+    begin,
     q_row,
     q_head,
     k_row,
@@ -33,6 +37,7 @@ def _attention_kernel(
     v_head,
     heads,
     log2_scale,
+    epsilon,
     D: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
@@ -40,6 +45,8 @@ def _attention_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_SKIP: tl.constexpr,
     HAS_LSE: tl.constexpr,
+    HAS_PLAN: tl.constexpr,
+    HAS_EPSILON: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
     """ROWS queries of one head of one image. Scores in base 2; WIDTH is D padded."""
@@ -49,14 +56,23 @@ def _attention_kernel(
     n = (tl.load(offsets + image + 1) - first).to(tl.int32)
     if HAS_SKIP:
         n = tl.where(tl.load(skip + image) != 0, 0, n)
+    out_first = first
+    queried = n
+    if HAS_PLAN:
+        out_first = tl.load(kept_offsets + image).to(tl.int64)
+        queried = (tl.load(kept_offsets + image + 1) - out_first).to(tl.int32)
     start = tl.program_id(0) * ROWS
-    if start >= n:
+    if start >= queried:
         return
     rows = start + tl.arange(0, ROWS)
-    inside = rows < n
+    inside = rows < queried
     width = tl.arange(0, WIDTH)
+    held = first + rows
+    if HAS_PLAN:
+        opens = tl.load(begin + out_first + rows, mask=inside, other=0)
+        held = tl.load(members + opens, mask=inside, other=0).to(tl.int64)
     queries = tl.load(
-        q + first * q_row + head * q_head + rows[:, None] * q_row + width[None, :],
+        q + head * q_head + held[:, None] * q_row + width[None, :],
         mask=inside[:, None] & (width < D)[None, :],
         other=0.0,
     )
@@ -67,6 +83,7 @@ def _attention_kernel(
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     mixed = tl.zeros((ROWS, WIDTH), tl.float32)
+    every = tl.zeros((WIDTH,), tl.float32)
     for at in range(0, n, COLUMNS):
         columns = at + tl.arange(0, COLUMNS)
         known = columns < n
@@ -95,7 +112,12 @@ def _attention_kernel(
         mixed = mixed * shrink[:, None]
         mixed = tl.dot(shares.to(values.dtype), values, mixed, input_precision="ieee")
         highest = new
-    out_image = out + first * heads * D + head * D
+        if HAS_EPSILON:
+            every += tl.sum(values.to(tl.float32), 0)
+    if HAS_EPSILON:
+        mixed += (every * (epsilon / n))[None, :]
+        total += epsilon
+    out_image = out + out_first * heads * D + head * D
     tl.store(
         out_image + rows[:, None] * (heads * D) + width[None, :],
         (mixed / total[:, None]).to(out.dtype.element_ty),
@@ -103,7 +125,7 @@ def _attention_kernel(
     )
     if HAS_LSE:
         natural = (highest + tl.log2(total)) * 0.6931471805599453
-        tl.store(lse + first * heads + head + rows * heads, natural, mask=inside)
+        tl.store(lse + out_first * heads + head + rows * heads, natural, mask=inside)
 
 
 def ragged_attention(
@@ -117,6 +139,8 @@ def ragged_attention(
     skip: Bool[Tensor, "images"] | None = None,
     out: Float[Tensor, "rows heads d"] | None = None,
     lse: bool = False,
+    plan: RegroupPlan | None = None,
+    epsilon: float = 0.0,
     **tile: int,
 ) -> tuple[Float[Tensor, "rows heads d"], Float32[Tensor, "rows heads"] | None]:
     """softmax(scale q k^T + bias) v of every image, and if wanted the log of the softmax's sum.
@@ -125,14 +149,17 @@ def ragged_attention(
     `offsets[i]` to `offsets[i + 1]`; no image has more than `longest`. `bias` is added to all
     scores of a key (log sizes: proportional attention). The rows of the images in `skip` are
     neither computed nor written, and nor are rows behind the last image. `out` is contiguous.
-    `tile` overrides how the work is cut (ROWS, COLUMNS, num_warps, num_stages). Scores, sums and
-    the natural log-sum-exp are float32; in half precision the shares are rounded before they meet
-    the values.
+    plan: only the queries of the tokens that it keeps attend, to all keys, and outputs lie where it
+    puts the tokens; every output has one member. epsilon: the softmax of n scores l is
+    (e + epsilon / n) / (sum e + epsilon), with e = exp(l - max l). Neither goes with `skip` or
+    `lse`. `tile` overrides how the work is cut (ROWS, COLUMNS, num_warps, num_stages). Scores, sums
+    and the natural log-sum-exp are float32; in half precision the shares are rounded before they
+    meet the values.
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     sums = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device) if lse else None
     if not runs(q):
-        _plain(q, k, v, offsets, scale, bias, skip, out, sums)
+        _plain(q, k, v, offsets, scale, bias, skip, out, sums, plan, epsilon)
         return out, sums
     _, heads, d = q.shape
     how = tile_of(q, longest) | tile
@@ -145,14 +172,18 @@ def ragged_attention(
         out if bias is None else bias,
         offsets if skip is None else skip,
         offsets,
+        *([offsets] * 3 if plan is None else [plan.offsets, plan.members, plan.begin]),
         *(stride for x in (q, k, v) for stride in x.stride()[:2]),
         heads,
         scale * LOG2_E,
+        epsilon,
         D=d,
         WIDTH=next_power_of_2(d, 16),
         HAS_BIAS=bias is not None,
         HAS_SKIP=skip is not None,
         HAS_LSE=lse,
+        HAS_PLAN=plan is not None,
+        HAS_EPSILON=epsilon > 0,
         UPCAST=upcasts(q),
         **how,
     )
@@ -179,16 +210,29 @@ def _plain(
     skip: Bool[Tensor, "images"] | None,
     out: Float[Tensor, "rows heads d"],
     lse: Float[Tensor, "rows heads"] | None,
+    plan: RegroupPlan | None,
+    epsilon: float,
 ) -> None:
     """The same, image by image, in at least float32."""
     kind = torch.promote_types(q.dtype, torch.float32)
+    kept = (offsets if plan is None else plan.offsets).tolist()
     for image, (start, end) in enumerate(pairwise(offsets.tolist())):
         if start == end or (skip is not None and bool(skip[image])):
             continue
-        image_q, image_k, image_v = (x[start:end].to(kind).transpose(0, 1) for x in (q, k, v))
+        queries, to = slice(start, end), slice(kept[image], kept[image + 1])
+        if plan is not None:
+            queries = plan.members[plan.begin[to].long()].long()
+        image_q, image_k, image_v = (
+            x[rows].to(kind).transpose(0, 1)
+            for x, rows in ((q, queries), (k, slice(start, end)), (v, slice(start, end)))
+        )
         scores = image_q @ image_k.transpose(1, 2) * scale
         if bias is not None:
             scores += bias[start:end]
-        out[start:end] = (scores.softmax(-1) @ image_v).transpose(0, 1).to(out.dtype)
+        shares = scores.softmax(-1)
+        if epsilon:
+            unit = epsilon * shares.amax(-1, keepdim=True)
+            shares = (shares + unit / (end - start)) / (1 + unit)
+        out[to] = (shares @ image_v).transpose(0, 1).to(out.dtype)
         if lse is not None:
             lse[start:end] = scores.logsumexp(-1).T
