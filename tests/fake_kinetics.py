@@ -1,11 +1,16 @@
 """A fake Kinetics of small clips, in each of the layouts in which people have the real one."""
 
 import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
+
+from asap.data.kinetics.names import kinetics_400
 
 # Names with all that copies spell in different ways; some of the 400, in sorted order.
 CLASSES = (
@@ -20,6 +25,29 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": lambda name: "".join(c for c in name.replace(" ", "_") if c not in "'()"),
     "curly": lambda name: name.replace("'", "\u2019").upper(),
 }
+
+
+def encoded(label: int, seed: int, frames: int = 16) -> bytes:
+    """An mp4 file of H.264, 64 x 48 pixels: a bright square in its class's colour moves right."""
+    draw = np.random.default_rng(seed)
+    colour = [230 if (label + 1) >> bit & 1 else 30 for bit in range(3)]
+    top, left = draw.integers(0, 24), draw.integers(0, 8)
+    ground = draw.integers(90, 130, (48, 64, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        # One thread and no vector code: the same bytes every time.
+        options = {"preset": "ultrafast", "crf": "18", "g": "8", "x264-params": "asm=0"}
+        stream = container.add_stream("libx264", rate=8, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.thread_count = 1
+        for i in range(frames):
+            picture = ground.copy()
+            picture[top : top + 24, left + 2 * i : left + 2 * i + 24] = colour
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = i, Fraction(1, 8)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -54,8 +82,6 @@ class FakeKinetics:
         encode: Callable[[int, int], bytes] = lambda label, seed: f"{label} {seed}".encode(),
     ) -> "FakeKinetics":
         """encode: the bytes of a file from its class and a number of its own."""
-        from asap.data.kinetics.names import kinetics_400
-
         draw = np.random.default_rng(0)
         clips: dict[str, list[FakeClip]] = {"validation": [], "train": []}
         for split, count in (("validation", n), ("train", train)):

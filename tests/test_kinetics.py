@@ -192,12 +192,12 @@ def test_a_given_list_is_read_and_others_are_not(tmp_path, expected):
 
 
 def test_all_clips_may_lie_in_one_folder_with_lists(tmp_path, expected):
-    root = FAKE.flat(tmp_path, "clips")
+    root = FAKE.flat(tmp_path, "all")
     for split in FAKE.clips:
         FAKE.annotate(root, split)
     clips = read(root)
     assert identity(clips) == expected["validation"]
-    assert UNLISTED not in clips.source.files_left_out  # those of the other split are no surprise
+    assert clips.source.files_left_out == {}  # those of the other split are no surprise
     assert identity(read(root, "train")) == expected["train"]
 
 

@@ -16,6 +16,7 @@ from asap.data.imagenet.variants import (
     ImageNetV2Options,
 )
 from asap.data.images.folder import FolderOptions
+from asap.data.kinetics.kinetics import KineticsOptions
 from asap.data.options import DataOptions, Opening
 from asap.data.slices import part_of
 from asap.errors import RequestError
@@ -33,7 +34,9 @@ DATA_SETS: dict[str, type[DataOptions]] = {
     "imagenet_sketch": ImageNetSketchOptions,
     "imagenet_real": ImageNetRealOptions,
     "folder": FolderOptions,
+    "kinetics": KineticsOptions,
 }
+_FROM_A_VARIABLE = ("imagenet", "kinetics")  # an unset variable of the shell is an empty path
 
 
 def open_data(
@@ -52,7 +55,7 @@ def open_data(
     """
     options = options_of(spec)
     path, cache = spec.path, spec.cache
-    if spec.name.startswith("imagenet") and path is not None and not path.strip():
+    if spec.name.startswith(_FROM_A_VARIABLE) and path is not None and not path.strip():
         path = None  # the data set's own error lists the layouts it expects
     spec = replace(
         spec,

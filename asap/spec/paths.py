@@ -8,7 +8,12 @@ from typing import Annotated
 from asap.errors import RequestError
 
 # The type of every option that may be a path; other values, such as "hub", stay as they are.
-_READ = ("IMAGENET", "LVVIT_", "DYNAMICVIT_")  # beginnings of the variables that configs read
+_READ = (
+    "IMAGENET",
+    "KINETICS",
+    "LVVIT_",
+    "DYNAMICVIT_",
+)  # beginnings of the variables that configs read
 PathText = Annotated[str, "path"]
 
 

@@ -98,7 +98,7 @@ def read_clips(layout: Layout, classes: Classes) -> Clips:
     else:
         clips = list(_listed(layout.listed, files, layout.folder, classes))
         taken = sum(clip.file is not None for clip in clips)
-        if not layout.shared and taken < len(files):
+        if taken < len(files):
             found.left_out.counts[UNLISTED] += len(files) - taken
     clips = _replaced(clips, layout.replacements)
     paths = [f"{classes.names[clip.label]}/{clip.name}" for clip in clips]
@@ -108,7 +108,7 @@ def read_clips(layout: Layout, classes: Classes) -> Clips:
         [clips[i].file for i in order],
         [paths[i] for i in order],
         [clips[i].label for i in order],
-        found.left_out.summary,
+        {} if layout.shared else found.left_out.summary,
     )
     number: dict[str, int] = {}
     videos = [number.setdefault(video_of(clips[i].name), k) for k, i in enumerate(order)]

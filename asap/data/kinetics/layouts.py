@@ -27,7 +27,7 @@ LAYOUTS = (
     "(scripts/prepare_kinetics.py checks it; train/, train.csv ... for training clips)"
 )
 _SHORT = {"validation": ("val", "validation", "validate"), "train": ("train", "training")}
-_FOLDERS = ("{}", "videos_{}", "{}_256", "{}_320", "videos/{}", "{}_videos", "compress/{}_256")
+_FOLDERS = ("{}", "videos_{}", "{}_256", "{}_320", "videos/{}", "clips/{}", "compress/{}_256")
 # A folder of archives' own that may lie between, as OpenDataLab's and mmaction2's.
 _ABOVE = ("", "Kinetics-400", "kinetics400", "k400", "raw/Kinetics-400")
 _LISTS = (

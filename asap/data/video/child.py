@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct("<Q")
+_PIECE = 1 << 28  # bytes of frames that are held at once where all are decoded
 _GRACE = 10  # seconds that the child gives its parent to end it when time is up
 
 
 @dataclass(frozen=True)
 class Request:
-    """file: a path, or the content. views: which frames, see `Views`. seconds: the time limit."""
+    """file: a path, or the content. views: which frames, see `Views`; None to decode all of them
+    and send none. seconds: the time limit.
+    """
 
     file: Path | bytes
     views: Any
@@ -107,6 +110,8 @@ def _answered(request: Request, open_clip: Any) -> tuple[Answer, Any]:
     file = BytesIO(request.file) if isinstance(request.file, bytes) else request.file
     try:
         reader = open_clip(file, request.decoder)
+        if request.views is None:
+            return _all_decoded(reader), None
         if reader.num_frames < request.views.least:
             raise UnreadableClip(
                 SHORT, f"{reader.num_frames:,} frames, and {request.views.least:,} are needed"
@@ -120,11 +125,23 @@ def _answered(request: Request, open_clip: Any) -> tuple[Answer, Any]:
         return Answer(error=UnreadableClip(UNDECODABLE, "its frames do not fit into memory")), None
     except Exception:
         return Answer(failed=traceback.format_exc()), None
-    answer = Answer(
-        num_frames=reader.num_frames, shape=frames.shape, decoder=reader.decoder,
+    return _answer(reader, frames.shape), frames
+
+
+def _all_decoded(reader: Any) -> Answer:
+    """What decoding every frame shows, in pieces that fit into memory. Raises `UnreadableClip`."""
+    piece = max(1, _PIECE // reader.get([0]).nbytes)
+    for start in range(0, reader.num_frames, piece):
+        reader.get(range(start, min(start + piece, reader.num_frames)))
+    return _answer(reader)
+
+
+def _answer(reader: Any, shape: tuple[int, ...] = ()) -> Answer:
+    """The facts about a clip, and the shape of the frames that follow, if any do."""
+    return Answer(
+        num_frames=reader.num_frames, shape=shape, decoder=reader.decoder,
         length=reader.length, missing_frames=reader.missing_frames,
     )  # fmt: skip
-    return answer, frames
 
 
 def _end_with(parent: int) -> None:

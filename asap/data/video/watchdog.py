@@ -58,19 +58,32 @@ def read_clip(file: ClipFile, views: Views, decoder: str = "auto", seconds: floa
     ends the process. RuntimeError if the child itself fails, for instance because it cannot import
     the decoders.
     """
-    content = file.getvalue() if isinstance(file, BytesIO) else Path(file).absolute()
-    request = Request(content, views, decoder, seconds)
-    with _state.lock:
-        try:
-            answer, frames = _state.child().ask(request)
-        except _ChildDied:  # once may be the machine's doing, for lack of memory
-            answer, frames = _asked_again(request)
+    answer, frames = _asked(file, views, decoder, seconds)
     clips = views.indices(answer.num_frames)
     place = {number: i for i, number in enumerate(sorted({i for clip in clips for i in clip}))}
     return Clip(
         frames, [[place[i] for i in clip] for clip in clips], answer.num_frames,
         answer.decoder, answer.length, answer.missing_frames,
     )  # fmt: skip
+
+
+def decode_whole(file: ClipFile, decoder: str = "auto", seconds: float = 60.0) -> Answer:
+    """Decode every frame of a clip, to see whether it can be done; none is returned.
+
+    The answer has the number of frames and the facts that `Clip` has. Raises as `read_clip`.
+    """
+    return _asked(file, None, decoder, seconds)[0]
+
+
+def _asked(file: ClipFile, views: Views | None, decoder: str, seconds: float) -> tuple[Answer, Any]:
+    """The child's answer, and the frames of the views. Raises as `read_clip`."""
+    content = file.getvalue() if isinstance(file, BytesIO) else Path(file).absolute()
+    request = Request(content, views, decoder, seconds)
+    with _state.lock:
+        try:
+            return _state.child().ask(request)
+        except _ChildDied:  # once may be the machine's doing, for lack of memory
+            return _asked_again(request)
 
 
 def _asked_again(request: Request) -> tuple[Answer, Any]:

@@ -1,0 +1,99 @@
+"""Kinetics-400 (Kay et al. 2017): validation and training clips, however they are stored."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from asap.data.images.classes_file import read_classes
+from asap.data.kinetics.clips import Clips, read_clips
+from asap.data.kinetics.layouts import SPLITS, Layout, recognise
+from asap.data.kinetics.names import N_CLIPS, Classes, kinetics_400
+from asap.data.options import Opening
+from asap.data.video.clip_files import ClipFiles
+from asap.data.video.options import ClipOptions
+from asap.errors import RequestError
+from asap.spec.paths import PathText
+
+log = logging.getLogger("asap")
+_CHECK = "python scripts/prepare_kinetics.py <folder> names all of them"
+
+
+@dataclass(frozen=True)
+class KineticsOptions(ClipOptions):
+    """Which clips of Kinetics, beside the frames that are read of them.
+
+    split: validation | train. labels, train_labels: the list of either split's clips, None to look
+    for it beside them, see lists.py. train_path: a folder of training clips elsewhere. classes: a
+    file with the names of other classes than the 400, in the order of the labels. replacements: a
+    folder of clips that take the place of damaged ones, off for none, None to look for CVDF's.
+    """
+
+    split: str = "validation"
+    labels: PathText | None = None
+    train_labels: PathText | None = None
+    train_path: PathText | None = None
+    classes: PathText | None = None
+    replacements: PathText | None = None
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    def files(self, opening: Opening) -> ClipFiles:
+        clips, classes, _ = self.found(opening.spec.path)
+        if opening.spec.strict and clips.missing:
+            raise RequestError(
+                f"data.strict=true: {_missing(clips)}: complete them or set it false ({_CHECK})"
+            )
+        if clips.missing:
+            log.warning("%s. They count as failed (%s)", _missing(clips), _CHECK)
+        about, differs = _about(clips, classes, self.split)
+        return ClipFiles(
+            clips.source, opening.transform, self.views, name="kinetics", classes=classes.names,
+            clusters=clips.videos, about=about, decoder=self.decoder,
+            seconds_per_clip=self.seconds_per_clip, differs=differs,
+        )  # fmt: skip
+
+    def found(self, path: str | Path | None) -> tuple[Clips, Classes, Layout]:
+        """All clips of the split below `path`. Raises RequestError as `recognise`, `read_clips`."""
+        train = self.split == "train"
+        classes = Classes(kinetics_400())
+        if self.classes is not None:
+            classes = Classes(read_classes(self.classes), own=True)
+        layout = recognise(
+            self.train_path if train and self.train_path is not None else path,
+            self.split,
+            classes,
+            self.train_labels if train else self.labels,
+            self.replacements,
+            certain=train and self.train_path is not None,
+        )
+        return read_clips(layout, classes), classes, layout
+
+
+def _about(clips: Clips, classes: Classes, split: str) -> tuple[str, tuple[str, ...]]:
+    """The description, and reasons why these are not the published clips."""
+    differs = []
+    total, there = N_CLIPS[split], len(clips.present)
+    known = Classes(kinetics_400())
+    if any(known.label(name) is None for name in classes.names):
+        differs.append("other classes than Kinetics-400's")
+    elif len(clips.source.paths) > total:
+        differs.append(f"more clips than the {total:,} that were annotated")
+    counts = f"{there:,} clips" if differs else f"{there:,} of {total:,} clips"
+    parts = ["clips in the layout of Kinetics" if differs else f"Kinetics-400 {split}", counts]
+    present = len({path.split("/")[0] for path in clips.present})
+    if classes.own or present < len(classes.names):
+        parts.append(f"{present:,} of {classes.which}")
+    if clips.missing:
+        parts.append(f"{len(clips.missing):,} more are listed and not there")
+    parts.append(f"list {clips.list_digest[:8]}")
+    return ", ".join(parts), tuple(differs)
+
+
+def _missing(clips: Clips) -> str:
+    """How many listed clips are not there, and the first ones."""
+    gone = clips.missing
+    more = ", ..." if len(gone) > 3 else ""
+    return (
+        f"{len(gone):,} of {len(clips.source.paths):,} listed clips are not in "
+        f"{clips.source.root}: {', '.join(gone[:3])}{more}"
+    )
