@@ -1,18 +1,34 @@
 """The embedded clips: what moves, how it is encoded, and the folder that holds the files."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from samples import open_data
+from timm.data.transforms_factory import create_transform
 
+from asap.data.base import DataSet
 from asap.data.digits import clips
 from asap.data.digits.clip_cache import DigitClipFiles
+from asap.data.digits.clip_options import CLIPS, DigitClipsOptions
 from asap.data.digits.clips import FRAMES, MOTIONS, clip, digit_of, label_of
 from asap.data.digits.encoding import encoded
+from asap.data.options import Opening
+from asap.data.video.clip_files import ClipFiles
+from asap.data.video.options import with_split
 from asap.errors import RequestError
+from asap.spec.run_spec import DataSpec
+
+CLIP: Any = create_transform(
+    112, interpolation="bicubic", crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3
+)  # fmt: skip
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -147,3 +163,54 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"cannot be used \(Not a directory\).*data\.cache"):
         files(tmp_path / "file").hashes([0], None)
+
+
+def opened(tmp_path: Path, **given) -> DataSet:
+    return open_data("digits_clips", CLIP, (8, 8), **{"cache": tmp_path, **given})
+
+
+@pytest.mark.process
+def test_the_clips_are_a_data_set_that_a_decoder_reads(tmp_path):
+    data = opened(tmp_path, videos=10)
+    sample = data[9]
+    assert sample.error is None and sample.inputs is not None
+    made = clip("evaluation", 0, 9)
+    want = torch.stack([CLIP(Image.fromarray(made.frames[i])) for i in range(2, 32, 4)])
+    assert sample.inputs.shape == (8, 3, 112, 112) and sample.frames == 8
+    assert (sample.inputs - want).abs().mean() < 0.06  # the encoder's loss, of a range of 2
+    assert (sample.target, sample.cluster) == (made.label, made.digit)
+    assert data.classes == MOTIONS and data.clustered and sample.extras["length"] == "verified"
+    assert [data[0].cluster, len(data)] == [digit_of("evaluation", 0), 10]
+
+
+def files_of(tmp_path: Path, **options) -> ClipFiles:
+    """Not through `open_data`, whose checks in tests read every property, the digest among them."""
+    spec = DataSpec("digits_clips", cache=str(tmp_path))
+    return DigitClipsOptions(**options).files(Opening(spec, CLIP, (8, 8)))
+
+
+def test_only_clips_that_are_hashed_are_made(tmp_path):
+    data = files_of(tmp_path, videos=10)
+    assert data.digest_of([1, 7]) != data.digest_of([1, 6])
+    assert len(list(tmp_path.rglob("*.mp4"))) == 3
+    assert files_of(tmp_path, frames=4).digest_of([1, 7]) != data.digest_of([1, 7])
+
+
+def test_each_split_has_its_number_of_clips(tmp_path):
+    sizes = {split: len(files_of(tmp_path, split=split)) for split in CLIPS}
+    assert sizes == CLIPS == {"train": 800, "calibration": 160, "evaluation": 400}
+    train = with_split(DataSpec("digits_clips", options={"frames": 4}), "train")
+    assert train.options == {"frames": 4, "split": "train"}
+    with pytest.raises(RequestError, match="data=digits has no split 'train'"):
+        with_split(DataSpec("digits"), "train")
+
+
+def test_impossible_settings_are_refused_by_name(tmp_path):
+    for wrong, said in (
+        ({"videos": 0}, "data.videos=0 is not possible: give 1 or more"),
+        ({"split": "test"}, "data.split='test' is not possible: use one of train, calibration"),
+        ({"path": "/x"}, "data.path='/x' is not for data=digits_clips: its files are in data"),
+        ({"cache": None}, "data.cache=null leaves no place for the clips"),
+    ):
+        with pytest.raises(RequestError, match=re.escape(said)):
+            opened(tmp_path, **wrong)

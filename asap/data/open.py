@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from asap.data.base import DataSet, PatchGrid, Transform
+from asap.data.digits.clip_options import DigitClipsOptions
 from asap.data.digits.scenes import DigitOptions
 from asap.data.imagenet.corruptions import ImageNetCOptions
 from asap.data.imagenet.validation import ImageNetOptions
@@ -26,6 +27,7 @@ from asap.spec.run_spec import DataSpec
 
 DATA_SETS: dict[str, type[DataOptions]] = {
     "digits": DigitOptions,
+    "digits_clips": DigitClipsOptions,
     "imagenet": ImageNetOptions,
     "imagenet_v2": ImageNetV2Options,
     "imagenet_a": ImageNetAOptions,

@@ -62,6 +62,11 @@ class ClipFiles:
         return len(self.classes)
 
     @property
+    def images_per_example(self) -> int:
+        """Images of every readable clip: the frames of all its views."""
+        return self.views.count * self.views.frames
+
+    @property
     def files_left_out(self) -> Mapping[str, int]:
         return files_left_out(self.source)
 
