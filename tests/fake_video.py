@@ -42,6 +42,10 @@ class FakeVideo:
     label_digest = digest
 
     @property
+    def frames_per_view(self) -> int:
+        return self.frames
+
+    @property
     def images_per_example(self) -> int:
         return self.views * self.frames
 

@@ -15,7 +15,7 @@ from asap.records.tables import ANSWER_COLUMNS, frame_of, table_of
 from asap.report.statistics import mean_interval
 from asap.tasks.classification import Classification
 from asap.tasks.motion import changes, kept_patches
-from asap.tasks.video import Video, error_kind
+from asap.tasks.video import FrameHead, Video, error_kind
 
 
 def test_an_image_of_an_example_has_a_view_a_frame_and_an_id_of_its_own() -> None:
@@ -61,7 +61,7 @@ def traces_of(assignment: torch.Tensor, stops: list[int], sinks: list[int] | Non
 def test_the_probabilities_of_a_clips_views_are_averaged_and_features_rounded() -> None:
     data = FakeVideo(clips=3, views=2, frames=2)
     head = MeanHead(5)
-    task = Video(head, torch.float16, (2, 2))
+    task = Video(FrameHead(head, torch.float16, (2, 2), "", 0))
     samples = [data[i] for i in range(3)]
     features = torch.randn(12, 5, generator=torch.Generator().manual_seed(3))
     features[4:8] *= 70_000  # too large for fp16: that clip has no finite answer
@@ -104,7 +104,7 @@ def test_what_changes_between_frames_is_measured_within_a_view() -> None:
 def test_a_record_counts_errors_by_kind_and_decoders_and_clusters_its_intervals() -> None:
     broken = tuple(enumerate(("missing", "undecodable", "undecodable", "no video stream"), 2))
     data = FakeVideo(clips=12, broken=broken)
-    task = Video(MeanHead(4), grid=(1, 2), head_macs=2_000_000)
+    task = Video(FrameHead(MeanHead(4), torch.float32, (1, 2), "", 2_000_000))
     samples = [data[i] for i in range(12)]
     read = [s for s in samples if s.error is None]
     outputs = torch.randn(3 * len(read), 4, generator=torch.Generator().manual_seed(1))

@@ -24,6 +24,7 @@ MOVED = {
 
 def clips(failed: dict[str, int] | None = None, **moved: Any) -> dict[str, Any]:
     about = {"images": 8, "gmacs_head": 0.1, "failed": failed or {}, "unverified": 2}
+    about |= {"ended_early": 3}
     return {**about, "decoders": {"decord": 18_900, "pyav": 100}, **moved}
 
 
@@ -76,7 +77,7 @@ def test_costs_are_of_frames_and_clips_and_the_heads_are_apart() -> None:
     text = "\n".join(part.to_markdown() for part in parts(table))
     assert "Frames and clips" in text and "1.50 [1.00, 2.00]" in text
     assert "12 missing, 2 undecodable, 1 short" in text and "19000 (15 failed)" in text
-    assert "18,900 by decord, 100 by pyav; the length of 2 is not verified" in text
+    assert "18,900 by decord, 100 by pyav; the length of 2 is not verified; 3 end" in text
     groups = {column.group for part in parts(table) for column in part.columns}
     assert {"cost per clip", "frames per second"} <= groups and "cost per image" not in groups
 

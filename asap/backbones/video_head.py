@@ -125,6 +125,17 @@ def build_head(config: HeadConfig) -> nn.Module:
     return head.eval()
 
 
+def head_macs(config: HeadConfig) -> int:
+    """Multiply-accumulates of a head for one view: its matrix products and the attention's."""
+    width, frames = config.width, config.frames
+    out = width * config.classes
+    if config.kind == "linear":
+        return out
+    keys_values, attention = 2 * frames * width**2, 2 * frames * width
+    query_and_projection, mlp = 2 * width**2, 2 * MLP_RATIO * width**2
+    return keys_values + attention + query_and_projection + mlp + out
+
+
 # ---- the file
 
 

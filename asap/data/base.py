@@ -146,6 +146,11 @@ def images_per_example(data: DataSet) -> int:
     return getattr(data, "images_per_example", 1)
 
 
+def frames_per_view(data: DataSet) -> int:
+    """How many consecutive images make up one view of an example: 1 but for clips."""
+    return getattr(data, "frames_per_view", 1)
+
+
 class Subset:
     """Some images of a data set, renumbered from 0. They keep their ids, and so their draws."""
 
@@ -161,6 +166,7 @@ class Subset:
         self.has_masks = whole.has_masks
         self.clustered = whole.clustered
         self.images_per_example = images_per_example(whole)
+        self.frames_per_view = frames_per_view(whole)
         self.differs: tuple[str, ...] = getattr(whole, "differs", ())
         self._digest: str | None = None
 

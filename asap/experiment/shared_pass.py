@@ -76,11 +76,12 @@ def share_ahead(spec: RunSpec, later: Sequence[RunSpec], memory: InMemory) -> No
 def _is_settled(spec: RunSpec) -> bool:
     """True if the rows may share a pass, and all their options and images are known already.
 
-    They are not if a row is calibrated or needs a checkpoint.
+    They are not if a row is calibrated or needs a checkpoint, or a head is still to be trained.
     """
     open_rows = (r.budget is not None or r.open_grid or r.point_of or r.needs for r in spec.rows)
     known = spec.calibrate.macs_pct is None and not any(open_rows)
-    return spec.shared_trunk and spec.measure.accuracy and known
+    headed = spec.head is None or spec.head.file is not None
+    return spec.shared_trunk and spec.measure.accuracy and known and headed
 
 
 def _images_of(spec: RunSpec) -> RunSpec:

@@ -21,6 +21,7 @@ from asap.measure.processes import local_rank, local_size, size
 from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}  # by precision
 
 
 def pick_device(name: str) -> torch.device:

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
+from asap.backbones.frame_encoder import frame_encoder
+from asap.backbones.heads import n_outputs
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
+from asap.backbones.video_head import HeadConfig
 from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.data.base import DataSet, files_left_out, images_per_example
 from asap.data.open import open_data, options_of
 from asap.engine.backend import Backend, backend_of, explicit_attention
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.measure.device import pick_device
+from asap.measure.clip_head import frame_head, head_config
+from asap.measure.device import DTYPES, pick_device
 from asap.measure.in_memory import Backbone, Images, InMemory
 from asap.measure.joint_evaluation import Evaluation
+from asap.measure.outputs_check import refuse_other_outputs
 from asap.measure.traces import fields_of
 from asap.methods import Method, build
 from asap.methods.registry import code_of, name_of
@@ -31,10 +35,11 @@ from asap.records.schema import MethodRecord, WeightsRecord, environment
 from asap.records.store import Cell, Store
 from asap.records.tables import ANSWER_COLUMNS, Columns
 from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.tasks.base import Task
 from asap.tasks.registry import task_of
+from asap.tasks.video import FrameHead
 
 INDEX = Path("digests") / "index"  # in the results folder: the hashes of picture files
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -82,13 +87,17 @@ class Session:
         """The backbone from memory; the key has all that changes its tensors, or their place."""
         spec = self.spec
         b = replace(spec.backbone, top1=None, source=None, tolerance=0.0, note=None)
+        reads = None if spec.head is None else spec.head.reads
 
         def make() -> Backbone:
             loaded = load(b.name, b.weights, b.sha256, b.model_args, spec.seed, b.preprocess, b.ema)
             # The digest is computed now, because `on` may change the precision of these weights.
-            return Backbone(loaded, weights_digest(loaded.model))
+            digest = weights_digest(loaded.model)
+            if reads is not None:
+                loaded = replace(loaded, model=frame_encoder(loaded.model, reads))
+            return Backbone(loaded, digest)
 
-        return self.memory.backbones.get((b, spec.seed, spec.precision, self.device), make)
+        return self.memory.backbones.get((b, reads, spec.seed, spec.precision, self.device), make)
 
     @property
     def _loaded(self) -> Loaded:
@@ -142,7 +151,7 @@ class Session:
     @cached_property
     def _images(self) -> Images:
         spec, pre = self.spec, self.preprocessing
-        taken = (pre.identity, pre.patch_grid, n_outputs(self._loaded.model))
+        taken = (pre.identity, pre.patch_grid, self._outputs, spec.head is None)
         asked = (spec.data, spec.limit, spec.results, spec.measure.accuracy)
         return self.memory.images.get((asked, taken), lambda: Images(self.data_of(spec)))
 
@@ -163,12 +172,39 @@ class Session:
             d,
             p.transform,
             p.patch_grid,
-            outputs=n_outputs(self._loaded.model),
+            outputs=self._outputs,
             limit=spec.limit,
             index=spec.results / INDEX,
         )
-        self._refuse_other_classes(data)
+        refuse_other_outputs(spec, self._loaded.model, data)
         return data
+
+    @property
+    def _outputs(self) -> int | None:
+        """The number of the backbone's classes; None if its outputs are not classes, or unknown."""
+        return None if self.spec.head is not None else n_outputs(self._loaded.model)
+
+    @property
+    def head_config(self) -> HeadConfig | None:
+        """What the head of the run's videos has to be for; None if the run has no head."""
+        s = self.spec
+        if s.head is None:
+            return None
+        encoder, weights = self._loaded.model, self.weights_digest
+        return head_config(s.head, encoder, s.backbone, weights, self.preprocessing, self.data)
+
+    @cached_property
+    def video_head(self) -> FrameHead | None:
+        """The trained head from `head.file`; None without one."""
+        wanted = self.head_config
+        if wanted is None or self.spec.head is None or self.spec.head.file is None:
+            return None
+        return frame_head(Path(self.spec.head.file), wanted, self.preprocessing, self.data)
+
+    @property
+    def task(self) -> Task:
+        """What is asked of the run's examples."""
+        return task_of(self.data, self.video_head)
 
     def readable(self, positions: Iterable[int]) -> list[int]:
         """The positions of images that can be read, among these; each image is tried once."""
@@ -180,29 +216,9 @@ class Session:
 
     def evaluation(self) -> Evaluation:
         """How the run feeds its images through a model; a batch has `batch_size` images."""
-        s, task = self.spec, task_of(self.data)
+        s, task = self.spec, self.task
         dtype, examples = DTYPES[s.precision], max(1, s.batch_size // images_per_example(self.data))
         return Evaluation(examples, s.workers, self.device, dtype, task, s.shard_seconds)
-
-    def _refuse_other_classes(self, data: DataSet) -> None:
-        """RequestError unless the backbone's outputs are the classes of the labels."""
-        name, model = self.spec.backbone.name, self._loaded.model
-        if features := without_classes(model):
-            if self.spec.measure.accuracy:  # throughput needs no labels
-                raise RequestError(
-                    f"backbone {name!r} has no class head for the labels of data={data.name}: "
-                    f"{features}. Use weights with one (backbone=timm backbone.name={CLASSIFIER}), "
-                    "or measure=throughput"
-                )
-            return
-        outputs = n_outputs(model)
-        if outputs is not None and outputs != data.n_classes:
-            listed = " or give the model's classes in order with data.classes=<file>"
-            raise RequestError(
-                f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
-                f"{data.n_classes}: use weights trained for these classes"
-                f"{listed if data.name == 'folder' else ''}"
-            )
 
     def cell(self, method: Method) -> Cell:
         """The cell of a row's accuracy record, with the columns of its task and its method."""
@@ -226,8 +242,15 @@ class Session:
             "device": self.device.type,
             "seed": self.spec.seed,
             **({"attention": "eager"} if self.eager else {}),
+            **({} if self.spec.head is None else {"head": self._about_head()}),
         }
         return identity_of(kind, {VISION: describe(method)}, subject, conditions)
+
+    def _about_head(self) -> dict[str, Any]:
+        """The head in identities: what it reads, and which it is."""
+        assert self.spec.head is not None
+        known = {} if self.video_head is None else {"digest": self.video_head.digest}
+        return {"reads": self.spec.head.reads, **known}
 
     def head(
         self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None

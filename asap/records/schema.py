@@ -82,6 +82,7 @@ class ClipsRecord(TypedDict):
     failed: dict[str, int]  # kind of the error -> clips that could not be read
     decoders: dict[str, int]  # -> clips that it read
     unverified: int  # clips read whose container has no duration to check their length by
+    ended_early: int  # clips read that lack the last frames that their container promises
     frame_difference: NotRequired[Spread]
     sink_distance: NotRequired[Spread]
     stop_changes: NotRequired[Spread]

@@ -100,6 +100,8 @@ def caption(results: Sequence[Result]) -> list[str]:
 def _decoded(about: Mapping[str, Any]) -> str:
     by = ", ".join(f"{count:,} by {name}" for name, count in about["decoders"].items())
     rest = f"; the length of {about['unverified']:,} is not verified" if about["unverified"] else ""
+    if about["ended_early"]:
+        rest += f"; {about['ended_early']:,} end a frame or two early"
     return f"Clips of {about['images']} frames, decoded: {by}{rest}."
 
 

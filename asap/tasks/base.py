@@ -23,8 +23,10 @@ class Task(ABC):
     columns: ClassVar[tuple[pa.Field, ...]] = ()
 
     @classmethod
-    def of(cls, data: DataSet) -> "Task":
-        """The task with what the data set says of it."""
+    def of(cls, data: DataSet, head: Any = None) -> "Task":
+        """The task with what the data set says of it; head: of a task whose outputs are features,
+        None where only its columns are asked for.
+        """
         return cls()
 
     @abstractmethod

@@ -43,7 +43,7 @@ class Classification(Task):
     )
 
     @classmethod
-    def of(cls, data: DataSet) -> "Classification":
+    def of(cls, data: DataSet, head: None = None) -> "Classification":
         return cls(data.scored)
 
     def answered(

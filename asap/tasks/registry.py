@@ -4,14 +4,17 @@ from asap.data.base import DataSet
 from asap.errors import RequestError
 from asap.tasks.base import Task
 from asap.tasks.classification import Classification
-from asap.tasks.video import Video
+from asap.tasks.video import FrameHead, Video
 
 TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Video)}
 
 
-def task_of(data: DataSet) -> Task:
-    """What is asked of the examples of a data set; RequestError on an unknown task."""
+def task_of(data: DataSet, head: FrameHead | None = None) -> Task:
+    """What is asked of the examples of a data set; RequestError on an unknown task.
+
+    head: of a video; None where only the columns of its answers are asked for.
+    """
     if data.task not in TASKS:
         known = ", ".join(TASKS)
         raise RequestError(f"data={data.name} has the task {data.task!r}: use one of {known}")
-    return TASKS[data.task].of(data)
+    return TASKS[data.task].of(data, head)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from asap.data.base import DataSet, PatchGrid, Sample
+from asap.errors import RequestError
 from asap.records.schema import ClipsRecord, Spread
 from asap.records.tables import column
 from asap.report.statistics import evaluated, mean_interval
@@ -25,22 +26,32 @@ OTHER_ERROR = "other"  # the kind of an error that does not begin with one
 
 
 @dataclass(frozen=True)
-class Video(Task):
-    """Top-1 and top-5 of clips, from the features of their frames.
+class FrameHead:
+    """A trained head, and what it is applied to.
 
-    The outputs of the backbone are the features. They are rounded to `features`, the type of the
-    file that the head was trained on, in every row alike.
-
-    head: float32 features (views, frames, width) -> logits (views, classes), on the CPU; None where
-        only the columns are asked for. grid: rows and columns of patches. scored: the classes that
-        are compared, ascending; None: all. head_macs: multiply-accumulates of the head for a clip.
+    module: float32 features (views, frames, width) -> logits (views, classes), on the CPU, where
+        those of a view do not depend on the others. features: the type to which features are
+        rounded first, in every row alike: that of the file that it was trained on. grid: rows and
+        columns of patches. digest: of the head. macs: of the head, for a clip.
     """
 
-    head: nn.Module | None = None
-    features: torch.dtype = torch.float32
-    grid: PatchGrid = (1, 1)
+    module: nn.Module
+    features: torch.dtype
+    grid: PatchGrid
+    digest: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Video(Task):
+    """Top-1 and top-5 of clips: the backbone's outputs are features of frames, read by a head.
+
+    head: None where only the columns are asked for. scored: the classes that are compared,
+    ascending; None: all.
+    """
+
+    head: FrameHead | None = None
     scored: tuple[int, ...] | None = None
-    head_macs: int = 0
     name: ClassVar[str] = "video"
     columns: ClassVar[tuple[pa.Field, ...]] = (
         column("label", "int"),
@@ -49,12 +60,13 @@ class Video(Task):
         column("top5_logits", "float", listed=True),  # logarithms of the views' mean probabilities
         column("decoder", "text"),  # that read the clip; empty if none did
         column("length", "text"),  # verified | unverified: the container has no duration
+        column("missing_frames", "int"),  # that the container promises; few, or it is an error
         *(column(name, "float") for name in MOTION),
     )
 
     @classmethod
-    def of(cls, data: DataSet) -> "Video":
-        return cls(scored=data.scored)
+    def of(cls, data: DataSet, head: FrameHead | None = None) -> "Video":
+        return cls(head, data.scored)
 
     def answered(
         self,
@@ -63,12 +75,13 @@ class Video(Task):
         traces: Mapping[str, Tensor],
     ) -> Mapping[str, Any]:
         """See `Task.answered`; an answer is not finite if a feature or a logit is not."""
+        head = self._known_head()
         parts = {name: values.split(len(values) // len(samples)) for name, values in traces.items()}
         moved = [
             changes(
                 {name: values[i] for name, values in parts.items()},
                 sample.frames,
-                self.grid,
+                head.grid,
                 sample.extras.get("frame_difference"),
             )
             for i, sample in enumerate(samples)
@@ -88,20 +101,22 @@ class Video(Task):
     def _logits(
         self, samples: Sequence[Sample], outputs: Float[Tensor, "images width"]
     ) -> Float[Tensor, "clips classes"]:
-        """Of clips, which all have the same number of images."""
-        clips = outputs.unflatten(0, (len(samples), -1, samples[0].frames))
-        return torch.stack([self._of_a_clip(clip) for clip in clips])
+        """The logarithms of the mean over a clip's views of their probabilities.
 
-    def _of_a_clip(self, views: Float[Tensor, "views frames width"]) -> Float[Tensor, " classes"]:
-        """The logarithms of the mean over the views of their probabilities.
-
-        Every view goes through the head by itself, so that its bits do not depend on the batch.
+        The clips have equally many images.
         """
-        assert self.head is not None, "a task that answers has a head"
-        rounded = views.to(self.features).float()
+        head = self._known_head()
+        views = outputs.to(head.features).float().unflatten(0, (-1, samples[0].frames))
         with torch.no_grad():
-            found = [self.head(view[None])[0].log_softmax(0) for view in rounded]
-        return torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log()
+            found = head.module(views).log_softmax(1).unflatten(0, (len(samples), -1))
+        return found.logsumexp(1) - math.log(found.shape[1])
+
+    def _known_head(self) -> FrameHead:
+        if self.head is None:
+            raise RequestError(
+                "head.file=null: clips are not answered without a trained head: give its file"
+            )
+        return self.head
 
     def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         nothing = [[] for _ in samples]
@@ -113,6 +128,7 @@ class Video(Task):
             "label": [s.label for s in samples],
             "other_labels": [[] for _ in samples],
             **{k: [s.extras.get(k, "") for s in samples] for k in ("decoder", "length")},
+            "missing_frames": [s.extras.get("missing_frames", 0) for s in samples],
         }
 
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
@@ -125,10 +141,11 @@ class Video(Task):
         decoders = Counter(read["decoder"].tolist())
         found = ClipsRecord(
             images=int(read["n"].max()),
-            gmacs_head=self.head_macs / 1e9,
+            gmacs_head=0.0 if self.head is None else self.head.macs / 1e9,
             failed=dict(Counter(error_kind(text) for text in failed["error"])),
             decoders={name: decoders[name] for name in sorted(decoders)},
             unverified=int((read["length"] == "unverified").sum()),
+            ended_early=int((read["missing_frames"] > 0).sum()),
         )
         for name in MOTION:
             if (spread := _spread(read, name, clustered)) is not None:

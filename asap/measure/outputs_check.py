@@ -1,0 +1,50 @@
+"""Refuses runs whose outputs, the backbone's or a head's, are not classes of the labels."""
+
+from torch import nn
+
+from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
+from asap.data.base import DataSet
+from asap.errors import RequestError
+from asap.spec.run_spec import RunSpec
+from asap.tasks.video import Video
+
+
+def refuse_other_outputs(spec: RunSpec, model: nn.Module, data: DataSet) -> None:
+    """RequestError unless the outputs are classes of the labels, where accuracy is measured.
+
+    Those of a head are compared where its file is read. model: the backbone as it was loaded.
+    """
+    clips = data.task == Video.name
+    if clips or spec.head is not None:
+        _refuse_other_task(spec, data, clips)
+        return
+    name = spec.backbone.name
+    if features := without_classes(model):
+        if spec.measure.accuracy:  # throughput needs no labels
+            raise RequestError(
+                f"backbone {name!r} has no class head for the labels of data={data.name}: "
+                f"{features}. Use weights with one (backbone=timm backbone.name={CLASSIFIER}), "
+                "or measure=throughput"
+            )
+        return
+    outputs = n_outputs(model)
+    if outputs is not None and outputs != data.n_classes:
+        listed = " or give the model's classes in order with data.classes=<file>"
+        raise RequestError(
+            f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
+            f"{data.n_classes}: use weights trained for these classes"
+            f"{listed if data.name == 'folder' else ''}"
+        )
+
+
+def _refuse_other_task(spec: RunSpec, data: DataSet, clips: bool) -> None:
+    """RequestError for clips without a head, and for images with one."""
+    if not clips:
+        raise RequestError(
+            f"head is for clips, and data={data.name} has images: leave it out (head=null)"
+        )
+    if spec.head is None and spec.measure.accuracy:
+        raise RequestError(
+            f"data={data.name} has clips, whose classes a head finds in the features of their "
+            "frames: add head=attention, or use measure=throughput"
+        )
