@@ -133,10 +133,8 @@ class DataSet(Protocol):
 
 
 def files_left_out(data: object) -> Mapping[str, int]:
-    """The number of files among a data set's pictures that are not evaluated.
-
-    By extension or kind (see left_out.py); empty if the pictures are not files. `data` may also be
-    the source of a data set.
+    """How many files among a data set's, or a source's, are not evaluated, by extension or kind (see
+    left_out.py); empty if its examples are not files.
     """
     return getattr(data, "files_left_out", {})
 
@@ -216,9 +214,8 @@ def evenly(n: int, count: int) -> list[int]:
 def take(dataset: DataSet, limit: int | None) -> DataSet:
     """`limit` evenly spaced images; the whole data set if it is not larger or `limit` is None.
 
-    A sorted folder begins with its first classes, so its first images do not represent the whole.
-    Evenly spaced ones contain every class with at least `len(dataset) / limit` images. RequestError
-    if `limit` is below 1.
+    A sorted folder begins with its first classes; evenly spaced images have every class with at
+    least `len(dataset) / limit` of them. RequestError if `limit` is below 1.
     """
     if limit is not None and limit < 1:
         raise RequestError(f"limit={limit} leaves no image: give at least 1, or null for all")
@@ -267,10 +264,8 @@ Packed: TypeAlias = tuple[list[Sample], list[int], Tensor | None, dict[str, tupl
 
 def _pack(samples: list[Sample]) -> Packed:
     """Samples without their tensors, how many images each has, and the tensors of the batch: its
-    images, and each extra with the positions of the samples that have it.
-
-    Each tensor sent by a worker holds an open file until it is freed, so a batch sends one tensor
-    and not one per image.
+    images, and each extra with the positions of the samples that have it. Each tensor sent by a
+    worker holds an open file until it is freed, so a batch sends one and not one per image.
     """
     counts = [s.n_images for s in samples]
     inputs = [s.inputs for s in samples if s.inputs is not None]

@@ -62,6 +62,10 @@ class ClipFiles:
         return len(self.classes)
 
     @property
+    def frames_per_view(self) -> int:
+        return self.views.frames
+
+    @property
     def images_per_example(self) -> int:
         """Images of every readable clip: the frames of all its views."""
         return self.views.count * self.views.frames
