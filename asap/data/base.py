@@ -133,8 +133,9 @@ class DataSet(Protocol):
 
 
 def files_left_out(data: object) -> Mapping[str, int]:
-    """How many files among a data set's, or a source's, are not evaluated, by extension or kind (see
-    left_out.py); empty if its examples are not files.
+    """How many files among a data set's, or a source's, are not evaluated, by extension or kind.
+
+    See left_out.py; empty if its examples are not files.
     """
     return getattr(data, "files_left_out", {})
 
