@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.core.constants import on_device
+from asap.core.grouped_sums import grouped_sums
 from asap.core.packed import PackedTokens, Segment
 from asap.engine.backend import Backend
 from asap.engine.host import to_host
@@ -77,8 +78,9 @@ def regroup(
     """The batch after the decisions; rows averaged of every image; the old row of every new one.
 
     Active images come first, the others follow by length. A token with weight 1 and no partner is
-    copied bit for bit; averages are taken in at least float32. `averages`: False where no method
-    may average; where a look is free, ValueError if one does.
+    copied bit for bit; averages are taken in at least float32, members in the order of the rows.
+    (Sizes and counts are whole numbers, whose sums are exact in any order.) `averages`: False where
+    no method may average; where a look is free, ValueError if one does.
     """
     target, weight = _moves(batch, answers)
     active = np.arange(len(batch.lengths)) < batch.active
@@ -161,15 +163,14 @@ def _average(
     outputs = outputs.index_put((torch.where(mixed, slot, len(rows)),), mixed.new_ones(()))[:-1]
     if not backend.looks:
         parts = batch.rows.to(batch.sizes.dtype) * weight[:, None]
-        sums = parts.new_zeros(len(rows) + 1, rows.shape[1]).index_add_(0, slot, parts)[:-1]
+        sums = grouped_sums(parts, slot, len(rows))
         return torch.where(outputs[:, None], sums.to(rows.dtype), rows)
     members, places = mixed.nonzero()[:, 0], outputs.nonzero()[:, 0]
     if not len(members):
         return rows
     parts = batch.rows[members].to(batch.sizes.dtype) * weight[members, None]
     place = (outputs.long().cumsum(0) - 1)[slot[members]]
-    sums = parts.new_zeros(len(places), rows.shape[1]).index_add_(0, place, parts)
-    rows[places] = sums.to(rows.dtype)
+    rows[places] = grouped_sums(parts, place, len(places)).to(rows.dtype)
     return rows
 
 
