@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[tqdm]:
-    """A progress bar on a terminal, one line where there is none."""
-    with tqdm(total=total, desc=f"{label:<24}", unit="img", disable=None, smoothing=0.1) as bar:
+def progress(label: str, total: int, what: str = "images") -> Iterator[tqdm]:
+    """A progress bar on a terminal, one line where there is none. what: is counted."""
+    unit = {"images": "img"}.get(what, f" {what}")
+    with tqdm(total=total, desc=f"{label:<24}", unit=unit, disable=None, smoothing=0.1) as bar:
         yield bar
     if bar.disable:
-        logging.getLogger("asap").info("%s: %d images", label, total)
+        logging.getLogger("asap").info("%s: %d %s", label, total, what)

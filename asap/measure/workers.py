@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
@@ -28,9 +29,10 @@ VISIBLE_SECONDS = 90  # for a network file system to show what another machine h
 
 @dataclass
 class Worker:
-    """What a worker keeps from one task to the next."""
+    """What a worker keeps from one task to the next; `kept`: of tasks of a kind, by its name."""
 
     memory: InMemory = field(default_factory=InMemory)
+    kept: dict[str, Any] = field(default_factory=dict)
     _last: Session | None = field(default=None, init=False)
 
     def session(self, spec: RunSpec) -> Session:
@@ -125,7 +127,7 @@ def spread(
 
     def evaluate(ranges: Ranges) -> None:
         own = share(ranges, 0, size())
-        scaled = _Scaled(advance, count_of(ranges), count_of(own))
+        scaled = Scaled(advance, count_of(ranges), count_of(own))
         task = _Evaluate(session.spec, row, cell, how.batch_size, how.halved, ranges)
 
         def leaders() -> int:
@@ -160,7 +162,7 @@ class _Evaluate:
         return how.halved
 
 
-class _Scaled:
+class Scaled:
     """Calls `advance` with one process's progress, scaled as if all were equally far."""
 
     def __init__(self, advance: Callable[[int], object], whole: int, own: int) -> None:

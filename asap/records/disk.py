@@ -68,6 +68,11 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def size_text(count: int) -> str:
+    """A number of bytes as text, in MB or GB of powers of ten."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
 def stem_of(title: str) -> str:
     """A file name made of a title: its letters and digits, of any alphabet."""
     stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")

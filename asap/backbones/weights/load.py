@@ -1,6 +1,5 @@
 """Builds a backbone by its timm name (or one of ours) and loads its weights, strictly."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from asap.backbones.weights.locate import (
     WeightsSource,
     find_source,
 )
-from asap.core.checkpoints import file_digest
+from asap.core.checkpoints import file_digest, tensors_digest
 from asap.errors import RequestError, one_line
 
 __all__ = [
@@ -276,8 +275,4 @@ def _refuse_nan(model: nn.Module, name: str) -> None:
 
 def weights_digest(model: nn.Module) -> str:
     """sha256 over a model's tensors and their names, which does not depend on the file format."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(model.state_dict())

@@ -30,7 +30,7 @@ from asap.data.crops.file import FORMAT, Crops, Damaged, any_of, index_of, manif
 from asap.data.crops.transform_split import Split, split
 from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
-from asap.records.disk import guarded, sync_folder, write_bytes, write_through
+from asap.records.disk import guarded, size_text, sync_folder, write_bytes, write_through
 from asap.records.key import key_of
 
 log = logging.getLogger("asap")
@@ -226,7 +226,7 @@ class CropCache:
         build = Build(unfinished, self.data, self.parts, self.positions)
         self._check_space(build.bytes_left)
         n, (h, w, _) = len(self.positions), self.parts.shape
-        size = _size(build.bytes)
+        size = size_text(build.bytes)
         log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
         with tqdm(total=n, desc="crop cache", unit="img", disable=None, smoothing=0.1) as bar:
             index = index_of(build.run(cores(), bar.update))
@@ -243,9 +243,9 @@ class CropCache:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise RequestError(
-                f"the crop cache needs {_size(needed)} in {self.folder}, where {_size(free)} are "
-                f"free: free space, choose another {ANOTHER}, or decode every time with "
-                "data.cache=null"
+                f"the crop cache needs {size_text(needed)} in {self.folder}, where "
+                f"{size_text(free)} are free: free space, choose another {ANOTHER}, or decode "
+                "every time with data.cache=null"
             )
 
     @contextmanager
@@ -289,8 +289,3 @@ def versions() -> dict[str, str | None]:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _size(count: int) -> str:
-    """A number of bytes as text, in MB or GB of powers of ten."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
