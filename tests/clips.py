@@ -45,7 +45,7 @@ class Kind:
     times: Sequence[int] | None = None
 
 
-X264 = {"preset": "veryfast", "crf": "18", "bf": "3"}
+X264 = {"preset": "veryfast", "crf": "18", "bf": "3", "sc_threshold": "0"}
 KINDS = {
     "h264": Kind("libx264", options=X264 | {"g": "60"}),
     "h264_open": Kind(
@@ -72,8 +72,14 @@ KINDS = {
     ),
     "mpeg4": Kind("mpeg4", options={"bf": "2", "g": "12"}),
     "mpeg4_avi": Kind("mpeg4", "avi", {"bf": "2", "g": "12"}),
+    "vp8": Kind(
+        "libvpx", "webm",
+        {"deadline": "good", "cpu-used": "5", "lag-in-frames": "16", "auto-alt-ref": "1"},
+    ),
     "av1": Kind("libsvtav1", options={"preset": "10", "g": "30", "svtav1-params": "lp=1"}),
 }  # fmt: skip
+# decord 0.6.0 has no AV1, and numbers frames by packets.
+BY_DECORD = [kind for kind in KINDS if kind not in ("av1", "vp8", "mpeg4_avi")]
 
 
 def made(folder: Path, name: str) -> Path:
@@ -84,7 +90,7 @@ def made(folder: Path, name: str) -> Path:
     return path
 
 
-def encode(path: Path, kind: Kind, muxer: Mapping[str, str] | None = None, audio: bool = False):
+def encode(path: Path, kind: Kind, muxer: Mapping[str, str] | None = None):
     """Write a clip of the kind; `muxer`: options of the container."""
     unit = Fraction(1, 30) if kind.times is None else Fraction(1, 1000)
     with av.open(str(path), "w", options=dict(muxer or {})) as container:
@@ -93,6 +99,7 @@ def encode(path: Path, kind: Kind, muxer: Mapping[str, str] | None = None, audio
         stream.thread_count = 1
         if kind.times is not None:
             stream.codec_context.time_base = unit
+        container.start_encoding()
         for i in range(kind.frames):
             frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
             frame = frame.reformat(format=kind.pixels)
@@ -124,4 +131,20 @@ def turned(clip: Path, target: Path, quarters: int) -> Path:
     at = data.index(b"tkhd") + 4 + 40
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     target.write_bytes(data)
+    return target
+
+
+def copied(clip: Path, target: Path, first: int, shift: int = 0) -> Path:
+    """A stream copy, without decoding: the packets from number `first` on, `shift` frames earlier.
+
+    mp4 hides what then comes before time zero by an edit list.
+    """
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"} if shift else {}
+    with av.open(str(clip)) as source, av.open(str(target), "w", options=options) as container:
+        stream = source.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for packet in [p for p in source.demux(stream) if p.size][first:]:
+            earlier = int(shift / 30 / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts - earlier, packet.dts - earlier, copy
+            container.mux(packet)
     return target

@@ -200,6 +200,14 @@ def test_options_of_clips(folder):
             SomeOptions(**wrong)
 
 
+def test_decord_is_refused_where_it_is_not_installed(monkeypatch):
+    assert SomeOptions(decoder="decord").decoder == "decord"
+    monkeypatch.setattr("asap.data.video.options.find_spec", lambda name: None)
+    assert SomeOptions().decoder == "auto"
+    with pytest.raises(RequestError, match=r"decoder=decord: there is no decord in this"):
+        SomeOptions(decoder="decord")
+
+
 def test_another_split_of_the_same_clips(monkeypatch):
     monkeypatch.setitem(DATA_SETS, "clips", SomeOptions)
     spec = DataSpec("clips", path="here", part="rest", options={"frames": 3})

@@ -8,6 +8,7 @@ damaged frames are replaced silently, and only its log tells: see `_said`.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ class DecordReader:
         if decord is None or found.times is None:
             raise UnreadableClip(UNDECODABLE, f"decord: {unsuited(found)}")
         self.length, self.num_frames = found.length, len(found.times)
-        self.missing_frames = found.missing_frames(self.num_frames)
+        self.missing_frames = found.missing_frames(self.num_frames, found.times)
         self._closed = found.closed
         if isinstance(file, BytesIO):
             file.seek(0)
@@ -110,16 +111,21 @@ def _said() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # decord raises RuntimeError, its own errors, StopIteration
-            raise UnreadableClip(UNDECODABLE, f"decord: {_reason(error)}") from error
+            raise UnreadableClip(UNDECODABLE, f"decord: {_reason(str(error))}") from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
         log.seek(0)
         if said := log.read().decode("utf-8", "replace").strip():
-            raise UnreadableClip(UNDECODABLE, f"decord: {one_line(said.splitlines()[0])}")
+            raise UnreadableClip(UNDECODABLE, f"decord: {_reason(said.splitlines()[0])}")
 
 
-def _reason(error: Exception) -> str:
-    """The error on one line, without the time and the place in decord's source."""
-    text = one_line(error)
-    return text.rpartition("Check failed: ")[2] or text
+# What differs from run to run: the time and the place in decord's source, paths, addresses.
+_ASIDE = re.compile(
+    r"\[[\d:]+\] \S+: (?:Check failed: )?|\[/[^]]*\] | @ 0x[0-9a-f]+|Error reading /.*"
+)
+
+
+def _reason(text: str) -> str:
+    """The error on one line, without what differs from run to run."""
+    return _ASIDE.sub("", one_line(text)) or "it cannot be opened"

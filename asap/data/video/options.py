@@ -1,6 +1,7 @@
 """The options that every data set of clips has."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import ClassVar
 
 from asap.data.base import DataSet
@@ -34,6 +35,11 @@ class ClipOptions(FileOptions):
 
     def __post_init__(self) -> None:
         one_of("data.decoder", self.decoder, DECODERS)
+        if self.decoder == "decord" and find_spec("decord") is None:
+            raise RequestError(
+                "data.decoder=decord: there is no decord in this environment, and no build of it "
+                "for some machines: set data.decoder=auto, which takes PyAV then"
+            )
         if not 0 < self.seconds_per_clip < 1e6:
             raise RequestError(
                 f"data.seconds_per_clip={self.seconds_per_clip:g} is not possible: give seconds, "

@@ -22,9 +22,10 @@ class PyAVReader:
     def __init__(self, file: ClipFile, found: Container):
         self._file, self._found = file, found
         self.length = found.length
-        count = self._count() if found.times is None else len(found.times)
-        self.missing_frames = found.missing_frames(count)
-        self.num_frames = count
+        times = self._decoded() if found.times is None else found.times
+        self.num_frames = len(times)
+        known = [time for time in times if time is not None]
+        self.missing_frames = found.missing_frames(len(times), known)
 
     def get(self, indices: Sequence[int]) -> UInt8[np.ndarray, "T H W 3"]:
         wanted, frames = set(indices), {}
@@ -45,16 +46,24 @@ class PyAVReader:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _count(self) -> int:
+    def _decoded(self) -> list[int | None]:
+        """The times of all frames."""
         with opened(self._file) as (container, stream):
-            return sum(1 for _ in self._sound(container, stream))
+            return [frame.pts for frame in self._sound(container, stream)]
 
     def _sound(self, container: Any, stream: Any) -> Iterator[Any]:
-        """The frames in turn. Raises `UnreadableClip` at one that is damaged or out of place."""
-        times = self._found.times
-        for i, frame in enumerate(container.decode(stream)):
+        """The frames in turn; before the first key frame of a cut clip, decoders show anything.
+
+        Raises `UnreadableClip` at a frame that is damaged or out of place.
+        """
+        times, i, begun = self._found.times, 0, self._found.begins
+        for frame in container.decode(stream):
+            begun = begun or frame.key_frame
+            if not begun:
+                continue
             if frame.is_corrupt:
                 raise UnreadableClip(UNDECODABLE, f"frame {i:,} is damaged")
             if times is not None and (i >= len(times) or frame.pts != times[i]):
                 raise UnreadableClip(UNDECODABLE, f"frame {i:,} of {len(times):,} is missing")
             yield frame
+            i += 1
