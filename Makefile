@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 IMAGENET ?=
+KINETICS ?=
 ARGS ?=
 BACKBONE ?= deit_base
 # What is given is taken to the letter, whatever signs it has: make expands no $ in it, and it reaches
@@ -15,6 +16,13 @@ BACKBONE ?= deit_base
 override IMAGENET := $(value IMAGENET)
 ifneq ($(value LVVIT_S),)
 override export LVVIT_S := $(value LVVIT_S)
+endif
+override KINETICS := $(value KINETICS)
+ifneq ($(value HEAD),)
+override export HEAD := $(value HEAD)
+endif
+ifneq ($(value HEAD_224),)
+override export HEAD_224 := $(value HEAD_224)
 endif
 override VENV := $(value VENV)
 override ARGS := $(value ARGS)
@@ -35,6 +43,7 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: help setup demo test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
+.PHONY: kinetics-clip-vit-large _kinetics-given
 .PHONY: matched-macs throughput sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
@@ -100,6 +109,9 @@ imagenet-anchors: _imagenet-given $(STAMP)  ## the anchor ablation on DeiT-Base 
 imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MACs on DeiT-Base: BACKBONE=deit_small ARGS="budget=-25"
 	$(call on_imagenet,experiment=matched_macs $(call in_shell,backbone=$(BACKBONE)) data=imagenet measure=full batch_size=128 workers=8)
 
+kinetics-clip-vit-large: _kinetics-given $(STAMP)  ## the paper's video block at 336 and 224 pixels: KINETICS=/data/k400; without training clips HEAD=FILE HEAD_224=FILE
+	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(call in_shell,data.path=$(call in_hydra,$(KINETICS))) $(ARGS)
+
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
 
@@ -122,6 +134,9 @@ clean:  ## remove the virtual environment and caches (records in results/ stay)
 
 _imagenet-given:
 	@$(if $(IMAGENET),:,$(error IMAGENET is empty: make $(firstword $(MAKECMDGOALS)) IMAGENET=/data/imagenet, which is one of: a folder with val/<wnid>/*.JPEG; a folder of ILSVRC2012_val_*.JPEG with the devkit or a labels file; ILSVRC2012_img_val.tar; a Hugging Face snapshot of imagenet-1k (parquet)))
+
+_kinetics-given:
+	@$(if $(KINETICS),:,$(error KINETICS is empty: make $(firstword $(MAKECMDGOALS)) KINETICS=/data/k400, which is one of: CVDF's copy (val/ and annotations/val.csv); class folders val/<class name>/*.mp4; clips with PySlowFast's val.csv or mmaction2's kinetics400_val_list_videos.txt; OpenDataLab's videos_val/))
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(if $(filter True,$(PYTHON_IS_NEW)),:,$(error PYTHON=$(PYTHON) is missing or older than Python 3.11: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11))

@@ -3,21 +3,28 @@
 Without training images, a slice of the validation images without its labels, for MACs alone.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from asap.data.imagenet.layouts import recognise
 from asap.data.imagenet.names import synsets
 from asap.data.images.listing import class_folders
+from asap.data.kinetics.kinetics import KineticsOptions
+from asap.data.open import options_of
+from asap.data.video.options import ClipOptions, with_split
 from asap.errors import RequestError
 from asap.spec.run_spec import DataSpec, RunSpec
+
+log = logging.getLogger("asap")
 
 
 def calibration_spec(spec: RunSpec) -> RunSpec:
     """The run with its calibration images in place of its evaluation images.
 
-    Scenes of digits have a calibration split. ImageNet's training images are looked for beside the
-    validation folder or at `calibrate.path`, those of any other folder only at `calibrate.path`.
+    Embedded scenes and clips have a calibration split, Kinetics has training clips. ImageNet's
+    training images are looked for beside the validation folder or at `calibrate.path`, those of any
+    other folder only at `calibrate.path`.
     RequestError if there are none, or if there are evaluation images among them. If `blind(spec)`,
     the slice of the validation images instead.
     """
@@ -43,8 +50,8 @@ def cost_spec(spec: RunSpec) -> RunSpec | None:
 def blind(spec: RunSpec) -> bool:
     """True if calibration uses validation images, and therefore must not see their labels.
 
-    `calibrate.slice` decides; "auto": if ImageNet has no training images. RequestError for a folder
-    of training images that would not be used.
+    `calibrate.slice` decides; "auto": if ImageNet has no training images, or Kinetics no training
+    clips. RequestError for a folder of training images that would not be used.
     """
     c, data = spec.calibrate, spec.data
     if c.slice == "validation" and c.path is not None:
@@ -54,6 +61,8 @@ def blind(spec: RunSpec) -> bool:
         )
     if c.slice != "auto":
         return c.slice == "validation"
+    if data.name == "kinetics" and c.path is None:
+        return not _has_training_clips(data)
     if data.name != "imagenet" or c.path is not None or data.path is None:
         return False
     return _train(Path(data.path), False) is None
@@ -74,6 +83,8 @@ def _data(data: DataSpec, path: str | None, images: int, split: str = "calibrati
         if split == "calibration" and own.get("split", "evaluation") != "evaluation":
             split = own["split"]
         return replace(data, options={**own, "split": split, "images": images})
+    if isinstance(options_of(data), ClipOptions):
+        return _clips(data, path, split)
     if data.name.startswith("imagenet"):
         beside = data.path if data.name in ("imagenet", "imagenet_real") else None
         given = path if path is not None else beside
@@ -97,6 +108,32 @@ def _data(data: DataSpec, path: str | None, images: int, split: str = "calibrati
     if data.path is not None and data.options.get("classes") is None:
         _refuse_other_classes(Path(path), Path(data.path))
     return replace(data, path=path)
+
+
+def _clips(data: DataSpec, path: str | None, split: str) -> DataSpec:
+    """The training clips of a video data set; of one with a calibration split, that one if asked.
+
+    path: a folder of training clips that lie elsewhere.
+    """
+    options = options_of(data)
+    assert isinstance(options, ClipOptions)
+    found = with_split(data, split if split in options.splits else "train")
+    if path is None:
+        return found
+    if data.name != "kinetics":
+        raise RequestError(f"calibrate.path={path!r} is not for data={data.name}: leave it null")
+    return replace(found, options={**found.options, "train_path": path})
+
+
+def _has_training_clips(data: DataSpec) -> bool:
+    options = options_of(with_split(data, "train"))
+    assert isinstance(options, KineticsOptions)
+    try:
+        options.layout(data.path)
+    except RequestError as error:
+        log.debug("no training clips: %s", error)
+        return False
+    return True
 
 
 def _refuse_other_classes(train: Path, evaluation: Path) -> None:

@@ -54,6 +54,11 @@ class KineticsOptions(ClipOptions):
 
     def found(self, path: str | Path | None) -> tuple[Clips, Classes, Layout]:
         """All clips of the split below `path`. Raises RequestError as `recognise`, `read_clips`."""
+        layout, classes = self.layout(path)
+        return read_clips(layout, classes), classes, layout
+
+    def layout(self, path: str | Path | None) -> tuple[Layout, Classes]:
+        """How the split is stored, and the classes. Raises RequestError as `recognise`."""
         train = self.split == "train"
         classes = Classes(kinetics_400())
         if self.classes is not None:
@@ -66,7 +71,7 @@ class KineticsOptions(ClipOptions):
             self.replacements,
             certain=train and self.train_path is not None,
         )
-        return read_clips(layout, classes), classes, layout
+        return layout, classes
 
 
 def _about(clips: Clips, classes: Classes, split: str) -> tuple[str, tuple[str, ...]]:
