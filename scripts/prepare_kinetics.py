@@ -17,11 +17,11 @@ import os
 import signal
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rich.console import Console
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from asap.data.base import files_left_out
@@ -159,22 +159,17 @@ def _checked(clips: Clips, report: Path, given: argparse.Namespace) -> list[Row]
     known = {_file(row): row for row in _read(report)}
     rows = {row.clip: known.get(_file(row), row) for row in wanted}
     _write(report, [row for row in rows.values() if row.state])
-    todo = [row for row in rows.values() if not row.state]
-    with (
-        report.open("a", newline="", encoding="utf-8") as file,
-        ProcessPoolExecutor(given.workers, initializer=_ignore_ctrl_c) as pool,
-    ):
+    todo = Decoded([row for row in rows.values() if not row.state], given.decoder, given.seconds)
+    # Its workers end with this process, however that ends.
+    found = DataLoader(
+        todo, batch_size=None, num_workers=given.workers, worker_init_fn=_ignore_ctrl_c
+    )
+    with report.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, NAMES, lineterminator="\n")
-        asked = [pool.submit(decoded, row, given.decoder, given.seconds) for row in todo]
-        try:
-            for done in tqdm(as_completed(asked), "decode", len(asked), unit="clip"):
-                row = done.result()
-                rows[row.clip] = row
-                writer.writerow(asdict(row))
-                file.flush()
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for row in tqdm(found, "decode", len(todo), unit="clip"):
+            rows[row.clip] = row
+            writer.writerow(asdict(row))
+            file.flush()
     _write(report, list(rows.values()))
     return list(rows.values())
 
@@ -197,20 +192,29 @@ def _file(row: Row) -> tuple[str, ...]:
     return row.clip, row.file, row.bytes, row.changed
 
 
-def decoded(row: Row, decoder: str, seconds: float) -> Row:
-    """The row with what came of decoding the whole clip."""
-    try:
-        found = decode_whole(Path(row.file), decoder, float(seconds))
-    except UnreadableClip as error:
-        return replace(row, state=error.kind, reason=error.reason)
-    return replace(
-        row, state=OK, frames=str(found.num_frames), missing_frames=str(found.missing_frames),
-        decoder=found.decoder, length=found.length,
-    )  # fmt: skip
+class Decoded(Dataset):
+    """Rows with what comes of decoding the whole clip."""
+
+    def __init__(self, rows: list[Row], decoder: str, seconds: int):
+        self.rows, self.decoder, self.seconds = rows, decoder, float(seconds)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Row:
+        row = self.rows[i]
+        try:
+            found = decode_whole(Path(row.file), self.decoder, self.seconds)
+        except UnreadableClip as error:
+            return replace(row, state=error.kind, reason=error.reason)
+        return replace(
+            row, state=OK, frames=str(found.num_frames), missing_frames=str(found.missing_frames),
+            decoder=found.decoder, length=found.length,
+        )  # fmt: skip
 
 
-def _ignore_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent cancels what waits
+def _ignore_ctrl_c(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent's
 
 
 def _read(report: Path) -> list[Row]:

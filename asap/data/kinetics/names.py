@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from asap.data.images.formats import ending_of
 from asap.errors import RequestError
@@ -55,6 +55,7 @@ def video_of(clip: str) -> str:
     return found[1] if found else clip
 
 
+@lru_cache(maxsize=4096)  # the folders of many clips
 def plain(name: str) -> str:
     """A class name for comparison: "massaging_persons_head" is "massaging person's head".
 
