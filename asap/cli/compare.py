@@ -196,9 +196,10 @@ def _draw(
         raise RequestError("the data is no longer what the record was made from")
     pairs = []
     for row in shown.to_dict("records"):
-        image = data[row["index"]].image
-        if image is None:
+        inputs = data[row["index"]].inputs
+        if inputs is None:
             continue
+        image = inputs[len(inputs) // 2]  # of a clip its middle frame
         pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
         said = (named(_class(row[name]), data.classes) for name in ("label", "first", "second"))
         pairs.append(Pair(pixels, *said))
