@@ -4,17 +4,21 @@ import io
 import json
 import re
 import shutil
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made import ASAP, DENSE, NAN, cell, frame
 from PIL import Image
 
+from asap.report.figures.clip_panels import animated
 from asap.report.html_table import html_frame, html_table
 from asap.report.inline import inline_svg
 from asap.report.manifest import (
+    Drawn,
     Manifest,
     Picture,
     RowRef,
@@ -44,10 +48,17 @@ def png():
     return out.getvalue()
 
 
+def moving():
+    shades = [np.full((3, 4, 3), shade, np.uint8) for shade in (20, 220)]
+    return animated(shades, "WEBP")
+
+
 PICTURES = [
-    (Picture("a.png", "What it does", "Five images."), png()),
-    (Picture("gone.png", "Gone", "No file."), None),
-    (Picture("torn.png", "Torn", "No picture."), b"\x89PNG torn"),
+    Drawn(Picture("a.png", "What it does", "Five images."), png()),
+    Drawn(Picture("gone.png", "Gone", "No file."), None),
+    Drawn(Picture("clip.png", "In motion", "Two frames.", "clip.webp"), png(), moving()),
+    Drawn(Picture("still.png", "At rest", "Torn.", "still.webp"), png(), moving()[:40]),
+    Drawn(Picture("torn.png", "Torn", "No picture."), b"\x89PNG torn"),
 ]
 
 
@@ -135,6 +146,17 @@ def test_nothing_is_loaded_from_anywhere(page):
     assert "default-src 'none'" in page
 
 
+def test_an_animation_waits_until_it_is_played(page):
+    """Also without a script: the picture that is shown is the still one."""
+    tags = Reader(page).tags
+    pictures = {a["alt"].split(".")[0]: a for tag, a in tags if tag == "img"}
+    clip, torn = pictures["In motion"], pictures["At rest"]
+    assert clip["data-moving"] == "data:image/webp;base64," + b64encode(moving()).decode()
+    assert clip["data-milliseconds"] == "1000" and clip["src"] == torn["src"]
+    assert "data-moving" not in torn
+    assert [a["aria-pressed"] for tag, a in tags if a.get("class") == "play"] == ["false"]
+
+
 def test_tables_can_be_read_aloud(page):
     tags = Reader(page).tags
     heads = [attrs for tag, attrs in tags if tag == "th"]
@@ -197,7 +219,7 @@ def test_provenance_lists_what_differs():
 
 
 def test_a_manifest_is_read_back_and_a_damaged_one_left_out(tmp_path, caplog):
-    made = manifest_of("Demo", ["r"], [DENSE, LOST], [PICTURES[0][0]])
+    made = manifest_of("Demo", ["r"], [DENSE, LOST], [PICTURES[0].picture])
     assert made.rows == (
         RowRef("Dense", records={"accuracy": "dense-90-2"}),
         RowRef("Lost", reason="out of memory & time"),
@@ -239,6 +261,7 @@ def test_the_page_in_a_browser(page, tmp_path: Path):
             view.on("request", lambda request, asked=asked: asked.append(request.url))
             view.goto(file.as_uri())
             check_sorting(view)
+            check_animation(view)
             check_exact_values(view)
             check_room(view, width)
             ground = view.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -262,6 +285,20 @@ def check_sorting(view):
     column.click()
     assert order()[:2] == ["Pooling", EVIL]
     assert set(order()[2:]) == {"Dense", "Lost"}
+
+
+def check_animation(view):
+    """It plays and stops; where less motion is wished for, it ends by itself."""
+    button, picture = view.locator("button.play"), view.locator("img[data-moving]")
+    still, played = picture.get_attribute("src"), picture.get_attribute("data-moving")
+    for expected, said in ((played, "Stop"), (still, "Play")):
+        button.click()
+        assert picture.get_attribute("src") == expected and button.inner_text() == said
+    view.emulate_media(reduced_motion="reduce")
+    button.click()
+    assert picture.get_attribute("src") == played
+    view.wait_for_function("document.querySelector('button.play').textContent === 'Play'")
+    assert picture.get_attribute("src") == still
 
 
 def check_exact_values(view):

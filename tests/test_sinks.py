@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ import wandb_file
 from made import methods, reads
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 import asap
 from asap.measure.session import describe, method_of_record
 from asap.publish.mirrors import tensorboard, wandb
-from asap.report.example_table import Example
+from asap.report.example_table import Example, example_of, example_of_clip
 from asap.report.figures import ImagePanel, scene_panels
+from asap.report.figures.clip_panels import clip_animation, frame_panels
 from asap.report.figures.point_labels import place_labels
 from asap.report.result import Result, curves, scalars
 
@@ -142,6 +145,20 @@ def test_wandb_offline_reads_back(quiet_wandb, tmp_path):
     named = {a.name: a for a in run["artifacts"]}
     (reference,) = named[f"record-{key}"].manifest.contents
     assert reference.ref == (record / "accuracy.json").as_uri()
+
+
+@pytest.mark.process
+def test_wandb_has_clips_as_animations(quiet_wandb):
+    frames = np.stack([np.full((8, 6, 3), shade, np.uint8) for shade in (10, 200)])
+    clip = Example({"input": frames, "kept tokens": frames}, "left", "up", "3 0", "4 -1", "9 9")
+    assert log(cell(), "offline", quiet_wandb, examples=lambda: [clip])
+    run = read_when_complete(quiet_wandb, "00c0ffee00c0ffee", lambda r: r["artifacts"])
+    (table,) = (a for a in run["artifacts"] if a.type == "run_table")
+    files = [Path(e.local_path) for e in table.manifest.contents if e.path.endswith(".gif")]
+    assert files
+    for file in files:
+        with Image.open(file) as shown:
+            assert (shown.n_frames, shown.size) == (2, (6, 8))  # type: ignore[attr-defined]
 
 
 @pytest.mark.process
@@ -285,6 +302,33 @@ def test_scene_panels_are_the_same_bytes_each_time(tmp_path):
     assert scene_panels([panel(stop_block=0)], tmp_path / "three")
     with pytest.raises(ValueError, match="at least one image"):
         scene_panels([], tmp_path / "four")
+
+
+def test_clips_are_drawn_frame_by_frame_and_in_motion(tmp_path):
+    clips = [(panel(), panel(0), panel()), (panel(),)]  # the second stays at its only frame
+    one, two = (frame_panels(clips, tmp_path / name / "frames") for name in "ab")
+    moving = [clip_animation(clips, tmp_path / name / "clips") for name in "ab"]
+    for first, second in zip([*one, *moving[0]], [*two, *moving[1]], strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    assert [path.suffix for path in moving[0]] == [".svg", ".png", ".webp"]
+    with Image.open(moving[0][2]) as shown, Image.open(moving[0][1]) as first:
+        assert shown.n_frames == 3 and shown.info["loop"] == 0  # type: ignore[attr-defined]
+        still = np.asarray(first.convert("RGB")).astype(int)
+        off = []
+        for moment in range(3):
+            shown.seek(moment)
+            off.append(float(np.abs(np.asarray(shown.convert("RGB")) - still).mean()))
+    assert off[0] < 5 and off[1] > 2 * off[0]  # WebP's loss; what changes
+    for draw in (frame_panels, clip_animation):
+        with pytest.raises(ValueError, match="at least one"):
+            draw([], tmp_path / "none")
+
+
+def test_a_clip_is_an_example_with_a_value_for_each_frame():
+    made = example_of_clip([example_of(panel()), example_of(panel(0))])
+    assert (made.stop_block, made.sink, made.tokens) == ("3 0", "4 -1", "5 5")
+    assert {picture.shape for picture in made.pictures.values()} == {(2, 30, 45, 3)}
+    assert (made.pictures["kept tokens"][1] == made.pictures["input"][1]).all()
 
 
 def test_labels_of_crowded_points_do_not_overlap():

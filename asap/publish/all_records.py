@@ -9,7 +9,7 @@ from typing import Any
 from asap.errors import RequestError
 from asap.methods import Asap
 from asap.methods.registry import build, find, names
-from asap.records.disk import read_bytes, write_file
+from asap.records.disk import write_file
 from asap.records.identity import method_of, same_row
 from asap.records.key import key_of
 from asap.records.schema import CLOCKS
@@ -218,7 +218,7 @@ def label_of(record: Record) -> str:
 
 
 def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:
-    pictures = [(p, read_bytes(results / "figures" / p.name)) for p in manifest.pictures]
+    pictures = [picture.read(results / "figures") for picture in manifest.pictures]
     rows = results_of(manifest, store, keys)
     return Section(
         manifest.title, rows, manifest.remarks, pictures, paper_table=manifest.paper_table

@@ -11,7 +11,7 @@ from asap.measure.session import Session
 from asap.publish.all_records import circled, write_page_of
 from asap.publish.mirrors import tensorboard, wandb
 from asap.publish.pictures import draw_pictures, examples_of
-from asap.records.disk import guarded, read_bytes, stem_of, write_file
+from asap.records.disk import guarded, stem_of, write_file
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
@@ -102,11 +102,11 @@ def write_outputs(
         for chart in found:
             files += save(chart.figure(), figures / f"{stem}-{chart.name}")
         pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
-    files += [(figures / p.name).with_suffix(s) for p in pictures for s in (".svg", ".png")]
+    files += [figures / name for picture in pictures for name in picture.files]
     manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
     rows = tables / f"{stem}.rows.json"
     write_manifest(manifest, rows)
-    drawn_now = [(picture, read_bytes(figures / picture.name)) for picture in pictures]
+    drawn_now = [picture.read(figures) for picture in pictures]
     section = Section(title, results, remarks, drawn_now, table=table, charts=(found, absent))
     files.append(write_page_of(section, spec.results))
     note_drawn(mark, made_from, [rows, *files])

@@ -1,25 +1,31 @@
-"""Example images as small pictures: the input, and maps of what a method did to it."""
+"""Example images and clips as small pictures: the input, and maps of what a method did to it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 import numpy as np
 
 from asap.report.figures.image_panels import ImagePanel, cluster_colours, darkened, on_pixels
 
+_OF_A_FRAME = ("stop_block", "sink", "tokens")
+
 
 @dataclass(frozen=True)
 class Example:
-    """One image. pictures: name -> (H, W, 3) uint8; sink: patch index, -1 = none; stop_block: from
-    1, 0 = never reduced; tokens: how many leave the last block.
+    """One image or clip.
+
+    pictures: name -> (H, W, 3) uint8, of a clip (frames, H, W, 3); sink: patch index, -1 = none;
+    stop_block: from 1, 0 = never reduced; tokens: how many leave the last block; of a clip each a
+    text with the values of its frames.
     """
 
     pictures: dict[str, np.ndarray]
     label: str
     prediction: str
-    stop_block: int
-    sink: int
-    tokens: int
+    stop_block: int | str
+    sink: int | str
+    tokens: int | str
 
 
 def example_of(panel: ImagePanel) -> Example:
@@ -36,6 +42,14 @@ def example_of(panel: ImagePanel) -> Example:
     return Example(
         pictures, panel.label, panel.prediction, panel.stop_block, panel.sink, panel.tokens
     )
+
+
+def example_of_clip(frames: Sequence[Example]) -> Example:
+    """One example of the examples of a clip's frames; of a frame without a map it has the input."""
+    names = dict.fromkeys(name for frame in frames for name in frame.pictures)
+    stacked = {k: np.stack([f.pictures.get(k, f.pictures["input"]) for f in frames]) for k in names}
+    told = {k: " ".join(str(getattr(f, k)) for f in frames) for k in _OF_A_FRAME}
+    return replace(frames[0], pictures=stacked, **told)
 
 
 def _heat(panel: ImagePanel, values: np.ndarray, colours: str) -> np.ndarray:

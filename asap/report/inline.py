@@ -1,4 +1,4 @@
-"""Figures inside a page: SVG in the page's colours with its numbers as tooltips, PNG as data."""
+"""Figures inside a page: SVG in the page's colours with numbers as tooltips; pictures as data."""
 
 import base64
 import io
@@ -43,3 +43,17 @@ def picture_uri(png: bytes) -> str | None:
     except OSError:
         return None
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def animation_uri(webp: bytes | None) -> tuple[str, int] | None:
+    """An animation as a data URI, and how many milliseconds it takes; None if it is damaged."""
+    try:
+        with Image.open(io.BytesIO(webp or b""), formats=["WEBP"]) as picture:
+            lasts = 0
+            for k in range(getattr(picture, "n_frames", 1)):
+                picture.seek(k)
+                picture.load()
+                lasts += picture.info.get("duration", 0)
+    except (OSError, EOFError):
+        return None
+    return "data:image/webp;base64," + base64.b64encode(webp or b"").decode(), lasts

@@ -21,17 +21,43 @@ _PAPER_TABLE = "image_classification"
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that needed a forward pass: a PNG in results/figures, its title and caption."""
+    """A figure that needed a forward pass: a PNG in results/figures, its title and caption.
+
+    animation: a WebP there that may be played in its place.
+    """
 
     name: str
     title: str
     caption: str
+    animation: str | None = None
 
     @classmethod
     def of(cls, files: Sequence[Path], title: str, caption: str) -> "Picture | None":
         """The picture in the PNG among `files`, None if none was written."""
-        name = next((path.name for path in files if path.suffix == ".png"), None)
-        return None if name is None else cls(name, title, caption)
+        names = {path.suffix: path.name for path in files}
+        if ".png" not in names:
+            return None
+        return cls(names[".png"], title, caption, names.get(".webp"))
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files of the picture."""
+        stem = self.name.removesuffix(".png")
+        return [f"{stem}.svg", self.name, *([self.animation] if self.animation else [])]
+
+    def read(self, figures: Path) -> "Drawn":
+        """The picture with the content of its files."""
+        moving = None if self.animation is None else read_bytes(figures / self.animation)
+        return Drawn(self, read_bytes(figures / self.name), moving)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture with the bytes of its PNG and of its animation, None if they are gone."""
+
+    picture: Picture
+    png: bytes | None
+    animation: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from asap.errors import RequestError, one_line
 from asap.report.figures.charts import Chart, charts
 from asap.report.figures.style import svg
 from asap.report.html_table import HtmlTable, html_frame, html_table, tips
-from asap.report.inline import inline_svg, picture_uri
-from asap.report.manifest import Picture
+from asap.report.inline import animation_uri, inline_svg, picture_uri
+from asap.report.manifest import Drawn
 from asap.report.paper import paper_model
 from asap.report.provenance import Fact, facts
 from asap.report.result import Result
@@ -33,14 +33,14 @@ _GIDS = ("point", "bar", "map", "cost")  # the charts' group ids of marks that s
 class Section:
     """The results of one table, and what is shown with it.
 
-    pictures: with the bytes of the PNG, None if the file is gone; missing: reasons by name;
+    missing: reasons by name;
     table, charts: of `build_table` and `charts`, where they are made already.
     """
 
     title: str
     results: Sequence[Result]
     remarks: Sequence[str] = ()
-    pictures: Sequence[tuple[Picture, bytes | None]] = ()
+    pictures: Sequence[Drawn] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     paper_table: str = "image_classification"
     table: Table | None = None
@@ -58,6 +58,17 @@ class _Figure:
 
 
 @dataclass(frozen=True)
+class _Picture:
+    """A picture as the template needs it: what is shown, and what may be played in its place."""
+
+    title: str
+    caption: str
+    still: str
+    moving: str | None
+    milliseconds: int  # that playing it once takes
+
+
+@dataclass(frozen=True)
 class _Shown:
     """A section as the template needs it."""
 
@@ -65,7 +76,7 @@ class _Shown:
     title: str
     tables: list[HtmlTable]
     figures: list[_Figure]
-    pictures: list[tuple[Picture, str]]
+    pictures: list[_Picture]
     missing: dict[str, str]
     facts: list[Fact]
 
@@ -112,15 +123,15 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
     except RequestError as error:
         missing["Table"] = str(error)
     there, absent = _charts(section, default)
-    drawn = [(picture, picture_uri(png) if png else None) for picture, png in section.pictures]
-    lost = [picture for picture, uri in drawn if uri is None]
+    drawn = [_picture(one) for one in section.pictures]
+    lost = [p.picture for p, one in zip(section.pictures, drawn, strict=True) if one is None]
     gone = {p.title: f"the file figures/{p.name} is gone or damaged" for p in lost}
     return _Shown(
         anchor,
         section.title,
         tables,
         [_figure(chart, f"{anchor}-{chart.name}") for chart in there],
-        [(picture, uri) for picture, uri in drawn if uri is not None],
+        [picture for picture in drawn if picture is not None],
         missing | _failed(section.results) | _unpublished(section.results) | gone | absent,
         facts(section.results),
     )
@@ -143,6 +154,15 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
     return _Figure(
         chart.title, chart.caption, drawn, html_frame(chart.data, f"{chart.title}: numbers")
     )
+
+
+def _picture(drawn: Drawn) -> _Picture | None:
+    """None if the file is gone or damaged. A damaged animation is left out."""
+    if drawn.png is None or (still := picture_uri(drawn.png)) is None:
+        return None
+    moving, milliseconds = animation_uri(drawn.animation) or (None, 0)
+    picture = drawn.picture
+    return _Picture(picture.title, picture.caption, still, moving, milliseconds)
 
 
 def _failed(results: Sequence[Result]) -> dict[str, str]:

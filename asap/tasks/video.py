@@ -88,7 +88,7 @@ class Video(Task):
         ]
         return {
             **self._asked(samples),
-            **best_named(self._logits(samples, outputs), self.scored),
+            **best_named(self.logits(samples, outputs), self.scored),
             **{name: [row[name] for row in moved] for name in MOTION},
         }
 
@@ -96,9 +96,9 @@ class Video(Task):
         self, samples: Sequence[Sample], outputs: Float[Tensor, "images width"]
     ) -> Bool[Tensor, " clips"]:
         """See `Task.right`."""
-        return is_first(self._logits(samples, outputs), samples, self.scored)
+        return is_first(self.logits(samples, outputs), samples, self.scored)
 
-    def _logits(
+    def logits(
         self, samples: Sequence[Sample], outputs: Float[Tensor, "images width"]
     ) -> Float[Tensor, "clips classes"]:
         """The logarithms of the mean over a clip's views of their probabilities.

@@ -5,6 +5,7 @@ must not cost a result. Offline mode needs neither account nor network. A marker
 (`<directory>/mirrored/<key>`) keeps a row from being logged twice; delete it to log the row again.
 """
 
+import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from asap.errors import one_line
 from asap.report.example_table import Example
+from asap.report.figures.clip_panels import animated
 from asap.report.result import Result, curves, scalars
 
 log = logging.getLogger(__name__)
@@ -185,15 +189,20 @@ def _write(run: Any, result: Result) -> None:
 
 
 def _write_examples(run: Any, examples: Sequence[Example]) -> None:
-    """The table `examples`: one row per image, one column per map."""
+    """The table `examples`: one row per image or clip, one column per map."""
     import wandb
+
+    def shown(picture: np.ndarray) -> Any:
+        if picture.ndim == 3:
+            return wandb.Image(picture)
+        return wandb.Video(io.BytesIO(animated(list(picture), "GIF")), format="gif")
 
     if not examples:
         return
     maps = list(dict.fromkeys(name for example in examples for name in example.pictures))
     table = wandb.Table(columns=[*maps, "label", "prediction", "stop block", "sink", "tokens"])
     for e in examples:
-        drawn = [wandb.Image(e.pictures[name]) if name in e.pictures else None for name in maps]
+        drawn = [shown(e.pictures[name]) if name in e.pictures else None for name in maps]
         table.add_data(*drawn, e.label, e.prediction, e.stop_block, e.sink, e.tokens)
     run.log({"examples": table})
 

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from asap.core.order import best_class
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.engine.watched import Watched
@@ -18,11 +17,11 @@ from asap.methods.base import Decision, Method, Observation, Site
 class Explanation:
     """Values per patch, NaN or -1 if the image was never reduced.
 
-    kept: the patch is still a separate token. prediction: None if the answer is not finite.
+    kept: the patch is still a separate token. output: of the backbone.
     """
 
     trace: Trace
-    prediction: int | None
+    output: Float[Tensor, "outputs"]
     class_row: Float[Tensor, "patches"]
     distance: Float[Tensor, "patches"]
     cluster: Int[Tensor, "patches"]
@@ -60,12 +59,12 @@ def explain(
 ) -> Explanation:
     """Run one image and return what a method that `explains` did to it. Else ValueError."""
     explained, trace, logits, prefix = _run(backbone, method, image, image_id)
-    kept, prediction = _kept(trace), best_class(logits[0])
+    kept, output = _kept(trace), logits[0]
     if explained is None:
         nothing = torch.full(kept.shape, float("nan"))
-        return Explanation(trace, prediction, nothing, nothing, torch.full(kept.shape, -1), kept)
+        return Explanation(trace, output, nothing, nothing, torch.full(kept.shape, -1), kept)
     row, far, near = (explained[name][0].cpu() for name in ("class_row", "distance", "cluster"))
-    return Explanation(trace, prediction, row[prefix:], far, near, kept)
+    return Explanation(trace, output, row[prefix:], far, near, kept)
 
 
 def walk_at_stop(

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.methods import Method
-from asap.publish.pictures.explain import explain
+from asap.publish.pictures.explain import Explanation, explain
 from asap.report.figures import ImagePanel, scene_panels
 
 NOT_FINITE = "(not finite)"
@@ -19,7 +20,7 @@ NOT_FINITE = "(not finite)"
 def readable(session: Session, positions: Sequence[int]) -> list[Sample]:
     """The samples at these positions, without those that cannot be read."""
     samples = [session.data[i] for i in positions]
-    return [sample for sample in samples if sample.image is not None]
+    return [sample for sample in samples if sample.inputs is not None]
 
 
 def draw_panels(
@@ -41,10 +42,18 @@ def explained(
 ) -> ImagePanel:
     """The panels of one image under the method; `label`: "" if it has none."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.id)
+    prediction = named(best_class(seen.output), classes)
+    return panel_of_explained(session, seen, sample, label, prediction)
+
+
+def panel_of_explained(
+    session: Session, seen: Explanation, sample: Sample, label: str, prediction: str
+) -> ImagePanel:
+    """The panels of one image from what is known of it."""
     return ImagePanel(
         image=pixels_of(session, sample),
         label=label,
-        prediction=named(seen.prediction, classes),
+        prediction=prediction,
         grid=session.preprocessing.patch_grid,
         sink=int(seen.trace.sink[0]),
         mass=_array(seen.class_row),

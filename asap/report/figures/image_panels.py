@@ -47,10 +47,15 @@ def scene_panels(panels: Sequence[ImagePanel], path: Path, anchor: str = "the si
     the suffixes .svg and .png and returns both. `anchor`: how the patch that distances are measured
     to is called in titles. ValueError without a panel.
     """
+    return save(scene_figure(panels, colours_of(panels), anchor), path)
+
+
+def scene_figure(
+    panels: Sequence[ImagePanel], colours: ListedColormap, anchor: str = "the sink"
+) -> Figure:
+    """The figure of `scene_panels`."""
     if not panels:
         raise ValueError("panels=[]: expected at least one image to draw")
-    highest = max((int(p.cluster.max()) for p in panels if p.stop_block), default=1)
-    colours = cluster_colours(max(2, highest + 1))
     with styled():
         height = 2.32 * len(panels) + 1.0
         figure = canvas(10.6, height)
@@ -59,9 +64,15 @@ def scene_panels(panels: Sequence[ImagePanel], path: Path, anchor: str = "the si
         for row, panel in zip(axes, panels, strict=True):
             _draw_row(list(row), panel, colours)
         for column, title in zip(axes[0], _COLUMNS, strict=True):
-            _above(column, title.format(anchor), 19, weight="bold", color=INK)
+            above(column, title.format(anchor), 19, weight="bold", color=INK)
         _legend(figure, colours, height, anchor)
-        return save(figure, path)
+    return figure
+
+
+def colours_of(panels: Sequence[ImagePanel]) -> ListedColormap:
+    """Colours for all clusters that there are in the panels."""
+    highest = max((int(p.cluster.max()) for p in panels if p.stop_block), default=1)
+    return cluster_colours(max(2, highest + 1))
 
 
 def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -> None:
@@ -69,19 +80,19 @@ def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -
         axes.set_axis_off()
     colour, verdict = verdict_of(panel.label, panel.prediction)
     row[0].imshow(panel.image)
-    _above(row[0], verdict, 4, color=colour)
+    above(row[0], verdict, 4, color=colour)
     if panel.stop_block == 0:  # halfway between the second column and the last
         row[2].text(1.025, 0.5, "never reduced", ha="center", va="center", color=FAINT, size=13)
         return
-    _heat(row[1], panel, panel.mass, "magma")
-    _heat(row[2], panel, panel.distance, "viridis", skip_sink=True)
+    heat(row[1], panel, panel.mass, "magma")
+    heat(row[2], panel, panel.distance, "viridis", skip_sink=True)
     row[3].imshow(on_pixels(panel.cluster, panel), cmap=colours, vmin=-0.5, vmax=colours.N - 0.5)
     row[4].imshow(darkened(panel))
     for axes in row[1:]:
-        _mark_sink(axes, panel)
-    _above(row[1], f"reduced in block {panel.stop_block}", 4, color=FAINT)
+        mark_sink(axes, panel)
+    above(row[1], f"reduced in block {panel.stop_block}", 4, color=FAINT)
     kept = f"{int(panel.kept.sum())} of {panel.kept.size} patches, {panel.tokens} tokens"
-    _above(row[4], kept, 4, color=FAINT)
+    above(row[4], kept, 4, color=FAINT)
 
 
 def verdict_of(label: str, prediction: str) -> tuple[str, str]:
@@ -91,13 +102,13 @@ def verdict_of(label: str, prediction: str) -> tuple[str, str]:
     return RIGHT if label == prediction else WRONG, f"{label}, predicted {prediction}"
 
 
-def _above(axes: Axes, text: str, points: int, **style: Any) -> None:
+def above(axes: Axes, text: str, points: int, **style: Any) -> None:
     axes.annotate(
         text, (0.5, 1), (0, points), "axes fraction", "offset points", ha="center", **style
     )
 
 
-def _heat(
+def heat(
     axes: Axes, panel: ImagePanel, values: np.ndarray, colours: str, skip_sink: bool = False
 ) -> None:
     """A map over the patches on top of a grey copy of the image.
@@ -124,7 +135,7 @@ def darkened(panel: ImagePanel) -> np.ndarray:
     return np.where(kept, panel.image, 0.25 * grey).astype(np.uint8)
 
 
-def _mark_sink(axes: Axes, panel: ImagePanel) -> None:
+def mark_sink(axes: Axes, panel: ImagePanel) -> None:
     if panel.sink < 0:
         return
     (down, across), (height, width) = panel.grid, panel.image.shape[:2]

@@ -19,6 +19,20 @@ for (const button of document.querySelectorAll("thead button")) {
     body.append(...lines);
   });
 }
+// Animations: nothing moves until it is asked to; where less motion is wished for, it plays once.
+for (const button of document.querySelectorAll("button.play")) {
+  const picture = button.parentElement.querySelector("img"), still = picture.src;
+  let end;
+  const play = (on) => {
+    clearTimeout(end);
+    picture.src = on ? picture.dataset.moving : still;
+    button.textContent = on ? "Stop" : "Play";
+    button.setAttribute("aria-pressed", String(on));
+    const once = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (on && once) end = setTimeout(() => play(false), Number(picture.dataset.milliseconds));
+  };
+  button.addEventListener("click", () => play(button.getAttribute("aria-pressed") !== "true"));
+}
 // Exact values: of what the pointer is on or has the focus. Arrow keys move between cells.
 const tip = document.getElementById("tip");
 function show(target) {
