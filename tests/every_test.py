@@ -74,8 +74,9 @@ def _repeats(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Variants that repeat another are slow.
 
-    On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches: that
-    an image's bits do not depend on its batch is promised on a CPU.
+    On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches (that
+    an image's bits do not depend on its batch is promised on a CPU) and of MACs (a counter of
+    operators does not see kernels).
     """
     device = os.environ.get("ASAP_TEST_DEVICE", "cpu")
     for item in items:
@@ -84,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if item.path.stem in WHOLE_RUNS:
             item.add_marker(pytest.mark.whole_run)
-        if device != "cpu" and contract and item.path.name != "test_contract_batch.py":
+        if device != "cpu" and contract and item.path.stem not in ON_CPU:
             item.add_marker(pytest.mark.gpu)
         if device != "cpu" and item.path.name.startswith("test_kernels"):
             item.add_marker(pytest.mark.gpu)
@@ -97,6 +98,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 platform.platform()  # Python starts a program for it, once
+ON_CPU = ("test_contract_batch", "test_contract_macs")
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"></svg>'
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 import asap
 from asap.core.accelerated import registered
 from asap.core.token_sampling import sampled_target
+from asap.engine.device import forward
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
 from asap.methods import ATS, Method
@@ -63,7 +64,10 @@ def test_one_image_alone() -> None:
     compare(ATS(), KEY, batches(count=1), FakeGraphs(strict=False))
 
 
-def test_numbers_of_rows_fall_into_other_buckets_from_batch_to_batch() -> None:
+def test_numbers_of_rows_fall_into_other_buckets_from_batch_to_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forward, "FEWEST", 16)
     model, _ = compare(ATS(samples=400), KEY, batches(), FakeGraphs(strict=False))
     (one,) = model._passes.values()
     layouts = [key[2] for key in one.graphs.entries if key[0] == "rest"]

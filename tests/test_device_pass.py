@@ -4,6 +4,7 @@ fake that replays the first closure of every key.
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contract import backbone, masses, pictures, threshold
@@ -11,6 +12,7 @@ from draws import models
 from fake_graphs import FakeGraphs
 from peers import predictor_file
 from test_graphs import FIXED
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import asap
@@ -18,8 +20,9 @@ from asap.backbones.accepted import adapter_of
 from asap.core import accelerated
 from asap.core.rows import CHUNK, in_chunks, rowwise
 from asap.engine.backend import CUDA
-from asap.engine.device import layers
-from asap.engine.graphs import Recorder
+from asap.engine.device import forward, layers
+from asap.engine.device.flow import Layout, Stop
+from asap.engine.graphs import MOST, Recorder
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
@@ -182,12 +185,37 @@ def test_one_image_alone() -> None:
     compare(stopping({}), KEY, batches(count=1), FakeGraphs(strict=False))
 
 
-def test_numbers_of_rows_fall_into_other_buckets_from_batch_to_batch() -> None:
+def test_numbers_of_rows_fall_into_other_buckets_from_batch_to_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forward, "FEWEST", 16)
     fake = FakeGraphs(strict=False)
     model, _ = compare(stopping({}), KEY, batches(), fake)
     (one,) = model._passes.values()
     rows = {key[2].rows for key in one.graphs.entries if key[0] == "rest"}
     assert len(rows) > 2 and all(n % one.bucket == 0 or n == COUNT * 65 for n in rows)
+
+
+@pytest.mark.parametrize("images", [8, 32])
+def test_the_pieces_of_a_long_run_are_all_kept(images: int) -> None:
+    """Stops in all blocks, other ones in every batch: the recordings do not replace one another."""
+    small = VisionTransformer(img_size=224, embed_dim=24, num_heads=3, depth=12, num_classes=2)
+    adapter, rng = adapter_of(small.eval()), np.random.default_rng(0)
+    one = forward.DevicePass(adapter, Asap(), OnDevice(), images, torch.empty(0))
+    whole, pieces = Layout(images * 197, 197, 197, True), set()
+    for _ in range(500):
+        stops, left = rng.integers(0, 12, images), rng.normal(70, 25, images).clip(10, 190)
+        layout, lengths = whole, np.full(images, 197)
+        for block in range(11):
+            if not layout.watching:
+                break
+            stop, stopped = Stop(block, layout, True), stops == block + 1
+            lengths = np.where(stopped, left.astype(int), lengths)
+            watching = int(((stops == 0) | (stops > block + 1)).sum())
+            counts = [int(lengths.sum()), watching, int(lengths.max()), int(stopped.sum())]
+            layout = one._layout_after(stop, counts)
+            pieces |= {("regroup", stop), ("rest", block, layout)}
+    assert len(pieces) < MOST
 
 
 def test_batches_of_two_sizes_in_turn() -> None:

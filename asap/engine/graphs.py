@@ -24,7 +24,7 @@ from asap.engine.host import reads
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-MOST = 256  # graphs of one owner; the least recently used one goes first
+MOST = 1024  # graphs of one owner; the least recently used one goes first
 
 
 @runtime_checkable

@@ -36,6 +36,7 @@ from asap.methods.base import Method, Needs
 
 T = TypeVar("T")
 BUCKETS = 128  # numbers of rows that are told apart, about
+FEWEST = 64  # rows of a bucket at least: products are cut into tiles of so many rows anyway
 NEAR = 64  # lengths of the longest image are told apart by so many tokens
 NOTHING = Needs(tokens=False)
 
@@ -64,7 +65,7 @@ class DevicePass:
         self.ahead = Ahead(self.memory.plans[0].counts)
         self.graphs = None if backend.recorder is None else Graphs(backend.recorder)
         rows = images * self.anatomy.tokens
-        self.bucket = next_power_of_2(max(rows // BUCKETS, 16))
+        self.bucket = next_power_of_2(rows // BUCKETS, FEWEST)
 
     def __call__(self, images: Float[Tensor, "b 3 h w"], drawn: Tensor | None) -> Classified:
         """Logits and trace, which the next call overwrites.
