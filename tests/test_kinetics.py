@@ -7,7 +7,7 @@ import pytest
 from fake_kinetics import CLASSES, SPELLINGS, FakeKinetics
 
 from asap.data.kinetics.clips import UNLISTED, Clips, read_clips
-from asap.data.kinetics.layouts import recognise
+from asap.data.kinetics.layouts import is_stored, recognise
 from asap.data.kinetics.names import Classes, clip_of, kinetics_400, plain, video_of
 from asap.errors import RequestError
 
@@ -310,12 +310,19 @@ def test_a_folder_without_clips_says_so(name, tmp_path):
 def test_training_clips_are_found_where_they_can_be_and_else_not(tmp_path, expected):
     only = FakeKinetics(FAKE.clips | {"train": []}, FAKE.content, FAKE.positions)
     only.folders(tmp_path / "a")
-    for root in (tmp_path / "a", tmp_path / "a" / "val"):
-        with pytest.raises(RequestError, match="has no folder and no list of train clips"):
-            read(root, "train")
+    for lists in (False, True):  # a copy of the validation clips with CVDF's lists of all
+        for root in (tmp_path / "a", tmp_path / "a" / "val"):
+            with pytest.raises(RequestError, match="has no folder of train clips"):
+                recognise(root, "train", ALL)
+            assert not is_stored(root, "train") and is_stored(root, "validation")
+        if not lists:
+            FAKE.annotate(tmp_path / "a", "train")
     FAKE.folders(tmp_path / "b")
     (tmp_path / "b" / "train").rename(tmp_path / "elsewhere")
     assert identity(read(tmp_path / "elsewhere", "train", certain=True)) == expected["train"]
+    assert is_stored(tmp_path / "elsewhere", "train", certain=True)
+    with pytest.raises(RequestError, match="is not a folder"):  # a mistake, not an absent split
+        is_stored(tmp_path / "none", "train", certain=True)
 
 
 def test_a_clip_outside_class_folders_and_one_stored_twice_are_refused(tmp_path):

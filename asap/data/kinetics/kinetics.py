@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from asap.data.images.classes_file import read_classes
 from asap.data.kinetics.clips import Clips, read_clips
-from asap.data.kinetics.layouts import SPLITS, Layout, recognise
+from asap.data.kinetics.layouts import SPLITS, Layout, is_stored, recognise
 from asap.data.kinetics.names import N_CLIPS, Classes, kinetics_400
 from asap.data.options import Opening
 from asap.data.video.clip_files import ClipFiles
@@ -54,24 +54,23 @@ class KineticsOptions(ClipOptions):
 
     def found(self, path: str | Path | None) -> tuple[Clips, Classes, Layout]:
         """All clips of the split below `path`. Raises RequestError as `recognise`, `read_clips`."""
-        layout, classes = self.layout(path)
-        return read_clips(layout, classes), classes, layout
-
-    def layout(self, path: str | Path | None) -> tuple[Layout, Classes]:
-        """How the split is stored, and the classes. Raises RequestError as `recognise`."""
-        train = self.split == "train"
         classes = Classes(kinetics_400())
         if self.classes is not None:
             classes = Classes(read_classes(self.classes), own=True)
-        layout = recognise(
-            self.train_path if train and self.train_path is not None else path,
-            self.split,
-            classes,
-            self.train_labels if train else self.labels,
-            self.replacements,
-            certain=train and self.train_path is not None,
-        )
-        return layout, classes
+        root, labels, certain = self._place(path)
+        layout = recognise(root, self.split, classes, labels, self.replacements, certain)
+        return read_clips(layout, classes), classes, layout
+
+    def is_stored(self, path: str | Path | None) -> bool:
+        """True if there are clips of the split below `path`; their list is not read."""
+        root, labels, certain = self._place(path)
+        return is_stored(root, self.split, labels, certain)
+
+    def _place(self, path: str | Path | None) -> tuple[str | Path | None, str | None, bool]:
+        """The folder of the split, its list, and whether the folder was given for this split."""
+        if self.split != "train":
+            return path, self.labels, False
+        return self.train_path or path, self.train_labels, self.train_path is not None
 
 
 def _about(clips: Clips, classes: Classes, split: str) -> tuple[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ exist; without one, the class folders say what the clips are. For training clips
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from asap.data.images.entries import entries, of_a_tool
 from asap.data.kinetics.lists import ClipList, read_list
@@ -77,6 +78,43 @@ def recognise(
     Raises RequestError if there is none (it names all layouts), if a given path does not exist, and
     as `read_list` does.
     """
+    place = _place(root, split, labels, certain)
+    listed, inside = None, place.clips != place.given and place.clips.is_relative_to(place.given)
+    if place.found is not None:
+        top = place.given if inside else _top(place.clips, place.found)
+        listed = read_list(place.found, split, classes, [top, place.clips, place.found.parent])
+    shared = place.clips == place.given and not certain and not _is_named(place.given, split)
+    return Layout(place.clips, listed, _replacements(place.near, replacements), shared)
+
+
+def is_stored(
+    root: str | Path | None, split: str, labels: str | None = None, certain: bool = False
+) -> bool:
+    """True if there are clips of a split, as far as folders show it; their list is not read.
+
+    Raises RequestError as `recognise` does if there is no such folder or list at all.
+    """
+    try:
+        _place(root, split, labels, certain)
+    except _NoClips:
+        return False
+    return True
+
+
+class _NoClips(RequestError):
+    """A folder has no clips of a split."""
+
+
+class _Place(NamedTuple):
+    """The folder that was given, that of the clips, their list, and where else to look."""
+
+    given: Path
+    clips: Path
+    found: Path | None
+    near: list[Path]
+
+
+def _place(root: str | Path | None, split: str, labels: str | None, certain: bool) -> _Place:
     if root is None or not str(root):
         raise RequestError(f"no folder is given for Kinetics: {LAYOUTS}")
     given = Path(root)
@@ -86,16 +124,10 @@ def recognise(
     folder = _split_folder(given, split, certain)
     near = [given] if folder is None else list(dict.fromkeys([given, folder.parent, folder]))
     found = _given_list(labels, split) or next(_lists(near, split), None)
-    if folder is None and found is None:
-        raise RequestError(f"{given} has no folder and no list of {split} clips: {LAYOUTS}")
-    clips = folder or given
-    listed = None
-    if found is not None:
-        below = clips != given and clips.is_relative_to(given)
-        top = given if below else _top(clips, found)
-        listed = read_list(found, split, classes, [top, clips, found.parent])
-    shared = clips == given and not certain and not _is_named(given, split)
-    return Layout(clips, listed, _replacements(near, replacements), shared)
+    # Copies of the validation clips have the lists of all splits.
+    if folder is None and (found is None or (split == "train" and not _holds_clips(given))):
+        raise _NoClips(f"{given} has no folder of {split} clips: {LAYOUTS}")
+    return _Place(given, folder or given, found, near)
 
 
 def _split_folder(given: Path, split: str, certain: bool) -> Path | None:
