@@ -114,6 +114,10 @@ class _Child:
             raise RuntimeError(f"the process that decodes clips does not start: {error}") from error
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -205,6 +209,11 @@ class _State:
 
 
 _state = _State()
+
+
+def pid() -> int:
+    """The process id of the child, which is started if there is none."""
+    return _state.child().pid
 
 
 def stop() -> None:
