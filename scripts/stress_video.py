@@ -108,8 +108,9 @@ def main() -> int:
     lines = [
         f"scripts/stress_video.py --opens {given.opens}", "",
         f"{len(clips)} clips in turn, {WIDTH} x {HEIGHT}, {FRAMES} frames: {', '.join(CODECS)};",
-        "each sound (twice), cut and overwritten; an empty file and a text. 8 frames are read of each.",
-        f"How the opens ended: {', '.join(f'{n:,} {kind}' for kind, n in ended.most_common())}.", "",
+        "each sound (twice), cut and overwritten; an empty file, a text. 8 frames of each.",
+        f"How the opens ended: {', '.join(f'{n:,} {how}' for how, n in ended.most_common())}.",
+        "",
         "The process that decodes:", "  opens      MB  files  threads",
         *(f"{i:7,} {mb:7.1f} {n:6} {t:8}" for i, mb, n, t in rows), "",
         f"One process throughout: {'yes' if same else 'no'}. Growth of its memory after the first",

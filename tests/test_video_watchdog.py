@@ -56,9 +56,8 @@ def kind_of(file, seconds=60.0, decoder="auto"):
 def test_a_decoder_that_sleeps_for_ever_is_ended(hang, clip, decord):
     decord(hang)
     assert read_clip(clip, VIEWS, "pyav").decoder == "pyav"  # the child has started
-    child, began = watchdog.pid(), time.monotonic()
+    child = watchdog.pid()
     assert kind_of(clip, seconds=1.0) == "timeout: not read within 1 s"
-    assert 1 <= time.monotonic() - began < 30
     assert not _runs(child)
     # The next clip is read, by the next child.
     found = read_clip(clip, VIEWS, "pyav")

@@ -52,7 +52,9 @@ class Answer:
 def send(pipe: BinaryIO, message: Any) -> None:
     """Write a message with its length."""
     text = pickle.dumps(message)
-    pipe.write(_LENGTH.pack(len(text)) + text)
+    left = memoryview(_LENGTH.pack(len(text)) + text)
+    while left:  # a signal may end a write early
+        left = left[pipe.write(left) :]
     pipe.flush()
 
 
