@@ -109,8 +109,11 @@ imagenet-anchors: _imagenet-given $(STAMP)  ## the anchor ablation on DeiT-Base 
 imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MACs on DeiT-Base: BACKBONE=deit_small ARGS="budget=-25"
 	$(call on_imagenet,experiment=matched_macs $(call in_shell,backbone=$(BACKBONE)) data=imagenet measure=full batch_size=128 workers=8)
 
+# The groups are named, so that ARGS may have data.frames=16 or head.epochs=20: of a list of experiments
+# hydra does not know them.
+kinetics_groups = data=kinetics $(if $(filter head=%,$(ARGS)),,head=attention)
 kinetics-clip-vit-large: _kinetics-given $(STAMP)  ## the paper's video block at 336 and 224 pixels: KINETICS=/data/k400; without training clips HEAD=FILE HEAD_224=FILE
-	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(call in_shell,data.path=$(call in_hydra,$(KINETICS))) $(ARGS)
+	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(kinetics_groups) $(call in_shell,data.path=$(call in_hydra,$(KINETICS))) $(ARGS)
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)

@@ -39,8 +39,7 @@ def changes(
     found["stop_changes"] = float((before != after).double().mean())
     before, after = _pairs(kept, frames)
     either = (before | after).sum(1).double()
-    overlap = (before & after).sum(1) / either
-    found["kept_overlap"] = float(torch.where(either > 0, overlap, 1.0).mean())
+    found["kept_overlap"] = _mean(((before & after).sum(1) / either)[either > 0])
     return found
 
 

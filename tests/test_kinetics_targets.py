@@ -1,0 +1,159 @@
+"""The make target on Kinetics, run as make would, on a few small clips with random weights."""
+
+import csv
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from composed_once import composed_once
+from fake_kinetics import FakeKinetics, encoded
+from hydra.core.global_hydra import GlobalHydra
+from test_configs import spec_of
+
+import asap.cli.run
+import asap.experiment.throughput_rows
+import asap.publish.run_outputs
+import asap.report.page
+from asap.backbones.video_head import build_head, save_head
+from asap.cli.jobs import BOARD
+from asap.measure.session import Session
+from asap.measure.timing import ThroughputPlan
+from asap.records.store import Store
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("kinetics_clip_vit_large", "kinetics_clip_vit_large_224")
+STEMS = {f"clip-vit-l-14-at-{size}-pixels-on-kinetics-400": size for size in (336, 224)}
+SMALL = (
+    "backbone.weights=random", "+backbone.model_args.embed_dim=24",
+    "+backbone.model_args.num_heads=3", "+backbone.model_args.img_size=64",
+    "+backbone.model_args.patch_size=4", "batch_size=16", "workers=0", "device=cpu", "head.heads=4",
+    "data.frames=4",
+)  # fmt: skip
+FAST = (
+    "calibrate.images=2", "calibrate.window=90", "measure.rounds=3", "measure.seconds=0.001",
+    "measure.throughput_images=4", "calibrate.grid={tau: [1.0], clusters: [2], threshold: [0.0]}",
+)  # fmt: skip
+FEW = (
+    "rows=[{method: dense}, {method: tome, with: {r: 8}}, {method: asap, with: {tau: 1.0}}]",
+    "measure.throughput=false",
+)
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def made() -> FakeKinetics:
+    return FakeKinetics.make(6, train=4, encode=encoded)
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Run]:
+    """`call(*arguments)`: what asap.run prints with them and `SMALL`, in this process."""
+    log = logging.getLogger("asap")
+    before = (list(log.handlers), log.propagate, log.level)
+    plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
+    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
+    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
+        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
+
+    def run(*arguments: str, results: str = "results") -> str:
+        GlobalHydra.instance().clear()
+        log.handlers.clear()
+        BOARD.folder = None
+        given = [*arguments, *SMALL, f"results={tmp_path / results}"]
+        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
+        capsys.readouterr()
+        with composed_once(), pytest.raises(SystemExit) as stop:
+            asap.cli.run.main()
+        out, err = capsys.readouterr()
+        assert not stop.value.code, err
+        return " ".join((out + err).split())
+
+    yield run
+    BOARD.folder = None
+    log.handlers[:], log.propagate, log.level = before
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def heads(tmp_path: Path, made: FakeKinetics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads with random weights, where the target looks for them."""
+    root = made.folders(tmp_path / "for the head")
+    for name, variable in zip(NAMES, ("HEAD", "HEAD_224"), strict=True):
+        asked = (f"experiment={name}", f"data.path='{root}'", *SMALL)
+        config = Session(spec_of(*asked, f"results={tmp_path / 'results'}")).head_config
+        assert config is not None
+        torch.manual_seed(3)
+        save_head(tmp_path / f"{name}.safetensors", build_head(config), config)
+        monkeypatch.setenv(variable, str(tmp_path / f"{name}.safetensors"))
+
+
+def command_of(data: Path, *given: str) -> list[str]:
+    """The arguments of asap.run in what make would do."""
+    command = ["make", "-n", "kinetics-clip-vit-large", f"KINETICS={data}", *given]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in printed.splitlines() if " -m asap.run " in line]
+    return shlex.split(line.split(" -m asap.run ")[1])
+
+
+def rows_of(folder: Path, stem: str) -> list[dict[str, str]]:
+    text = (folder / "tables" / f"{stem}.csv").read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@pytest.mark.usefixtures("heads")
+def test_the_target_makes_the_papers_block_at_both_resolutions(
+    call: Run, made: FakeKinetics, tmp_path: Path
+) -> None:
+    root = made.cvdf(tmp_path / "it's k400")
+    said = call(*command_of(root), *FAST)
+    assert "Baseline gate, ClipViT-Large: not applicable (the weights are random" in said
+    for stem in STEMS:
+        rows = rows_of(tmp_path / "results", stem)
+        assert [row["method"] for row in rows] == [
+            "Dense", "ToMe", "PPT", "Random anchor", "ASAP w/o accumulation", "ASAP (prun.)",
+            "ASAP (pool.)", "ASAP quiet anchor (ours)",
+        ]  # fmt: skip
+        assert [row["paper_top1_delta"] for row in rows if row["paper_top1_delta"]] == [
+            "-2.6", "-4.85", "-0.65", "-0.21",
+        ]  # fmt: skip
+        assert {row["n"] for row in rows} == {"6"} and {row["frames"] for row in rows} == {"4"}
+        for row in rows:
+            assert float(row["gmacs_per_frame"]) == pytest.approx(float(row["infer_gmacs"]) / 4)
+            assert row["infer_samples_per_sec"] and float(row["clips_per_sec"]) > 0
+            assert float(row["decoded_clips_per_sec"]) > 0 and float(row["gmacs_head"]) > 0
+        sinks = {row["method"] for row in rows if row["sink_distance"]}
+        assert "ASAP (pool.)" in sinks and "Dense" not in sinks
+        text = (tmp_path / "results" / "tables" / f"{stem}.md").read_text("utf-8")
+        assert "to be read as not measured" in text and "Frames and clips" in text
+
+
+@pytest.mark.usefixtures("heads")
+def test_every_layout_gives_the_same_records(call: Run, made: FakeKinetics, tmp_path: Path) -> None:
+    found: dict[str, dict[str, tuple[pd.DataFrame, pd.DataFrame]]] = {}
+    for layout in FakeKinetics.LAYOUTS:
+        root = getattr(made, layout)(tmp_path / layout)
+        call(f"experiment={NAMES[0]}", f"data.path={root}", *FEW, results=f"of {layout}")
+        cells = Store(tmp_path / f"of {layout}" / "runs").cells()
+        found[layout] = {cell.key: (cell.answers(), cell.traces()) for cell in cells}
+    first = found.pop("folders")
+    assert len(first) == 3
+    for tables in found.values():
+        assert tables.keys() == first.keys()
+        for key, both in tables.items():
+            for one, other in zip(both, first[key], strict=True):
+                pd.testing.assert_frame_equal(one, other)
+
+
+def test_without_a_folder_make_says_which_ones_there_are() -> None:
+    command = ["make", "kinetics-clip-vit-large"]
+    failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2 and "KINETICS is empty" in failed.stderr
+    assert all(word in failed.stderr for word in ("CVDF", "PySlowFast", "mmaction2", "OpenDataLab"))
