@@ -10,7 +10,7 @@ from asap.backbones.frame_encoder import feature_width, frame_encoder
 from asap.backbones.video_head import HeadConfig
 from asap.engine.executor import ReducedViT
 from asap.measure.heads.extraction import Extraction, features_of, shape_of
-from asap.measure.heads.features import Features, UnfinishedFeatures
+from asap.measure.heads.features import FeatureFile, Features
 from asap.measure.joint_evaluation import Evaluation
 from asap.methods import Dense
 from asap.spec.run_spec import HeadSpec
@@ -37,10 +37,8 @@ def extracted(
     identity = {"data": data.digest, "reads": reads, "type": kind}
     how = Evaluation(batch, 0, torch.device("cpu"), torch.float32, Video())
 
-    def make(file: UnfinishedFeatures) -> Extraction:
-        return Extraction(model, data, how, file)
-
-    return features_of(make, root, identity, shape)
+    file = FeatureFile(root, identity, shape)
+    return features_of(file, lambda: Extraction(model, data, how, file))
 
 
 def config_of(features: Features, spec: HeadSpec) -> HeadConfig:

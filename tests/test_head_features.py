@@ -134,14 +134,6 @@ def test_features_that_are_not_finite_are_an_error_of_their_clip(tmp_path, monke
     assert len(extracted(tmp_path, clips(3), "fp32")) == 6
 
 
-def test_no_clip_at_all_is_one_line(tmp_path) -> None:
-    nothing = clips(2, broken=((0, "short"), (1, "missing")))
-    with pytest.raises(
-        RequestError, match=r"none of the 2 clips to train on can be read \(clip 0\.mp4"
-    ):
-        extracted(tmp_path, nothing)
-
-
 def test_too_small_a_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch) -> None:
     seen = counting(monkeypatch)
     usage = namedtuple("usage", "free")

@@ -187,7 +187,7 @@ def test_a_trained_head_has_an_identity_without_a_method_and_serves_all_rows(
     store = Store(tmp_path)
     cell = store.cell(key_of(identity))
     record = measured(kinds.TRAINED_HEAD, cell.key, identity, loss=0.5)
-    cell.finish("head", {}, record, files={"head.safetensors": b"weights"})
+    cell.finish("head", {}, record, files={"head.safetensors": b"w", "training.csv": b""})
     assert cell.record("head") == record
     head = Result.from_store(store, RowRef("Head", records={"head": cell.key}))
     assert head.method == {"name": "head", "options": {}} and not head.is_dense

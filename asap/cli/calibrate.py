@@ -16,7 +16,9 @@ import logging
 from asap.calibrate import calibrate
 from asap.cli.command import command, one_by_one
 from asap.errors import RequestError
+from asap.experiment.head import with_head
 from asap.experiment.job import Job
+from asap.measure.in_memory import InMemory
 from asap.measure.processes import size
 from asap.spec.run_spec import RunSpec
 
@@ -27,7 +29,7 @@ def work(spec: RunSpec, job: Job) -> None:
     """Calibrate every row; rows that cannot reach the budget count as failed."""
     if size() > 1:
         raise RequestError("calibration runs in one process: start it without torchrun")
-    done = calibrate(spec)
+    done = calibrate(with_head(spec, InMemory()))
     log.info("files:")
     for path in (path for row in done for path in row.files):
         log.info("  %s", path)

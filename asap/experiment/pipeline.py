@@ -1,6 +1,7 @@
 """From specs to published results, in the order in which things happen: the file to read first.
 
-    specs -> rows -> calibrated rows -> accuracy, throughput -> separate rows -> tables, mirrors
+    specs -> head of videos -> rows -> calibrated rows -> accuracy, throughput -> separate rows
+        -> tables, mirrors
 
 A row that has its record is not measured again; an interrupted one continues where it stopped; one
 that fails does not affect the others. Under torchrun this is the leader's program, and the workers
@@ -14,6 +15,7 @@ from dataclasses import replace
 from asap.calibrate import at_budget
 from asap.errors import RequestError
 from asap.experiment.accuracy_rows import Accuracy
+from asap.experiment.head import with_head
 from asap.experiment.job import Job
 from asap.experiment.measurement import Measurement, wanted_of
 from asap.experiment.rows import Row, among
@@ -57,8 +59,9 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
     asked = job.spec
     assert asked is not None
     try:
-        share_ahead(asked, later, memory)
         refuse_lost_checkpoints(asked)
+        asked = with_head(asked, memory)
+        share_ahead(asked, later, memory)
         spec, rows = _at_budgets(asked, memory)
         session = Session(spec, memory)
         rows = among(rows, _with_the_others, lambda chosen: _measured(session, chosen))
@@ -118,6 +121,8 @@ def _with_the_others(row: Row) -> bool:
 def _measured(session: Session, rows: list[Row]) -> list[Row]:
     """The rows with all of their records."""
     wanted = wanted_of(MEASUREMENTS, session.spec)
+    if not wanted:  # the run makes the head alone
+        return rows
     workers.meet(session)
     share(session)
     rows = [row.begun() for row in rows]

@@ -135,11 +135,16 @@ def spread(
             return how.halved
 
         how.halved = max(ask(task, leaders))
-        deadline = time.monotonic() + VISIBLE_SECONDS
-        while uncovered(cell.shards(), len(session.data)) and time.monotonic() < deadline:
-            time.sleep(1)
+        wait_for(lambda: not uncovered(cell.shards(), len(session.data)))
 
     return evaluate
+
+
+def wait_for(visible: Callable[[], bool]) -> None:
+    """Wait until the files of other machines are visible; not for ever."""
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not visible() and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 @dataclass(frozen=True)

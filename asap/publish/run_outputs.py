@@ -12,6 +12,7 @@ from asap.publish.all_records import circled, write_page_of
 from asap.publish.mirrors import tensorboard, wandb
 from asap.publish.pictures import draw_pictures, examples_of
 from asap.records.disk import guarded, stem_of, write_file
+from asap.records.kinds import TRAINED_HEAD
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
@@ -41,9 +42,12 @@ class Outputs:
 
 
 def mirror(session: Session, results: list[Result]) -> None:
-    """Log finished rows to the dashboards that the run asks for; a failure is only a warning."""
+    """Log finished rows, and heads, to the dashboards that the run asks for.
+
+    A failure is only a warning.
+    """
     for result in results:
-        if result.accuracy is not None:
+        if result.accuracy is not None or result.record(TRAINED_HEAD.name) is not None:
             _mirror(session, result)
 
 
@@ -123,6 +127,7 @@ def _mirror(session: Session, result: Result) -> None:
         target = wandb.WandbTarget(mode, spec.log.project, spec.log.entity, group, folder)
         record = session.store.cell(str(result.key)).path
         drawn = partial(examples_of, session, result, spec.log.examples)
+        drawn = tuple if result.accuracy is None else drawn
         wandb.log_result(result, config, target, record, drawn)
     if spec.log.tensorboard:
         tensorboard.log_result(result, config, spec.results / "tensorboard")

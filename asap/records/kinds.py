@@ -59,4 +59,4 @@ ACCURACY = declare(Kind("accuracy", 4, AccuracyRecord.__required_keys__ - HEAD, 
 THROUGHPUT = declare(Kind("throughput", 5, ThroughputRecord.__required_keys__ - HEAD))
 # A trained artefact, such as the head of a frozen backbone. Its identity names no method, so that
 # one head serves the rows of all methods; its metrics are those of its training.
-TRAINED_HEAD = declare(Kind("head", 1, files=("head.safetensors",)))
+TRAINED_HEAD = declare(Kind("head", 1, files=("head.safetensors", "training.csv")))

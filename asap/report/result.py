@@ -266,6 +266,12 @@ def taken_names() -> set[str]:
     return {*HEAD, *own, *SCALAR_NAMES, *csv_keys(columns(1.0))}
 
 
+def training_curves(result: Result) -> dict[str, dict[int, float]]:
+    """What a record of a training says of every epoch, {name: {epoch: value}}."""
+    found = {k: v for one in result.records.values() for k, v in one.get("epochs", {}).items()}
+    return {name: dict(enumerate(values, start=1)) for name, values in found.items()}
+
+
 def curves(result: Result) -> dict[str, dict[int, float]]:
     """Per-block means over the images, {name: {block: value}}: tokens that entered block 1, 2, ...
     and (as block L+1) left the last, and the largest column mass after each block over the images

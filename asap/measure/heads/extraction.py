@@ -3,25 +3,23 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from asap.data.base import DataSet, Sample, loader
+from asap.data.base import DataSet, Sample, frames_per_view, images_per_example, loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.accuracy import Ranges, count_of
-from asap.measure.heads.features import TYPES, Clip, Features, Shape, UnfinishedFeatures
+from asap.measure.heads.features import TYPES, Clip, FeatureFile, Features, Shape
 from asap.measure.joint_evaluation import Evaluation, halving, missing
 from asap.measure.processes import rank
 from asap.measure.progress import progress
 from asap.records.disk import guarded, size_text
-from asap.records.key import key_of
 
 log = logging.getLogger("asap")
 MOST_CLIPS = 128  # in memory before they are written, even before their time
@@ -38,7 +36,7 @@ class Extraction:
     encoder: ReducedViT
     data: DataSet
     how: Evaluation
-    file: UnfinishedFeatures
+    file: FeatureFile
 
     def write(self, clips: Ranges, advance: Callable[[int], object] = lambda clips: None) -> None:
         """Compute and write these clips; a kill costs about `how.shard_seconds` of work."""
@@ -78,38 +76,32 @@ Spread = Callable[[Extraction, Ranges, Callable[[int], object]], None]
 
 
 def features_of(
-    make: Callable[[UnfinishedFeatures], Extraction],
-    root: Path,
-    identity: Mapping[str, Any],
-    shape: Shape,
+    file: FeatureFile,
+    make: Callable[[], Extraction],
     spread: Spread = Extraction.write,
 ) -> Features:
-    """The features of an identity: read if they are in the folder `root`, else computed.
+    """The features in a file: read if it is finished, else computed.
 
     Clips that could not be read are tried again, and damaged ones are computed again. make: builds
     what computes them, only if some are missing. spread: computes clips with all processes. Raises
     RequestError if the disk is too small or not writable; finished clips are kept.
     """
-    file = UnfinishedFeatures(root / key_of(identity), identity, shape)
     with _lock(file.folder):
         found = file.finished()
         if found is not None and (again := [*found.damaged(), *_failed(found)]):
-            damaged = len(again) - len(_failed(found))
-            if damaged:
+            if damaged := len(again) - len(_failed(found)):
                 log.warning("%s: %d clips are damaged: computed again", file.folder, damaged)
             file.reopen(found, again)
             found = None
         if found is None:
-            _compute(make, file, spread)
+            _compute(file, make, spread)
             found = file.finished()
     if found is None:
         raise RequestError(f"{file.folder} was changed by another program: run the command again")
     return found
 
 
-def _compute(
-    make: Callable[[UnfinishedFeatures], Extraction], file: UnfinishedFeatures, spread: Spread
-) -> None:
+def _compute(file: FeatureFile, make: Callable[[], Extraction], spread: Spread) -> None:
     """Compute the clips that the file lacks, and finish it."""
     shape, done = file.shape, file.begin()
     done = {clip: entry for clip, entry in done.items() if entry.error is None}
@@ -123,7 +115,7 @@ def _compute(
     with progress("features", shape.clips, "clips") as bar:
         bar.update(len(done))
         if count_of(lacking):
-            spread(make(file), lacking, bar.update)
+            spread(make(), lacking, bar.update)
     entries = file.done()
     if len(entries) < shape.clips:
         raise RuntimeError("computed clips are missing: is another process removing them?")
@@ -136,7 +128,7 @@ def _failed(found: Features) -> list[int]:
     return [i for i in range(found.shape.clips) if i not in readable]
 
 
-def _check_space(file: UnfinishedFeatures) -> None:
+def _check_space(file: FeatureFile) -> None:
     """RequestError now if the disk has too little space, and not after hours of work."""
     with guarded(file.folder):
         free = shutil.disk_usage(file.folder).free
@@ -166,15 +158,6 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def shape_of(data: DataSet, width: int, type: str) -> Shape:
-    """The shape of a data set's features, from the first clip that can be read.
-
-    RequestError, with the first error, if none can be read.
-    """
-    first: str | None = None
-    for i in range(len(data)):
-        sample = data[i]
-        if sample.inputs is not None:
-            views = sample.n_images // sample.frames
-            return Shape(len(data), views, sample.frames, width, type)
-        first = first or f"{sample.source}: {sample.error}"
-    raise RequestError(f"none of the {len(data):,} clips to train on can be read ({first})")
+    """The shape of the features of a data set's clips."""
+    frames = frames_per_view(data)
+    return Shape(len(data), images_per_example(data) // frames, frames, width, type)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.records.disk import guarded, sync_folder, write_bytes
+from asap.records.key import key_of
 
 FORMAT = 1  # of the files; part of their key
 TYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -57,12 +58,19 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True)
-class UnfinishedFeatures:
-    """A features file that is being written, by several processes if there are several."""
+class FeatureFile:
+    """A features file that is, or will be, written, by several processes if there are several.
 
-    folder: Path
+    root: the folder of all features; identity: everything that changes these.
+    """
+
+    root: Path
     identity: Mapping[str, Any]
     shape: Shape
+
+    @property
+    def folder(self) -> Path:
+        return self.root / key_of({"format": FORMAT, **self.identity})
 
     def begin(self) -> dict[int, Entry]:
         """The clips that are on the disk; makes the file if it is not there, or of another size."""

@@ -11,11 +11,11 @@ from asap.errors import RequestError
 from asap.measure.accuracy import Ranges, count_of
 from asap.measure.device import pick_device
 from asap.measure.heads.extraction import Extraction
-from asap.measure.heads.features import Features, UnfinishedFeatures
+from asap.measure.heads.features import FeatureFile, Features
 from asap.measure.heads.gradients import Alone, Gradient, Gradients
 from asap.measure.processes import ask, rank, share, size
 from asap.measure.session import Session
-from asap.measure.workers import Scaled, Worker
+from asap.measure.workers import Scaled, Worker, wait_for
 from asap.methods import Dense
 from asap.records.key import key_of
 from asap.spec.run_spec import RunSpec
@@ -23,7 +23,7 @@ from asap.spec.run_spec import RunSpec
 KEPT = "head"  # what a worker keeps of the head that is being trained
 
 
-def extraction_of(session: Session, file: UnfinishedFeatures) -> Extraction:
+def extraction_of(session: Session, file: FeatureFile) -> Extraction:
     """What computes the features of a session's clips, with its backbone unreduced."""
     return Extraction(session.model(Dense()), session.data, session.evaluation(), file)
 
@@ -42,8 +42,8 @@ def spread_features(
             return
         mine = share(clips, 0, size())
         scaled = Scaled(advance, count_of(clips), count_of(mine))
-        task = _Extract(spec, own.file, clips)
-        ask(task, lambda: own.write(mine, scaled.add))
+        ask(_Extract(spec, own.file, clips), lambda: own.write(mine, scaled.add))
+        wait_for(lambda: len(own.file.done()) == own.file.shape.clips)
 
     return write
 
@@ -53,7 +53,7 @@ class _Extract:
     """A worker's part of the clips."""
 
     spec: RunSpec
-    file: UnfinishedFeatures
+    file: FeatureFile
     clips: Ranges
 
     def __call__(self, worker: Worker) -> None:
@@ -66,7 +66,7 @@ class _Extract:
 
 def spread_gradients(
     features: Features,
-    file: UnfinishedFeatures,
+    file: FeatureFile,
     config: HeadConfig,
     smoothing: float,
     device: str,
@@ -94,7 +94,7 @@ def spread_gradients(
 class _Part:
     """A process's part of the gradient of a batch, for a head with these weights."""
 
-    file: UnfinishedFeatures
+    file: FeatureFile
     config: HeadConfig
     smoothing: float
     device: str
@@ -117,6 +117,7 @@ class _Part:
         name = key_of({"file": dict(self.file.identity), "head": asdict(self.config)})
         known, made = worker.kept.get(KEPT, (None, None))
         if known != name:
+            wait_for(lambda: self.file.finished() is not None)
             features = self.file.finished()
             if features is None:
                 raise RequestError(

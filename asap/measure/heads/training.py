@@ -71,8 +71,9 @@ def train(
     advance(len(curve))
     saved = time.monotonic()
     for step in range(len(curve), recipe.steps):
+        rate = recipe.rate(step)
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate(step)
+            group["lr"] = rate
         found = gradients(head, recipe.batch(step))
         if not math.isfinite(found.loss):
             raise RequestError(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from asap.errors import one_line
-from asap.report.result import Result, curves, scalars
+from asap.report.result import Result, curves, scalars, training_curves
 
 log = logging.getLogger(__name__)
 
 
 def log_result(result: Result, config: Mapping[str, Any], directory: Path) -> bool:
-    """Write `directory/<record key>`: scalars, per-block curves (step = block), config as text.
+    """Write `directory/<record key>`: scalars, curves by block or by epoch, config as text.
 
     Replaces earlier files of the same record. True if it was written, False after a warning.
     """
@@ -41,8 +41,9 @@ def _log(result: Result, config: Mapping[str, Any], directory: Path) -> None:
         writer.add_text("config", f"```\n{json.dumps(dict(config), indent=2, default=str)}\n```")
         for name, value in scalars(result).items():
             writer.add_scalar(f"summary/{name}", value)
-        for name, points in curves(result).items():
-            for block, value in points.items():
-                writer.add_scalar(f"block/{name}", value, global_step=block)
+        for axis, found in (("block", curves(result)), ("epoch", training_curves(result))):
+            for name, points in found.items():
+                for place, value in points.items():
+                    writer.add_scalar(f"{axis}/{name}", value, global_step=place)
     for file in stale:
         file.unlink()

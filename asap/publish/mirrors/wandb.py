@@ -20,7 +20,7 @@ import numpy as np
 from asap.errors import one_line
 from asap.report.example_table import Example
 from asap.report.figures.clip_panels import animated
-from asap.report.result import Result, curves, scalars
+from asap.report.result import Result, curves, scalars, training_curves
 
 log = logging.getLogger(__name__)
 Mode = Literal["offline", "online", "disabled"]
@@ -48,9 +48,9 @@ def log_result(
     record: Path | None = None,
     examples: Callable[[], Sequence[Example]] = tuple,
 ) -> bool:
-    """Log one run: id = record key, job type eval, summary scalars, per-block curves, a table of
-    `examples()` (called only if the run is logged), and an artifact that refers to the folder
-    `record` without copying it.
+    """Log one run: id = record key, job type eval, summary scalars, curves by block or by epoch, a
+    table of `examples()` (called only if the run is logged), and an artifact that refers to the
+    folder `record` without copying it.
 
     W&B's own process completes the files a moment after this returns. True if the run was logged
     now or before, or if the mode is "disabled"; False, after a warning, if logging failed. If no
@@ -180,11 +180,12 @@ def _tags(result: Result) -> list[str]:
 
 
 def _write(run: Any, result: Result) -> None:
-    run.define_metric("block")
-    for name, points in curves(result).items():
-        run.define_metric(f"block/{name}", step_metric="block", summary="none")
-        for block, value in points.items():
-            run.log({"block": block, f"block/{name}": value})
+    for axis, found in (("block", curves(result)), ("epoch", training_curves(result))):
+        run.define_metric(axis)
+        for name, points in found.items():
+            run.define_metric(f"{axis}/{name}", step_metric=axis, summary="none")
+            for place, value in points.items():
+                run.log({axis: place, f"{axis}/{name}": value})
     run.summary.update(scalars(result))
 
 
