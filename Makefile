@@ -48,9 +48,10 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .DEFAULT_GOAL := help
 
 # A sweep is of the embedded default unless BACKBONE or IMAGENET says otherwise.
-chosen_backbone = $(if $(IMAGENET),$(call in_shell,backbone=$(BACKBONE)),$(if $(filter file,$(origin BACKBONE)),,$(call in_shell,backbone=$(BACKBONE))))
+chosen_backbone = $(if $(IMAGENET)$(KINETICS),$(call in_shell,backbone=$(BACKBONE)),$(if $(filter file,$(origin BACKBONE)),,$(call in_shell,backbone=$(BACKBONE))))
 imagenet_path = $(call in_shell,data.path=$(call in_hydra,$(IMAGENET)))
-chosen_data = $(if $(IMAGENET),data=imagenet $(imagenet_path) batch_size=128 workers=8)
+chosen_data = $(if $(KINETICS),$(kinetics_groups) $(kinetics_path) workers=8,$(if $(IMAGENET),data=imagenet $(imagenet_path) batch_size=128 workers=8))
+kinetics_path = $(call in_shell,data.path=$(call in_hydra,$(KINETICS)))
 on_imagenet = @$(PY) -m asap.run $(1) $(imagenet_path) $(ARGS)
 
 help:  ## list the targets
@@ -113,7 +114,7 @@ imagenet-matched-macs: _imagenet-given $(STAMP)  ## every method at the same MAC
 # hydra does not know them.
 kinetics_groups = data=kinetics $(if $(filter head=%,$(ARGS)),,head=attention)
 kinetics-clip-vit-large: _kinetics-given $(STAMP)  ## the paper's video block at 336 and 224 pixels: KINETICS=/data/k400; without training clips HEAD=FILE HEAD_224=FILE
-	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(kinetics_groups) $(call in_shell,data.path=$(call in_hydra,$(KINETICS))) $(ARGS)
+	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(kinetics_groups) $(kinetics_path) $(ARGS)
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
@@ -121,7 +122,7 @@ matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default
 throughput: $(STAMP)  ## speed, latency, memory, energy: a rehearsal; on a GPU: make throughput IMAGENET=/data/imagenet
 	@$(PY) -m asap.run $(if $(IMAGENET),experiment=imagenet_throughput $(imagenet_path),experiment=throughput) $(ARGS)
 
-sweep-tau-k: $(STAMP)  ## tau against K on the embedded default; BACKBONE=deit_base IMAGENET=/data/imagenet
+sweep-tau-k: $(STAMP)  ## tau against K on the embedded default; BACKBONE=deit_base IMAGENET=/data/imagenet; BACKBONE=clip_vit_large_336 KINETICS=/data/k400
 	@$(PY) -m asap.run experiment=sweep_tau_k $(chosen_backbone) $(chosen_data) $(ARGS)
 
 sweep-alpha: $(STAMP)  ## the laziness alpha, likewise

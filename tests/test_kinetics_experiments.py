@@ -47,7 +47,7 @@ def test_rows_cost_what_the_paper_prints(name: str, monkeypatch: pytest.MonkeyPa
     tome = dict(enumerate(rows["ToMe"].options["r"]))
     assert len(tome) == DEPTH
     assert costs_pct(size, tome) == pytest.approx(-34.09, abs=0.05)
-    ppt = dict.fromkeys((6, 12, 18), rows["PPT"].options["r"])
+    ppt = {block: rows["PPT"].options["r"] for block in (6, 12, 18)}
     assert costs_pct(size, ppt) == pytest.approx(-32.95, abs=0.15)
     assert (rows["ASAP (prun.)"].macs_pct, rows["ASAP (pool.)"].macs_pct) == (-36.36, -35.23)
     named = [row.paper for row in spec.rows if row.paper]

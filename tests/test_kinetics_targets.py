@@ -67,7 +67,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Ru
         GlobalHydra.instance().clear()
         log.handlers.clear()
         BOARD.folder = None
-        given = [*arguments, *SMALL, f"results={tmp_path / results}"]
+        given = [*SMALL, *arguments, f"results={tmp_path / results}"]
         monkeypatch.setattr(sys, "argv", ["asap.run", *given])
         capsys.readouterr()
         with composed_once(), pytest.raises(SystemExit) as stop:

@@ -190,20 +190,22 @@ def _column_notes(
         ],
         "top1_minus_paper": [_PAPERS_DATA[paper_table == "kinetics"]],
     }
+    things = "images"
     if clips.has_clips(results):
+        things = "clips"
         for key, text in clips.NOTES.items():
             notes.setdefault(key, []).append(text)
     if any(result.accuracy is not None and result.accuracy["clustered"] for result in results):
         notes["mcnemar_p"] = [
-            "McNemar's exact test takes the images as independent; the interval allows for images "
-            "that share a source."
+            f"McNemar's exact test takes the {things} as independent; the interval allows for "
+            f"{things} that share a source."
         ]
     measured = [result.accuracy for result in results if result.accuracy is not None]
     if unread:
         for key in ("top1_delta_lo", "mcnemar_p"):
-            notes.setdefault(key, []).append(_left_out(unread))
+            notes.setdefault(key, []).append(_left_out(unread, things))
     if len({record["n"] for record in measured}) > 1:
-        notes["n"] = ["Rows differ in n: each leaves out the images that it could not read."]
+        notes["n"] = [f"Rows differ in n: each leaves out the {things} that it could not read."]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
     key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
     for note in footnotes.footnotes(paper_table, pairs):
@@ -212,12 +214,12 @@ def _column_notes(
     return notes
 
 
-def _left_out(unread: Mapping[int, str]) -> str:
+def _left_out(unread: Mapping[int, str], things: str) -> str:
     names = list(unread.values())
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    images = "1 image" if len(names) == 1 else f"{len(names):,} images"
+    count = f"1 {things[:-1]}" if len(names) == 1 else f"{len(names):,} {things}"
     return (
-        f"Without {images} that some row of this table could not read: "
+        f"Without {count} that some row of this table could not read: "
         f"{', '.join(names[:_NAMED])}{more}."
     )
 
