@@ -152,6 +152,28 @@ def test_every_layout_gives_the_same_records(call: Run, made: FakeKinetics, tmp_
                 pd.testing.assert_frame_equal(one, other)
 
 
+def test_one_head_is_trained_for_all_rows_and_found_again(
+    call: Run, made: FakeKinetics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without HEAD it is trained on the training clips; workers that read ahead change nothing."""
+    monkeypatch.delenv("HEAD", raising=False)
+    root = made.folders(tmp_path / "k400")
+    asked = (f"experiment={NAMES[0]}", f"data.path={root}", *FEW, "head.epochs=1")
+    call(*asked)
+    store = Store(tmp_path / "results" / "runs")
+    files = list(store.root.glob("*/head.safetensors"))
+    assert len(files) == 1 and len(store.cells()) == 4
+    before = {cell.key: cell.record("accuracy") for cell in store.cells()}
+    call(*asked, "title=again")
+    assert {cell.key: cell.record("accuracy") for cell in store.cells()} == before
+    read_ahead = ("workers=2", f"head.file={files[0]}")
+    call(*asked, *read_ahead, results="other")
+    other = Store(tmp_path / "other" / "runs")
+    assert {cell.key for cell in other.cells()} == {k for k, found in before.items() if found}
+    for cell in other.cells():
+        pd.testing.assert_frame_equal(cell.answers(), store.cell(cell.key).answers())
+
+
 def test_without_a_folder_make_says_which_ones_there_are() -> None:
     command = ["make", "kinetics-clip-vit-large"]
     failed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
