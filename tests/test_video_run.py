@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from fake_video import FakeVideo
+from outcomes import outcome
 from reference.vit import as_float64, forward
+from test_ranks import in_ranks
 from test_video_head import attention_reference
 
 from asap.backbones.video_head import build_head, head_macs, save_head
@@ -217,6 +219,19 @@ def test_operating_points_are_found_on_clips(spec: Make) -> None:
     macs_pct, top1, seen = images.measure(method)
     assert (top1, seen) == (tome.measured["top1"], 5)
     assert macs_pct == pytest.approx(100 * (tome.gmacs / dense["gmacs_backbone"] - 1))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("size", [2, 3])
+def test_any_number_of_processes_leaves_the_same_bytes(
+    spec: Make, size: int, tmp_path: Path
+) -> None:
+    asked = replace(spec(data={"broken": 3}), rows=ROWS[:3], shared_trunk=False)
+    run(asked)
+    several = replace(asked, results=tmp_path / "several", shard_seconds=0.001)
+    assert in_ranks(size, lambda: run(several)) == [0] * size
+    alone = outcome(asked.results)
+    assert len(alone) == 9 and outcome(several.results) == alone
 
 
 @pytest.mark.parametrize("measured", [True, False], ids=["accuracy", "throughput"])
