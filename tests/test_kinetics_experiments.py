@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_kinetics import FakeKinetics
 from test_configs import spec_of
 
+from asap.backbones.frame_encoder import frame_encoder
+from asap.backbones.weights.load import load
 from asap.calibrate.calibration_images import blind, calibration_spec, cost_spec, evaluation_spec
 from asap.core.macs import BackboneCost, BlockCost, backbone_macs
 from asap.data.open import options_of
+from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
-from asap.methods import build
+from asap.methods import Dense, build
 from asap.spec.run_spec import CalibrateSpec, DataSpec, RunSpec
 
 SIZES = {"kinetics_clip_vit_large": 336, "kinetics_clip_vit_large_224": 224}
@@ -64,6 +68,22 @@ def test_the_largest_column_mass_has_an_experiment_for_any_backbone() -> None:
                    "head=attention")  # fmt: skip
     (row,) = spec.rows
     assert spec.head is not None and row.options["tau"] == 1e6
+
+
+@pytest.mark.slow
+def test_a_frame_of_the_large_model_costs_what_the_overhead_table_prints() -> None:
+    """174.6 G are without attention products; the feature is that of timm's forward pass."""
+    name = "vit_large_patch14_clip_quickgelu_336.openai"
+    encoder = frame_encoder(load(name, "random", None, {}, 0, {}, None).model, "class")
+    frame = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+    dense = ReducedViT(encoder, Dense())
+    feature, trace = dense(frame, return_trace=True)
+    with torch.no_grad():
+        assert torch.allclose(feature, encoder(frame), atol=1e-4) and feature.shape == (1, WIDTH)
+    assert trace.macs.tolist() == [190_959_108_096]
+    tokens = trace.tokens.numpy()
+    macs = backbone_macs(dense.adapter.cost, tokens, "", attention_products=False)
+    assert round(int(macs[0]) / 1e9, 1) == 174.6
 
 
 @pytest.fixture

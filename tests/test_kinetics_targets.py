@@ -152,6 +152,20 @@ def test_every_layout_gives_the_same_records(call: Run, made: FakeKinetics, tmp_
                 pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.usefixtures("heads")
+def test_without_training_clips_costs_are_met_on_a_slice_that_is_left_out(
+    call: Run, made: FakeKinetics, tmp_path: Path
+) -> None:
+    without = FakeKinetics({**made.clips, "train": []}, made.content, made.positions)
+    root = without.folders(tmp_path / "k400")
+    rows = "rows=[{method: dense}, {method: tome, macs_pct: -30}]"
+    grid = "calibrate.grid={r: [8]}"
+    said = call(f"experiment={NAMES[0]}", f"data.path={root}", *FEW[1:], *FAST[:2], rows, grid)
+    assert "without the 3 of the calibration" in said
+    (cell, _) = Store(tmp_path / "results" / "runs").cells()
+    assert len(cell.answers()) == 3
+
+
 def test_one_head_is_trained_for_all_rows_and_found_again(
     call: Run, made: FakeKinetics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from asap.spec.run_spec import (
     RunSpec,
 )
 
+pytestmark = pytest.mark.whole_run
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
 CLIP = BackboneSpec("vit_base_patch16_clip_quickgelu_224", "random", model_args=ARGS)
 ROWS = (

@@ -9,7 +9,7 @@ from made import cell
 
 from asap.report.clips import in_words
 from asap.report.gate import baseline_gate
-from asap.report.result import Result
+from asap.report.result import Result, scalars
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
 
@@ -113,6 +113,12 @@ def test_the_gate_allows_half_a_point_from_the_papers_accuracy(
     assert gate.state == state and f"{n:,} of 19,907 clips" in gate.reason
     training = {**settings, "data": {"name": "kinetics", "options": {"split": "train"}}}
     assert baseline_gate("ClipViT-Large", record, training).state == "not applicable"
+
+
+def test_a_dashboard_gets_the_numbers_of_clips() -> None:
+    found = scalars(ROWS[2])
+    assert (found["sink_distance"], found["gmacs_head"]) == (1.5, 0.1)
+    assert "sink_distance" not in scalars(ROWS[0])
 
 
 def test_a_record_without_failures_has_no_words_for_them() -> None:

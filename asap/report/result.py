@@ -229,12 +229,20 @@ def scalars(result: Result) -> dict[str, int | float]:
         found |= {name: record[name] for name in _SCALARS if record.get(name) is not None}
         found["gmacs"] = result.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
+        found |= of_clips(record)
     if result.throughput is not None:
         found["images_per_s"] = result.throughput["images_per_s"]["median"]
         for name in _RATIOS:
             if (ratio := result.throughput.get(name)) is not None:
                 found[name] = ratio["median"]
     return found
+
+
+def of_clips(record: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers that only an accuracy record of videos has."""
+    about = record.get("clips") or {}
+    spreads = {k: v["mean"] for k, v in about.items() if isinstance(v, dict) and "mean" in v}
+    return spreads | {k: about[k] for k in ("gmacs_head", "unverified") if k in about}
 
 
 def metrics(result: Result, several: Collection[str]) -> dict[str, int | float]:
