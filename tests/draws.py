@@ -70,7 +70,7 @@ def models() -> dict[str, Callable[[], nn.Module]]:
 @functools.cache
 def in_float64() -> dict[str, nn.Module]:
     """All of them, as the references take them: look at them, do not change them."""
-    return {key: as_float64(make().double()) for key, make in models().items()}
+    return {key: as_float64(make().cpu().double()) for key, make in models().items()}
 
 
 def build(variant: str, size: str, seed: int) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from draws import models, randomise
+from places import Place
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -15,16 +16,18 @@ import asap
 from asap.core.predictor import predictor_shapes
 from asap.methods import Method
 
+CPU = torch.device("cpu")  # where the references are computed
 KEYS = sorted(models())
 CLASS_KEYS = [key for key in KEYS if not key.startswith("average-")]
 NEAR = 1e-5  # decisions with a margin under this may fall either way in float32
+IMAGE_ID = 5  # of an image whose method draws at random
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _folder = tempfile.TemporaryDirectory(prefix="asap-peers-")
 
 
 @functools.cache
-def model(key: str, dtype: torch.dtype) -> nn.Module:
-    return models()[key]().to(dtype)
+def model(key: str, dtype: torch.dtype, device: torch.device = CPU) -> nn.Module:
+    return models()[key]().to(device, dtype)
 
 
 def picture(key: str, seed: int) -> Tensor:
@@ -76,7 +79,7 @@ def predictor_file(dim: int, stages: int = 3) -> str:
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
     theirs = theirs.double().flatten()
-    return float((ours.double().flatten() - theirs).abs().max() / theirs.abs().max())
+    return float((ours.cpu().double().flatten() - theirs).abs().max() / theirs.abs().max())
 
 
 def refuses(kind: type[Method], options: dict, said: str) -> None:
@@ -88,15 +91,21 @@ def refuses(kind: type[Method], options: dict, said: str) -> None:
         made.__post_init__()
 
 
-def compare(key: str, method: Method, image: Tensor, expected: Any, near: float = NEAR) -> int:
-    """The engine in float64 and float32 against a reference's result; how many were compared."""
-    compared = 0
+def compare(
+    place: Place, key: str, method: Method, image: Tensor, expected: Any, near: float = NEAR
+) -> int:
+    """The engine in float64 and float32 against a reference's result; how many were compared.
+
+    near: smaller margins may fall either way in float32 on the CPU, elsewhere those under `NEAR`.
+    """
+    compared, near = 0, near if place.backend.looks else NEAR
     for dtype, tolerance in TOLERANCE.items():
         if dtype == torch.float32 and expected.margin < near:
             continue
         compared += 1
-        reduced = asap.ReducedViT(model(key, dtype), method)
-        logits, trace = reduced(image[None].to(dtype), return_trace=True)
+        net = model(key, dtype, place.device)
+        reduced = asap.ReducedViT(net, method, backend=place.backend)
+        logits, trace = reduced(image[None].to(place.device, dtype), [IMAGE_ID], return_trace=True)
         where = f"{key} {method} {dtype}"
         assert trace.tokens[0].tolist() == expected.tokens, where
         assert trace.assignment[0].tolist() == expected.assignment, where

@@ -18,8 +18,9 @@ from draws import models, randomise
 from PIL import Image
 from reference import lvvit_ref
 from reference.asap_ref import reference_asap
+from reference.random_drop_ref import reference_random_drop
 from reference.tome_ref import reference_tome
-from reference.vit import Reduction, View, forward
+from reference.vit import forward
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
@@ -433,16 +434,10 @@ def test_random_drop_equals_the_reference(key: str) -> None:
     model, drop = small(key), RandomDrop(keep=0.3, block=2)
     image = picture(model)[0]
     logits, trace = asap.ReducedViT(model, drop)(image[None], [5], return_trace=True)
-    kept = [0, *(1 + (trace.assignment[0] >= 0).nonzero()[:, 0]).tolist()]
-
-    def same(view: View) -> Reduction | None:
-        if view.block != 3:
-            return None
-        destination = torch.full((len(view.sizes),), -1)
-        destination[kept] = torch.arange(len(kept))
-        return Reduction(view.tokens[kept], view.sizes[kept], destination)
-
-    assert difference(logits[0], forward(model, image, same).logits) < 1e-10
+    kept = (trace.assignment[0] >= 0).nonzero()[:, 0].tolist()
+    expected = reference_random_drop(model, image, kept, block=2)
+    assert trace.tokens[0].tolist() == expected.tokens
+    assert difference(logits[0], expected.logits) < 1e-10
 
 
 @dataclass(frozen=True)

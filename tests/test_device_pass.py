@@ -11,6 +11,7 @@ from contract import backbone, masses, pictures, threshold
 from draws import models
 from fake_graphs import FakeGraphs
 from peers import predictor_file
+from places import OnDevice
 from test_graphs import FIXED
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -19,7 +20,6 @@ import asap
 from asap.backbones.accepted import adapter_of
 from asap.core import accelerated
 from asap.core.rows import CHUNK, in_chunks, rowwise
-from asap.engine.backend import CUDA
 from asap.engine.device import forward, layers
 from asap.engine.device.flow import Layout, Stop
 from asap.engine.graphs import MOST, Recorder
@@ -36,13 +36,6 @@ FLOAT = torch.float32
 def _plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels' plain versions, since interpreting Triton takes long (test_kernels_pass.py)."""
     monkeypatch.setattr(launch, "DEVICES", set())
-
-
-class OnDevice(CUDA):
-    """As on CUDA with Triton, on CPU tensors."""
-
-    def decides(self, like: Tensor) -> bool:
-        return True
 
 
 def assert_close(ours: tuple[Tensor, Trace], theirs: tuple[Tensor, Trace]) -> None:

@@ -2,18 +2,21 @@
 
 import functools
 from collections import Counter
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
-from draws import Draw, draws, models
-from peers import model, picture
+from draws import WIDTH, Draw, draws, models
+from peers import NEAR, TOLERANCE, compare, difference, model, picture
+from places import Place
+from places import place as place
 from reference.asap_ref import Result, reference_asap
 from reference.tome_ref import reference_tome
 
 import asap
 from asap.methods import Asap, ToMe
 
-EXEMPT = 1e-5  # margins under this may fall either way in float32
 KEYS = ("margin_mass", "margin_sink", "margin_bin")
 
 
@@ -30,11 +33,6 @@ def all_draws() -> list[tuple[Draw, Result]]:
             random_anchor = {"random_anchor": max(int(trace.sink), 0)}
         found.append((draw, reference_asap(reference, image, **random_anchor, **draw.options)))
     return found
-
-
-def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    theirs = theirs.double().flatten()
-    return float((ours.double().flatten() - theirs).abs().max() / theirs.abs().max())
 
 
 @pytest.mark.slow
@@ -63,14 +61,16 @@ def test_draws_reach_the_later_parts() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
-def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
-    compared = 0
-    for draw, expected in all_draws():
-        reduced = asap.ReducedViT(model(draw.model_key, dtype), Asap(**draw.options))
-        logits, trace = reduced(draw.image[None].to(dtype), [draw.image_id], return_trace=True)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_asap_equals_the_reference(dtype: torch.dtype, place: Place) -> None:
+    some, compared, tolerance = place.some(all_draws()), 0, TOLERANCE[dtype]
+    for draw, expected in some:
+        net = model(draw.model_key, dtype, place.device)
+        reduced = asap.ReducedViT(net, Asap(**draw.options), backend=place.backend)
+        image = draw.image[None].to(place.device, dtype)
+        logits, trace = reduced(image, [draw.image_id], return_trace=True)
         margins = torch.stack([getattr(trace, key) for key in KEYS])
-        unsure = bool((margins < EXEMPT).any()) or expected.margin_budget < EXEMPT
+        unsure = bool((margins < NEAR).any()) or expected.margin_budget < NEAR
         if dtype == torch.float32 and unsure:
             continue
         compared += 1
@@ -84,23 +84,23 @@ def test_asap_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None
         assert torch.allclose(trace.mass[0].double(), mass, rtol=1e-5, equal_nan=True), where
         assert int(trace.macs_backbone) == expected.macs_backbone, where
         assert int(trace.macs_method) == expected.macs_method["total"], where
-    assert compared >= 300
+    assert compared >= 0.75 * len(some)
 
 
-@pytest.mark.parametrize("proportional", [True, False])
-@pytest.mark.parametrize("r", [0, 3, 7, (4, -1.0), [5, 0, 9, 2]])
+SETTINGS = [*product([0, 3, 7, (4, -1.0), [5, 0, 9, 2]], [True, False])]
+
+
 @pytest.mark.parametrize("key", sorted(models()))
-def test_tome_equals_the_reference(key: str, r: object, proportional: bool) -> None:
-    image = picture(key, 7)
-    expected = reference_tome(
-        model(key, torch.float64), image.double(), r, proportional_attention=proportional
-    )
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
-        if dtype == torch.float32 and expected.margin < EXEMPT:
-            continue
-        reduced = asap.ReducedViT(model(key, dtype), ToMe(r, proportional))
-        logits, trace = reduced(image[None].to(dtype), return_trace=True)
-        assert trace.tokens[0].tolist() == list(expected.tokens)
-        assert trace.assignment[0].tolist() == list(expected.assignment)
-        assert difference(logits, torch.as_tensor(expected.logits)) < tolerance
-        assert int(trace.macs_backbone) == expected.macs_backbone
+def test_tome_equals_the_reference(key: str, place: Place) -> None:
+    """The reference counts the tokens that are merged, the engine all that are averaged: the ones
+    they are merged into as well.
+    """
+    image, some, compared = picture(key, 7), place.some(SETTINGS), 0
+    for r, proportional in some:
+        expected = reference_tome(
+            model(key, torch.float64), image.double(), r, proportional_attention=proportional
+        )
+        into = sum(len(set(match.merged.values())) for match in expected.matches)
+        expected = replace(expected, macs_method=expected.macs_method + into * WIDTH)
+        compared += compare(place, key, ToMe(r, proportional), image, expected)
+    assert compared >= 1.5 * len(some)

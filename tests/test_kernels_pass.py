@@ -6,9 +6,8 @@ import pytest
 import torch
 from contract import backbone, masses, pictures, threshold
 from fake_graphs import FakeGraphs
-from peers import model
-from test_device_pass import ADAPTIVE, FLOAT, OnDevice, assert_close
-from test_engine_oracle import EXEMPT, KEYS, all_draws, difference
+from places import OnDevice
+from test_device_pass import ADAPTIVE, FLOAT, assert_close
 from test_graphs import FIXED
 from torch import Tensor
 
@@ -104,23 +103,3 @@ def test_a_strict_pass_does_not_depend_on_the_batch(name: str, dtype: torch.dtyp
         alone, found = ours(images[some], list(range(COUNT))[some], True)
         assert torch.equal(alone, together[some])
         assert torch.equal(found.assignment, trace.assignment[some])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("part", range(4))
-def test_asap_on_the_gpu_equals_the_reference(part: int) -> None:
-    """The float64 reference, one image at a time, where its decisions are clear."""
-    compared = 0
-    for draw, expected in all_draws()[part * 25 : part * 25 + 25]:
-        net = copy.deepcopy(model(draw.model_key, FLOAT)).to("cuda")
-        reduced = asap.ReducedViT(net, Asap(**draw.options))
-        logits, trace = reduced(draw.image[None].float().cuda(), [draw.image_id], True)
-        margins = torch.stack([getattr(trace, key) for key in KEYS])
-        if bool((margins < EXEMPT).any()) or expected.margin_budget < EXEMPT:
-            continue
-        compared += 1
-        assert int(trace.stop_block) == expected.stop_block, draw.options
-        assert int(trace.sink) == expected.sink, draw.options
-        assert trace.assignment[0].tolist() == list(expected.assignment), draw.options
-        assert difference(logits.cpu(), torch.as_tensor(expected.logits)) < 1e-4, draw.options
-    assert compared >= 10

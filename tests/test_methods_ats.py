@@ -12,6 +12,8 @@ import torch
 from contract import differing
 from draws import VARIANTS, build, models, randomise
 from peers import compare, difference, model
+from places import Place
+from places import place as place
 from reference.ats_ref import Result, reference_ats, sample
 from test_contract_macs import unscored
 from torch import Tensor, nn
@@ -46,12 +48,12 @@ def answers() -> list[tuple[str, dict, Tensor, Result]]:
 
 
 @pytest.mark.slow
-def test_equals_the_reference() -> None:
-    compared, reduced_in = 0, set()
-    for key, options, image, expected in answers():
-        compared += compare(key, ATS(**options), image, expected, EXEMPT)
+def test_equals_the_reference(place: Place) -> None:
+    some, compared, reduced_in = place.some(answers()), 0, set()
+    for key, options, image, expected in some:
+        compared += compare(place, key, ATS(**options), image, expected, EXEMPT)
         reduced_in |= {b for b in range(8) if expected.tokens[b + 1] < expected.tokens[b]}
-    assert compared >= 168 + 120  # in float64 and in float32
+    assert 7 * compared >= 12 * len(some)  # in float64 and in float32
     assert reduced_in == set(range(8))
 
 
