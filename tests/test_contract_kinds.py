@@ -1,7 +1,7 @@
 """The contract, one small draw for every method on every kind of backbone that is accepted.
 
 Switched off it is the backbone; token counts are those of the schedule; no token is lost where
-tokens merge; an image's result has the same bits alone, in another order and beside others.
+tokens merge; on a CPU an image's result has the same bits alone, in another order, beside others.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch
 from contract import (
     DTYPES,
     IDS,
+    ON_CPU,
     accepted,
     backbone,
     differing,
@@ -128,7 +129,7 @@ def test_every_method_on_every_kind_of_backbone(name: str, kind: str, dtype: tor
         name, whole[1], net.num_prefix_tokens, net.patch_embed.num_patches, len(net.blocks)
     )
     check_places(name, whole[1], net.num_prefix_tokens)
-    for picked in ([4, 2, 0, 3, 1], [3]):
+    for picked in ([4, 2, 0, 3, 1], [3]) if ON_CPU else ():
         wrong = differing(whole, outcome(reduced, images, picked), picked)
         assert not wrong, (picked, wrong)
 

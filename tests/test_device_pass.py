@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import schedules
 import torch
-from contract import backbone, masses, pictures, threshold
+from contract import backbone, pictures
 from draws import models
 from fake_graphs import FakeGraphs
-from peers import predictor_file
 from places import OnDevice
-from test_graphs import FIXED
+from schedules import ADAPTIVE, COUNT, FIXED, KEY
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -26,9 +26,9 @@ from asap.engine.graphs import MOST, Recorder
 from asap.engine.kernels import launch
 from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
-from asap.methods import Asap, DynamicViT, Method
+from asap.methods import Asap, Method
 
-KEY, COUNT, BATCHES = "plain-p64", 6, 3
+BATCHES = 3
 FLOAT = torch.float32
 
 
@@ -70,39 +70,17 @@ def batches(key: str = KEY, count: int = COUNT) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [*((name, KEY) for name in [*FIXED, "dynamicvit"]), ("tome", "average-p36")],
+    [*((name, KEY) for name in FIXED), ("tome", "average-p36")],
 )
 def test_a_fixed_schedule_is_one_recording(name: str, key: str) -> None:
-    width = backbone(key, FLOAT).embed_dim
-    method = DynamicViT(0.6, predictor_file(width)) if name == "dynamicvit" else FIXED[name]
     fake = FakeGraphs(strict=False)
-    model, _ = compare(method, key, batches(key), fake)
+    model, _ = compare(FIXED[name], key, batches(key), fake)
     assert fake.recorded == 1 and model.path == "graphs"
 
 
-ADAPTIVE: dict[str, dict] = {
-    "pooling": {},
-    "pruning": {"pool": False},
-    "rank": {"binning": "rank"},
-    "quiet": {"anchor": "quiet"},
-    "mass": {"anchor": "mass"},
-    "no_accumulation": {"accumulate": False},
-    "rollout": {"order": "rollout"},
-    "random_anchor": {"anchor": "random"},
-    "budget": {"max_tokens": 8},
-    "plugin": {"max_tokens": 8, "plugin": "diffusion", "per_round": 2},
-    "auto": {"distance": "self_aligned", "clusters": "auto"},
-    "late": {"min_block": 3},
-    "after_block": {"position": "after_block"},
-    "proportional": {"proportional_attention": True, "weights": "normalised"},
-    "force": {"miss": "force"},
-}
-
-
 def stopping(options: dict) -> Asap:
-    """A setting under which images stop in several blocks, and some never."""
-    mass = masses(KEY, FLOAT, options.get("order", "walk"), COUNT * BATCHES)
-    return Asap(tau=threshold(mass, options.get("min_block", 1), mass.shape[1] - 1), **options)
+    """Images of the batches stop in several blocks, and some never."""
+    return schedules.stopping(options, COUNT * BATCHES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from contract import backbone, pictures
 from fake_graphs import FakeGraphs
-from peers import predictor_file
+from schedules import COUNT, FIXED, KEY
 from torch import Tensor
 
 import asap
@@ -20,33 +20,9 @@ from asap.engine.kernels import launch
 from asap.engine.trace import Trace
 from asap.errors import RequestError
 from asap.measure import throughput
-from asap.methods import (
-    ATS,
-    PPT,
-    Asap,
-    Dense,
-    DynamicViT,
-    EViT,
-    Method,
-    RandomDrop,
-    ToMe,
-    ZeroTPrune,
-)
+from asap.methods import ATS, Dense, RandomDrop, ToMe
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec, spec_from
-
-KEY, COUNT = "plain-p64", 6
-FIXED: dict[str, Method] = {
-    "dense": Dense(),
-    "tome": ToMe(3),
-    "asap_static": Asap(binning="rank", miss="force", min_block=3, max_block=3),
-    "evit": EViT(),
-    "evit_dropping": EViT(fuse=False),
-    "ppt": PPT(7, 7.0 / 64**2),
-    "random_drop": RandomDrop(keep=0.5, block=2),
-    "zero_tprune": ZeroTPrune(),
-    "overhead": Asap(overhead=True),
-}
 
 
 def twice(values: Tensor) -> Tensor:
@@ -161,18 +137,12 @@ def assert_same(ours: tuple[Tensor, Trace], theirs: tuple[Tensor, Trace]) -> Non
         assert torch.equal(ours[1].values()[name].nan_to_num(-1), values.nan_to_num(-1)), name
 
 
-def method_of(name: str) -> Method:
-    if name == "dynamicvit":
-        return DynamicViT(0.6, predictor_file(backbone(KEY, torch.float32).embed_dim))
-    return FIXED[name]
-
-
-@pytest.mark.parametrize("name", [*FIXED, "dynamicvit"])
+@pytest.mark.parametrize("name", FIXED)
 def test_a_fixed_schedule_is_one_recording(name: str) -> None:
     """Logits and trace of every batch are those of the same pass without recording."""
     net, fake = backbone(KEY, torch.float32), FakeGraphs()
-    recorded = asap.ReducedViT(net, method_of(name), backend=CUDA(fake))
-    plain = asap.ReducedViT(net, method_of(name), backend=CUDA())
+    recorded = asap.ReducedViT(net, FIXED[name], backend=CUDA(fake))
+    plain = asap.ReducedViT(net, FIXED[name], backend=CUDA())
     found = []
     for images, ids in batches():
         found.append((recorded(images, ids, True), plain(images, ids, True)))

@@ -1,39 +1,32 @@
 """How often the host waits for the device in a forward pass: counted operator by operator.
 
 On a GPU every read by the host stops the pipeline. A fixed schedule must do without; a method that
-looks at its images may read once in a block that it watches. The engine runs as it does on CUDA, on
-CPU tensors, and on CUDA itself where there is one.
+looks at its images may read once in a block that it watches. Both the executor's own steps and the
+pass on the device run as they do on CUDA, on CPU tensors, and on CUDA itself where there is one.
 """
 
+import sys
 from collections import Counter
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from contract import backbone, masses, pictures, threshold
-from peers import predictor_file
+from contract import backbone, pictures
+from places import ON_CUDA, OnDevice
+from schedules import ADAPTIVE, COUNT, FIXED, KEY, stopping
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import asap
 from asap.engine import host as gateway
-from asap.engine.backend import CUDA
-from asap.methods import (
-    ATS,
-    PPT,
-    Asap,
-    Dense,
-    DynamicViT,
-    EViT,
-    Method,
-    RandomDrop,
-    ToMe,
-    ZeroTPrune,
-)
+from asap.engine.backend import CUDA, backend_of
+from asap.engine.kernels import kept_walk, launch
+from asap.methods import ATS, Asap, Method, ToMe
 
-KEY, COUNT = "plain-p64", 6
 aten = torch.ops.aten
 READS = (  # operators whose result, or its shape, the host needs
     aten._local_scalar_dense,
@@ -47,37 +40,49 @@ READS = (  # operators whose result, or its shape, the host needs
     aten.is_nonzero,
 )
 STATIC: dict[str, Any] = {"binning": "rank", "miss": "force", "min_block": 3, "max_block": 3}
-FIXED: dict[str, Method] = {
-    "dense": Dense(),
-    "tome": ToMe(3),
-    "tome_until_nothing_is_left": ToMe(25),
-    "evit": EViT(),
-    "evit_dropping": EViT(fuse=False),
-    "ppt": PPT(7, 7.0 / 64**2),
-    "random_drop": RandomDrop(keep=0.5, block=2),
-    "zero_tprune": ZeroTPrune(),
-    "asap_static": Asap(**STATIC),
-    "asap_static_pruning": Asap(pool=False, clusters=40, background=39, **STATIC),
-    "asap_static_quiet": Asap(anchor="quiet", distance="self_aligned", **STATIC),
-    "asap_static_rollout": Asap(anchor="mass", order="rollout", position="after_block", **STATIC),
-    "asap_static_budget": Asap(max_tokens=8, **STATIC),
-    "asap_static_plugin": Asap(max_tokens=8, plugin="keys", per_round=2, **STATIC),
+STATICS: dict[str, Method] = {
+    "pooling": Asap(**STATIC),
+    "pruning": Asap(pool=False, clusters=40, background=39, **STATIC),
+    "quiet": Asap(anchor="quiet", distance="self_aligned", **STATIC),
+    "rollout": Asap(anchor="mass", order="rollout", position="after_block", **STATIC),
+    "budget": Asap(max_tokens=8, **STATIC),
+    "plugin": Asap(max_tokens=8, plugin="keys", per_round=2, **STATIC),
 }
+SCHEDULED = FIXED | {f"static_{name}": made for name, made in STATICS.items()}
+SCHEDULED["tome_until_nothing_is_left"] = ToMe(25)
+DEVICES = ["cpu", ON_CUDA]
+KERNEL_FILES = {str(file) for file in Path(launch.__file__).parent.glob("*.py")}
+KERNEL_FILES -= {kept_walk.__file__}  # a walk that launches kernels, not one
 
 
 class Reads(TorchDispatchMode):
-    """Counts what makes the host wait: reads through the gateway, and any others by name."""
+    """Counts what makes the host wait: reads through the gateway, and any others by name.
+
+    `ahead`: the bytes of each read of numbers that were sent ahead. What the plain version of a
+    kernel does is not counted: it stands for a launch.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self.read, self.others, self.inside = 0, Counter(), False
-        self.real = gateway.to_host
-        for module in (gateway, asap.engine.regroup, asap.engine.trace):
-            patch.setattr(module, "to_host", self.to_host)
+        self.read, self.ahead, self.others, self.inside = 0, list[int](), Counter(), False
+        to_host, send, receive = gateway.to_host, gateway.Ahead.send, gateway.Ahead.receive
 
-    def to_host(self, values: Tensor) -> Tensor:
-        self.read, self.inside = self.read + 1, True
-        found = self.real(values)
+        def counted(values: Tensor) -> Tensor:
+            self.read += 1
+            return self._uncounted(to_host, values)
+
+        def received(one: gateway.Ahead) -> list[int]:
+            self.ahead.append(one.held.nbytes)
+            return self._uncounted(receive, one)
+
+        for module in (gateway, asap.engine.regroup, asap.engine.trace):
+            patch.setattr(module, "to_host", counted)
+        patch.setattr(gateway.Ahead, "send", lambda *given: self._uncounted(send, *given))
+        patch.setattr(gateway.Ahead, "receive", received)
+
+    def _uncounted(self, work: Callable[..., Any], *given: Any) -> Any:
+        self.inside = True
+        found = work(*given)
         self.inside = False
         return found
 
@@ -89,19 +94,29 @@ class Reads(TorchDispatchMode):
 
     def _count(self, func: Any, args: Any, kwargs: Any) -> None:
         packet = func.overloadpacket
+        found = None
         if packet in (aten.index, aten.index_put, aten.index_put_):
-            flags = [i for i in args[1] if isinstance(i, Tensor) and i.dtype == torch.bool]
-            if flags:
-                self.others["index by flags"] += 1
+            if any(isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1]):
+                found = "index by flags"
         elif packet in READS or (
             packet == aten.repeat_interleave and not kwargs.get("output_size")
         ):
-            self.others[str(packet)] += 1
+            found = str(packet)
         elif packet in (aten._to_copy, aten.copy_):
             source = args[1] if packet == aten.copy_ else args[0]
             to = args[0].device if packet == aten.copy_ else kwargs.get("device")
             if source.is_cuda and to is not None and torch.device(to).type == "cpu":
-                self.others["copy to the host"] += 1
+                found = "copy to the host"
+        if found is not None and not _in_a_plain_version():
+            self.others[found] += 1
+
+
+def _in_a_plain_version() -> bool:
+    """Whether code of a kernel's file, which is not launched here, is running."""
+    frame = None if launch.DEVICES else sys._getframe()
+    while frame is not None and frame.f_code.co_filename not in KERNEL_FILES:
+        frame = frame.f_back
+    return frame is not None
 
 
 class Blocks(nn.Module):
@@ -141,32 +156,44 @@ def reads_of(method: Method, device: str) -> tuple[list[int], Counter, Any]:
     return [b - a for a, b in pairwise(before)], reads.others, trace
 
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-        ],
-    ),
-]
+@torch.no_grad()
+def reads_on_the_device(method: Method, device: str) -> tuple[Reads, Any]:
+    """What is read between images and logits by the pass on the device; and its trace."""
+    net, images, ids = deepcopy(backbone(KEY, torch.float32)).to(device), *given()
+    images = images.to(device)
+    backend = OnDevice() if device == "cpu" else backend_of(torch.device(device), graphs=False)
+    model = asap.ReducedViT(net, method, backend=backend)
+    one, (_, drawn) = model._device_pass(images), model._given(images, ids)
+    assert one is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if device == "cpu":
+            patch.setattr(launch, "DEVICES", set())  # plain versions of the kernels
+        with Reads(patch) as reads:
+            done = one(images, drawn)
+    return reads, model._trace(done.trace, done.source)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", [*FIXED, "dynamicvit"])
+@pytest.mark.parametrize("name", SCHEDULED)
 def test_a_fixed_schedule_is_never_read(name: str, device: str) -> None:
-    width = backbone(KEY, torch.float32).embed_dim
-    method = DynamicViT(0.6, predictor_file(width)) if name == "dynamicvit" else FIXED[name]
-    reads, others, trace = reads_of(method, device)
+    reads, others, trace = reads_of(SCHEDULED[name], device)
     assert sum(reads) == 0 and not others
-    assert bool((trace.tokens[:, -1] < trace.tokens[:, 0]).any()) == (name != "dense")
+    less = bool((trace.tokens[:, -1] < trace.tokens[:, 0]).any())
+    assert less == (name not in ("dense", "overhead"))
 
 
-@pytest.mark.parametrize("name", [name for name in FIXED if name.startswith("asap_static")])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name in SCHEDULED if name != "static_plugin"])
+def test_nor_in_the_pass_on_the_device(name: str, device: str) -> None:
+    reads, trace = reads_on_the_device(SCHEDULED[name], device)
+    assert reads.read == 0 and not reads.ahead and not reads.others
+    assert torch.equal(trace.tokens, reads_of(SCHEDULED[name], device)[2].tokens)
+
+
+@pytest.mark.parametrize("name", STATICS)
 def test_a_static_setting_of_asap_is_the_same_without_looking(name: str) -> None:
     """The numbers left that follow from the options are those of the decisions on CPU."""
-    method = FIXED[name]
+    method = STATICS[name]
     assert method.extension and method.same_cost
     _, _, trace = reads_of(method, "cpu")
     _, looked = asap.ReducedViT(backbone(KEY, torch.float32), method)(*given(), return_trace=True)
@@ -176,34 +203,33 @@ def test_a_static_setting_of_asap_is_the_same_without_looking(name: str) -> None
     assert counts == (looked.tokens[:, -1] - looked.tokens[:, 0] + 64).tolist()
 
 
-ADAPTIVE: dict[str, dict] = {
-    "pooling": {},
-    "pruning": {"pool": False},
-    "no_accumulation": {"accumulate": False},
-    "rollout": {"order": "rollout"},
-    "random_anchor": {"anchor": "random"},
-    "budget": {"max_tokens": 8},
-    "plugin": {"max_tokens": 8, "plugin": "diffusion", "per_round": 2},
-    "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},
-    "late": {"min_block": 3},
-}
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_asap_is_read_once_in_a_block_that_it_watches(name: str, device: str) -> None:
-    options = ADAPTIVE[name]
-    mass = masses(KEY, torch.float32, options.get("order", "walk"), COUNT)
-    tau = threshold(mass, options.get("min_block", 1), mass.shape[1] - 1)
-    method = Asap(tau=tau, **options)
+    method = stopping(ADAPTIVE[name], COUNT)
     reads, others, trace = reads_of(method, device)
-    depth, first = len(reads), options.get("min_block", 1) - 1
+    depth, first = len(reads), ADAPTIVE[name].get("min_block", 1) - 1
     assert not others
     assert reads == [int(first <= block < depth - 1) for block in range(depth)]
     assert len(trace.stop_block.unique()) > 1
     _, alone = asap.ReducedViT(backbone(KEY, torch.float32), method)(*given(), return_trace=True)
     assert torch.equal(trace.stop_block, alone.stop_block)
     assert torch.equal(trace.tokens, alone.tokens)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_pass_on_the_device_reads_16_bytes_where_an_image_may_stop(
+    name: str, device: str
+) -> None:
+    """In every block that ASAP watches, as long as it watches an image."""
+    reads, trace = reads_on_the_device(stopping(ADAPTIVE[name], COUNT), device)
+    blocks, first = trace.tokens.shape[1] - 1, ADAPTIVE[name].get("min_block", 1)
+    never = bool((trace.stop_block == 0).any())
+    last = blocks - 1 if never else int(trace.stop_block.max())
+    assert reads.ahead == [16] * (last + 1 - first)
+    assert reads.read == 0 and not reads.others
+    assert len(trace.stop_block.unique()) > 1
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from contract import backbone, masses, pictures, threshold
+from contract import backbone, pictures
 from fake_graphs import FakeGraphs
 from places import OnDevice
-from test_device_pass import ADAPTIVE, FLOAT, assert_close
-from test_graphs import FIXED
+from schedules import ADAPTIVE, FIXED, KEY, stopping
+from test_device_pass import FLOAT, assert_close
 from torch import Tensor
 
 import asap
@@ -18,7 +18,7 @@ from asap.engine.kernels.registry import VERSIONS
 from asap.engine.trace import Trace
 from asap.methods import ATS, Asap, Method
 
-KEY, COUNT = "plain-p64", 32
+COUNT = 32
 # Few samples: how near they are to another patch is not in the trace.
 INSIDE: dict[str, Method] = {"ats": ATS(samples=6, blocks=(2, 5))}
 METHODS = [*FIXED, *ADAPTIVE, *INSIDE]
@@ -37,12 +37,7 @@ def test_a_pass_is_recorded_with_nothing_of_the_host(name: str) -> None:
 
 
 def method_of(name: str) -> Method:
-    if found := (FIXED | INSIDE).get(name):
-        return found
-    options = ADAPTIVE[name]
-    mass = masses(KEY, FLOAT, options.get("order", "walk"), COUNT)
-    tau = threshold(mass, options.get("min_block", 1), mass.shape[1] - 1)
-    return Asap(tau=tau, **options)
+    return (FIXED | INSIDE).get(name) or stopping(ADAPTIVE[name], COUNT)
 
 
 def decided_alike(ours: tuple[Tensor, Trace], theirs: tuple[Tensor, Trace]) -> None:

@@ -49,6 +49,8 @@ class ReducedViT(nn.Module):
     method: see `asap.methods`. Raises ValueError if the two do not fit.
     eager: explicit softmax attention everywhere instead of the fused kernel.
     backend: how the device computes a batch; None = as its type asks for.
+
+    On a GPU a model runs one batch at a time, in memory that stays: threads need a model each.
     """
 
     def __init__(
@@ -113,11 +115,8 @@ class ReducedViT(nn.Module):
     ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
         """Normalised final tokens in packed order, the batch with their layout, and the trace."""
         done = self._run(images, *self._given(images, image_ids))
-        return (
-            self.adapter.features(done.batch),
-            done.batch,
-            self._trace(done.trace, done.batch.source),
-        )
+        trace = self._trace(done.trace, done.batch.source)
+        return self.adapter.features(done.batch), done.batch, trace
 
     def _given(self, images: Tensor, image_ids: Any) -> tuple[list[int] | None, Tensor | None]:
         """The images' names, and what the method draws for them. ValueError for a bad call."""
