@@ -239,6 +239,9 @@ def test_ats_is_read_once_in_a_block_that_samples(device: str) -> None:
     assert not others
     assert reads == [int(block in (2, 4)) for block in range(len(reads))]
     assert len(trace.tokens[:, -1].unique()) > 1  # the images have lengths of their own
+    on_device, again = reads_on_the_device(method, device)
+    assert on_device.ahead == [16, 16] and on_device.read == 0 and not on_device.others
+    assert torch.equal(again.tokens, trace.tokens)
 
 
 def given() -> tuple[Tensor, list[int]]:

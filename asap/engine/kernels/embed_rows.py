@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asap.engine.kernels.launch import jit, next_power_of_2, runs, tl
+from asap.engine.kernels.norm import layer_norm
 
 
 @jit(do_not_specialize=["count"])
@@ -47,14 +48,7 @@ def _embed_rows_kernel(
     x += tl.load(positions + place, mask=inside, other=0.0).to(tl.float32)
     stored = x.to(out_rows.dtype.element_ty)
     x = stored.to(tl.float32)
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(numbers, x - mean[:, None], 0.0)
-    variance = tl.sum(centred * centred, 1) / D
-    y = centred * (1.0 / tl.sqrt(variance + eps))[:, None]
-    if HAS_WEIGHT:
-        y *= tl.load(weight + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
-    if HAS_BIAS:
-        y += tl.load(bias + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
+    y = layer_norm(x, weight, bias, eps, D, WIDTH, HAS_WEIGHT, HAS_BIAS)
     place = at[:, None] * D + width[None, :]
     tl.store(out_rows + place, stored, mask=inside)
     tl.store(out_hidden + place, y.to(out_hidden.dtype.element_ty), mask=inside)

@@ -13,22 +13,20 @@ from asap.engine.kernels.sink import SinkReduction, SinkRule, sink_reduction
 from asap.engine.kernels.split_matrix import SplitMatrix, step_matrix
 from asap.engine.kernels.walk import step_vectors
 from asap.methods.asap.options import AsapOptions
+from asap.methods.asap.walk import KeptVectors
 from asap.methods.base import Decision
 
 
 @dataclass
-class KernelWalk:
+class KernelWalk(KeptVectors):
     """Column mass, class row and P of all images, which go on in every block while watched.
 
     `matrix_held` is None until the first block shows in which precision the maps come, and where no
     P is needed. P is exact to 22 bits beside float16 maps.
     """
 
-    alpha: float
-    vectors: Float[Tensor, "images 2 n"]
     with_matrix: bool
     matrix_held: SplitMatrix | None = None
-    block: int = 0
     room: dict[bool, SinkReduction] = field(default_factory=dict)  # of decisions, by pooling
 
     def restart(self) -> None:
@@ -52,21 +50,11 @@ class KernelWalk:
         self.block = block
         return 2 * attention.shape[-1] ** 2
 
-    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
-        return self.vectors[:, 0]
-
-    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
-        return self.vectors[:, 1]
-
     def matrix(
         self, images: Int[Tensor, "k"], every_block: bool = False
     ) -> tuple[Float[Tensor, "k n n"], int]:
         assert self.matrix_held is not None
         return self.matrix_held.dense(), self.matrix_macs
-
-    @property
-    def matrix_macs(self) -> int:
-        return self.block * self.vectors.shape[2] ** 3
 
     def around_sink(
         self, options: AsapOptions, prefix: int, chosen: Bool[Tensor, "b"] | None

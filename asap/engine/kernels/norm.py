@@ -1,4 +1,7 @@
-"""Residual and LayerNorm in one pass over the rows, which are read and written once."""
+"""Residual and LayerNorm in one pass over the rows, which are read and written once.
+
+The LayerNorm itself is also a part of the kernels that embed and regroup rows.
+"""
 
 from typing import no_type_check
 
@@ -8,6 +11,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asap.engine.kernels.launch import jit, next_power_of_2, runs, tl
+
+
+@jit
+@no_type_check
+def layer_norm(
+    x,
+    weight,
+    bias,
+    eps,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """LayerNorm of the first D numbers of each row of x, in float32; those behind them are 0."""
+    width = tl.arange(0, WIDTH)
+    mean = tl.sum(x, 1) / D
+    centred = tl.where((width < D)[None, :], x - mean[:, None], 0.0)
+    variance = tl.sum(centred * centred, 1) / D
+    y = centred * (1.0 / tl.sqrt(variance + eps))[:, None]
+    if HAS_WEIGHT:
+        y *= tl.load(weight + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
+    if HAS_BIAS:
+        y += tl.load(bias + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
+    return y
 
 
 @jit(do_not_specialize=["count"])
@@ -40,14 +68,7 @@ def _add_norm_kernel(
         stored = x.to(out_rows.dtype.element_ty)
         tl.store(out_rows + place, stored, mask=inside)
         x = stored.to(tl.float32)
-    mean = tl.sum(x, 1) / D
-    centred = tl.where(numbers, x - mean[:, None], 0.0)
-    variance = tl.sum(centred * centred, 1) / D
-    y = centred * (1.0 / tl.sqrt(variance + eps))[:, None]
-    if HAS_WEIGHT:
-        y *= tl.load(weight + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
-    if HAS_BIAS:
-        y += tl.load(bias + width, mask=width < D, other=0.0).to(tl.float32)[None, :]
+    y = layer_norm(x, weight, bias, eps, D, WIDTH, HAS_WEIGHT, HAS_BIAS)
     tl.store(out_hidden + place, y.to(out_hidden.dtype.element_ty), mask=inside)
 
 

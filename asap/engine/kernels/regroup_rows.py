@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asap.engine.kernels.launch import jit, next_power_of_2, runs, tl
+from asap.engine.kernels.norm import layer_norm
 from asap.engine.kernels.regroup_plan import RegroupPlan
 
 SHORT = 8  # members of an output that are added one after the other, for all rows of a tile
@@ -168,11 +169,7 @@ def _rows_kernel(
     tl.store(new_rows + to, rounded, mask=inside[:, None] & real)
     if HAS_NORM:
         value = rounded.to(tl.float32)
-        centred = tl.where(real, value - (tl.sum(value, 1) / D)[:, None], 0.0)
-        scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / D + eps)
-        factor = tl.load(norm_weight + width, mask=width < D, other=0.0).to(tl.float32)
-        shift = tl.load(norm_bias + width, mask=width < D, other=0.0).to(tl.float32)
-        normed = centred * scale[:, None] * factor[None, :] + shift[None, :]
+        normed = layer_norm(value, norm_weight, norm_bias, eps, D, WIDTH, True, True)
         tl.store(hidden + to, normed.to(hidden.dtype.element_ty), mask=inside[:, None] & real)
 
 

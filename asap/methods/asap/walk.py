@@ -179,17 +179,37 @@ class MatrixWalk:
 
 
 @dataclass
-class KeptWalk:
+class KeptVectors:
+    """Column mass and class row of all images in fixed memory, in the order of the batch.
+
+    block: the one that the walk has come to, from 0.
+    """
+
+    alpha: float
+    vectors: Float[Tensor, "images 2 n"]
+    block: int = field(default=0, init=False)
+
+    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[:, 0]
+
+    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
+        return self.vectors[:, 1]
+
+    @property
+    def matrix_macs(self) -> int:
+        """MACs per image of P, by one product in every block after the first."""
+        return self.block * self.vectors.shape[2] ** 3
+
+
+@dataclass
+class KeptWalk(KeptVectors):
     """The paper's order in fixed memory: vectors and P of all images go on in every block.
 
     For passes that are recorded, which can keep nothing block by block: `images` are all images, in
     their order. `walk` is None where no P is needed.
     """
 
-    alpha: float
-    vectors: Float[Tensor, "images 2 n"]
     walk: Float[Tensor, "images n n"] | None
-    block: int = 0
 
     def restart(self) -> None:
         self.vectors.copy_(start_vectors(len(self.vectors), self.vectors.shape[2], self.vectors))
@@ -211,17 +231,11 @@ class KeptWalk:
         self.block = block
         return 2 * attention.shape[-1] ** 2
 
-    def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
-        return self.vectors[:, 0]
-
-    def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
-        return self.vectors[:, 1]
-
     def matrix(
         self, images: Int[Tensor, "k"], every_block: bool = False
     ) -> tuple[Float[Tensor, "k n n"], int]:
         assert self.walk is not None
-        return self.walk, self.block * self.vectors.shape[2] ** 3
+        return self.walk, self.matrix_macs
 
 
 def kept_walk(
