@@ -142,6 +142,20 @@ def test_a_state_stays_where_recordings_know_it(name: str, by_kernels: bool) -> 
     assert found[0] and found[0] == found[1] == found[2]
 
 
+HEADS = {"average-p36": {"anchor": "mass"}, "average_with_class-p36": {}, "lvvit-p36": {}}
+
+
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("key", HEADS)
+def test_heads_that_read_all_tokens(key: str, pool: bool) -> None:
+    """Of images that came to differ in length."""
+    mass = masses(key, FLOAT, "walk", COUNT * BATCHES)
+    method = Asap(tau=threshold(mass, 1, mass.shape[1] - 1), pool=pool, **HEADS[key])
+    model, traces = compare(method, key, batches(key), FakeGraphs(strict=False))
+    assert model.path == "graphs"
+    assert len(torch.cat([trace.tokens[:, -1] for trace in traces]).unique()) > 2
+
+
 def test_all_images_stop_at_once() -> None:
     _, traces = compare(Asap(tau=1e-6), KEY, batches(), FakeGraphs(strict=False))
     assert all((trace.stop_block == 1).all() for trace in traces)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from asap.core.anatomy import Anatomy
 from asap.core.macs import BackboneCost, BlockCost
 from asap.core.packed import PackedTokens
+from asap.core.ragged import RaggedTokens
 from asap.core.rows import rowwise
 
 PatchLayer = Callable[[nn.Module, Tensor], Tensor]
@@ -70,20 +71,15 @@ class BackboneAdapter(ABC):
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
 
+    @abstractmethod
+    def classify_ragged(self, tokens: RaggedTokens) -> Float[Tensor, "b classes"]:
+        """Logits per image of tokens whose layout stays on the device."""
+
     def sequence_parts(self) -> tuple[Float[Tensor, "prefix dim"], Float[Tensor, "n dim"]] | None:
         """Prefix tokens and every token's position (0 where it has none), if the sequence is the
         prefix, then the embedded patches, with positions added and nothing else; None otherwise.
         """
         return None
-
-    @property
-    def reads_prefix(self) -> bool:
-        """Whether the head reads the prefix tokens alone; `classify_prefix` is there then."""
-        return False
-
-    def classify_prefix(self, prefix: Float[Tensor, "b prefix dim"]) -> Float[Tensor, "b classes"]:
-        """Logits from the prefix tokens after the last block."""
-        raise NotImplementedError(f"{type(self).__name__} reads more than the prefix tokens")
 
     @abstractmethod
     def _cost(self) -> BackboneCost:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_costs, weights_of
 from asap.core.macs import BackboneCost
 from asap.core.packed import PackedTokens
+from asap.core.ragged import RaggedTokens
 from asap.core.rows import imagewise, rowwise
 
 RELEASE = (
@@ -203,6 +204,18 @@ class LVViTAdapter(BackboneAdapter):
                 best = scores.view(*patches.shape[:2], -1).amax(1)
                 logits[batch.index[segment.places]] += AUX_WEIGHT * best
         return logits
+
+    def classify_ragged(self, tokens: RaggedTokens) -> Float[Tensor, "b classes"]:
+        """Logits per image of tokens whose layout stays on the device."""
+        rows, skip = rowwise(self.backbone.norm, tokens.rows), self.anatomy.prefix
+        logits = rowwise(self.backbone.head, tokens.first(rows, skip)[:, 0])
+        scores, known = tokens.behind(rowwise(self.backbone.aux_head, rows), skip)
+        if not scores.shape[1]:
+            return logits
+        if known is None:
+            return logits + AUX_WEIGHT * scores.amax(1)
+        best = scores.masked_fill(~known[..., None], float("-inf")).amax(1)
+        return logits + AUX_WEIGHT * best.masked_fill(~known.any(1, keepdim=True), 0)
 
     def _cost(self) -> BackboneCost:
         model = self.backbone

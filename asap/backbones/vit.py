@@ -13,6 +13,7 @@ from asap.backbones.adapter import BackboneAdapter, PatchLayer, accept, block_co
 from asap.backbones.frame_encoder import QuadrantMeans
 from asap.core.macs import BackboneCost
 from asap.core.packed import PackedTokens
+from asap.core.ragged import RaggedTokens
 from asap.core.rows import rowwise
 
 EMBEDDINGS = (PatchEmbed,)
@@ -67,15 +68,19 @@ class ViTAdapter(BackboneAdapter):
         if isinstance(self.backbone.head, QuadrantMeans):
             return self._quadrants(batch)
         if self.backbone.global_pool == "avg":
-            pooled = self._pooled(batch)
-            return rowwise(lambda x: self.backbone.head(self.backbone.fc_norm(x)), pooled)
-        return self.classify_prefix(self.prefix_of(batch.rows, batch))
+            return self._classify_pooled(self._pooled(batch))
+        return self._classify_prefix(self.prefix_of(batch.rows, batch))
 
-    @property
-    def reads_prefix(self) -> bool:
-        return self.backbone.global_pool == "token"
+    def classify_ragged(self, tokens: RaggedTokens) -> Float[Tensor, "b classes"]:
+        """Logits per image of tokens whose layout stays on the device."""
+        if self.backbone.global_pool == "avg":
+            return self._classify_pooled(self._pooled_ragged(tokens))
+        return self._classify_prefix(tokens.first(tokens.rows, self.anatomy.prefix))
 
-    def classify_prefix(self, prefix: Float[Tensor, "b prefix dim"]) -> Float[Tensor, "b classes"]:
+    def _classify_pooled(self, pooled: Float[Tensor, "b dim"]) -> Float[Tensor, "b classes"]:
+        return rowwise(lambda x: self.backbone.head(self.backbone.fc_norm(x)), pooled)
+
+    def _classify_prefix(self, prefix: Float[Tensor, "b prefix dim"]) -> Float[Tensor, "b classes"]:
         return rowwise(
             lambda x: self.backbone.forward_head(
                 self.backbone.norm(x.view(len(x), *prefix.shape[1:]))
@@ -105,6 +110,18 @@ class ViTAdapter(BackboneAdapter):
                 mean = patches.mean(1)
             pooled[batch.index[segment.places]] = mean.to(rows.dtype)
         return pooled
+
+    def _pooled_ragged(self, tokens: RaggedTokens) -> Float[Tensor, "b dim"]:
+        """The same of tokens whose layout stays on the device."""
+        rows = rowwise(self.backbone.norm, tokens.rows)
+        patches, known = tokens.behind(rows, self.anatomy.prefix)
+        if known is None and not tokens.merged:
+            return patches.mean(1)
+        sizes = tokens.behind(tokens.sizes, self.anatomy.prefix)[0]
+        if known is not None:
+            patches, sizes = patches.masked_fill(~known[..., None], 0), sizes.masked_fill(~known, 0)
+        mean = (patches * sizes[..., None]).sum(1) / sizes.sum(1, keepdim=True)
+        return mean.to(rows.dtype)
 
     def _cost(self) -> BackboneCost:
         model = self.backbone

@@ -22,8 +22,8 @@ def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
 
     Not if attention and tokens differ in width, or if a method inside the attention observes or
     reads more of it than the class row. Nor if images may differ in length, because the method
-    observes or has `mixed_lengths`, and the head reads more than the prefix tokens, or the method
-    reads keys, values or tokens, or what it reads is not known for images of other lengths.
+    observes or has `mixed_lengths`, and it reads keys, values or tokens, or has a state that is not
+    in fixed memory.
     """
     if {block.attn.attn_dim for block in adapter.blocks} != {adapter.anatomy.width}:
         return False
@@ -33,7 +33,7 @@ def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
         return False
     if not observes(method) and not method.mixed_lengths:
         return True
-    if needs.keys or needs.values or needs.tokens or not adapter.reads_prefix:
+    if needs.keys or needs.values or needs.tokens:
         return False
     if not observes(method):
         return class_row and type(method).start is Method.start

@@ -25,7 +25,7 @@ from asap.engine.device import layers
 from asap.engine.device.attend import attend
 from asap.engine.device.decisions import decide, observes, site_at
 from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned, Stop
-from asap.engine.device.memory import Memory, packed, prefix_of
+from asap.engine.device.memory import Memory, ragged
 from asap.engine.device.query_pruning import attend_kept, compute_heads, shown_shares
 from asap.engine.graphs import Graphs
 from asap.engine.host import Ahead
@@ -232,10 +232,7 @@ class DevicePass:
         self._count(self.anatomy.depth, layout)
         if not observes(self.method):
             self.state = None  # it was this pass's alone
-        if self.adapter.reads_prefix:
-            logits = self.adapter.classify_prefix(prefix_of(memory, layout, self.anatomy.prefix))
-        else:
-            logits = self.adapter.classify(packed(memory, layout))
+        logits = self.adapter.classify_ragged(ragged(memory, layout))
         return Classified(logits, memory.trace, memory.source)
 
     # ---- rows

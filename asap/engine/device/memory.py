@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.core.anatomy import Anatomy
-from asap.core.packed import PackedTokens
+from asap.core.ragged import RaggedTokens
 from asap.engine.device.flow import Layout
 from asap.engine.kernels.head_mean_map import map_dtype
 from asap.engine.kernels.launch import pitch_of
@@ -99,27 +99,12 @@ class Memory:
         self.trace.restart()
 
 
-def prefix_of(memory: Memory, layout: Layout, prefix: int) -> Float[Tensor, "b prefix dim"]:
-    """The first `prefix` tokens of every image."""
-    first = torch.arange(prefix, device=memory.ones.device)
-    places = memory.plans[layout.side].offsets[:-1, None] + first
-    return memory.tokens[layout.side].rows[places]
-
-
-def packed(memory: Memory, layout: Layout) -> PackedTokens:
-    """A batch of equal length as heads that read all tokens want it."""
-    tokens, rows, images = memory.tokens[layout.side], slice(layout.rows), len(memory.ones)
-    assert layout.length is not None
-    return PackedTokens(
-        rows=tokens.rows[rows],
-        sizes=tokens.sizes[rows],
-        positions=tokens.positions[rows],
-        source=memory.source,
-        lengths=(layout.length,) * images,
-        images=tuple(range(images)),
-        active=images,
-        merged=layout.merged,
-    )
+def ragged(memory: Memory, layout: Layout) -> RaggedTokens:
+    """The tokens as a head wants them."""
+    tokens, rows = memory.tokens[layout.side], slice(layout.rows)
+    offsets, merged = memory.plans[layout.side].offsets, layout.merged
+    shape = layout.longest, layout.length, merged
+    return RaggedTokens(tokens.rows[rows], tokens.sizes[rows], offsets, *shape)
 
 
 def _with_hidden_of(side: RegroupedRows, other: RegroupedRows) -> RegroupedRows:
