@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import schedules
 import torch
-from contract import backbone, pictures
+from contract import backbone, masses, pictures, threshold
 from draws import models
 from fake_graphs import FakeGraphs
 from places import OnDevice

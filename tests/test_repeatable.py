@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from contract import backbone, pictures
-from test_device_pass import FLOAT, KEY, stopping
+from schedules import KEY
+from test_device_pass import FLOAT, stopping
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
