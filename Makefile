@@ -77,7 +77,7 @@ test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract t
 	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu
 
 test-kernels: $(STAMP)  ## run the GPU kernels at up to 2,880 tokens on the CPU (interpreted, minutes), and compile them all
-	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load tests/test_kernels_*.py
+	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 tests/test_kernels_*.py
 	@$(PY) scripts/compile_kernels.py
 
 bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels

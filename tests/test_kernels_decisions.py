@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_version import DEVICE
+from packed_heads import DEVICE
 from torch import Tensor
 
 from asap.core import accelerated, matching, order, pooling, ranking

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kernel_version import DEVICE
-from kernel_version import version as version
+from packed_heads import DEVICE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -93,7 +92,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("n", "kind", "dtype"), [*CASES, *LARGE])
-def test_the_rows_are_those_of_the_engine(version, kind, n, dtype):
+def test_the_rows_are_those_of_the_engine(kernel_or_plain, kind, n, dtype):
     """Images 0 and 2 are chosen, 1 is not, 3 is no longer watched and shorter."""
     dim, lengths = 48, (n, n, n, n // 3 + 1)
     batch, found = made(lengths, dim, dtype, active=3), decision(kind, 3, n)
@@ -152,7 +151,7 @@ def test_the_rows_are_those_of_the_engine(version, kind, n, dtype):
             assert torch.equal(after.rows[got], theirs.rows[want])  # copied bit for bit
 
 
-def test_a_copied_row_keeps_its_bits(version):
+def test_a_copied_row_keeps_its_bits(kernel_or_plain):
     """Also what an addition of zero would change: a negative zero, a NaN, an infinity."""
     values = [[-0.0, 0.0], [float("nan"), float("inf")], [1.5, -2.0]]
     rows, ones = torch.tensor(values, device=DEVICE), torch.ones(3, device=DEVICE)
@@ -166,7 +165,7 @@ def test_a_copied_row_keeps_its_bits(version):
     assert plan.averaged.tolist() == [0] and plan.source.tolist() == [[1, 0]]
 
 
-def test_buffers_are_reused_and_repeat_bit_for_bit(version):
+def test_buffers_are_reused_and_repeat_bit_for_bit(kernel_or_plain):
     """A plan into buffers that hold another one's, whatever is left in them."""
     batch = made((40, 40), 32, torch.float16, active=2)
     offsets, room = offsets_of(batch), RegroupPlan.empty(80, 2, 12, batch.rows.device)
@@ -184,7 +183,7 @@ def test_buffers_are_reused_and_repeat_bit_for_bit(version):
     assert not torch.equal(results[0][0][:8], results[1][0][:8])
 
 
-def test_an_output_without_members_is_empty_and_does_no_harm(version):
+def test_an_output_without_members_is_empty_and_does_no_harm(kernel_or_plain):
     """A method's error, which must not read or write another image's rows."""
     offsets = torch.tensor([0, 3, 6], dtype=torch.int32, device=DEVICE)
     target = torch.tensor([[0, 2, 9], [0, 1, 2]], device=DEVICE)

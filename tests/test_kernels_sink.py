@@ -5,8 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from kernel_version import DEVICE
-from kernel_version import version as version
+from packed_heads import DEVICE
 from test_kernels_walk import ALPHA, maps_of
 from torch import Tensor
 
@@ -73,7 +72,7 @@ def compare(found: SinkReduction, expected: Decision, b: int) -> None:
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda o: f"{o.anchor}-{o.binning}-{o.clusters}")
 @pytest.mark.parametrize("n", [17, 53, *(pytest.param(n, marks=large) for n in (257, 577, 1025))])
-def test_the_decision_is_the_methods(version, options, n):
+def test_the_decision_is_the_methods(kernel_or_plain, options, n):
     vectors, matrix = walked(2, n, torch.float16)
     expected = decided(options, vectors, matrix, 1)
     compare(sink_reduction(rule_of(options), vectors, matrix, 1), expected, 2)
@@ -82,7 +81,7 @@ def test_the_decision_is_the_methods(version, options, n):
 @pytest.mark.parametrize(
     ("n", "prefix", "dtype"), [(197, 1, torch.float16), (64, 2, torch.float32)]
 )
-def test_sizes_prefixes_and_precisions(version, n, prefix, dtype):
+def test_sizes_prefixes_and_precisions(kernel_or_plain, n, prefix, dtype):
     vectors, matrix = walked(1, n, dtype)
     for options in VARIANTS[:3]:
         expected = decided(options, vectors, matrix, prefix)
@@ -90,7 +89,7 @@ def test_sizes_prefixes_and_precisions(version, n, prefix, dtype):
 
 
 @pytest.mark.parametrize("pool", [True, False])
-def test_only_the_chosen_of_some_images_are_written(version, pool):
+def test_only_the_chosen_of_some_images_are_written(kernel_or_plain, pool):
     """Images 2 and 0 of three are shown, image 0 is not chosen; buffers are the caller's."""
     vectors, matrix = walked(3, 17, torch.float16)
     options = Asap(pool=pool)
@@ -101,10 +100,10 @@ def test_only_the_chosen_of_some_images_are_written(version, pool):
     assert found is room
     assert found.anchor[0] == expected.diagnostics["sink"][2]
     assert torch.equal(found.target[0], expected.target[2])
-    assert version == "plain" or found.target[1].eq(0).all()
+    assert kernel_or_plain == "plain" or found.target[1].eq(0).all()
 
 
-def test_ties_go_to_the_lowest_index(version):
+def test_ties_go_to_the_lowest_index(kernel_or_plain):
     """Patches 1 and 3 reach the largest class row; all rows of P but the first two are equal."""
     vectors = torch.zeros(1, 2, 6, device=DEVICE)
     vectors[0, 1] = torch.tensor([0.0, 0.1, 0.3, 0.1, 0.3, 0.2])
@@ -129,7 +128,7 @@ def expected_ties(matrix: SplitMatrix, background: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("pool", "binning"), [*product([True, False], ["width", "rank"])])
-def test_equal_distances_and_numbers_that_are_none(version, pool, binning):
+def test_equal_distances_and_numbers_that_are_none(kernel_or_plain, pool, binning):
     """All rows of P equal, or NaN: an anchor is found, and positions stay inside the image."""
     options = Asap(pool=pool, binning=binning)
     for value in (1 / 8, float("nan")):
@@ -145,7 +144,7 @@ def test_equal_distances_and_numbers_that_are_none(version, pool, binning):
             assert torch.equal(found.target, expected.target)
 
 
-def test_the_decision_repeats_bit_for_bit(version):
+def test_the_decision_repeats_bit_for_bit(kernel_or_plain):
     vectors, matrix = walked(2, 53, torch.float16)
     one, two = (sink_reduction(rule_of(Asap()), vectors, matrix, 1) for _ in range(2))
     for name in ("target", "left", "weight", "lead", "margin"):

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from kernel_version import DEVICE
-from kernel_version import version as version
+from packed_heads import DEVICE
 from torch import Tensor
 
 from asap.core.transition import first_walk, start_vectors, walk_on, walk_vectors
@@ -31,7 +30,7 @@ def maps_of(blocks: int, b: int, n: int, dtype: torch.dtype, padded: bool = True
 
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.parametrize("n", [*SIZES, pytest.param(2880, marks=large)])
-def test_vectors_against_float64(version, n, dtype):
+def test_vectors_against_float64(kernel_or_plain, n, dtype):
     """Images 3, 0 and 2 of four are shown, and image 0 is no longer watched."""
     images = torch.tensor([3, 0, 2], device=DEVICE)
     watched = torch.tensor([1, 0, 1], device=DEVICE) > 0
@@ -49,7 +48,7 @@ def test_vectors_against_float64(version, n, dtype):
     [*((n, torch.float16) for n in (17, 53, 64, 197, 257)), (64, torch.float32)]
     + [pytest.param(n, dtype, marks=large) for n in (577, 1025) for dtype in BOTH],
 )
-def test_the_matrix_against_float64(version, n, dtype):
+def test_the_matrix_against_float64(kernel_or_plain, n, dtype):
     """P has 22 bits beside maps in float16: as near as beside maps in float32."""
     images = torch.tensor([1, 2], device=DEVICE)
     watched = torch.tensor([1, 0], device=DEVICE) > 0
@@ -65,7 +64,7 @@ def test_the_matrix_against_float64(version, n, dtype):
     assert matrix.high[:, n:].eq(0).all() and matrix.high[:, :, n:].eq(0).all()
 
 
-def test_maps_without_padding_and_all_images(version):
+def test_maps_without_padding_and_all_images(kernel_or_plain):
     """A map whose rows follow each other without a gap, and no list of images."""
     (maps,) = maps_of(1, 2, 23, torch.float16, padded=False)
     vectors, matrix = torch.zeros(2, 2, 23, device=DEVICE), SplitMatrix.empty(2, 23, maps)
@@ -79,7 +78,7 @@ def test_maps_without_padding_and_all_images(version):
 
 
 @pytest.mark.parametrize("n", [64, pytest.param(577, marks=large)])
-def test_steps_repeat_bit_for_bit(version, n):
+def test_steps_repeat_bit_for_bit(kernel_or_plain, n):
     steps = maps_of(2, 2, n, torch.float16)
 
     def walked() -> list[Tensor]:
