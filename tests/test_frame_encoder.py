@@ -5,12 +5,15 @@ import itertools
 import pytest
 import torch
 from clip_vit import clip_vit
+from fake_graphs import FakeGraphs
+from test_device_pass import OnDevice
 from torch import nn
 
 from asap.backbones.frame_encoder import QuadrantMeans, feature_width, frame_encoder
 from asap.backbones.lvvit import LVViT
 from asap.backbones.weights.load import weights_digest
 from asap.engine.executor import ReducedViT
+from asap.engine.kernels import launch
 from asap.errors import RequestError
 from asap.methods import Asap, Dense, EViT, RandomDrop, ToMe
 
@@ -74,6 +77,18 @@ def test_features_of_a_frame_do_not_depend_on_its_batch(name: str, reads: str) -
         assert torch.equal(alone[0], together[image])
     some = [4, 1, 6]
     assert torch.equal(model(frames()[some], some), together[some])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_pass_on_the_device_gives_the_same_quadrants(name: str, monkeypatch) -> None:
+    """With the kernels' plain versions, on CPU tensors."""
+    monkeypatch.setattr(launch, "DEVICES", set())
+    model = frame_encoder(clip_vit(), "tokens")
+    ours = ReducedViT(model, METHODS[name], backend=OnDevice(FakeGraphs(strict=False)))
+    expected = ReducedViT(model, METHODS[name])(frames(), IDS)
+    for _ in range(3):  # computed, recorded, replayed
+        torch.testing.assert_close(ours(frames(), IDS), expected, rtol=1e-5, atol=1e-5)
+    assert ours._passes and not ours._ordinary
 
 
 def test_the_class_token_comes_after_the_norm_and_before_the_projection() -> None:

@@ -37,6 +37,7 @@ def test_logits_are_those_of_packed_images(key: str, merged: bool) -> None:
                 longest=max(lengths) if equal else prefix + 12,
                 length=lengths[0] if equal else None,
                 merged=merged,
+                source=source,
             )
         )
         torch.testing.assert_close(found, adapter.classify(packed), rtol=1e-5, atol=1e-5)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -66,13 +66,15 @@ class ViTAdapter(BackboneAdapter):
     def classify(self, batch: PackedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image, in the order of the batch."""
         if isinstance(self.backbone.head, QuadrantMeans):
-            return self._quadrants(batch)
+            return self._quadrants(batch.rows, batch.starts(), batch.source)
         if self.backbone.global_pool == "avg":
             return self._classify_pooled(self._pooled(batch))
         return self._classify_prefix(self.prefix_of(batch.rows, batch))
 
     def classify_ragged(self, tokens: RaggedTokens) -> Float[Tensor, "b classes"]:
         """Logits per image of tokens whose layout stays on the device."""
+        if isinstance(self.backbone.head, QuadrantMeans):
+            return self._quadrants(tokens.rows, tokens.offsets[:-1], tokens.source)
         if self.backbone.global_pool == "avg":
             return self._classify_pooled(self._pooled_ragged(tokens))
         return self._classify_prefix(tokens.first(tokens.rows, self.anatomy.prefix))
@@ -88,11 +90,15 @@ class ViTAdapter(BackboneAdapter):
             prefix.flatten(1),
         )
 
-    def _quadrants(self, batch: PackedTokens) -> Float[Tensor, "b four_dim"]:
+    def _quadrants(
+        self,
+        rows: Float[Tensor, "total dim"],
+        starts: Int[Tensor, "b"],
+        source: Int[Tensor, "b patches"],
+    ) -> Float[Tensor, "b four_dim"]:
         """Means over quadrants of the token that each patch ended in, in the order of the batch."""
-        rows = rowwise(lambda x: self.backbone.fc_norm(self.backbone.norm(x)), batch.rows)
-        first = batch.starts()[:, None]
-        held = torch.where(batch.source >= 0, batch.source + first, -1)
+        rows = rowwise(lambda x: self.backbone.fc_norm(self.backbone.norm(x)), rows)
+        held = torch.where(source >= 0, source + starts[:, None], -1)
         return self.backbone.head.means(rows, held)
 
     def _pooled(self, batch: PackedTokens) -> Float[Tensor, "b dim"]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int32, Shaped
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 from torch import Tensor
 
 
@@ -13,7 +13,8 @@ class RaggedTokens:
 
     rows, sizes: as in `PackedTokens`. offsets: the first row of every image, and the number of all.
     longest: no image has more tokens. length: of every image, None if they may differ. merged:
-    whether any size may differ from 1.
+    whether any size may differ from 1. source: by image, the token that holds each patch now (-1 =
+    dropped).
     """
 
     rows: Float[Tensor, "rows dim"]
@@ -22,6 +23,7 @@ class RaggedTokens:
     longest: int
     length: int | None
     merged: bool
+    source: Int[Tensor, "images patches"]
 
     def first(
         self, values: Float[Tensor, "rows dim"], count: int

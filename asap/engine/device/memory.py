@@ -103,7 +103,7 @@ def ragged(memory: Memory, layout: Layout) -> RaggedTokens:
     """The tokens as a head wants them."""
     tokens, rows = memory.tokens[layout.side], slice(layout.rows)
     offsets, merged = memory.plans[layout.side].offsets, layout.merged
-    shape = layout.longest, layout.length, merged
+    shape = layout.longest, layout.length, merged, memory.source
     return RaggedTokens(tokens.rows[rows], tokens.sizes[rows], offsets, *shape)
 
 
