@@ -24,7 +24,7 @@ from asap.experiment.pipeline import evaluate, run
 from asap.measure.heads import parallel, training
 from asap.measure.heads.extraction import Extraction
 from asap.measure.in_memory import InMemory
-from asap.spec.run_spec import DataSpec, HeadSpec, LogSpec, MeasureSpec, RunSpec
+from asap.spec.run_spec import DataSpec, HeadSpec, LogSpec, MeasureSpec, MethodSpec, RunSpec
 
 
 @dataclass(frozen=True)
@@ -244,3 +244,15 @@ def test_a_process_that_fails_ends_the_training_with_its_reason(spec: Make) -> N
             parallel.build_head = broken
 
     assert in_ranks(2, lead, prepare) == [0, 0]
+
+
+def test_jobs_that_train_one_head_share_their_blocks(spec: Make) -> None:
+    """As with a head that is given; a job on other clips is not among them."""
+    memory, settings = InMemory(), [MethodSpec.of("asap", {"tau": t}, str(t)) for t in (1.02, 1.1)]
+    jobs = [Job(spec=replace(spec(), rows=(row,)), several=True) for row in settings]
+    jobs.append(Job(spec=replace(spec({"clips": 4}), rows=tuple(settings[:1])), several=True))
+    evaluate(jobs, memory)
+    assert [job.failed for job in jobs] == [[], [], []]
+    assert memory.shared.keys() == {
+        result.accuracy["key"] for job in jobs[:2] for result in job.results if result.accuracy
+    }

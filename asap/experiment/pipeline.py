@@ -60,8 +60,9 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
     assert asked is not None
     try:
         refuse_lost_checkpoints(asked)
-        asked = with_head(asked, memory)
-        share_ahead(asked, later, memory)
+        given, asked = asked, with_head(asked, memory)
+        heads = [replace(o, head=asked.head) if o.head == given.head else o for o in later]
+        share_ahead(asked, heads, memory)
         spec, rows = _at_budgets(asked, memory)
         session = Session(spec, memory)
         rows = among(rows, _with_the_others, lambda chosen: _measured(session, chosen))
