@@ -86,7 +86,9 @@ def run(spec: RunSpec, memory: InMemory | None = None) -> tuple[Session, list[Re
     weights. Raises RequestError for a request that cannot be carried out; after any other error the
     row's result has the reason.
     """
-    session = Session(spec, memory or InMemory())
+    memory = memory or InMemory()
+    spec = with_head(spec, memory)
+    session = Session(spec, memory)
     rows = _measured(session, [Row.of(spec, method) for method in spec.rows])
     return session, [row.result for row in rows]
 
