@@ -472,3 +472,19 @@ def test_the_demos_points_are_those_that_were_found():
     for name, stem in DEMO.items():
         preset = BENCH / "presets" / f"digits_vit-{stem}-macs-35.yaml"
         assert points[name] == yaml.safe_load(preset.read_text("utf-8"))["with"], name
+
+
+def test_the_video_demos_points_are_those_that_were_found():
+    """Of methods whose cost differs between images; others have the points of the image demo."""
+    experiments = Path(__file__).parents[1] / "configs" / "experiment"
+    images, clips = (
+        yaml.safe_load((experiments / f"{name}.yaml").read_text("utf-8"))["points"]
+        for name in ("demo", "demo_video")
+    )
+    assert images.keys() == clips.keys()
+    presets = BENCH.parent / "demo_video" / "presets"
+    for name, stem in DEMO.items():
+        preset = presets / f"digits_vit-{stem}-macs-35.yaml"
+        found = yaml.safe_load(preset.read_text("utf-8"))["with"] if preset.exists() else None
+        assert (preset.exists()) == (name in ("asap", "pruning", "quiet", "ats")), name
+        assert clips[name] == (images[name] if found is None else found), name

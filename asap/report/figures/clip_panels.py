@@ -39,24 +39,38 @@ def frame_panels(clips: Sequence[ClipPanel], path: Path) -> list[Path]:
         raise ValueError("clips=[]: expected at least one clip to draw")
     across = max(len(clip) for clip in clips)
     with styled():
-        width, height = 1.25 * across + 0.5, (1.25 * len(_ROWS) + 0.45) * len(clips) + 0.3
+        width = max(1.25 * across + 0.5, 6.5)  # inches
+        block = 1.25 * len(_ROWS) + 0.35
+        height = block * len(clips) + 0.3
         figure = canvas(width, height)
-        blocks = figure.subfigures(len(clips), 1, squeeze=False)[:, 0]
-        for block, clip in zip(blocks, clips, strict=True):
-            block.subplots_adjust(0.4 / width, 0.03, 0.995, 0.9, 0.04, 0.06)
-            axes = block.subplots(len(_ROWS), across, squeeze=False)
-            for column, frame in zip(axes.T, clip, strict=False):
+        for i, clip in enumerate(clips):
+            top = 1 - i * block / height
+            rows = figure.add_gridspec(
+                len(_ROWS), across, left=0.4 / width, right=0.995, wspace=0.04, hspace=0.06,
+                top=top - 0.28 / height, bottom=top - (block - 0.04) / height,
+            ).subplots(squeeze=False)  # fmt: skip
+            for column, frame in zip(rows.T, clip, strict=False):
                 _draw_frame(list(column), frame)
-            for empty in axes[:, len(clip) :].flat:
+            for empty in rows[:, len(clip) :].flat:
                 empty.set_axis_off()
-            colour, verdict = verdict_of(clip[0].label, clip[0].prediction)
-            block.suptitle(verdict, color=colour, size=9, y=0.985)
-            for name, first in zip(_ROWS, axes[:, 0], strict=True):
-                first.annotate(
-                    name, (0, 0.5), (-4, 0), "axes fraction", "offset points",
-                    rotation=90, ha="right", va="center", color=INK, size=7,
-                )  # fmt: skip
+            _entitle(rows, clip[0])
+        text = "Ring: the sink. Maps: dark is low, bright is high, scaled per frame. "
+        text += "Darkened: pooled or dropped."
+        figure.text(0.5, 0.1 / height, text, ha="center", color=FAINT, size=8)
         return save(figure, path)
+
+
+def _entitle(rows: np.ndarray, first: ImagePanel) -> None:
+    """Say what a clip shows above its first frame, and what the rows are beside them."""
+    colour, verdict = verdict_of(first.label, first.prediction)
+    rows[0, 0].annotate(
+        verdict, (0, 1), (0, 5), "axes fraction", "offset points", color=colour, size=9
+    )  # fmt: skip
+    for name, axes in zip(_ROWS, rows[:, 0], strict=True):
+        axes.annotate(
+            name, (0, 0.5), (-4, 0), "axes fraction", "offset points",
+            rotation=90, ha="right", va="center", color=INK, size=7,
+        )  # fmt: skip
 
 
 def _draw_frame(column: Sequence[Axes], frame: ImagePanel) -> None:
