@@ -1,29 +1,46 @@
-"""Write the demo's recorded table and the example's code into README.md, between markers.
+"""Write the demos' recorded tables and the example's code into README.md, between markers.
 
-python scripts/update_readme.py results/bench/cpu/demo.csv
+python scripts/update_readme.py results/bench/cpu/demo.csv results/bench/cpu/demo_video/table.csv
 """
 
 import argparse
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def demo_table(path: Path) -> str:
     """A narrow Markdown table of the demo's CSV."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     lines = [
         "| method | top-1 (%) | Δ to dense, 95 % interval | MACs (%) | throughput, x fused dense "
         "| sink on object (%) | object recall (%) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    return "\n".join([*lines, *(_row(row) for row in rows)])
+    more = (("ratio_fused", ".2f"), ("sink_on_object_pct", ".1f"), ("object_recall_pct", ".1f"))
+    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
 
 
-def _row(row: dict[str, str]) -> str:
+def video_table(path: Path) -> str:
+    """A narrow Markdown table of the video demo's CSV."""
+    lines = [
+        "| method | top-1 (%) | Δ to dense, 95 % interval | MACs (%) | sink moves (patches) "
+        "| stop block changes (%) | kept patches, overlap (%) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    more = (("sink_distance", ".2f"), ("stop_changes", ".1f"), ("kept_overlap", ".1f"))
+    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
+
+
+def _row(row: dict[str, str], more: Iterable[tuple[str, str]]) -> str:
+    """Method, accuracy and cost, then more columns with their formats."""
     delta = ""
     if row["top1_delta"]:
         low, high = float(row["top1_delta_lo"]), float(row["top1_delta_hi"])
@@ -33,9 +50,7 @@ def _row(row: dict[str, str]) -> str:
         _number(row["top1"], ".2f"),
         delta,
         _number(row["flops_pct"], "+.2f"),
-        _number(row["ratio_fused"], ".2f"),
-        _number(row["sink_on_object_pct"], ".1f"),
-        _number(row["object_recall_pct"], ".1f"),
+        *(_number(row[name], spec) for name, spec in more),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -56,10 +71,12 @@ def replaced(text: str, marker: str, content: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("demo", type=Path, help="the demo's CSV")
+    parser.add_argument("video", type=Path, help="the video demo's CSV")
     given = parser.parse_args()
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     text = replaced(text, "demo table", demo_table(given.demo))
+    text = replaced(text, "video table", video_table(given.video))
     code = (ROOT / "examples/norm_top_k.py").read_text("utf-8").rstrip()
     text = replaced(text, "example", f"```python\n{code}\n```")
     readme.write_text(text, "utf-8")
