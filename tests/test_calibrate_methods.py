@@ -453,8 +453,19 @@ def test_the_recorded_tables_meet_their_budget(path: Path):
     assert "Misses the budget" not in table
 
 
-def test_there_are_recorded_tables():
-    assert TABLES
+def test_the_page_beside_the_recorded_tables_has_their_differences():
+    page = (BENCH / "README.md").read_text("utf-8")
+    budgets = ("25", "35", "45", "55", "65")
+    assert [path.stem.split("--")[1] for path in TABLES] == list(budgets)
+    rows: dict[str, list[str]] = {}
+    for path in TABLES:
+        with path.open(encoding="utf-8") as file:
+            for row in list(csv.DictReader(file))[1:]:
+                known = f"{float(row['top1_delta']):+.2f}" if row["top1"] else "–"
+                rows.setdefault(row["method"], []).append(known)
+    assert len(rows) == 14
+    for method, found in rows.items():
+        assert f"| {method} | {' | '.join(found)} |" in page
 
 
 DEMO = {  # its points, and the presets that they are from
