@@ -125,6 +125,27 @@ def test_clips_that_cannot_be_read_are_left_out_and_tried_again(tmp_path, monkey
     assert mended.file.read_bytes() == extracted(tmp_path / "other", clips()).file.read_bytes()
 
 
+def test_features_take_precedence_over_an_error_of_another_process(tmp_path) -> None:
+    """Rank 2 of three could not read clip 4; then two processes went on, and rank 0 could."""
+    whole = extracted(tmp_path, clips())
+    journals = whole.file.parent
+    (journals / "index.json").unlink()
+    lines = [[i, *entry] for i, entry in enumerate(whole.entries)]
+    (journals / "journal-0.jsonl").write_text(json.dumps(lines) + "\n")
+    (journals / "journal-2.jsonl").write_text('[[4, 1, 0, "timeout: not read within 60 s"]]\n')
+    assert extracted(tmp_path, clips()).entries == whole.entries
+
+
+def test_journals_that_a_kill_left_beside_the_index_hide_no_damage(tmp_path, monkeypatch) -> None:
+    whole = extracted(tmp_path, clips())
+    content = whole.file.read_bytes()
+    lines = [[i, *entry] for i, entry in enumerate(whole.entries)]
+    whole.file.with_name("journal-1.jsonl").write_text(json.dumps(lines) + "\n")
+    whole.file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    seen = counting(monkeypatch)
+    assert extracted(tmp_path, clips()).file.read_bytes() == content and seen == [0]
+
+
 def test_features_that_are_not_finite_are_an_error_of_their_clip(tmp_path, monkeypatch) -> None:
     overflow = encoder()
     with torch.no_grad():

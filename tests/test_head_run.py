@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from fake_video import FakeVideo
+from safetensors.torch import save_file
 from test_ranks import in_ranks
 from test_video_run import CLIP, ROWS
 
 from asap.backbones.video_head import load_head
+from asap.backbones.weights.load import load
 from asap.data import open as data_sets
 from asap.data.base import take
 from asap.data.options import DataOptions, Opening
@@ -120,6 +122,19 @@ def test_a_damaged_head_is_trained_again_and_features_serve_all_heads(
     assert head_of(spec(reads="tokens")) != file and done["clips"] == 10
     assert head_of(spec(train_clips=4)) != file and done["clips"] == 14
     assert head_of(spec(kind="linear", heads=2)) == head_of(spec(kind="linear"))
+
+
+def test_the_seed_of_methods_changes_neither_features_nor_head(
+    spec: Make, tmp_path: Path, monkeypatch
+) -> None:
+    """With weights that do not depend on it."""
+    file = tmp_path / "clip.safetensors"
+    model = load(CLIP.name, "random", None, CLIP.model_args, 0, {}, None).model
+    save_file(model.state_dict(), file)
+    asked = replace(spec(), backbone=replace(CLIP, weights=str(file)))
+    head = head_of(asked)
+    done = counted(monkeypatch)
+    assert head_of(replace(asked, seed=7)) == head and done == {"clips": 0, "steps": 0}
 
 
 def test_rows_are_measured_with_the_head_that_was_trained(spec: Make, caplog) -> None:

@@ -43,7 +43,7 @@ def trained(found, folder, spec=SPEC, kill_at=None, save_seconds=0.0, gradients=
         steps += 1
         return own(head, batch)
 
-    checkpoints = Checkpoints(folder, config)
+    checkpoints = Checkpoints(folder, config, found.digest)
     try:
         curve = train(head, recipe, counted, checkpoints, save_seconds)
     except Killed:
@@ -155,6 +155,16 @@ def test_a_damaged_checkpoint_is_not_continued(damaged, found, tmp_path, caplog)
     path.write_bytes(bytes(content))
     (again, _), steps = trained(found, tmp_path / "cut")
     assert steps == 9 and again == whole and "cannot be continued" in caplog.text
+
+
+def test_a_training_on_other_features_is_not_continued(found, tmp_path) -> None:
+    """A clip could not be read before the kill, and can be after it."""
+    fewer = extracted(tmp_path / "features", clips(broken=((4, "timeout"),)))
+    assert fewer.digest != found.digest
+    trained(fewer, tmp_path / "cut", kill_at=5)
+    (whole, _), _ = trained(found, tmp_path / "whole")
+    (again, _), steps = trained(found, tmp_path / "cut")
+    assert steps == 9 and again == whole
 
 
 def test_a_kill_between_the_two_files_of_a_checkpoint_costs_one_step(

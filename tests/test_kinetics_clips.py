@@ -119,6 +119,25 @@ def test_training_clips_have_options_of_their_own(tmp_path, roots):
     assert spec.options == {"frames": 4, "split": "train"}
 
 
+def test_validation_clips_among_the_training_clips_are_refused(roots, tmp_path):
+    remedy = r"are validation clips, such as .*data\.train_path.*data\.train_labels"
+    for root, folder, labels in (
+        (roots["folders"], "val", None),
+        (roots["mmaction2"], "videos_val", "kinetics400_val_list_videos.txt"),
+    ):
+        own = {"train_path": str(root / folder), "train_labels": labels and str(root / labels)}
+        with pytest.raises(RequestError, match=f"12 of the 12 training clips in .* {remedy}"):
+            opened(root, split="train", **own)
+    made = FakeKinetics(FAKE.clips | {"train": FAKE.clips["validation"][:2]}, FAKE.content,
+                        FAKE.positions).folders(tmp_path / "copied")  # fmt: skip
+    with pytest.raises(RequestError, match=f"2 of the 2 training clips in .* {remedy}"):
+        opened(made, split="train")
+    for split in ("train", "val"):  # names of one's own say nothing
+        (tmp_path / "own" / split / "abseiling").mkdir(parents=True)
+        (tmp_path / "own" / split / "abseiling" / "1.mp4").write_bytes(b"clip")
+    assert len(opened(tmp_path / "own", split="train")) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

@@ -67,6 +67,18 @@ def test_a_small_set_gives_half_and_one_image_none():
         slice_positions(["a"])
 
 
+def test_clips_of_one_video_are_on_one_side():
+    names, videos = [f"clip {i}" for i in range(40)], [i - i % 3 for i in range(40)]
+    data = Names(names)
+    data.clusters = videos
+    cut, rest = (part_of(data, part, None).positions for part in ("slice", "rest"))
+    assert sorted(cut + rest) == list(range(40)) and 15 < len(cut) <= 20
+    assert {videos[i] for i in cut}.isdisjoint(videos[i] for i in rest)
+    assert slice_positions(names, range(40)) == slice_positions(names)
+    with pytest.raises(RequestError, match="1 videos are too few for a slice"):
+        slice_positions(names, [7] * 40)
+
+
 def spec_of(root, **calibrate):
     row = MethodSpec.of("asap", {}, "ASAP", macs_pct=-35.0)
     more = {"calibrate": CalibrateSpec(**calibrate)}

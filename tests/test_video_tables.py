@@ -113,6 +113,8 @@ def test_the_gate_allows_half_a_point_from_the_papers_accuracy(
     assert gate.state == state and f"{n:,} of 19,907 clips" in gate.reason
     training = {**settings, "data": {"name": "kinetics", "options": {"split": "train"}}}
     assert baseline_gate("ClipViT-Large", record, training).state == "not applicable"
+    other = record | {"data_differs": ["other classes than Kinetics-400's"]}
+    assert baseline_gate("ClipViT-Large", other, settings).state == "not applicable"
 
 
 def test_a_dashboard_gets_the_numbers_of_clips() -> None:

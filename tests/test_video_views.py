@@ -141,7 +141,7 @@ def test_a_clip_that_cannot_be_read_says_why(folder):
 def test_the_number_of_workers_changes_nothing(folder):
     data = clip_files(folder)
     expected = list(map(data.__getitem__, range(4)))
-    for workers in (1, 2):
+    for workers in (1, 4):
         batches = loader(data, [3, 2, 0, 1], 2, workers)
         found = {sample.index: sample for batch in batches for sample in batch}
         for one in expected:
@@ -210,10 +210,10 @@ def test_decord_is_refused_where_it_is_not_installed(monkeypatch):
 
 def test_another_split_of_the_same_clips(monkeypatch):
     monkeypatch.setitem(DATA_SETS, "clips", SomeOptions)
-    spec = DataSpec("clips", path="here", part="rest", options={"frames": 3})
+    spec = DataSpec("clips", path="here", part="rest", title="mine", options={"frames": 3})
     train = with_split(spec, "train")
     assert train.options == {"frames": 3, "split": "train"}
-    assert (train.path, train.part) == ("here", "all")
+    assert (train.path, train.part, train.title) == ("here", "all", None)
     with pytest.raises(RequestError, match=r"data=clips has no split 'test'.*head\.file"):
         with_split(spec, "test")
     with pytest.raises(RequestError, match="data=imagenet has no split 'train'"):

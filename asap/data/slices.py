@@ -2,7 +2,8 @@
 
 A user without training images finds operating points on this slice (a MACs budget needs no labels),
 and its images are then not evaluated. Only the image's name decides whether it is in the slice, so
-it is the same 1,000 of the 50,000 ImageNet images in every layout of the files.
+it is the same 1,000 of the 50,000 ImageNet images in every layout of the files. Clips of one video
+are all in the slice, or none of them is.
 """
 
 import re
@@ -25,7 +26,7 @@ def part_of(data: DataSet, part: str, limit: int | None) -> DataSet:
     """
     if part == "all":
         return take(data, limit)
-    chosen = slice_positions(names_of(data))
+    chosen = slice_positions(names_of(data), getattr(data, "clusters", None))
     if part == "slice":
         some = sorted(chosen[:limit])
         return Subset(data, some, f"{data.description}: {len(some):,} of the calibration slice")
@@ -35,15 +36,29 @@ def part_of(data: DataSet, part: str, limit: int | None) -> DataSet:
     return take(Subset(data, rest, text), limit)
 
 
-def slice_positions(names: Sequence[str]) -> list[int]:
-    """Positions of the slice's images, sorted by the hashes of their names."""
-    if len(names) < 2:
+def slice_positions(names: Sequence[str], sources: Sequence[int] | None = None) -> list[int]:
+    """Positions of the slice's images, sorted by the hashes of their names.
+
+    sources: for each image the number of its source; images that share one stay together, at the
+    place of the first of them. None: each has its own.
+    """
+    ordered = sorted(range(len(names)), key=lambda i: (_hash(names[i]), names[i]))
+    groups: dict[int, list[int]] = {}
+    for i in ordered:
+        groups.setdefault(i if sources is None else sources[i], []).append(i)
+    if len(groups) < 2:
+        what = "images" if sources is None else "videos"
         raise RequestError(
-            f"{len(names)} images are too few for a slice of their own: give training images with "
+            f"{len(groups)} {what} are too few for a slice of their own: give training images with "
             "calibrate.path=/data/imagenet/train, or the rows' options by hand"
         )
-    ordered = sorted(range(len(names)), key=lambda i: (_hash(names[i]), names[i]))
-    return ordered[: min(SLICE, len(names) // 2)]
+    first, *others = groups.values()
+    found, most = first, min(SLICE, len(names) // 2)
+    for group in others[:-1]:
+        if len(found) + len(group) > most:
+            break
+        found = found + group
+    return found
 
 
 def names_of(data: DataSet) -> Sequence[str]:

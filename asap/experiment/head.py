@@ -98,12 +98,16 @@ def _head_of(spec: RunSpec) -> HeadSpec:
 
 
 def _identity(session: Session, spec: HeadSpec, config: HeadConfig) -> dict[str, Any]:
-    """Everything that changes the head's weights: no method, so that it serves all of them."""
+    """Everything that changes the head's weights: no method, so that it serves all of them.
+
+    The run's seed is for the draws of methods; the head has its own.
+    """
     conditions = {name: getattr(spec, name) for name in TRAINING}
     if spec.kind == "attention":
         conditions["heads"] = spec.heads
     conditions |= {"features": spec.features, "seed": spec.seed, "classes": config.class_digest}
-    return session.identity(Dense(), TRAINED_HEAD, conditions) | {"methods": {}}
+    about = session.identity(Dense(), TRAINED_HEAD, conditions) | {"methods": {}}
+    return {name: value for name, value in about.items() if name != "seed"}
 
 
 def _sound(path: Path) -> bool:
@@ -126,7 +130,7 @@ def _train(
     )
     _refuse_unreadable(session, features)
     recipe = Recipe(spec, len(features))
-    checkpoints = Checkpoints(cell.path / "training", config)
+    checkpoints = Checkpoints(cell.path / "training", config, features.digest)
     gradients = spread_gradients(features, file, config, spec.smoothing, session.spec.device)
     head = new_head(config, spec.seed).to(session.device)
     with progress(f"{spec.kind} head", recipe.steps, "steps") as bar:

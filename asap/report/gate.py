@@ -144,6 +144,8 @@ def _other_images(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[st
 def _other_clips(record: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     if options.get("split", "validation") != "validation":
         return ["the data are not the Kinetics-400 validation clips"]
+    if differs := record.get("data_differs"):
+        return [f"not the published Kinetics-400 validation clips: {'; '.join(differs)}"]
     if record["n"] < (1 - MOST_LOST) * N_CLIPS:
         return [f"{record['n']:,} of {N_CLIPS:,} clips"]
     return []

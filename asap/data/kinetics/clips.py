@@ -48,6 +48,11 @@ class Clips:
         return [p for p, f in zip(self.source.paths, self.source.files, strict=True) if f is None]
 
     @property
+    def names(self) -> set[str]:
+        """Canonical names, without their classes, of the clips that have a file."""
+        return {path.rsplit("/", 1)[-1] for path in self.present}
+
+    @property
     def list_digest(self) -> str:
         """SHA-256 of the canonical paths, and so of the classes, of the clips that have a file."""
         return sha256("\n".join(self.present).encode()).hexdigest()

@@ -1,14 +1,14 @@
 """Kinetics-400 (Kay et al. 2017): validation and training clips, however they are stored."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from asap.data.images.classes_file import read_classes
 from asap.data.kinetics.clips import Clips, read_clips
 from asap.data.kinetics.layouts import SPLITS, Layout, is_stored, recognise
-from asap.data.kinetics.names import N_CLIPS, Classes, kinetics_400
+from asap.data.kinetics.names import N_CLIPS, Classes, kinetics_400, video_of
 from asap.data.options import Opening
 from asap.data.video.clip_files import ClipFiles
 from asap.data.video.options import ClipOptions
@@ -45,6 +45,8 @@ class KineticsOptions(ClipOptions):
             )
         if clips.missing:
             log.warning("%s. They count as failed (%s)", _missing(clips), _CHECK)
+        if self.split == "train":
+            self._refuse_evaluated(clips, opening.spec.path)
         about, differs = _about(clips, classes, self.split)
         return ClipFiles(
             clips.source, opening.transform, self.views, name="kinetics", classes=classes.names,
@@ -60,6 +62,25 @@ class KineticsOptions(ClipOptions):
         root, labels, certain = self._place(path)
         layout = recognise(root, self.split, classes, labels, self.replacements, certain)
         return read_clips(layout, classes), classes, layout
+
+    def _refuse_evaluated(self, train: Clips, path: str | Path | None) -> None:
+        """RequestError if validation clips are among the training clips, where both are stored.
+
+        In another folder only YouTube's names tell that a clip is the same.
+        """
+        try:
+            validation, _, _ = replace(self, split="validation").found(path)
+        except RequestError:
+            return  # there is nothing to evaluate
+        both = train.names & validation.names
+        if train.source.root.resolve() != validation.source.root.resolve():
+            both = {name for name in both if video_of(name) != name}
+        if both:
+            raise RequestError(
+                f"{len(both):,} of the {len(train.present):,} training clips in "
+                f"{train.source.root} are validation clips, such as {min(both)}: give other "
+                "training clips with data.train_path, or a list without these as data.train_labels"
+            )
 
     def is_stored(self, path: str | Path | None) -> bool:
         """True if there are clips of the split below `path`; their list is not read."""

@@ -64,7 +64,7 @@ class ClipOptions(FileOptions):
 
 
 def with_split(spec: DataSpec, split: str) -> DataSpec:
-    """The spec of another split of the same clips, all of it.
+    """The spec of another split of the same clips, all of it, without the title of this one.
 
     RequestError if the data set does not have that split. Whether its files are there is found out
     when it is opened.
@@ -78,4 +78,4 @@ def with_split(spec: DataSpec, split: str) -> DataSpec:
             f"data={spec.name} has no split {split!r} ({known}): give a trained head with "
             "head.file=<file>"
         )
-    return replace(spec, part="all", options={**spec.options, "split": split})
+    return replace(spec, part="all", title=None, options={**spec.options, "split": split})

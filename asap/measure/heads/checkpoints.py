@@ -30,10 +30,15 @@ CURVE = "curve"
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The states of one training, in a folder of their own."""
+    """The states of one training, in a folder of their own.
+
+    features: the digest of what it is trained on. A state of other features is not continued: a
+    clip may be readable now that was not then.
+    """
 
     folder: Path
     config: HeadConfig
+    features: str = ""
 
     def save(
         self, head: nn.Module, optimiser: torch.optim.Optimizer, curve: Sequence[Sequence[float]]
@@ -46,7 +51,7 @@ class Checkpoints:
         for name, parameter in head.named_parameters():
             held = optimiser.state[parameter]
             tensors |= {f"{kind}.{name}": held[kind].cpu().contiguous() for kind in MOMENTS}
-        stated = {"head": head_digest(head, self.config), "digest": tensors_digest(tensors)}
+        stated = self._stated(head, tensors)
         moments = safetensors.torch.save(tensors, {"training": json.dumps(stated)})
         write_bytes(self._moments(step), moments)
         write_bytes(self._head(step), head_bytes(head, self.config))
@@ -91,9 +96,17 @@ class Checkpoints:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:  # damaged files may fail in any way
             raise _Unfit(f"its optimiser's file: {one_line(error, kind=True)[:200]}") from None
-        if stated != {"head": head_digest(head, self.config), "digest": tensors_digest(tensors)}:
-            raise _Unfit("its optimiser's file is damaged, or of another head")
+        if stated != self._stated(head, tensors):
+            raise _Unfit("its optimiser's file is damaged, or of another head or other features")
         return tensors.pop(CURVE), tensors
+
+    def _stated(self, head: nn.Module, tensors: dict[str, Tensor]) -> dict[str, str]:
+        """What an optimiser's file with these tensors says about itself."""
+        return {
+            "head": head_digest(head, self.config),
+            "features": self.features,
+            "digest": tensors_digest(tensors),
+        }
 
     def _steps(self) -> list[int]:
         """The steps of which a head is there."""

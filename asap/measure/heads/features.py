@@ -89,16 +89,21 @@ class FeatureFile:
     def done(self) -> dict[int, Entry]:
         """The clips that journals list. What a killed process has left of a last line is ignored.
 
-        A later line takes precedence over an earlier one of the same journal.
+        A clip that one line has features of and another has not, has them: it was tried again.
         """
         found: dict[int, Entry] = {}
         with guarded(self.folder):
             for journal in sorted(self.folder.glob("journal-*.jsonl")):
                 for line in journal.read_bytes().splitlines():
                     try:
-                        found |= {clip: Entry(*entry) for clip, *entry in json.loads(line)}
+                        entries = {clip: Entry(*entry) for clip, *entry in json.loads(line)}
                     except (ValueError, TypeError):
                         continue
+                    found |= {
+                        clip: entry
+                        for clip, entry in entries.items()
+                        if entry.error is None or clip not in found
+                    }
         return found
 
     @property
@@ -154,6 +159,9 @@ class FeatureFile:
         line = json.dumps(kept).encode() + b"\n"
         write_bytes(self.folder / "journal-0.jsonl", line)
         with guarded(self.folder):
+            for stale in self.folder.glob("journal-*.jsonl"):  # of a kill while it was finished
+                if stale.name != "journal-0.jsonl":
+                    stale.unlink()
             (self.folder / "index.json").unlink()
 
     def finished(self) -> "Features | None":
@@ -197,6 +205,11 @@ class Features:
             size = (shape.clips, shape.views, shape.frames, shape.width)
             self._numbers = np.memmap(file, kind, "r", shape=size)
         self.readable = [i for i, entry in enumerate(entries) if entry.error is None]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the labels and checksums of all clips, and of the errors of some."""
+        return sha256(json.dumps([self.shape, self.entries]).encode()).hexdigest()
 
     def __len__(self) -> int:
         """Views of readable clips, which training takes one by one."""
