@@ -149,7 +149,7 @@ def test_every_layout_gives_the_same_records(call: Run, made: FakeKinetics, tmp_
         assert tables.keys() == first.keys()
         for key, both in tables.items():
             for one, other in zip(both, first[key], strict=True):
-                pd.testing.assert_frame_equal(one, other)
+                pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 @pytest.mark.usefixtures("heads")
@@ -180,12 +180,15 @@ def test_one_head_is_trained_for_all_rows_and_found_again(
     before = {cell.key: cell.record("accuracy") for cell in store.cells()}
     call(*asked, "title=again")
     assert {cell.key: cell.record("accuracy") for cell in store.cells()} == before
-    read_ahead = ("workers=2", f"head.file={files[0]}")
-    call(*asked, *read_ahead, results="other")
-    other = Store(tmp_path / "other" / "runs")
-    assert {cell.key for cell in other.cells()} == {k for k, found in before.items() if found}
-    for cell in other.cells():
-        pd.testing.assert_frame_equal(cell.answers(), store.cell(cell.key).answers())
+    for workers in (1, 4):
+        read_ahead = (f"workers={workers}", f"head.file={files[0]}")
+        call(*asked, *read_ahead, results=f"by {workers}")
+        other = Store(tmp_path / f"by {workers}" / "runs")
+        assert {cell.key for cell in other.cells()} == {k for k, found in before.items() if found}
+        for cell in other.cells():
+            alone = store.cell(cell.key)
+            for one, same in ((cell.answers, alone.answers), (cell.traces, alone.traces)):
+                pd.testing.assert_frame_equal(one(), same(), check_exact=True)
 
 
 def test_without_a_folder_make_says_which_ones_there_are() -> None:

@@ -136,8 +136,8 @@ def test_rows_of_one_pass_are_those_of_separate_runs_whatever_the_batch(
     ]
     for one, other in zip(together, alone, strict=True):
         assert one.reason is None and one.key == other.key
-        pd.testing.assert_frame_equal(one.answers(), other.answers())
-        pd.testing.assert_frame_equal(one.traces(), other.traces())
+        pd.testing.assert_frame_equal(one.answers(), other.answers(), check_exact=True)
+        pd.testing.assert_frame_equal(one.traces(), other.traces(), check_exact=True)
     traces = together[2].traces()
     assert traces["view"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1] * 6
     assert traces["frame"].tolist() == [0, 1, 2, 3] * 12
