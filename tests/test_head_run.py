@@ -245,6 +245,19 @@ def test_several_processes_make_the_same_head_up_to_rounding(
 
 
 @pytest.mark.process
+def test_processes_take_the_options_of_each_head_in_turn(spec: Make) -> None:
+    """Two heads of one size on the same features, by the same workers."""
+    other = {"smoothing": 0.6}
+    alone = head_of(spec(folder="alone", **other))
+    shared = [spec(folder="shared", **about) for about in ({"smoothing": 0.0}, other)]
+    assert in_ranks(2, lambda: [with_head(one, InMemory()) for one in shared]) == [0, 0]
+    together = head_of(shared[1])
+    curves = [json.loads((p.parent / "head.json").read_text())["epochs"]["loss"]
+              for p in (alone, together)]  # fmt: skip
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+@pytest.mark.process
 def test_a_process_that_fails_ends_the_training_with_its_reason(spec: Make) -> None:
     shared = spec()
 

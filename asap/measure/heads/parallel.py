@@ -80,10 +80,11 @@ def spread_gradients(
     own = Alone(features, smoothing, pick_device(device))
     if size() == 1:
         return own
+    digest = features.digest
 
     def compute(head: nn.Module, batch: Int[Tensor, "b"]) -> Gradient:
         weights = {name: value.detach().cpu() for name, value in head.state_dict().items()}
-        task = _Part(file, config, smoothing, device, weights, batch)
+        task = _Part(file, digest, config, smoothing, device, weights, batch)
         parts = ask(task, lambda: own(head, task.part(batch), len(batch)))
         return Gradient.sum(parts)
 
@@ -92,9 +93,13 @@ def spread_gradients(
 
 @dataclass(frozen=True)
 class _Part:
-    """A process's part of the gradient of a batch, for a head with these weights."""
+    """A process's part of the gradient of a batch, for a head with these weights.
+
+    features: the digest of what the file must hold.
+    """
 
     file: FeatureFile
+    features: str
     config: HeadConfig
     smoothing: float
     device: str
@@ -114,11 +119,18 @@ class _Part:
 
     def _kept(self, worker: Worker) -> tuple[nn.Module, Alone]:
         """The worker's head and what computes gradients, made for the first batch."""
-        name = key_of({"file": dict(self.file.identity), "head": asdict(self.config)})
+        name = key_of(
+            {
+                "features": self.features,
+                "head": asdict(self.config),
+                "smoothing": self.smoothing,
+                "device": self.device,
+            }
+        )
         known, made = worker.kept.get(KEPT, (None, None))
         if known != name:
-            wait_for(lambda: self.file.finished() is not None)
-            features = self.file.finished()
+            wait_for(lambda: self._features() is not None)
+            features = self._features()
             if features is None:
                 raise RequestError(
                     f"{self.file.folder} is not to be seen by all processes: choose a results "
@@ -129,3 +141,8 @@ class _Part:
             made = head, Alone(features, self.smoothing, device)
             worker.kept[KEPT] = name, made
         return made
+
+    def _features(self) -> Features | None:
+        """The features that are meant; None while this process sees others, or none."""
+        found = self.file.finished()
+        return found if found is not None and found.digest == self.features else None
