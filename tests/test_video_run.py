@@ -269,7 +269,12 @@ def test_frames_are_timed_and_clips_come_from_the_files(spec: Make) -> None:
         short=True,
         throughput_batch_size=8,
     )
-    results = run(replace(spec(), measure=measure, rows=ROWS[:2]))[1]
+    asked = replace(spec(), measure=measure, rows=ROWS[:2])
+    results = run(asked)[1]
+    ahead = run(replace(asked, workers=1))[1]  # reading ahead makes other speeds
+    assert len({result.key for result in (*results, *ahead)}) == 4
+    assert ahead[0].throughput is not None
+    assert ahead[0].throughput["identity"]["conditions"]["decoding"]["workers"] == 1
     for result in results:
         timed = result.throughput
         assert timed is not None and timed["batch_size"] == 8

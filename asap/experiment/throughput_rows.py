@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from asap.data.base import images_per_example
+from asap.data.open import options_of
 from asap.errors import RequestError
 from asap.experiment.rows import Row, among
 from asap.measure.baselines import why_not_compiled
@@ -140,6 +141,7 @@ def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
     """Everything that changes a speed but no accuracy: the machine, and how it is timed."""
     m = session.spec.measure
     return {
+        **_decoding(session),
         "batch_size": _batch_size(session),
         "images": m.throughput_images,
         "rounds": plan.rounds,
@@ -153,6 +155,17 @@ def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "driver": _driver(session.device),
+    }
+
+
+def _decoding(session: Session) -> dict[str, Any]:
+    """What the speed of clips from their files depends on besides; empty for images."""
+    spec = session.spec
+    if session.data.task != Video.name:
+        return {}
+    decoder = getattr(options_of(spec.data), "decoder", None)
+    return {
+        "decoding": {"decoder": decoder, "workers": spec.workers, "batch_size": spec.batch_size}
     }
 
 
