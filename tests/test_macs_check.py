@@ -89,7 +89,7 @@ def test_both_conventions_are_costs_per_example(backbone, images):
     """Three views of an example cost three images' MACs."""
     model = ReducedViT(backbone, Dense())
     _, trace = model(images, return_trace=True)
-    views = [(i // 3, i % 3) for i in range(IMAGES)]
+    views = [(i // 3, i % 3, 0) for i in range(IMAGES)]
     table = table_of_traces(model.method, columns_of(model.method, trace), views)
     traces = frame_of(table)
     found = conventions(model.adapter.cost, trace.tokens[:1], "after_attention")
