@@ -256,10 +256,11 @@ def _results(out: Console, rows: list[Row]) -> list[str]:
         out.print(f"length     not verified for {unverified:,}: the container states no duration")
     problems = []
     for kind, what in KINDS.items():
-        if kind != MISSING and counts[kind]:
-            found = [f"{row.clip}: {row.reason}" for row in rows if row.state == kind]
-            _list(out, kind, found, what)
-            problems.append(f"{counts[kind]:,} {'is' if counts[kind] == 1 else 'are'} {what}")
+        # Clips without a file are reported with the counts; a link may lead nowhere.
+        found = [row for row in rows if row.state == kind and (kind != MISSING or row.file)]
+        if found:
+            _list(out, kind, [f"{row.clip}: {row.reason}" for row in found], what)
+            problems.append(f"{len(found):,} {'is' if len(found) == 1 else 'are'} {what}")
     return problems
 
 

@@ -26,6 +26,7 @@ from asap.experiment.pipeline import evaluate, run
 from asap.measure.heads import parallel, training
 from asap.measure.heads.extraction import Extraction
 from asap.measure.in_memory import InMemory
+from asap.measure.session import Session
 from asap.spec.run_spec import DataSpec, HeadSpec, LogSpec, MeasureSpec, MethodSpec, RunSpec
 
 
@@ -149,6 +150,7 @@ def test_rows_are_measured_with_the_head_that_was_trained(spec: Make, caplog) ->
     digest = json.loads(Path(head.file).with_name("head.json").read_text())["digest"]
     assert dense.accuracy["identity"]["head"]["digest"] == digest
     assert "head: Head (attention, class), trained on 10 clips: loss" in caplog.text
+    assert "Dense: 10 clips" in caplog.text and " images" not in caplog.text
     results = spec().results
     assert list((results / "tensorboard" / Path(head.file).parent.name).glob("events*"))
     for one in (job.spec, spec()):
@@ -202,13 +204,17 @@ def test_clips_without_features_are_left_out_or_refused(spec: Make, caplog) -> N
     strict = replace(strict, data=replace(strict.data, strict=True))
     with pytest.raises(RequestError, match=r"1 of 10 training clips .* set data\.strict=false"):
         head_of(strict)
-    with pytest.raises(RequestError, match="1 of 1 training clips have no features"):
+    with pytest.raises(RequestError, match=r"1 of 1 training clips have no .* data\.stride"):
         head_of(spec({"clips": 1, "broken": 0}))
 
 
 def test_without_training_clips_the_file_of_a_head_is_asked_for(spec: Make, monkeypatch) -> None:
-    def none(self: FakeOptions, opening: Opening) -> None:
-        raise RequestError("no folder train is in /data/k400")
+    opened = FakeOptions.open
+
+    def none(self: FakeOptions, opening: Opening) -> Any:
+        if self.split == "train":
+            raise RequestError("no folder train is in /data/k400")
+        return opened(self, opening)
 
     with monkeypatch.context() as patched:
         patched.setattr(FakeOptions, "open", none)
@@ -217,9 +223,49 @@ def test_without_training_clips_the_file_of_a_head_is_asked_for(spec: Make, monk
     monkeypatch.setattr(FakeOptions, "splits", ())
     with pytest.raises(RequestError, match=r"has no split 'train' .* head\.file=<file>$"):
         head_of(spec())
-    given = replace(spec(), head=HeadSpec(file="/some/head.safetensors"))
+    assert with_head(replace(spec(), head=None), InMemory()).head is None
+
+
+def test_what_cannot_follow_is_refused_before_hours_of_features(spec: Make, monkeypatch) -> None:
+    done = counted(monkeypatch)
+    unfit = MethodSpec.of("tome", {"r": [3] * 99}, "ToMe")
+    with pytest.raises(RequestError, match=r"ToMe on backbone .* at most 3 numbers"):
+        with_head(replace(spec(), rows=(unfit,)), InMemory())
+    opened = FakeOptions.open
+
+    def none(self: FakeOptions, opening: Opening) -> Any:
+        if self.split == "validation":
+            raise RequestError("no folder val is in /data/k400")
+        return opened(self, opening)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeOptions, "open", none)
+        with pytest.raises(RequestError, match=r"^no folder val is in /data/k400"):
+            head_of(spec())
+        assert done["clips"] == 0
+        head_of(replace(spec(), measure=MeasureSpec(accuracy=False)))  # needs no other clips
+
+
+def test_a_head_in_a_file_is_looked_at_before_the_clips_are_read(spec: Make, monkeypatch) -> None:
+    given = replace(spec(), head=replace(HeadSpec(heads=4), file=str(head_of(spec()))))
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("the clips' digest is asked for")
+
+    monkeypatch.setattr(Session, "identity", never)
     assert with_head(given, InMemory()) is given
-    assert with_head(replace(given, head=None), InMemory()).head is None
+    assert given.head is not None
+    for changed, reason in (
+        ({"file": "/some/head.safetensors"}, "does not exist"),
+        ({"file": str(given.results)}, "is not a file"),
+        ({"kind": "linear"}, "attention and not linear: set head=attention"),
+    ):
+        wrong = replace(given, head=replace(given.head, **changed))
+        with pytest.raises(RequestError, match=reason):
+            with_head(wrong, InMemory())
+    nothing = replace(given, measure=MeasureSpec(accuracy=False))
+    with pytest.raises(RequestError, match="is trained already, and nothing else is asked for"):
+        with_head(nothing, InMemory())
 
 
 @pytest.mark.process

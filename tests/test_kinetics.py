@@ -207,6 +207,11 @@ def test_absolute_paths_below_the_root_are_allowed(tmp_path, expected):
     FAKE.list(tmp_path / "val.csv", "validation", path)
     assert identity(read(tmp_path)) == expected["validation"]
     assert identity(read(tmp_path / "val")) == expected["validation"]
+    link = tmp_path.with_name(f"{tmp_path.name} as a link")
+    link.symlink_to(tmp_path)
+    assert identity(read(link)) == expected["validation"]
+    FAKE.list(tmp_path / "val.csv", "validation", path.replace(str(tmp_path), str(link)))
+    assert identity(read(tmp_path)) == expected["validation"]
     FAKE.list(tmp_path / "annotations" / "val.csv", "validation", "../val/{cls}/{clip}.mp4")
     assert identity(read(tmp_path)) == expected["validation"]
 

@@ -195,6 +195,11 @@ def test_preparation_decodes_every_clip_once_and_goes_on(tmp_path, monkeypatch, 
         assert [row["clip"] for row in again] == [row["clip"] for row in rows]
         new = {row["clip"] for row in again if row["frames"] == "16"}
         assert new == {f"{CLASSES[repaired.label]}/{repaired.name}", rows[-1]["clip"]}
+    file = tmp_path / "data" / "val" / f"{repaired.name}.mp4"
+    file.unlink()
+    file.symlink_to(tmp_path / "gone.mp4")
+    code, out, _ = prepare(monkeypatch, capsys, *arguments)
+    assert code == 1 and "decoded    6 of 9" in out and "; 1 is listed and not there; " in out
 
 
 def test_preparation_of_a_complete_set_and_of_none(tmp_path, monkeypatch, capsys):

@@ -115,6 +115,8 @@ def test_the_target_makes_the_papers_block_at_both_resolutions(
     root = made.cvdf(tmp_path / "it's k400")
     said = call(*command_of(root), *FAST)
     assert "Baseline gate, ClipViT-Large: not applicable (the weights are random" in said
+    assert "on 2 calibration clips" in said and "4 frames, 3 alternating rounds" in said
+    assert "images" not in said
     for stem in STEMS:
         rows = rows_of(tmp_path / "results", stem)
         assert [row["method"] for row in rows] == [

@@ -164,7 +164,8 @@ def load_head(path: Path) -> tuple[nn.Module, HeadConfig]:
     RequestError if the file is missing, damaged, or not the file of a head.
     """
     if not path.is_file():
-        raise RequestError(f"head file {path} does not exist: check head.file")
+        what = "is not a file" if path.exists() else "does not exist"
+        raise RequestError(f"head file {path} {what}: check head.file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             stated = json.loads((file.metadata() or {}).get("head", "null"))

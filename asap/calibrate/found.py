@@ -54,6 +54,7 @@ def preset_of(
             "top1": None if p is None else _plain(p.top1),
             "dense_top1": _plain(context.images.dense_top1),
             "images": len(context.images),
+            "examples": session.task.examples,
             "data": session.data.description,
             **({"unread": unread} if any(unread := context.unread()) else {}),
             "rule": rule,
@@ -105,7 +106,7 @@ def head_of(row: MethodSpec, found: Found) -> str:
     """The comment at the top of a preset file."""
     what = "its setting" if found.point else "a MACs budget that it cannot reach"
     return (
-        f"{row.label}: {what}, found on calibration images by python -m asap.calibrate.\n"
+        f"{row.label}: {what}, found by python -m asap.calibrate.\n"
         "`with` goes into a row of an experiment, `overrides` onto a command line."
     )
 
@@ -117,7 +118,7 @@ def tell(row: MethodSpec, preset: Mapping[str, Any]) -> None:
         log.warning("%s: %s", row.label, found["reason"])
         return
     point = Point(preset["with"], found["macs_pct"], found["top1"], found["images"])
-    seen = f"on {found['images']} calibration images"
+    seen = f"on {_calibration(found)}"
     if found["top1"] is not None:
         seen = f"{found['top1']:.2f} % correct {seen} (dense {found['dense_top1']:.2f} %)"
     log.info("%s: %s%s, %s", row.label, describe(point), _cost_images(found), seen)
@@ -134,12 +135,16 @@ def note_of(row: MethodSpec, preset: Mapping[str, Any]) -> str:
         said = f"{'Tuned' if found['budget_macs_pct'] is None else 'Calibrated'}: {said}"
         if found["top1"] is not None:
             said += f" and {found['top1']:.2f} % correct"
-    return join(row.note, f"{said} on {found['images']} calibration images.")
+    return join(row.note, f"{said} on {_calibration(found)}.")
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    return f"{found['images']} calibration {found.get('examples', 'images')}"
 
 
 def _cost_images(found: Mapping[str, Any]) -> str:
     count = found.get("cost_images")  # older presets have none
-    return "" if count is None else f" on {count} training images"
+    return "" if count is None else f" on {count} training {found.get('examples', 'images')}"
 
 
 def in_words(options: Mapping[str, Any]) -> str:

@@ -82,7 +82,10 @@ def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
     failed = cell.failed()
     if not (again := session.readable(failed)):
         return True
-    log.info("%s: %d of %d failed images can be read now", cell.key, len(again), len(failed))
+    log.info(
+        "%s: %d of %d failed %s can be read now",
+        cell.key, len(again), len(failed), session.task.examples,
+    )  # fmt: skip
     cell.reopen(again)
     return False
 
@@ -97,7 +100,7 @@ def _found(session: Session, row: Row, cell: Cell) -> Result:
     found = Result.from_store(session.store, ref)
     answers, _ = found.answers(), found.traces()
     if session.spec.data.strict:
-        _refuse_unreadable(answers)
+        _refuse_unreadable(answers, session.task.examples)
     record = {**found.measured, **session.about_data}
     return replace(found.with_records(accuracy=record), config=row.config)
 
@@ -107,7 +110,7 @@ def _measure(session: Session, row: Row, cell: Cell) -> None:
     data, how = session.data, session.evaluation()
     model = session.model(row.built)
     started = time.monotonic()
-    with progress(row.method.label, len(data)) as bar:
+    with progress(row.method.label, len(data), session.task.examples) as bar:
         spread = workers.spread(session, row.method, model, cell, how, bar.update)
         evaluated = evaluate(model, data, cell, how, bar.update, spread)
     _record(session, row, model, cell, how, evaluated, started)
@@ -125,7 +128,7 @@ def _record(
     """Write the record of an evaluated row."""
     spec, data, method = session.spec, session.data, model.method
     answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
-    _refuse_none(answers, cell)
+    _refuse_none(answers, cell, session.task.examples)
     earlier = session.memory.shared.get(cell.key, NOTHING_SHARED)
     head = session.head(ACCURACY, method, row.method.label) | session.about_data
     head["environment"] |= {"processes": size()}
@@ -147,21 +150,21 @@ def _record(
     cell.finish("accuracy", row.config, record, evaluated)
 
 
-def _refuse_unreadable(answers: pd.DataFrame) -> None:
-    """RequestError if images could not be evaluated, with the first of them and their errors."""
+def _refuse_unreadable(answers: pd.DataFrame, examples: str) -> None:
+    """RequestError if some could not be evaluated, with the first of them and their errors."""
     failed = answers[answers["error"].notna()]
     if failed.empty:
         return
     pairs = zip(failed["path"], failed["error"], strict=True)
     some = "; ".join(f"{path}: {error}" for path, error in list(pairs)[:3])
     raise RequestError(
-        f"data.strict=true: {len(failed):,} of {len(answers):,} images could not be evaluated "
-        f"({some}): repair them or set it false"
+        f"data.strict=true: {len(failed):,} of {len(answers):,} {examples} could not be "
+        f"evaluated ({some}): repair them or set it false"
     )
 
 
-def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
-    """RequestError if no image could be read.
+def _refuse_none(answers: pd.DataFrame, cell: Cell, examples: str) -> None:
+    """RequestError if none of the examples could be read.
 
     A row whose answers are all not finite is not refused: 0.00 % of them are right, and the next
     run would find the same.
@@ -171,8 +174,8 @@ def _refuse_none(answers: pd.DataFrame, cell: Cell) -> None:
         return
     cell.discard_shards()  # repaired files may have the same key
     raise RequestError(
-        f"none of the {len(errors)} images could be read; {answers['path'][0]}: {errors[0]}: "
-        "check data.path"
+        f"none of the {len(errors):,} {examples} could be read; {answers['path'][0]}: {errors[0]}: "
+        f"check data.path{' and the frames that are taken' if examples == 'clips' else ''}"
     )
 
 

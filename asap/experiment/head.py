@@ -39,14 +39,42 @@ def with_head(spec: RunSpec, memory: InMemory) -> RunSpec:
     """The spec with the file of its head, which is trained first if there is no record of it.
 
     A spec without a head, or with its file, stays as it is. RequestError if there are no training
-    clips, or the head cannot be trained on them.
+    clips, or the head cannot be trained on them, and before that if what follows is not possible.
     """
-    if spec.head is None or spec.head.file is not None:
+    if spec.head is None:
+        return spec
+    measured = spec.measure.accuracy or spec.measure.throughput or bool(spec.measure.also)
+    _refuse_misfits(spec, memory, measured)
+    if spec.head.file is not None:
+        if not measured:
+            raise RequestError(
+                f"head.file={spec.head.file} is trained already, and nothing else is asked for: "
+                "leave it out, or set measure.accuracy=true"
+            )
         return spec
     session = _training_session(spec, memory)
     workers.meet(session)
     path = trained(session) / FILE
     return replace(spec, head=replace(spec.head, file=str(path)))
+
+
+def _refuse_misfits(spec: RunSpec, memory: InMemory, measured: bool) -> None:
+    """RequestError now, not after hours of features, if a row does not fit the backbone, there are
+    no clips to evaluate, or the head in `head.file` is for something else.
+
+    Rows whose options are still to be found are looked at when they are.
+    """
+    known = spec.calibrate.macs_pct is None
+    rows = [row for row in spec.rows if known and _is_complete(row)]
+    session = Session(replace(spec, rows=tuple(rows)), memory)
+    _ = session.weights_digest  # refuses rows that do not fit
+    if measured:
+        _ = session.video_head  # reads the head, and finds the clips that it is for
+
+
+def _is_complete(row: MethodSpec) -> bool:
+    """True if a row has all its options, and the weights of the others."""
+    return row.needs is None and row.budget is None and not row.open_grid and row.point_of is None
 
 
 def trained(session: Session) -> Path:
@@ -170,7 +198,12 @@ def _refuse_unreadable(session: Session, features: Features) -> None:
     if not failed:
         return
     said = f"{len(failed):,} of {len(features.entries):,} training clips have no features"
-    if session.spec.data.strict or not len(features):
+    if not len(features):
+        raise RequestError(
+            f"{said} ({failed[0]}): check data.path, the frames that are taken (data.frames, "
+            "data.stride) and data.seconds_per_clip"
+        )
+    if session.spec.data.strict:
         raise RequestError(f"{said} ({failed[0]}): repair them or set data.strict=false")
     log.warning("%s and are left out (%s)", said, failed[0])
 

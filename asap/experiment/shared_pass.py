@@ -132,7 +132,7 @@ def _evaluate(session: Session, cells: list[Cell], methods: list[Method]) -> Non
         return SharedPrefix(session.backbone, chosen, session.backend(graphs=False))
 
     label = f"{len(cells)} cells, one trunk"
-    with progress(label, len(data) * len(cells)) as bar:
+    with progress(label, len(data) * len(cells), session.task.examples) as bar:
         targets = [Target(*pair) for pair in zip(cells, methods, strict=True)]
         failed = evaluate_together(model, data, targets, how, bar.update)
     share_of = (time.monotonic() - started) / max(len(cells), 1)

@@ -108,13 +108,14 @@ def _decoded(about: Mapping[str, Any]) -> str:
 def worded(table: Table) -> Table:
     """A part of a table of videos, whose examples are clips and whose images are frames."""
     groups = {COST: "cost per clip", SPEED: "frames per second"}
+    titles = {"img/s": "frames/s", "missed\nimages (%)": "missed\nframes (%)"}
     return replace(
         table,
         columns=tuple(
             replace(
                 column,
                 group=groups.get(column.group, column.group),
-                title="frames/s" if column.title == "img/s" else column.title,
+                title=titles.get(column.title, column.title),
             )
             for column in table.columns
         ),

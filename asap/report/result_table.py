@@ -240,7 +240,8 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
     left_out = dict.fromkeys(
         counts_in_words(r["files_left_out"]) for r in records if r.get("files_left_out")
     )
-    lines += [f"Left out of the images: {text}." for text in left_out]
+    things = "clips" if clips.has_clips(results) else "images"
+    lines += [f"Left out of the {things}: {text}." for text in left_out]
     lines += clips.caption(results)
     measured = [c.measured for c in results if c.accuracy is not None and not c.own_weights]
     lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))
@@ -262,7 +263,8 @@ def _setting(record: Mapping[str, Any]) -> str:
     return (
         f"Throughput on {record['device_name']}: {record['precision']}, "
         f"batch {record['batch_size']}, {_timed(record)}, "
-        f"{record['n_images']} images, {record['rounds']} alternating rounds; "
+        f"{record['n_images']} {'frames' if 'clips' in record else 'images'}, "
+        f"{record['rounds']} alternating rounds; "
         f"medians and 95 % intervals.{short}"
     )
 

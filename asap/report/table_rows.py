@@ -137,13 +137,13 @@ def _add_paired(row: TableRow, result: Result, dense: Result, without: Collectio
         return
     frames = pairable(dense), pairable(result)
     if without and frames[0]["id"].isin(list(without)).all():
-        row.note("There is no image that every row could read.", *_PAIRED_KEYS)
+        row.note("There is nothing that every row could read.", *_PAIRED_KEYS)
         return
     paired = paired_difference(*frames, result.measured["clustered"], without)
     row.values |= {"top1_delta": paired.difference, "n_paired": paired.n}
     if {result.measured["n"], dense.measured["n"]} != {paired.n}:
         row.note(
-            f"Over the {paired.n:,} images that every row could read; the accuracies are over "
+            f"Over the {paired.n:,} that every row could read; the accuracies are over "
             f"{dense.measured['n']:,} (dense) and {result.measured['n']:,}, so their difference is "
             "another.",
             "top1_delta",

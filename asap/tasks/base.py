@@ -20,6 +20,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    examples: ClassVar[str] = "examples"  # what they are called, for people
     columns: ClassVar[tuple[pa.Field, ...]] = ()
 
     @classmethod

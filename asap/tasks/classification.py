@@ -31,6 +31,7 @@ class Classification(Task):
 
     scored: tuple[int, ...] | None = None
     name: ClassVar[str] = "classification"
+    examples: ClassVar[str] = "images"
     # An answer that is not finite has no class, so its lists of classes are empty.
     columns: ClassVar[tuple[pa.Field, ...]] = (
         column("label", "int"),
@@ -80,7 +81,7 @@ class Classification(Task):
 
         Raises RequestError if no example could be read.
         """
-        found = accuracy_of(answers, clustered, "images")
+        found = accuracy_of(answers, clustered, self.examples)
         frame = evaluated(answers)
         return found | {name: known_mean(frame[name]) for name in OBJECT}
 

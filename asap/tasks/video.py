@@ -53,6 +53,7 @@ class Video(Task):
     head: FrameHead | None = None
     scored: tuple[int, ...] | None = None
     name: ClassVar[str] = "video"
+    examples: ClassVar[str] = "clips"
     columns: ClassVar[tuple[pa.Field, ...]] = (
         column("label", "int"),
         column("other_labels", "int", listed=True),  # none: a clip has one right class
@@ -133,7 +134,7 @@ class Video(Task):
 
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
         """As of images, with `clips`: the numbers of a record that only clips have."""
-        found = accuracy_of(answers, clustered, "clips")
+        found = accuracy_of(answers, clustered, self.examples)
         return {**found, **dict.fromkeys(OBJECT), "clips": self._about(answers, clustered)}
 
     def _about(self, answers: pd.DataFrame, clustered: bool) -> ClipsRecord:

@@ -131,11 +131,11 @@ def _read_all(
     """(number, hashes, index key or None) of each file in `todo`, in the order of completion."""
     lock = threading.Lock()
     with (
-        tqdm(total=size, desc="hashing pictures", unit="B", unit_scale=True, disable=None) as bar,
+        tqdm(total=size, desc="hashing files", unit="B", unit_scale=True, disable=None) as bar,
         ThreadPoolExecutor(THREADS) as pool,
     ):
         if bar.disable:
-            log.info("hashing pictures: %d files, %.1f MB", len(todo), size / 1e6)
+            log.info("hashing %d files, %.1f MB", len(todo), size / 1e6)
 
         def advance(count: int) -> None:
             with lock:

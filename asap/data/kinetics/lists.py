@@ -134,11 +134,13 @@ def _inside(file: str, roots: Sequence[Path], path: Path, line: int) -> str:
     """The path relative to a root; RequestError if it leaves the first root."""
     if not file.startswith(("/", "~")) and ".." not in file:  # most lists
         return file
-    top = os.path.abspath(roots[0])  # noqa: PTH100
-    for root in roots:
-        there = os.path.abspath(root / file)  # noqa: PTH100
-        if there.startswith(f"{top}{os.sep}") and not file.startswith("~"):
-            return os.path.relpath(there, top)
+    for real in (os.path.abspath, os.path.realpath):  # the folder may be a link, or listed as one
+        top = real(roots[0])
+        for root in roots:
+            folder, name = os.path.split(root / file)
+            there = real(folder)
+            if f"{there}{os.sep}".startswith(f"{top}{os.sep}") and not file.startswith("~"):
+                return os.path.relpath(f"{there}{os.sep}{name}", top)
     raise RequestError(
         f"line {line} of the list {path} has the path {file!r}, which lies outside data.path="
         f"{roots[0]}: give the folder that holds all clips as data.path, and paths relative to it"
