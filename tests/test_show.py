@@ -1,6 +1,7 @@
 """A picture of one's own under a method: what is said, what is drawn, what is refused."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from asap.errors import RequestError
 from asap.experiment.job import Job
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
-from asap.spec.run_spec import RunSpec
+from asap.spec.run_spec import HeadSpec, RunSpec
 
 pytestmark = pytest.mark.painted
 
@@ -60,6 +61,12 @@ def test_a_picture_is_shown(tmp_path, photo, said, method, options, left):
     assert "the weights are random" in text
     for suffix in (".png", ".svg"):
         assert (tmp_path / "figures" / f"show-my-photo--1{suffix}").stat().st_size > 1000
+
+
+def test_a_head_of_clips_is_not_asked_about_a_picture(tmp_path, photo, said):
+    spec = spec_of(tmp_path, photo, "tome", r=2)
+    work(replace(spec, head=HeadSpec(heads=2)), Job())
+    assert any(line.startswith("ToMe: ") and "%" in line for line in said())
 
 
 def test_imagenet_s_classes_have_their_first_name(tmp_path, photo):

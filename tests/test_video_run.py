@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from fake_video import FakeVideo
+from matplotlib.text import Text
 from outcomes import outcome
 from reference.vit import as_float64, forward
 from test_ranks import in_ranks
@@ -19,12 +20,15 @@ from test_video_head import attention_reference
 from asap.backbones.video_head import build_head, head_macs, save_head
 from asap.backbones.weights.load import load
 from asap.calibrate.context import CalibrationContext
+from asap.cli.compare import summary
 from asap.data import open as data_sets
 from asap.data.options import DataOptions, Opening
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.measure.session import Session
 from asap.records.tables import matrix
+from asap.report.disagreement import compare
+from asap.report.figures.charts import charts
 from asap.report.result import Result
 from asap.spec.run_spec import (
     BackboneSpec,
@@ -184,6 +188,19 @@ def test_what_changes_between_frames_follows_from_the_traces(spec: Make) -> None
     assert answers["stop_changes"].mean() > 0 and answers["sink_distance"].mean() > 0
     assert "sink_distance" in clips_of(asap)
     assert "sink_distance" not in clips_of(results[0])  # dense has no sinks
+
+
+def test_words_are_of_clips_and_their_frames(spec: Make) -> None:
+    _, results = run(replace(spec(), rows=ROWS[:3]))
+    said = summary(compare(results[0], results[1]))
+    assert "different predictions on" in said and "clips" in said and "images" not in said
+    found, _ = charts(results, {})
+    told = [chart for chart in found if chart.name in ("stop-blocks", "column-mass")]
+    assert len(told) == 2
+    for chart in told:
+        texts = [text.get_text() for text in chart.draw(chart.data).findobj(Text)]
+        assert "frames" in chart.caption and "image" not in chart.caption
+        assert any("frames" in text for text in texts) and not any("image" in t for t in texts)
 
 
 def test_frames_draw_for_themselves(spec: Make) -> None:

@@ -143,13 +143,14 @@ def _result(cell: Cell, label: str | None = None) -> Result:
 def summary(found: Comparison) -> str:
     """The comparison in words."""
     paired, (low, high) = found.paired, found.paired.interval
+    examples = "clips" if "clips" in found.first.measured else "images"
     lines = [_line("first ", found.first), _line("second", found.second)]
     lines += [
         f"second - first: {paired.difference:+.2f} points, 95 % interval "
         f"[{low:+.2f}, {high:+.2f}], n = {paired.n:,}",
-        f"only the first is right on {paired.b:,} images, only the second on {paired.c:,}: "
+        f"only the first is right on {paired.b:,} {examples}, only the second on {paired.c:,}: "
         f"McNemar's exact p = {paired.p:.3g}",
-        f"different predictions on {len(found.images):,} images",
+        f"different predictions on {len(found.images):,} {examples}",
     ]
     return "\n".join(lines)
 

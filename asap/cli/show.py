@@ -11,12 +11,14 @@ Exit codes: 0 done; 2 the request is wrong.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
 
+from asap.backbones.heads import without_classes
 from asap.cli.command import command, one_by_one
 from asap.core.order import best_class
 from asap.data.base import Sample, image_sample
@@ -45,7 +47,7 @@ def work(spec: RunSpec, job: Job) -> None:
     """Show one picture under the chosen method; writes the spec into `job`."""
     if spec.image is None:
         raise RequestError("image is missing: give image=/path/to/photo.jpg")
-    session = Session(spec)
+    session = Session(replace(spec, head=None))  # a head is for the frames of a clip
     picture = Path(spec.image)
     sample = _sample(session, picture)
     if spec.backbone.weights == "random":
@@ -94,7 +96,8 @@ def _tell(session: Session, method: Method, label: str, sample: Sample) -> None:
     """Print prediction, tokens and cost."""
     model = session.model(method)
     logits, trace = model(on_device(session, sample)[None], [sample.id], return_trace=True)
-    log.info("%s: %s", label, _best(logits[0], class_names(session)))
+    features = without_classes(session.backbone)
+    log.info("%s: %s", label, features or _best(logits[0], class_names(session)))
     for line in _facts(trace):
         log.info("  %s", line)
 

@@ -160,7 +160,7 @@ def _words(answer: SweepFindings, backbone: str | None, family: str) -> str:
         [
             f"The sweep in words{f' ({family})' if family else ''}.",
             f"Best: τ = {tau:g}, K = {k}, {top1:.2f} %",
-            "(chosen on these images). Operating range, the largest box of settings within",
+            "(chosen on this data). Operating range, the largest box of settings within",
             f"{POINTS:g} points of it: τ {_span(box.taus)},",
             f"K {_span(box.clusters)}, {box.lowest:.2f} to {box.highest:.2f} %",
             f"(range {box.highest - box.lowest:.2f} points); {answer.sure} of its {size} settings",

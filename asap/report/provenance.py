@@ -41,7 +41,7 @@ def facts(results: Sequence[Result]) -> list[Fact]:
 _OF_WEIGHTS = ("entry", "others", "assumed")  # what was read from their file, if it is not obvious
 _DIGESTS = (
     ("weights, SHA-256", ("backbone", "weights")),
-    ("images, SHA-256", ("data", "content")),
+    ("data, SHA-256", ("data", "content")),
     ("labels, SHA-256", ("data", "labels")),
     ("preprocessing", ("preprocessing",)),
     ("engine version", ("engine",)),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from asap.report.clips import has_clips
 from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
 from asap.report.figures.alpha import alpha, draw_alpha
 from asap.report.figures.histograms import (
@@ -132,11 +133,14 @@ def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, d
 def _images(results: Sequence[Result]) -> list[Chart]:
     mass, stops = column_mass(results, _MOST), stop_blocks(results, _MOST)
     tokens = token_counts(results, _MOST)
+    one, many = ("a frame", "frames") if has_clips(results) else ("an image", "images")
+    for data in (mass, stops, tokens):
+        data.attrs["images"] = many  # what axes call them
     band = (
-        "Mean over the images that had not stopped, with their middle 80 %; red: the thresholds of "
-        "these rows. After its stop an image has no mass, so late blocks show the slow ones."
+        f"Mean over the {many} that had not stopped, with their middle 80 %; red: the thresholds "
+        f"of these rows. After its stop {one} has no mass, so late blocks show the slow ones."
     )
-    never = "Counted over all images that could be read."
+    never = f"Counted over all {many} that could be read."
     found = [
         Chart("column-mass", f"{_MASS} per block", band, mass, draw_column_mass),
         Chart("stop-blocks", _STOPS, f"{never} The block of the first reduction.", stops,

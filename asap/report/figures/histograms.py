@@ -95,5 +95,6 @@ def _bars(frame: pd.DataFrame, name: str, title: str) -> Figure:
             axes.tick_params(axis="y", labelsize=7)
             axes.set_ylim(0, 1.08 * rows["images"].max())
         grid[-1].set_xlim(min(frame[name].min(), 1) - 1, frame[name].max() + 1)
-        grid[-1].set_xlabel(f"{title}\n(bars: images; the tick is the highest)")
+        many = frame.attrs.get("images", "images")
+        grid[-1].set_xlabel(f"{title}\n(bars: {many}; the tick is the highest)")
         return figure

@@ -82,7 +82,8 @@ def draw_column_mass(frame: pd.DataFrame) -> Figure:
         top.set_ylabel("largest column mass")
         names = top.get_legend_handles_labels()
         figure.legend(*names, loc="outside lower left", fontsize=7.5)
-        bottom.set(xlabel="block", ylabel="images not\nyet stopped", ylim=(0, None))
+        many = frame.attrs.get("images", "images")
+        bottom.set(xlabel="block", ylabel=f"{many} not\nyet stopped", ylim=(0, None))
         bottom.set_xticks(range(1, int(frame["block"].max()) + 1))
         for axes in (top, bottom):
             axes.grid()
