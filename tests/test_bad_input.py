@@ -148,7 +148,7 @@ def test_the_default_runs(cli):
         ("data=imagnet", ["data/imagnet", "imagenet"]),
         ("measure=ful", ["measure/ful", "throughput"]),
         ("experiment=dmo", ["experiment/dmo", "demo"]),
-        ("backbone=null", ["does not compose"]),
+        ("backbone=null", ["does not compose", "cannot be null"]),
         ("method.name=asapp", ["'asapp'", "did you mean 'asap'"]),
         ("method.name=../x", ["'../x'", "dotted path"]),
         ("method.name=os", ["'os'", "subclasses of Method"]),

@@ -41,7 +41,8 @@ def _refuse_other_task(spec: RunSpec, data: DataSet, clips: bool) -> None:
     """RequestError for clips without a head, and for images with one."""
     if not clips:
         raise RequestError(
-            f"head is for clips, and data={data.name} has images: leave it out (head=null)"
+            f"head is for clips, and data={data.name} has images: leave head= out, or choose an "
+            "experiment without one"
         )
     if spec.head is None and spec.measure.accuracy:
         raise RequestError(
