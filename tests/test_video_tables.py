@@ -9,6 +9,7 @@ from made import cell
 
 from asap.report.clips import in_words
 from asap.report.gate import baseline_gate
+from asap.report.printed import printed
 from asap.report.result import Result, scalars
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
@@ -121,6 +122,12 @@ def test_a_dashboard_gets_the_numbers_of_clips() -> None:
     found = scalars(ROWS[2])
     assert (found["sink_distance"], found["gmacs_head"]) == (1.5, 0.1)
     assert "sink_distance" not in scalars(ROWS[0])
+
+
+def test_a_terminal_says_why_clips_could_not_be_read() -> None:
+    alike = [row("dense", 80.5, 8.0, None, clips({"short": 1, "missing": 12}))] * 2
+    said = printed(build_table(alike), "Clips", 120)
+    assert "n = 19000 (13 failed). Clips that could not be read: 12 missing, 1 short." in said
 
 
 def test_a_record_without_failures_has_no_words_for_them() -> None:

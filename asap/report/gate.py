@@ -102,7 +102,10 @@ def _of_clips(record: Mapping[str, Any]) -> str:
 
 
 def _of_all(left_out: Mapping[str, Any] | None) -> str:
-    return "" if left_out is None else f" with the {left_out['n']:,} images of calibration"
+    if left_out is None:
+        return ""
+    examples = "clips" if "clips" in left_out else "images"
+    return f" with the {left_out['n']:,} {examples} of calibration"
 
 
 def _not_applicable(

@@ -119,11 +119,12 @@ def _difference(values: Values) -> str | None:
 
 
 def _how_many(table: Table) -> list[str]:
-    """The column n as a line: number of images, and of those that could not be read."""
+    """The column n as a line, with its footnotes: how many, and how many could not be read."""
     counted = [(v["n"], v["n_failed"]) for v in (row.values for row in table.rows) if v.get("n")]
     if not counted:
         return []
     said = [f"{n} ({failed} failed)" if failed else f"{n}" for n, failed in dict.fromkeys(counted)]
     if len(said) == 1:
-        return [f"n = {said[0]}."]
+        notes = dict.fromkeys(note for row in table.rows for note in row.notes.get("n", ()))
+        return [" ".join([f"n = {said[0]}.", *notes])]
     return [f"n differs between rows, which leave out what they could not read: {', '.join(said)}."]
