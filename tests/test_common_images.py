@@ -69,7 +69,7 @@ def test_every_comparison_is_over_the_images_that_all_rows_could_read(rows: list
         if label == "Dense":
             continue
         if not common:
-            assert found[label]["mcnemar_p"] == "" and "no image that every row" in text
+            assert found[label]["mcnemar_p"] == "" and "nothing that every row" in text
             continue
         b = sum(rows[0][i] == "right" != row[i] for i in common)
         c = sum(row[i] == "right" != rows[0][i] for i in common)
