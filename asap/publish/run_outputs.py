@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from asap.measure.session import Session
-from asap.publish.all_records import circled, write_page_of
+from asap.publish.all_records import PAGE, circled, write_page_of
 from asap.publish.mirrors import tensorboard, wandb
 from asap.publish.pictures import draw_pictures, examples_of
-from asap.records.disk import guarded, stem_of, write_file
+from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.records.kinds import TRAINED_HEAD
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
@@ -91,8 +91,10 @@ def write_outputs(
     shown = printed(table, title, console_width())
     mark = spec.results / "digests" / f"{stem}.drawn.json"
     made_from = sources(results, title, remarks, spec.measure.panels, spec.paper_table, circled())
+    page, kept = spec.results / PAGE, mark.with_name(f"{stem}.{PAGE}")
     if earlier := drawn(mark, made_from):
-        return Outputs(shown, earlier[1:])
+        _copied(kept, page)  # another run may have written its own
+        return Outputs(shown, (*earlier[2:], page))
     pieces = parts(table)
     markdown = f"# {title}\n\n" + "\n\n".join(p.to_markdown().strip() for p in pieces) + "\n"
     files = [
@@ -112,9 +114,15 @@ def write_outputs(
     write_manifest(manifest, rows)
     drawn_now = [picture.read(figures) for picture in pictures]
     section = Section(title, results, remarks, drawn_now, table=table, charts=(found, absent))
-    files.append(write_page_of(section, spec.results))
-    note_drawn(mark, made_from, [rows, *files])
-    return Outputs(shown, tuple(files))
+    page = write_page_of(section, spec.results)
+    note_drawn(mark, made_from, [rows, _copied(page, kept), *files])
+    return Outputs(shown, (*files, page))
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """The target with the source's text; it is not written if it has that already."""
+    content = read_bytes(source) or b""
+    return target if read_bytes(target) == content else write_file(target, content.decode())
 
 
 def _mirror(session: Session, result: Result) -> None:
