@@ -125,7 +125,7 @@ def _answered(request: Request, open_clip: Any) -> tuple[Answer, Any]:
         return Answer(error=error), None
     except MemoryError:
         return Answer(error=UnreadableClip(UNDECODABLE, "its frames do not fit into memory")), None
-    except Exception:
+    except Exception:  # a fault of ours: raised again by the parent, and the child lives on
         return Answer(failed=traceback.format_exc()), None
     return _answer(reader, frames.shape), frames
 
