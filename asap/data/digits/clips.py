@@ -58,8 +58,7 @@ def clip(split: str, seed: int, index: int) -> MovingDigit:
 
 
 def _rng(kind: int, split: str, seed: int, number: int) -> np.random.Generator:
-    place = digits.SPLITS.index(split)
-    return np.random.default_rng([GENERATOR_VERSION, kind, place, seed, number])
+    return digits.random_numbers(GENERATOR_VERSION, kind, split, seed, number)
 
 
 def _path(motion: str, rng: np.random.Generator) -> list[Placement]:

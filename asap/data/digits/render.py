@@ -21,7 +21,7 @@ SIZE = 112  # pixels, height and width of a scene
 CLASSES = tuple(str(d) for d in range(10))
 SPLITS = ("train", "calibration", "evaluation")
 GENERATOR_VERSION = 1
-_MASK_LEVEL = 96  # of 255: a pixel with at least this much ink belongs to the object
+MASK_LEVEL = 96  # of 255: a pixel with at least this much ink belongs to the object
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,19 @@ def digits_of(split: str) -> tuple[int, ...]:
     return tuple(i for i in range(len(source()[0])) if split_of(i) == split)
 
 
+@cache
+def digits_of_class(split: str, label: int) -> tuple[int, ...]:
+    """Indices of the source digits of a split that show `label`, 0..9."""
+    return tuple(i for i in digits_of(split) if source()[1][i] == label)
+
+
+def random_numbers(
+    version: int, kind: int, split: str, seed: int, index: int
+) -> np.random.Generator:
+    """Numbers for one example: `kind` says for which of its parts, or for what kind of example."""
+    return np.random.default_rng([version, kind, SPLITS.index(split), seed, index])
+
+
 def scene(split: str, seed: int, index: int, difficulty: Difficulty | None = None) -> Scene:
     """Scene number `index` of a split. Digits are taken in turn, so all occur equally often."""
     difficulty = difficulty or Difficulty()
@@ -83,7 +96,7 @@ def scene(split: str, seed: int, index: int, difficulty: Difficulty | None = Non
     ground = textured_ground(rng, difficulty.texture)
     stroke = rng.uniform(175, 255, 3)
     image = painted(ground, stroke, ink, rng.normal(0, 4, (SIZE, SIZE, 1)))
-    return Scene(image, ink >= _MASK_LEVEL, int(labels[digit]), digit)
+    return Scene(image, ink >= MASK_LEVEL, int(labels[digit]), digit)
 
 
 @dataclass(frozen=True)
@@ -137,8 +150,17 @@ def painted(
     """The picture, (112, 112, 3) uint8: ink (112, 112) uint8 of the colour `stroke` (3,) on a
     ground (112, 112, 3), and noise (112, 112, 1) over both.
     """
+    return rounded(inked(ground, stroke, ink) + noise)
+
+
+def inked(ground: np.ndarray, stroke: np.ndarray, ink: np.ndarray) -> np.ndarray:
+    """Ink (112, 112) uint8 of the colour `stroke` (3,) on a ground (112, 112, 3), as floats."""
     alpha = ink[..., None].astype(np.float32) / 255
-    picture = ground * (1 - alpha) + stroke * alpha + noise
+    return ground * (1 - alpha) + stroke * alpha
+
+
+def rounded(picture: np.ndarray) -> np.ndarray:
+    """Floats as pixels: uint8, 0 to 255."""
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
