@@ -24,8 +24,9 @@ from asap.report.gate import baseline_gate
 from asap.report.html_table import html_table
 from asap.report.latex import to_latex
 from asap.report.prose import sweep_remarks
-from asap.report.result import Result, scalars
+from asap.report.result import Result
 from asap.report.result_table import build_table
+from asap.report.scalars import scalars
 from asap.report.table_parts import parts
 from asap.report.timm_csv import to_timm_csv
 

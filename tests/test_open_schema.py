@@ -27,8 +27,9 @@ from asap.records.key import key_of
 from asap.records.kinds import Kind, declare
 from asap.records.schema import environment
 from asap.records.store import Store
-from asap.report.result import Result, RowRef, scalars
+from asap.report.result import Result, RowRef
 from asap.report.result_table import build_table
+from asap.report.scalars import scalars
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import (

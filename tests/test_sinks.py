@@ -25,7 +25,8 @@ from asap.report.example_table import Example, example_of, example_of_clip
 from asap.report.figures import ImagePanel, scene_panels
 from asap.report.figures.clip_panels import clip_animation, frame_panels
 from asap.report.figures.point_labels import place_labels
-from asap.report.result import Result, curves, scalars
+from asap.report.result import Result
+from asap.report.scalars import curves, scalars
 
 pytestmark = pytest.mark.painted
 

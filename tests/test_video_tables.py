@@ -10,8 +10,9 @@ from made import cell
 from asap.report.clips import in_words
 from asap.report.gate import baseline_gate
 from asap.report.printed import printed
-from asap.report.result import Result, scalars
+from asap.report.result import Result
 from asap.report.result_table import build_table
+from asap.report.scalars import scalars
 from asap.report.table_parts import parts
 
 CLIP = "vit_large_patch14_clip_quickgelu_336.openai"

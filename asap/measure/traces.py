@@ -15,7 +15,7 @@ from asap.engine.trace import Trace
 from asap.methods import Method
 from asap.records.identity import VISION
 from asap.records.tables import TRACE_COLUMNS, column, matrix, stage_columns, table_of
-from asap.report.result import taken_names
+from asap.report.scalars import taken_names
 
 log = logging.getLogger("asap")
 _KNOWN = ("tokens", "stop_block", "macs_backbone", "macs_method")

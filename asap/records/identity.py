@@ -7,6 +7,7 @@ from asap.records.kinds import Kind
 from asap.records.versions import ENGINE_VERSION
 
 VISION = "vision"  # the stage of a row that reduces the tokens of images
+LANGUAGE = "language"  # the stage that reduces rows inside a language model
 _OF_THE_KIND = ("kind", "version", "conditions")
 
 

@@ -14,7 +14,8 @@ from asap.records.schema import CLOCKS
 from asap.report import clips, footnotes, paper
 from asap.report import columns as layout
 from asap.report.gate import gates
-from asap.report.result import Result, ambiguous, metrics, unreadable
+from asap.report.result import Result, unreadable
+from asap.report.scalars import ambiguous, metrics
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asap.errors import one_line
-from asap.report.result import Result, curves, scalars, training_curves
+from asap.report.result import Result
+from asap.report.scalars import curves, scalars, training_curves
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ import numpy as np
 from asap.errors import one_line
 from asap.report.example_table import Example
 from asap.report.figures.clip_panels import animated
-from asap.report.result import Result, curves, scalars, training_curves
+from asap.report.result import Result
+from asap.report.scalars import curves, scalars, training_curves
 
 log = logging.getLogger(__name__)
 Mode = Literal["offline", "online", "disabled"]
@@ -173,7 +174,7 @@ def _settings() -> Any:
 
 def _tags(result: Result) -> list[str]:
     """Backbone, method, precision; W&B takes tags of 1 to 64 characters."""
-    names = [str(result.backbone), str(result.method["name"])]
+    names = [str(result.backbone), str(result.reducing["name"])]
     names += [str(record["precision"]) for record in result.records.values()]
     names += ["extension"] if result.ours else []
     return [name[:64] for name in dict.fromkeys(names)]

@@ -75,7 +75,7 @@ _OWN = Look("#6b7280", "d")
 
 def look(result: Result) -> Look:
     """The method's look; hollow: an extension of ours, grey: a method of the user's own."""
-    found = _LOOKS.get(variant(result.method), _OWN)
+    found = _LOOKS.get(variant(result.reducing), _OWN)
     return Look(found.colour, found.marker, False) if result.ours else found
 
 
