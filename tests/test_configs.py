@@ -233,3 +233,27 @@ def test_a_stage_that_is_not_there_is_one_line(row: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message) as refused:
         rows_of(row)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_method_of_the_language_stage_is_a_row_whose_images_are_not_reduced() -> None:
+    """Its options are reached as those of any method."""
+    pruner = {"name": "fastv", "stage": "language", "label": "FastV", "layers": 2, "rank": 98}
+    given = {
+        "backbone": {"name": "llava"},
+        "data": {"name": "digits_qa"},
+        "rows": [{"method": "fastv", "with": {"rank": 30}}, {"method": "tome"}],
+    }
+    row, other = read_spec(given, {"fastv": pruner, "tome": {"name": "tome"}}.__getitem__).rows
+    assert (row.name, row.label, row.given) == ("dense", "FastV", ())
+    assert row.pruner == MethodOf("fastv", {"layers": 2, "rank": 30})
+    assert other.pruner is None
+    chosen = read_spec({**given, "rows": None, "method": pruner}, read_method).rows
+    assert [one.pruner and one.pruner.name for one in chosen] == [None, "fastv"]
+    both = {"methods": {"vision": {"name": "tome"}, "language": {"name": "fastv"}}, "label": "x"}
+    (row,) = read_spec({**given, "rows": [both]}, read_method).rows
+    assert (row.name, row.pruner) == ("tome", MethodOf("fastv"))
+
+
+def test_a_model_is_for_the_backbone_that_reads_it() -> None:
+    with pytest.raises(RequestError, match="model='/x' is for task=vlm"):
+        spec_of("model=/x")

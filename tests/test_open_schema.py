@@ -33,7 +33,7 @@ from asap.report.scalars import scalars
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import (
-    STAGES,
+    VISION,
     BackboneSpec,
     MeasureSpec,
     MethodSpec,
@@ -159,7 +159,7 @@ def test_a_third_measurement_is_one_file_and_one_line_of_a_list(
         assert [record and record["rounds"] for record in found] == [3, 3]
         assert [line["latency_ms"] for line in lines(results)] == ["2.5", "3.5"]
         assert all(result.reason is None and result.accuracy for result in results)
-    assert set(second[1].measured["identity"]["methods"]) == set(STAGES)
+    assert set(second[1].measured["identity"]["methods"]) == {VISION}
     keys = current_keys(session.store)
     assert len(keys) == 4
     (together,) = grouped(session.store, keys).values()

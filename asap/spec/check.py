@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import STAGES, VISION, HeadSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import LANGUAGE, VISION, HeadSpec, MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -17,6 +17,7 @@ PARTS = ("all", "slice", "rest")
 HEADS, HEAD_READS = ("linear", "attention"), ("class", "tokens")
 FEATURE_TYPES = ("fp16", "fp32")
 OPPONENTS = ("best", "compiled")
+ORDERS = ("method", "spatial")
 
 
 def checked(spec: RunSpec) -> RunSpec:
@@ -29,6 +30,7 @@ def checked(spec: RunSpec) -> RunSpec:
     one_of("engine.graphs", spec.engine.graphs, GRAPHS)
     one_of("paper_table", spec.paper_table, PAPER_TABLES)
     one_of("data.part", spec.data.part, PARTS)
+    one_of("answer.order", spec.answer.order, ORDERS)
     _check_title(spec.data.title)
     m = spec.measure
     for name in m.opponents:
@@ -44,6 +46,7 @@ def checked(spec: RunSpec) -> RunSpec:
         ("measure.latency_calls", m.latency_calls, 0),
         ("measure.threads", m.threads, 1),
         ("measure.panels", m.panels, 0),
+        ("answer.max_new_tokens", spec.answer.max_new_tokens, 1),
         ("log.examples", spec.log.examples, 0),
         ("calibrate.images", spec.calibrate.images, 1),
         ("calibrate.cost_images", spec.calibrate.cost_images, 1),
@@ -106,10 +109,11 @@ def _checked_stages(spec: RunSpec) -> None:
     """Every row has a method for the stages that its backbone has, and for no other."""
     for row in spec.rows:
         for stage in (*row.methods, VISION):
-            if stage not in STAGES:
+            if stage not in spec.stages:
+                instead = ", ".join(spec.stages) + (", or task=vlm" if stage == LANGUAGE else "")
                 raise RequestError(
                     f"row {row.label!r}: stage {stage!r} is not there for backbone "
-                    f"{spec.backbone.shown}: use {', '.join(STAGES)}"
+                    f"{spec.backbone.shown}: use {instead}"
                 )
             if stage not in row.methods:
                 raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")

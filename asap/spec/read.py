@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from asap.errors import RequestError
+from asap.spec.answer_spec import AnswerSpec
 from asap.spec.check import checked
 from asap.spec.labels import labelled
 from asap.spec.paths import PathText, given_path
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import (
+    LLAVA,
     VISION,
     BackboneSpec,
     CalibrateSpec,
@@ -59,13 +61,23 @@ def read_spec(
         "engine": _build(EngineSpec, given.pop("engine", None), "engine"),
         "calibrate": _build(CalibrateSpec, given.pop("calibrate", None), "calibrate"),
         "head": _head(given.pop("head", None)),
+        "answer": _build(AnswerSpec, given.pop("answer", None), "answer"),
     }
+    _refuse_other_model(given.pop("model", None), parts["backbone"])
     # Keys that only other lines of an experiment or a data set refer to.
     for name in ("points", "budget", "ppt_thresholds", "scenes"):
         given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].shown} on {data_title(parts['data'])}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")
     return checked(spec)
+
+
+def _refuse_other_model(place: Any, backbone: BackboneSpec) -> None:
+    """RequestError for `model=<folder>` of a run whose backbone does not read it."""
+    if place not in (None, "bundled") and backbone.name != LLAVA:
+        raise RequestError(
+            f"model={place!r} is for task=vlm: choose that, or give backbone.weights={place}"
+        )
 
 
 def _data(given: Any) -> DataSpec:
@@ -105,15 +117,17 @@ def _recorded_row(row: Mapping[str, Any]) -> MethodSpec:
 def _row(
     row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
 ) -> MethodSpec:
-    """A row of a config: its own `methods` by stage, or the vision method that `method` names, else
-    the chosen one, by its config. The row's own options are on top.
+    """A row of a config: its own `methods` by stage, or the method that `method` names, else the
+    chosen one, by its config. The row's own options are on top. A config with `stage: language` is
+    a method of that stage, and nothing is reduced before.
     """
     row = dict(row)
     own = row.pop("methods", None)
     if own is not None and "method" in row:
         raise RequestError(f"rows: a row has method={row['method']!r} and methods: leave one out")
     base = method_config(row.pop("method")) if "method" in row else chosen
-    stages = {VISION: base} if own is None else typed_value(own, Mapping[str, Any], "rows: methods")
+    acts = base.get("stage", VISION) if own is None else VISION  # where the row's options belong
+    stages = {acts: base} if own is None else typed_value(own, Mapping[str, Any], "rows: methods")
     if not stages:
         raise RequestError("rows: methods={} names no method: give vision: {name: ...}")
     options = dict(typed_value(row.pop("with", None) or {}, Mapping[str, Any], "rows: with"))
@@ -127,12 +141,13 @@ def _row(
     for stage, config in stages.items():
         where = "method" if own is None else f"rows: methods.{stage}"
         config = dict(typed_value(config, Mapping[str, Any], where))
+        config.pop("stage", None)
         if "name" not in config:
             such = "method=asap" if own is None else "name: asap"
             raise RequestError(f"{where}.name is missing: choose a method, such as {such}")
         name = typed_value(config.pop("name"), str, f"{where}.name")
         head |= {"label": name} | {k: config.pop(k) for k in list(config) if k in about} | head
-        if stage == VISION:
+        if stage == acts:
             options = options if own is None else config | options
             config |= options
         for key, value in config.items():  # no option of a method is an empty text
@@ -141,7 +156,9 @@ def _row(
         methods[stage] = MethodOf(name, config)
     if point:
         row["label"] = labelled(row.get("label") or head["label"], point.items())
-    parts = {"methods": methods, "given": list(options)}
+    if own is None:
+        methods = {VISION: MethodOf("dense"), **methods}
+    parts = {"methods": methods, "given": list(options) if acts == VISION else []}
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
+from asap.spec.answer_spec import AnswerSpec
 from asap.spec.paths import PathText
 
 VISION = "vision"  # the stage that encodes images; records name stages in the same way
-STAGES = (VISION,)  # of the backbones that there are
+LANGUAGE = "language"  # the stage that reads the images' rows beside a text, and answers
+STAGES = (VISION, LANGUAGE)
+LLAVA = "llava"  # the backbone with both stages; the others have the first
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class MethodSpec:
     def of(cls, name: str, options: Mapping[str, Any], label: str, **about: Any) -> "MethodSpec":
         """A row with a method for the images."""
         return cls({VISION: MethodOf(name, options)}, label, **about)
+
+    @property
+    def pruner(self) -> MethodOf | None:
+        """The method of the language stage; None: it leaves all rows there."""
+        return self.methods.get(LANGUAGE)
 
     @property
     def name(self) -> str:
@@ -252,6 +260,7 @@ class RunSpec:
     engine: EngineSpec = EngineSpec()
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     head: HeadSpec | None = None
+    answer: AnswerSpec = field(default_factory=AnswerSpec)
     results: Path = Path("results")
     device: str = "auto"
     precision: str = "fp32"
@@ -265,6 +274,17 @@ class RunSpec:
     paper_table: str = "image_classification"
     table: str | None = None
     image: PathText | None = None  # the picture for asap.show
+    question: str | None = None  # about the picture, for a vision-language model
+
+    @property
+    def answers(self) -> bool:
+        """Whether its backbone answers questions about pictures."""
+        return self.backbone.name == LLAVA
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of its backbone."""
+        return STAGES if self.answers else (VISION,)
 
 
 def groups() -> dict[str, type]:
