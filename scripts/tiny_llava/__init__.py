@@ -1,0 +1,1 @@
+"""The steps of `scripts/train_tiny_llava.py`."""
