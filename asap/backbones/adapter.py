@@ -30,8 +30,8 @@ class BackboneAdapter(ABC):
 
     One subclass per family of backbones (`models`, exact types), listed in `accepted.py`. A
     backbone has timm's attributes: blocks, norm, patch_embed, num_prefix_tokens, cls_token and,
-    optionally, pretrained_cfg. Raises ValueError, naming the type, for a part that is not
-    supported.
+    optionally, pretrained_cfg, and blocks_left_out (how many blocks of an encoder stand behind its
+    own and are never run). Raises ValueError, naming the type, for a part that is not supported.
     """
 
     models: ClassVar[tuple[type[nn.Module], ...]]
@@ -53,6 +53,7 @@ class BackboneAdapter(ABC):
             class_token=backbone.cls_token is not None,
             width=backbone.embed_dim,
             attention_width=self.blocks[0].attn.attn_dim,
+            left_out=getattr(backbone, "blocks_left_out", 0),
         )
         self.grid: tuple[int, int] = tuple(backbone.patch_embed.grid_size)
         self.cost = self._cost()

@@ -14,6 +14,7 @@ class Anatomy:
     class_token: bool
     width: int = 0  # channels of a token; 0 = not stated
     attention_width: int = 0  # channels of a token's query, key or value, all heads together
+    left_out: int = 0  # blocks of the encoder behind these, which are not run
 
     @property
     def tokens(self) -> int:
