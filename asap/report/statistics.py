@@ -17,15 +17,19 @@ from asap.errors import RequestError
 from asap.records.tables import lists, matrix
 
 LEVEL = 0.95
-_COMPARED = ["id", "label", "other_labels", "cluster", "top5", "error"]
+_MATCHED = ["id", "cluster", "error"]
+_CLASSES = ["label", "other_labels", "top5"]
+_QUESTIONS = ["question", "answers", "score"]
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracy of `other` minus `reference` on the same images, in percentage points.
+    """Accuracy of `other` minus `reference` on the same examples, in percentage points.
 
-    b: images only the reference has right; c: images only the other has right; p: McNemar's exact
-    two-sided test, which takes images as independent even where the interval does not.
+    b: examples only the reference has right; c: examples only the other has right; p: McNemar's
+    exact two-sided test, which takes examples as independent even where the interval does not. Of
+    answers that may be right in part (`partial`) b and c are those that score less and more, and p
+    is of Student's t test of the mean difference, with the clusters of the interval.
     """
 
     n: int
@@ -35,6 +39,7 @@ class PairedDifference:
     b: int
     c: int
     p: float
+    partial: bool = False
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -60,15 +65,23 @@ def mean_interval(values: np.ndarray, clusters: np.ndarray) -> tuple[float, floa
     cluster it is the usual s^2/n. One cluster says nothing about the spread between clusters:
     (-inf, inf).
     """
+    mean, error, groups = _mean_error(values, clusters)
+    if groups < 2:
+        return -math.inf, math.inf
+    half = float(special.stdtrit(groups - 1, (1 + LEVEL) / 2)) * error
+    return mean - half, mean + half
+
+
+def _mean_error(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, int]:
+    """Mean of the values, its cluster-robust standard error (inf of one cluster), clusters."""
     values = np.asarray(values, dtype=np.float64)
     _, inverse = np.unique(clusters, return_inverse=True)
     totals = np.bincount(inverse, weights=values - values.mean())
     groups = len(totals)
     if groups < 2:
-        return -math.inf, math.inf
+        return float(values.mean()), math.inf, groups
     error = math.sqrt(groups / (groups - 1) * float(totals @ totals)) / len(values)
-    half = float(special.stdtrit(groups - 1, (1 + LEVEL) / 2)) * error
-    return float(values.mean()) - half, float(values.mean()) + half
+    return float(values.mean()), error, groups
 
 
 def share_interval(hits: np.ndarray, clusters: np.ndarray | None = None) -> tuple[float, float]:
@@ -95,7 +108,9 @@ def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def finite(answers: pd.DataFrame) -> np.ndarray:
-    """Per row of an image that could be read: is its answer finite, (n,) bool."""
+    """Per row of an example that could be read: is its answer finite, (n,) bool."""
+    if are_questions(answers):
+        return answers["finite"].to_numpy() == 1
     return lists(answers, "top5")[1] > 0
 
 
@@ -103,8 +118,11 @@ def hits(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Per row: is the first prediction right, is one of the (up to) five; (n,) bool each.
 
     Right is the label, and any other label that the row accepts. An answer that is not finite names
-    no class, so it is wrong.
+    no class, so it is wrong. The answer to a question is right if its score is 1, and has no five.
     """
+    if are_questions(answers):
+        right = scores(answers) == 1
+        return right, right
     answered = finite(answers)
     first, any5 = np.zeros(len(answered), bool), np.zeros(len(answered), bool)
     if answered.any():
@@ -123,10 +141,24 @@ def _right(answers: pd.DataFrame) -> np.ndarray:
     return right
 
 
+def are_questions(answers: pd.DataFrame) -> bool:
+    """Whether these are texts with a score, not classes."""
+    return "score" in answers
+
+
+def scores(answers: pd.DataFrame) -> np.ndarray:
+    """Per row: how right its answer is, (n,) float64 in [0, 1]; of classes 1 or 0."""
+    if are_questions(answers):
+        return answers["score"].to_numpy(np.float64)
+    return hits(answers)[0].astype(np.float64)
+
+
 def leads(answers: pd.DataFrame, alone: float) -> np.ndarray:
     """First logit minus second, (n,) float64; `alone` for a model of one class, -inf for an answer
-    that is not finite.
+    that is not finite. Of the answer to a question those of its first word.
     """
+    if are_questions(answers):
+        return np.nan_to_num(answers["gap"].to_numpy(np.float64), nan=-np.inf)
     answered = finite(answers)
     found = np.full(len(answered), -np.inf)
     top = matrix(answers[answered], "top5_logits").astype(np.float64)
@@ -142,17 +174,34 @@ def paired_difference(
 
     Raises RequestError if the frames are not over the same images with the same labels.
     """
-    reference, other = matched(reference[_COMPARED], other[_COMPARED], without)
-    before, after = hits(reference)[0], hits(other)[0]
-    b, c, n = int((before & ~after).sum()), int((~before & after).sum()), len(before)
+    used = [*_MATCHED, *(_QUESTIONS if are_questions(reference) else _CLASSES)]
+    if are_questions(reference) != are_questions(other):
+        raise RequestError("answers to questions and classes of images cannot be compared")
+    reference, other = matched(reference[used], other[used], without)
+    before, after = scores(reference), scores(other)
+    change = after - before
+    partial = not np.isin([before, after], (0.0, 1.0)).all()
+    b, c, n = int((change < 0).sum()), int((change > 0).sum()), len(before)
     groups = reference["cluster"].to_numpy() if clustered else np.arange(n)
     n_clusters = len(np.unique(groups))
-    if clustered and b + c:
-        low, high = mean_interval(after.astype(np.int64) - before, groups)
+    if (clustered or partial) and b + c:
+        low, high = mean_interval(change, groups)
     else:  # without discordant pairs the sandwich has no spread to work with
         low, high = _bonett_price(b, c, n_clusters)
     interval = (100 * max(low, -1.0), 100 * min(high, 1.0))
-    return PairedDifference(n, n_clusters, 100 * (c - b) / n, interval, b, c, _mcnemar(b, c))
+    p = _student(change, groups) if partial else _mcnemar(b, c)
+    difference = 100 * math.fsum(change) / n
+    return PairedDifference(n, n_clusters, difference, interval, b, c, p, partial)
+
+
+def _student(change: np.ndarray, groups: np.ndarray) -> float:
+    """The two-sided p-value of a mean difference of 0, given each difference's source."""
+    mean, error, n_groups = _mean_error(change, groups)
+    if n_groups < 2 or mean == 0:
+        return 1.0
+    if error == 0:
+        return 0.0
+    return 2 * float(special.stdtr(n_groups - 1, -abs(mean) / error))
 
 
 def _mcnemar(b: int, c: int) -> float:
@@ -197,7 +246,10 @@ def matched(
 
 
 def _same_labels(one: pd.DataFrame, two: pd.DataFrame) -> bool:
-    """Whether the same is right for each row."""
+    """Whether the same is right for each row; of questions also whether they are the same."""
+    if are_questions(one):
+        asked, right = ([list(f[name]) for f in (one, two)] for name in ("question", "answers"))
+        return asked[0] == asked[1] and [*map(list, right[0])] == [*map(list, right[1])]
     pairs = zip(lists(one, "other_labels"), lists(two, "other_labels"), strict=True)
     labels = np.array_equal(one["label"].to_numpy(), two["label"].to_numpy())
     return labels and all(np.array_equal(*pair) for pair in pairs)
