@@ -8,7 +8,7 @@ the engine.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from asap.core.anatomy import Anatomy
 from asap.methods.declared import Attention as Attention
 from asap.methods.declared import Column, KeptState, Needs, StopThreshold, once_each
+from asap.methods.option_checks import check_types
 from asap.methods.option_checks import choice as choice
-from asap.methods.option_checks import is_a, kind_name, require
+from asap.methods.option_checks import require as require
 from asap.methods.search_space import SearchDimension
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
@@ -164,13 +165,7 @@ class Method:
         Raises ValueError for an option of the wrong type, and for two `trace_columns` of one name;
         subclasses check the ranges.
         """
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, option.name, value)
-            right = is_a(value, option.type)
-            require(right, option.name, value, f"of type {kind_name(option.type)}")
+        check_types(self)
         once_each(self.trace_columns)
 
     @property

@@ -2,6 +2,7 @@
 
 import types
 import typing
+from dataclasses import fields
 from typing import Any
 
 
@@ -31,3 +32,17 @@ def is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, bool) and kind not in (int, float, str)
     kinds = {int: int, float: (int, float), str: str}.get(kind)
     return kinds is None or isinstance(value, kinds)
+
+
+def check_types(options: Any) -> None:
+    """Turn the lists of a frozen dataclass into tuples, so that it can be hashed; check its types.
+
+    Raises ValueError for an option of the wrong type.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(options, option.name, value)
+        right = is_a(value, option.type)
+        require(right, option.name, value, f"of type {kind_name(option.type)}")

@@ -1,4 +1,4 @@
-"""From a name in a config to a method: the file name is the registry."""
+"""From a name in a config to a method or a pruner: the file name is the registry."""
 
 import difflib
 import importlib
@@ -10,20 +10,24 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from asap.errors import RequestError, one_line
 from asap.methods.base import Method
+from asap.methods.language.base import Pruner
 
-_PACKAGE = "asap.methods"
+Kind = TypeVar("Kind", Method, Pruner)
+_PACKAGES: dict[type, str] = {Method: "asap.methods", Pruner: "asap.methods.language"}
 
 
 def names() -> tuple[str, ...]:
     """The methods of this package: its modules that define one. A helper file defines none."""
-    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return tuple(
-        sorted(m.name for m in modules if _defined(importlib.import_module(f"{_PACKAGE}.{m.name}")))
-    )
+    return _names(Method)
+
+
+def pruner_names() -> tuple[str, ...]:
+    """The pruners, the methods of the stage "language"."""
+    return _names(Pruner)
 
 
 def find(name: str) -> type[Method]:
@@ -31,42 +35,64 @@ def find(name: str) -> type[Method]:
 
     A user's own file is found in the current folder. RequestError if there is no such method.
     """
-    inside = name in names()
-    found = _defined(importlib.import_module(f"{_PACKAGE}.{name}") if inside else _own_module(name))
+    return _find(name, Method)
+
+
+def find_pruner(name: str) -> type[Pruner]:
+    """The pruner class in module `asap.methods.language.<name>`, else as `find`."""
+    return _find(name, Pruner)
+
+
+def name_of(kind: type[Method] | type[Pruner]) -> str:
+    """The name in a config: the module in the package of its kind, or another's dotted path."""
+    package = _PACKAGES[Pruner if issubclass(kind, Pruner) else Method]
+    inside = kind.__module__.removeprefix(f"{package}.")
+    return kind.__module__ if inside == kind.__module__ else inside.split(".")[0]
+
+
+def _names(base: type) -> tuple[str, ...]:
+    package = _PACKAGES[base]
+    folder = Path(__file__).parent.joinpath(*package.split(".")[2:])
+    modules = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules([str(folder)])}
+    return tuple(
+        sorted(n for n, at in modules.items() if _defined(importlib.import_module(at), base))
+    )
+
+
+def _find(name: str, base: type[Kind]) -> type[Kind]:
+    inside = name in _names(base)
+    at = f"{_PACKAGES[base]}.{name}"
+    module = importlib.import_module(at) if inside else _own_module(name, base)
+    found = _defined(module, base)
     if len(found) != 1:
         raise RequestError(
-            f"method name={name!r}: its module defines {len(found)} subclasses of Method, not one"
+            f"method name={name!r}: its module defines {len(found)} subclasses of "
+            f"{base.__name__}, not one"
         )
     return found[0]
 
 
-def name_of(kind: type[Method]) -> str:
-    """The name of the method in a config: its module in this package, or another's dotted path."""
-    inside = kind.__module__.removeprefix(f"{_PACKAGE}.")
-    return kind.__module__ if inside == kind.__module__ else inside.split(".")[0]
-
-
-def _defined(module: ModuleType) -> list[type[Method]]:
+def _defined(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:
     """The public methods that a module, or a file of a package, defines."""
     inside = f"{module.__name__}."
     return [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value is not Method
+        if isinstance(value, type) and issubclass(value, base) and value is not base
         and f"{value.__module__}.".startswith(inside)
     ]  # fmt: skip
 
 
-def _own_module(name: str):
+def _own_module(name: str, base: type) -> ModuleType:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     if not all(part.isidentifier() for part in name.split(".")):
-        raise RequestError(_unknown(name))
+        raise RequestError(_unknown(name, base))
     try:
         return importlib.import_module(name)
     except Exception as error:  # the file's own code can raise anything
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
-            raise RequestError(_unknown(name)) from None
+            raise RequestError(_unknown(name, base)) from None
         reason = one_line(error, kind=True)
         raise RequestError(
             f"method name={name!r}: its file cannot be imported: {reason}: repair it"
@@ -74,10 +100,10 @@ def _own_module(name: str):
 
 
 @cache
-def code_of(kind: type[Method]) -> str | None:
+def code_of(kind: type[Method] | type[Pruner]) -> str | None:
     """SHA-256 of the files, as they are now, that define a user's own method and its bases.
 
-    None for a method of this package, which is identified by its `method_version`.
+    None for a method of this package, which is identified by its version.
     """
     modules = dict.fromkeys(base.__module__ for base in kind.__mro__)
     own = [m for m in modules if m.split(".")[0] not in ("asap", *sys.stdlib_module_names)]
@@ -86,18 +112,26 @@ def code_of(kind: type[Method]) -> str | None:
     return said.hexdigest() if any(files) else None
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, names(), 1)
+def _unknown(name: str, base: type) -> str:
+    near = difflib.get_close_matches(name, _names(base), 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"method name={name!r} is unknown: {hint}use one of {', '.join(names())}, "
+        f"method name={name!r} is unknown: {hint}use one of {', '.join(_names(base))}, "
         "or the dotted path of a Python file of your own in the current folder"
     )
 
 
 def build(name: str, options: Mapping[str, Any]) -> Method:
     """The method with its options; RequestError names an unknown option or an impossible value."""
-    kind = find(name)
+    return _build(name, options, find(name))
+
+
+def build_pruner(name: str, options: Mapping[str, Any]) -> Pruner:
+    """The pruner with its options; RequestError as for `build`."""
+    return _build(name, options, find_pruner(name))
+
+
+def _build(name: str, options: Mapping[str, Any], kind: type[Kind]) -> Kind:
     known = {f.name: f.type for f in fields(kind)}
     for option in options:
         if option not in known:
