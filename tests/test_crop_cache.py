@@ -21,13 +21,13 @@ from samples import open_data, same
 from timm.data import create_transform
 from torchvision import transforms
 
-from asap.data.base import loader
 from asap.data.crops import build as crop_build
 from asap.data.crops import cache as crop_cache
 from asap.data.crops.cache import CachedCrops, identity_of
 from asap.data.crops.file import Crops, Entry, index_of, manifest_of
 from asap.data.crops.transform_split import split
 from asap.data.imagenet.validation import ImageNet
+from asap.data.loading import loader
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.measure.timed_images import load_pictures

@@ -16,7 +16,7 @@ from timm.data import ImageDataset, create_transform
 from timm.data.transforms import ResizeKeepRatio, TrimBorder
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from asap.data.base import loader, take
+from asap.data.base import take
 from asap.data.digits import render as digits
 from asap.data.digits.scenes import DigitScenes
 from asap.data.imagenet import validation as imagenet
@@ -29,6 +29,7 @@ from asap.data.images.decoding import (
     open_rgb,
 )
 from asap.data.images.folder import ImageFolder
+from asap.data.loading import loader
 from asap.data.natural_order import natural_key
 from asap.errors import RequestError
 

@@ -19,13 +19,13 @@ from timm.data import ImageDataset, create_transform
 from timm.data.real_labels import RealLabelsImagenet
 from torchvision.datasets.imagenet import ARCHIVE_META
 
-from asap.data.base import loader
 from asap.data.imagenet import validation as imagenet
 from asap.data.imagenet.boxes import Boxes
 from asap.data.imagenet.layouts import recognise
 from asap.data.imagenet.validation import ImageNet
 from asap.data.imagenet.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.data.images.geometry import map_of
+from asap.data.loading import loader
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.report.statistics import hits

@@ -9,7 +9,8 @@ import torch
 from fake_video import FakeVideo
 from torch import nn
 
-from asap.data.base import Sample, loader
+from asap.data.base import Sample
+from asap.data.loading import loader
 from asap.measure.joint_evaluation import Evaluation, _about, halving
 from asap.records.tables import ANSWER_COLUMNS, frame_of, table_of
 from asap.report.statistics import mean_interval

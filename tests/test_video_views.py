@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 
-from asap.data.base import loader
 from asap.data.images.source import FileSource
+from asap.data.loading import loader
 from asap.data.open import DATA_SETS
 from asap.data.options import Opening
 from asap.data.video.clip_files import ClipFiles

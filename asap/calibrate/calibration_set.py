@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from asap.calibrate.space_walk import Budget
-from asap.data.base import DataSet, Sample, loader
+from asap.data.base import DataSet, Sample
+from asap.data.loading import loader
 from asap.engine.backend import Backend
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError

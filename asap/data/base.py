@@ -1,17 +1,13 @@
 """The contract of every data set: samples by position, a digest of the content, a description."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from asap.errors import RequestError
 
@@ -38,6 +34,7 @@ class Sample:
     error: str | None = None  # one line
     extras: Mapping[str, Any] = field(default_factory=dict)
     frames: int = 1  # consecutive images that make up one view
+    picture: int | None = None  # the id of a picture that several examples share, such as questions
 
     @property
     def n_images(self) -> int:
@@ -46,8 +43,11 @@ class Sample:
 
     @property
     def image_ids(self) -> list[int]:
-        """What seeds the random draws of its images: the first has the example's own id."""
-        return [self.id if k == 0 else hashed_id(f"{self.id}:{k}") for k in range(self.n_images)]
+        """What seeds the random draws of its images: the first has the example's own id, or that
+        of the picture that it shares, so that draws are alike for all questions about a picture.
+        """
+        first = self.id if self.picture is None else self.picture
+        return [first if k == 0 else hashed_id(f"{first}:{k}") for k in range(self.n_images)]
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -226,75 +226,3 @@ def take(dataset: DataSet, limit: int | None) -> DataSet:
     return Subset(
         dataset, evenly(n, limit), f"{dataset.description}; {limit:,} of them, evenly spaced"
     )
-
-
-def loader(
-    dataset: DataSet, indices: Sequence[int], batch_size: int, workers: int
-) -> Iterator[list[Sample]]:
-    """The samples at `indices`, in that order, in lists of `batch_size` (the last may be shorter).
-
-    `workers` processes read ahead; with 0 the caller reads.
-    """
-    batches = (list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
-    # Fork: with the start method that a launcher may have set, workers would lose its state.
-    fork = workers > 0 and sys.platform == "linux"
-    packed = DataLoader(
-        cast(Dataset, dataset),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_pack,
-        multiprocessing_context="fork" if fork else None,
-    )
-    with plainly():
-        for batch in packed:
-            yield _unpack(*batch)
-
-
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Strip the worker's traceback that DataLoader puts in front of a RequestError's message."""
-    try:
-        yield
-    except RequestError as error:
-        said = str(error).strip().splitlines()[-1]
-        raise RequestError(said.removeprefix("asap.errors.RequestError: ")) from error
-
-
-Packed: TypeAlias = tuple[list[Sample], list[int], Tensor | None, dict[str, tuple[list, Tensor]]]
-
-
-def _pack(samples: list[Sample]) -> Packed:
-    """Samples without their tensors, how many images each has, and the tensors of the batch: its
-    images, and each extra with the positions of the samples that have it. Each tensor sent by a
-    worker holds an open file until it is freed, so a batch sends one and not one per image.
-    """
-    counts = [s.n_images for s in samples]
-    inputs = [s.inputs for s in samples if s.inputs is not None]
-    names = {k for s in samples for k, v in s.extras.items() if isinstance(v, Tensor)}
-    held: dict[str, tuple[list, Tensor]] = {}
-    for name in sorted(names):
-        places = [i for i, s in enumerate(samples) if name in s.extras]
-        held[name] = places, torch.stack([samples[i].extras[name] for i in places])
-    plain = [{k: v for k, v in s.extras.items() if k not in names} for s in samples]
-    bare = [
-        replace(s, inputs=None, extras=extras) for s, extras in zip(samples, plain, strict=True)
-    ]
-    return bare, counts, torch.cat(inputs) if inputs else None, held
-
-
-def _unpack(
-    bare: list[Sample],
-    counts: list[int],
-    inputs: Tensor | None,
-    held: dict[str, tuple[list, Tensor]],
-) -> list[Sample]:
-    """Undo `_pack`: readable samples take their images and extras in turn."""
-    extras = [dict(sample.extras) for sample in bare]
-    for name, (places, values) in held.items():
-        for i, value in zip(places, values, strict=True):
-            extras[i][name] = value
-    parts = iter(() if inputs is None else inputs.split([n for n in counts if n]))
-    return [
-        replace(sample, inputs=next(parts) if n else None, extras=more)
-        for sample, n, more in zip(bare, counts, extras, strict=True)
-    ]

@@ -4,7 +4,8 @@ import time
 
 import torch
 
-from asap.data.base import DataSet, evenly, images_per_example, loader
+from asap.data.base import DataSet, evenly, images_per_example
+from asap.data.loading import loader
 from asap.engine.executor import ReducedViT
 from asap.measure.joint_evaluation import Evaluation, halving
 from asap.records.schema import ClipSpeeds

@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from asap.data.base import DataSet, Sample, loader
+from asap.data.base import DataSet, Sample
+from asap.data.loading import loader
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.measure.traces import columns_of, fields_of, table_of_traces

@@ -25,24 +25,28 @@ class Task(ABC):
 
     @classmethod
     def of(cls, data: DataSet, head: Any = None) -> "Task":
-        """The task with what the data set says of it; head: of a task whose outputs are features,
-        None where only its columns are asked for.
+        """The task with what the data set says of it; head: of a task whose outputs are features or
+        visual rows, None where only its columns are asked for.
         """
         return cls()
 
     @abstractmethod
     def answered(
-        self, samples: Sequence[Sample], outputs: Tensor, traces: Mapping[str, Tensor]
+        self, samples: Sequence[Sample], outputs: Any, traces: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
-        """The columns of examples that were evaluated, from the model's `outputs` (images, ...).
+        """The columns of examples that were evaluated, from the model's `outputs`: a tensor
+        (images, ...), of questions the `VisualOutputs`.
 
         The examples of a data set have as many images each. traces: values of the images by name,
         (images, ...) each on the CPU: `assignment`, the final token of each patch, and all columns
         of the traces.
+
+        A task whose examples can fail alone also gives the column `error`, None for those that did
+        not: a failed example is recorded like one that could not be read, without a trace.
         """
 
     @abstractmethod
-    def right(self, samples: Sequence[Sample], outputs: Tensor) -> Bool[Tensor, " b"]:
+    def right(self, samples: Sequence[Sample], outputs: Any) -> Bool[Tensor, " b"]:
         """Whether each of the examples, all of as many images, is answered right; for a search
         among settings. The samples need no images.
         """

@@ -1,18 +1,22 @@
 """From the task that a data set names to the task."""
 
+from typing import Any
+
 from asap.data.base import DataSet
 from asap.errors import RequestError
 from asap.tasks.base import Task
 from asap.tasks.classification import Classification
-from asap.tasks.video import FrameHead, Video
+from asap.tasks.questions import Questions
+from asap.tasks.video import Video
 
-TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Video)}
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Classification, Video, Questions)}
 
 
-def task_of(data: DataSet, head: FrameHead | None = None) -> Task:
+def task_of(data: DataSet, head: Any = None) -> Task:
     """What is asked of the examples of a data set; RequestError on an unknown task.
 
-    head: of a video; None where only the columns of its answers are asked for.
+    head: what turns the model's outputs into answers: the `FrameHead` of a video, the `Answerer` of
+    questions; None where only the columns of the answers are asked for.
     """
     if data.task not in TASKS:
         known = ", ".join(TASKS)

@@ -14,12 +14,12 @@ from typing import BinaryIO, cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from asap.data.base import plainly
 from asap.data.crops.file import Entry
 from asap.data.crops.transform_split import Split
 from asap.data.imagenet.boxes import upright
 from asap.data.images.decoding import UnreadableImage
 from asap.data.images.image_files import ImageFiles
+from asap.data.loading import plainly
 from asap.errors import RequestError
 from asap.records.disk import guarded, write_through
 

@@ -20,12 +20,12 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from asap.data.base import plainly
 from asap.data.crops.build import ANOTHER
 from asap.data.crops.cache import cores
 from asap.data.digits import clips
 from asap.data.digits.encoding import encoded, encoder
 from asap.data.images.source import size_of
+from asap.data.loading import plainly
 from asap.records.disk import guarded
 from asap.records.key import key_of
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from asap.data.base import DataSet, Sample, frames_per_view, images_per_example, loader
+from asap.data.base import DataSet, Sample, frames_per_view, images_per_example
+from asap.data.loading import loader
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.accuracy import Ranges, count_of

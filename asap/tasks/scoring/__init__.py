@@ -1,0 +1,1 @@
+"""How an answer in words is scored: one rule a file, pure functions of texts."""
