@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import asap
 from asap.backbones.weights.load import load_backbone
 from asap.errors import RequestError
-from asap.measure.session import describe
+from asap.measure.record_parts import describe
 from asap.methods import DynamicViT, build
 
 FLOAT = torch.float32

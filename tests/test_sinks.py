@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import asap
-from asap.measure.session import describe, method_of_record
+from asap.measure.record_parts import describe, method_of_record
 from asap.publish.mirrors import tensorboard, wandb
 from asap.report.example_table import Example, example_of, example_of_clip
 from asap.report.figures import ImagePanel, scene_panels

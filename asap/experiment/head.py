@@ -20,7 +20,8 @@ from asap.measure.heads.training import Curve, new_head, train
 from asap.measure.in_memory import InMemory
 from asap.measure.processes import size
 from asap.measure.progress import progress
-from asap.measure.session import Session, config_of
+from asap.measure.record_parts import config_of
+from asap.measure.session import Session
 from asap.methods import Dense
 from asap.publish.run_outputs import mirror
 from asap.records.key import key_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from asap.measure.session import config_of
+from asap.measure.record_parts import config_of
 from asap.methods import Method, build
 from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import MethodSpec, RunSpec

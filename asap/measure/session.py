@@ -1,7 +1,7 @@
 """A session: the backbone, data, device and store of a run, and the identity of its records."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +25,16 @@ from asap.measure.device import DTYPES, pick_device
 from asap.measure.in_memory import Backbone, Images, InMemory
 from asap.measure.joint_evaluation import Evaluation
 from asap.measure.outputs_check import refuse_other_outputs
+from asap.measure.record_parts import describe, weights_record
 from asap.measure.traces import fields_of
 from asap.methods import Method, build
-from asap.methods.registry import code_of, name_of
 from asap.records.identity import VISION, identity_of
 from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
-from asap.records.schema import MethodRecord, WeightsRecord, environment
+from asap.records.schema import WeightsRecord, environment
 from asap.records.store import Cell, Store
 from asap.records.tables import ANSWER_COLUMNS, Columns
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import RunSpec
 from asap.tasks.base import Task
 from asap.tasks.registry import task_of
 from asap.tasks.video import FrameHead
@@ -122,17 +122,7 @@ class Session:
     @property
     def weights_record(self) -> WeightsRecord | None:
         """The file that the weights come from, as it goes into records."""
-        file, fitted = self._loaded.file, self._loaded.fitted
-        if file is None:
-            return None
-        record = WeightsRecord(origin=file.origin, file=file.path.name, sha256=file.sha256)
-        if fitted.entry is not None:
-            record["entry"] = fitted.entry
-        if fitted.others:
-            record["others"] = list(fitted.others)
-        if fitted.assumed is not None:
-            record["assumed"] = fitted.assumed
-        return record
+        return weights_record(self._loaded)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -268,33 +258,3 @@ class Session:
             "environment": environment(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def describe(method: Method) -> MethodRecord:
-    """A method's module, all of its options and its version, as they go into records."""
-    kind = type(method)
-    options = {
-        k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in method.identity().items()
-    }
-    found = MethodRecord(name=name_of(kind), options=options, version=method.method_version)
-    if (code := code_of(kind)) is not None:
-        found["code"] = code
-    return found
-
-
-def method_of_record(recorded: Mapping[str, Any]) -> Method:
-    """The method from the result of `describe`. RequestError if it can no longer be built."""
-    options = {k: float(v) if v in ("inf", "-inf") else v for k, v in recorded["options"].items()}
-    return build(recorded["name"], options)
-
-
-def _finite(value: Any) -> Any:
-    """The value for a record: infinity as a text, since JSON has none."""
-    return str(value) if value in (float("inf"), float("-inf")) else value
-
-
-def config_of(spec: RunSpec, row: MethodSpec) -> dict[str, Any]:
-    """The settings of one row as plain data: the content of config.yaml beside its record."""
-    plain = asdict(spec)
-    del plain["rows"]
-    return {**plain, "results": str(spec.results), "row": asdict(row)}

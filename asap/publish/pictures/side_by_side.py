@@ -10,7 +10,8 @@ from asap.core.macs import backbone_macs
 from asap.core.order import best_class
 from asap.data.base import Sample
 from asap.engine.executor import ReducedViT
-from asap.measure.session import Session, describe, method_of_record
+from asap.measure.record_parts import describe, method_of_record
+from asap.measure.session import Session
 from asap.publish.pictures.panels import named, on_device, pixels_of, readable
 from asap.report.figures.treated import SideBySide, Treated, at_equal_macs, draw_side_by_side
 from asap.report.result import Result
