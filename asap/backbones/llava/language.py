@@ -1,5 +1,6 @@
 """A Llama or Mistral language model of transformers as the parts that the decoder walks over."""
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -10,7 +11,10 @@ from asap.core.language_macs import LanguageCost
 from asap.errors import RequestError
 
 _FAMILIES = {"LlamaModel": ("llama", "Llama"), "MistralModel": ("mistral", "Mistral")}
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LINEAR = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
 
 
 class LanguageModel(nn.Module):
@@ -104,9 +108,8 @@ def _check(config: Any, model: Any, lm_head: Any) -> None:
         _exactly(layer.mlp, f"{kinds}MLP", f"{at}.mlp")
         for name in ("input_layernorm", "post_attention_layernorm"):
             _exactly(getattr(layer, name), f"{kinds}RMSNorm", f"{at}.{name}")
-        for name in _PROJECTIONS:
-            projection = getattr(layer.self_attn, name)
-            _exactly(projection, "torch.nn.modules.linear.Linear", f"{at}.self_attn.{name}")
+        for name in _LINEAR:
+            _exactly(attrgetter(name)(layer), "torch.nn.modules.linear.Linear", f"{at}.{name}")
     if window := getattr(config, "sliding_window", None):
         raise RequestError(
             f"the language model has sliding_window={window}, which is not supported: "
