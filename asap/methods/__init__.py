@@ -16,13 +16,16 @@ from asap.methods.dense import Dense
 from asap.methods.dynamicvit import DynamicViT
 from asap.methods.evit import EViT
 from asap.methods.ppt import PPT
+from asap.methods.prunesid import PruneSID
 from asap.methods.random_drop import RandomDrop
 from asap.methods.registry import build, find
 from asap.methods.tome import ToMe
+from asap.methods.visionzip import VisionZip
+from asap.methods.vispruner import VisPruner
 from asap.methods.zero_tprune import ZeroTPrune
 
 __all__ = [
     "ATS", "PPT", "Anatomy", "Asap", "Attention", "Column", "Decision", "Dense", "DynamicViT",
-    "EViT", "Method", "Needs", "Observation", "RandomDrop", "Site", "ToMe", "ZeroTPrune", "build",
-    "find",
+    "EViT", "Method", "Needs", "Observation", "PruneSID", "RandomDrop", "Site", "ToMe", "VisPruner",
+    "VisionZip", "ZeroTPrune", "build", "find",
 ]  # fmt: skip
