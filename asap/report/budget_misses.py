@@ -24,9 +24,8 @@ def _noted(result: Result, dense: Result | None, macs_pct: float) -> Result:
     missed = 100 * (result.gmacs / dense.gmacs - 1) - macs_pct
     if abs(missed) <= TOLERANCE:
         return result
-    these = "clips" if "clips" in result.accuracy else "images"
     said = (
         f"Misses the budget: {abs(missed):.2f} points {'above' if missed > 0 else 'below'} "
-        f"{macs_pct:+g} % MACs on these {these}."
+        f"{macs_pct:+g} % MACs on these {result.things}."
     )
     return replace(result, note=f"{result.note} {said}" if result.note else said)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from asap.report import paper
 from asap.report.nonfinite import nonfinite, too_many
-from asap.report.result import Result
+from asap.report.result import Result, things_of
 
 N_IMAGES = 50_000
 N_CLIPS, MOST_LOST = 19_907, 0.08  # of Kinetics-400, as annotated; copies in use have 93 % and more
@@ -104,8 +104,7 @@ def _of_clips(record: Mapping[str, Any]) -> str:
 def _of_all(left_out: Mapping[str, Any] | None) -> str:
     if left_out is None:
         return ""
-    examples = "clips" if "clips" in left_out else "images"
-    return f" with the {left_out['n']:,} {examples} of calibration"
+    return f" with the {left_out['n']:,} {things_of(left_out)} of calibration"
 
 
 def _not_applicable(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from asap.report.columns import NAMED, PUBLISHED, ROW, Values, decimals, number, rate
 from asap.report.monospace import width_of
+from asap.report.questions import SCORES
 from asap.report.table import Table, TableColumn
 
 MOST, LEAST = 120, 80  # columns of a terminal
@@ -46,8 +47,9 @@ def _columns(table: Table) -> list[TableColumn]:
     found += [TableColumn("Method", ROW, ("method",), number("method", ""), left=True)]
     if _measured(table, "n"):
         difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
+        title = "right\n(%)" if _measured(table, "visual_rows") else "top-1\n(%)"
         found += [
-            TableColumn("top-1\n(%)", ROW, ("top1",), number("top1", ".2f")),
+            TableColumn(title, ROW, ("top1",), number("top1", ".2f")),
             TableColumn("Δ to dense,\n95 % interval", ROW, difference, _difference),
             TableColumn("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
         ]
@@ -73,7 +75,11 @@ def _more(table: Table) -> list[list[TableColumn]]:
     )
     timed = [] if _measured(table, "n") else [c for c in table.columns if c.keys[0] in _FURTHER]
     timed = [replace(column, group=ROW) for column in timed]
-    own = [[c] for c in (gmacs, *timed, speed) if _measured(table, *c.keys)]
+    rows = TableColumn("visual\nrows", ROW, ("visual_rows",), number("visual_rows", ".1f"))
+    average = TableColumn("Avg", ROW, ("average",), number("average", ".2f"))
+    asked = [replace(column, group=ROW) for column in table.columns if column.group == SCORES]
+    asked = [column for column in asked if column.keys[0].startswith(("f1_", "yes_share_"))]
+    own = [[c] for c in (rows, gmacs, *asked, average, *timed, speed) if _measured(table, *c.keys)]
     against = [[best]] if _measured(table, *best.keys) else []
     if beside and not _measured(table, "n"):
         against.append([eager])  # what the paper's number compares with
@@ -82,7 +88,7 @@ def _more(table: Table) -> list[list[TableColumn]]:
 
 def _in_order(columns: Iterable[TableColumn]) -> list[TableColumn]:
     """Names, accuracy, costs, speeds, then the paper's."""
-    order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct")
+    order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct", "visual_rows")
     order += (*_FURTHER, "infer_samples_per_sec", "ratio_fused", "ratio_best", "ratio_eager")
     places = {key: i for i, key in enumerate(order)}
     return sorted(columns, key=lambda c: (c.group == NAMED, places.get(c.keys[0], len(order))))

@@ -147,6 +147,11 @@ class Result:
         return self.measured["gmacs_backbone"] + self.measured["gmacs_method"]
 
     @property
+    def things(self) -> str:
+        """What its examples are called."""
+        return "images" if self.accuracy is None else things_of(self.accuracy)
+
+    @property
     def key(self) -> str | None:
         """The key of the accuracy record, else of the first record there is."""
         record = self.record("accuracy") or next(iter(self.records.values()), None)
@@ -184,6 +189,11 @@ class Result:
     def is_dense(self) -> bool:
         """Whether this is an unreduced baseline: no method reduces in any stage."""
         return self.reducing.get("name") == "dense"
+
+
+def things_of(record: Mapping[str, Any]) -> str:
+    """What the examples of an accuracy record are called, for people."""
+    return next((name for name in ("clips", "questions") if name in record), "images")
 
 
 def pairable(result: Result) -> pd.DataFrame:

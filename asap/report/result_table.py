@@ -11,7 +11,7 @@ from typing import Any
 from asap.errors import RequestError
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
-from asap.report import clips, footnotes, paper
+from asap.report import clips, footnotes, paper, questions
 from asap.report import columns as layout
 from asap.report.gate import gates
 from asap.report.result import Result, unreadable
@@ -59,6 +59,9 @@ def build_table(
     columns = layout.columns(gmacs, paper_table if in_paper else None)
     if clips.has_clips(results):
         columns += clips.columns()
+    asked = questions.has_questions(results)
+    columns = questions.with_columns(columns, results) if asked else columns
+    more = questions.csv_keys(results) if asked else ()
     return Table(
         title="Results",
         columns=columns,
@@ -66,7 +69,9 @@ def build_table(
         caption=_caption(results, dense),
         remarks=(*remarks, *(gate.line for gate in verdicts.values())),
         column_notes=_column_notes(results, backbones, paper_table, unread),
-        csv_keys=tuple(dict.fromkeys([*layout.csv_keys(columns), *sorted(set().union(*own))])),
+        csv_keys=tuple(
+            dict.fromkeys([*layout.csv_keys(columns), *more, *sorted(set().union(*own))])
+        ),
     )
 
 
@@ -191,11 +196,9 @@ def _column_notes(
         ],
         "top1_minus_paper": [_PAPERS_DATA[paper_table == "kinetics"]],
     }
-    things = "images"
-    if clips.has_clips(results):
-        things = "clips"
-        for key, text in clips.NOTES.items():
-            notes.setdefault(key, []).append(text)
+    things = _things(results)
+    for key, text in {"clips": clips.NOTES, "questions": questions.NOTES}.get(things, {}).items():
+        notes.setdefault(key, []).append(text)
     if any(result.accuracy is not None and result.accuracy["clustered"] for result in results):
         notes["mcnemar_p"] = [
             f"McNemar's exact test takes the {things} as independent; the interval allows for "
@@ -213,6 +216,15 @@ def _column_notes(
         if not note.methods and note.column is not None:
             notes.setdefault(key_of[note.column], []).append(note.text)
     return notes
+
+
+def _things(results: Sequence[Result]) -> str:
+    """What the examples of these rows are called."""
+    return (
+        "clips"
+        if clips.has_clips(results)
+        else next((r.things for r in results if r.accuracy is not None), "images")
+    )
 
 
 def _left_out(unread: Mapping[int, str], things: str) -> str:
@@ -234,16 +246,16 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
         if result.accuracy is not None:
             low, high = result.accuracy["top1_interval"]
             lines[0] += (
-                f" Dense {paper.paper_model(backbone) or backbone}: top-1 "
+                f" Dense {paper.paper_model(backbone) or backbone}: "
+                f"{'right' if result.things == 'questions' else 'top-1'} "
                 f"{result.accuracy['top1']:.2f} %, "
                 f"95 % interval [{low:.2f}, {high:.2f}]."
             )
     left_out = dict.fromkeys(
         counts_in_words(r["files_left_out"]) for r in records if r.get("files_left_out")
     )
-    things = "clips" if clips.has_clips(results) else "images"
-    lines += [f"Left out of the {things}: {text}." for text in left_out]
-    lines += clips.caption(results)
+    lines += [f"Left out of the {_things(results)}: {text}." for text in left_out]
+    lines += [*clips.caption(results), *questions.caption(results)]
     measured = [c.measured for c in results if c.accuracy is not None and not c.own_weights]
     lines += dict.fromkeys(_pictures(r) for r in measured if r.get("preprocessing_from"))
     settings = dict.fromkeys(_setting(c.throughput) for c in results if c.throughput is not None)

@@ -8,6 +8,7 @@ import numpy as np
 from asap.records.kinds import HEAD, KINDS
 from asap.records.tables import matrix
 from asap.report.columns import columns, csv_keys
+from asap.report.questions import values_of
 from asap.report.result import Result
 
 _SCALARS = ("n", "n_failed", "n_nonfinite", "top1", "top5", "gmacs_backbone", "gmacs_method")
@@ -26,7 +27,7 @@ def scalars(result: Result) -> dict[str, int | float]:
         found |= {name: record[name] for name in _SCALARS if record.get(name) is not None}
         found["gmacs"] = result.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
-        found |= of_clips(record)
+        found |= of_clips(record) | of_questions(record)
     if result.throughput is not None:
         found["images_per_s"] = result.throughput["images_per_s"]["median"]
         for name in _RATIOS:
@@ -40,6 +41,12 @@ def of_clips(record: Mapping[str, Any]) -> dict[str, float]:
     about = record.get("clips") or {}
     spreads = {k: v["mean"] for k, v in about.items() if isinstance(v, dict) and "mean" in v}
     return spreads | {k: about[k] for k in ("gmacs_head", "unverified") if k in about}
+
+
+def of_questions(record: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers that only an accuracy record of questions has."""
+    about = record.get("questions")
+    return {} if about is None else values_of(about)
 
 
 def metrics(result: Result, several: Collection[str]) -> dict[str, int | float]:
@@ -80,11 +87,14 @@ def training_curves(result: Result) -> dict[str, dict[int, float]]:
 def curves(result: Result) -> dict[str, dict[int, float]]:
     """Per-block means over the images, {name: {block: value}}: tokens that entered block 1, 2, ...
     and (as block L+1) left the last, and the largest column mass after each block over the images
-    that had not stopped.
+    that had not stopped. Of questions also the rows that entered layer 1, 2, ... of the language
+    model.
     """
     found: dict[str, dict[int, float]] = {}
     if result.accuracy is not None:
         found["tokens"] = dict(enumerate(result.accuracy["tokens_mean"], start=1))
+        if (about := result.accuracy.get("questions")) is not None:
+            found["language_rows"] = dict(enumerate(about["layer_rows"], start=1))
     if result.has_answers and "vision.mass" in (traces := result.traces()):
         mass = matrix(traces, "vision.mass").astype(np.float64)
         alive = ~np.isnan(mass)

@@ -1,8 +1,10 @@
 """The result table in parts for a page, without the columns that its data cannot fill."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from asap.report.clips import CHANGES, CLIPS, worded
+from asap.report import clips, questions
+from asap.report.clips import CHANGES, CLIPS
 from asap.report.columns import (
     COST,
     FORM,
@@ -14,6 +16,7 @@ from asap.report.columns import (
     SPEED,
     TOKENS,
 )
+from asap.report.questions import ROWS, SCORES
 from asap.report.table import Table
 
 _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
@@ -21,10 +24,10 @@ _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 
 def parts(table: Table) -> tuple[Table, ...]:
     """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
-    backbone; latency, memory and energy, if they were measured; frames and clips of a video; speed,
-    tokens and sinks. The first
-    part has the caption, the last the remarks. Columns that the data cannot fill are left out. If
-    only speed was measured, that is the first part, and none is about accuracy.
+    backbone; latency, memory and energy, if they were measured; frames and clips of a video, or
+    scores and rows of questions; speed, tokens and sinks. The first part has the caption, the last
+    the remarks. Columns that the data cannot fill are left out. If only speed was measured, that is
+    the first part, and none is about accuracy.
     """
     table = _without_undefined(table)
     shown = (ROW, FORM, PAIRED, COST, NAMED)
@@ -34,22 +37,33 @@ def parts(table: Table) -> tuple[Table, ...]:
     further = table.select("Latency, memory and energy", (ROW, FURTHER))
     measured = any(column.group == FURTHER for column in table.columns)
     middle = [*([paper_too] if in_paper else []), *([further] if measured else [])]
-    video = any(column.group == CLIPS for column in table.columns)
-    if video:
+    groups = {column.group for column in table.columns}
+    if CLIPS in groups:
         middle.append(table.select("Frames and clips", (ROW, CLIPS, CHANGES)))
+    if SCORES in groups:
+        middle.append(table.select("Scores by category", (ROW, SCORES)))
+        middle.append(table.select("Rows and cost of the language model", (ROW, ROWS)))
     evaluated = any(row.values.get("n") is not None for row in table.rows)
     timed = any(row.values.get("infer_samples_per_sec") is not None for row in table.rows)
     fast = table.select("Speed", (ROW, SPEED))
-    last = table.select("Speed, tokens and sinks", (ROW, SPEED, TOKENS))
+    ending = "Tokens and sinks" if SCORES in groups else "Speed, tokens and sinks"
+    last = table.select(ending, (ROW, SPEED, TOKENS))
     found = [fast, *middle] if timed and not evaluated else [first, *middle, last]
     return tuple(
         replace(
-            worded(part) if video else part,
+            _worded(part, groups),
             caption=part.caption if i == 0 else (),
             remarks=part.remarks if i == len(found) - 1 else (),
         )
         for i, part in enumerate(found)
     )
+
+
+def _worded(part: Table, groups: Collection[str]) -> Table:
+    """The part in the words of its examples."""
+    if CLIPS in groups:
+        return clips.worded(part)
+    return questions.worded(part) if SCORES in groups else part
 
 
 def _without_undefined(table: Table) -> Table:

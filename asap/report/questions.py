@@ -1,0 +1,164 @@
+"""What a table says of questions about pictures: scores by category, the rows that enter the
+language model, and what each part of the model costs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from asap.report.columns import COST, PAIRED, SPEED, Text, Values, number
+from asap.report.result import Result
+from asap.report.table import Table, TableColumn, TableRow
+
+SCORES, ROWS = "right, in %", "rows and cost per question"
+NOTES = {
+    "infer_gmacs": "Of a question: tower, projector and the prefill of the language model, which "
+    "all questions of a picture take anew.",
+    "mcnemar_c": "Wrong without a reduction, right with it; of answers that may be right in part "
+    "those that score more.",
+    "mcnemar_b": "Right without a reduction, wrong with it.",
+    "average": "Mean over the categories.",
+    "relative": "The average, in % of the unreduced model's.",
+    "visual_rows": "Rows of a picture that are sent to the language model.",
+    "layer_rows": "Rows of picture and text that enter a layer, mean over layers and questions.",
+    "kv_mib": "Cached keys and values after the prefill, MiB.",
+    "object_recall_pct": "Of the rows that are left in the last layer of the language model.",
+}
+_PARTS = ("tower", "projector", "prefill", "vision_method", "language_method")
+
+
+def has_questions(results: Sequence[Result]) -> bool:
+    """Whether the examples of these rows are questions."""
+    return any(_about(result) is not None for result in results)
+
+
+def values_of(about: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers of a `QuestionsRecord` by name; those that are not known are left out."""
+    found: dict[str, float | None] = {}
+    for name, share in about["categories"].items():
+        found |= {f"score_{name}": share["score"], f"n_{name}": share["n"]}
+        found |= {f"score_{name}_{end}": share[end] for end in ("lo", "hi")}
+    for category, groups in about["yes_no"].items():
+        for subset, said in groups.items():
+            name = category if subset == "all" else f"{category}_{subset}"
+            found |= {f"{key}_{name}": said[key] for key in ("accuracy", "f1", "yes_share")}
+            found |= {f"f1_{name}_{end}": said[end] for end in ("lo", "hi")}
+            found |= {f"{key}_{name}": said[key] for key in ("precision", "recall")}
+            found[f"labels_yes_share_{name}"] = said["labels_yes_share"]
+    names = ("average", "pictures", "n_cut", "n_empty", "visual_rows", "prompt_rows", "kv_mib")
+    found |= {name: about[name] for name in names}
+    found |= {f"gmacs_{part}": about[f"gmacs_{part}"] for part in _PARTS}
+    found["layer_rows"] = sum(about["layer_rows"]) / len(about["layer_rows"])
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def with_columns(
+    shown: Sequence[TableColumn], results: Sequence[Result]
+) -> tuple[TableColumn, ...]:
+    """The columns of a table of questions: those `shown`, and what only questions have."""
+    behind = next(i for i, column in enumerate(shown, start=1) if "mcnemar_p" in column.keys)
+    return (
+        *shown[:behind],
+        TableColumn("cor-\nrected", PAIRED, ("mcnemar_c",), number("mcnemar_c", "")),
+        TableColumn("cor-\nrupted", PAIRED, ("mcnemar_b",), number("mcnemar_b", "")),
+        *shown[behind:],
+        *(column for name in _categories(results) for column in _of_category(name, results)),
+        TableColumn("Avg", SCORES, ("average",), number("average", ".2f")),
+        TableColumn("Rel\n(%)", SCORES, ("relative",), number("relative", ".1f")),
+        TableColumn("visual\nrows", ROWS, ("visual_rows",), number("visual_rows", ".1f")),
+        TableColumn("in a\nlayer", ROWS, ("layer_rows",), number("layer_rows", ".1f")),
+        TableColumn("GMACs of\nthe tower", ROWS, *_of_full("gmacs_tower")),
+        TableColumn("projector", ROWS, ("gmacs_projector",), number("gmacs_projector", ".4g")),
+        TableColumn("prefill", ROWS, *_of_full("gmacs_prefill")),
+        TableColumn("KV cache\n(MiB)", ROWS, *_of_full("kv_mib")),
+    )
+
+
+def csv_keys(results: Sequence[Result]) -> list[str]:
+    """All names of `values_of`, for the CSV."""
+    found = [values_of(about) for result in results if (about := _about(result)) is not None]
+    return list(dict.fromkeys(name for values in found for name in values))
+
+
+def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
+    """Add the values of `columns` to a row; dense: the unreduced row."""
+    if (about := _about(result)) is None:
+        return
+    row.values |= values_of(about)
+    if about["n_cut"]:
+        row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", "n")
+    if about["n_empty"]:
+        row.note(f"{about['n_empty']:,} answers are empty.", "n")
+    full = None if dense is None else _about(dense)
+    if full is None:
+        reason = "There is no record without a reduction to compare with."
+        row.note(reason, "relative")
+        return
+    for name in ("gmacs_tower", "gmacs_prefill", "kv_mib"):
+        row.values[f"{name}_pct"] = 100 * about[name] / full[name]
+    counted = [{k: v["n"] for k, v in one["categories"].items()} for one in (about, full)]
+    if counted[0] != counted[1]:
+        row.note("Its categories do not have the questions of the unreduced row.", "relative")
+    elif full["average"]:
+        row.values["relative"] = 100 * about["average"] / full["average"]
+
+
+def caption(results: Sequence[Result]) -> list[str]:
+    """A line on how many questions about how many pictures."""
+    found = [about for result in results if (about := _about(result)) is not None]
+    return list(dict.fromkeys(map(_asked, found)))
+
+
+def _asked(about: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{share['n']:,} {name}" for name, share in about["categories"].items())
+    return f"Questions about {about['pictures']:,} pictures: {counts}."
+
+
+def worded(table: Table) -> Table:
+    """A part of a table of questions, without the columns of speeds, which have no measurement."""
+    groups = {COST: "cost per question", PAIRED: "against full, paired"}
+    titles = {"missed\nimages (%)": "missed\npictures (%)", "final\ntokens": "tokens out\nof tower"}
+    kept = (c for c in table.columns if c.group != SPEED and "throughput_pct" not in c.keys)
+    return replace(
+        table,
+        columns=tuple(
+            replace(c, group=groups.get(c.group, c.group), title=titles.get(c.title, c.title))
+            for c in kept
+        ),
+    )
+
+
+def _about(result: Result) -> Mapping[str, Any] | None:
+    return None if result.accuracy is None else result.accuracy.get("questions")
+
+
+def _categories(results: Sequence[Result]) -> list[str]:
+    found = [about["categories"] for result in results if (about := _about(result)) is not None]
+    return list(dict.fromkeys(name for categories in found for name in categories))
+
+
+def _of_category(name: str, results: Sequence[Result]) -> list[TableColumn]:
+    """Its score; where yes and no are asked in several ways, as in POPE, F1 and yes-share too."""
+    keys = (f"score_{name}", f"score_{name}_lo", f"score_{name}_hi")
+    found = [TableColumn(name, SCORES, keys, number(keys[0], ".2f"))]
+    asked = [about["yes_no"].get(name, {}) for r in results if (about := _about(r)) is not None]
+    if any(len(groups) > 1 for groups in asked):
+        f1 = (f"f1_{name}", f"f1_{name}_lo", f"f1_{name}_hi")
+        yes = (f"yes_share_{name}", f"labels_yes_share_{name}")
+        found.append(TableColumn(f"{name}\nF1", SCORES, f1, number(f1[0], ".2f")))
+        found.append(TableColumn("says\nyes (%)", SCORES, yes, number(yes[0], ".1f")))
+    return found
+
+
+def _of_full(key: str) -> tuple[tuple[str, str], Text]:
+    """Keys and text of a cost with its share of the unreduced row's."""
+    share = f"{key}_pct"
+
+    def text(values: Values) -> str | None:
+        if values.get(key) is None:
+            return None
+        more = values.get(share)
+        said = "" if more is None or values.get("dense") else f" ({more:.1f} %)"
+        return f"{values[key]:.4g}{said}"
+
+    return (key, share), text

@@ -1,0 +1,105 @@
+"""Tables of questions: scores by category, corrected and corrupted answers, rows and costs."""
+
+import csv
+import io
+
+import pytest
+from made_questions import FULL, ROWS, answers, asked
+
+from asap.report.latex import to_latex
+from asap.report.printed import printed
+from asap.report.result_table import build_table
+from asap.report.scalars import curves, scalars
+from asap.report.table_parts import parts
+
+
+def lines(rows) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(build_table(rows).to_csv())))
+
+
+def test_scores_rows_and_costs_are_columns_of_the_csv() -> None:
+    full, zipped, fast = lines(ROWS)
+    assert [float(r["top1"]) for r in (full, zipped, fast)] == pytest.approx(
+        [100 * 11 / 12, 75.0, 100 * 11 / 12]
+    )
+    assert (zipped["score_presence"], zipped["score_count"]) == ("87.5", "50.0")
+    assert (zipped["n_presence"], zipped["f1_presence"], zipped["yes_share_presence"]) == (
+        "8", pytest.approx("88.88888888888889"), "62.5",
+    )  # fmt: skip
+    assert float(zipped["yes_share_presence_popular"]) == 25.0
+    assert float(zipped["average"]) == 68.75 and float(full["relative"]) == 100
+    assert float(zipped["relative"]) == pytest.approx(100 * 68.75 / 93.75)
+    assert (zipped["visual_rows"], zipped["layer_rows"], zipped["kv_mib"]) == (
+        "14.0", "26.0", "0.21875",
+    )  # fmt: skip
+    assert float(zipped["gmacs_prefill_pct"]) == pytest.approx(100 * 14 / 64)
+    assert (full["gmacs_tower"], zipped["gmacs_tower_pct"]) == ("1.0", "100.0")
+    assert float(zipped["macs_pct_of_dense"]) == pytest.approx(100 * 1.154 / 1.704)
+
+
+def test_answers_are_paired_with_the_unreduced_models() -> None:
+    _, zipped, fast = lines(ROWS)
+    assert (zipped["mcnemar_c"], zipped["mcnemar_b"], zipped["n_paired"]) == ("0", "2", "12")
+    assert (fast["mcnemar_c"], fast["mcnemar_b"], fast["mcnemar_p"]) == ("1", "1", "1.0")
+    assert float(zipped["top1_delta"]) == pytest.approx(-100 * 2 / 12)
+    assert float(zipped["top1_delta_lo"]) < float(zipped["top1_delta"])
+
+
+def test_the_page_has_scores_and_rows_in_parts_of_their_own_and_no_speeds() -> None:
+    found = parts(build_table(ROWS))
+    assert [part.title for part in found] == [
+        "Accuracy and cost", "Scores by category", "Rows and cost of the language model",
+        "Tokens and sinks",
+    ]  # fmt: skip
+    text = "\n".join(part.to_markdown() for part in found)
+    for said in (
+        "cost per question", "against full, paired", "cor- rected", "presence F1", "says yes (%)",
+        "Questions about 4 pictures: 8 presence, 4 count.", "(21.9 %)", "questions that share a",
+    ):  # fmt: skip
+        assert said in text or said.split(" (")[0] in to_html_heads(found), said
+    assert "img/s" not in text and "Throughput" not in text
+    assert "VisionZip" in to_latex(found)
+    heads = [column.group for column in found[0].columns]
+    assert sorted(heads, key=heads.index) == heads  # each group is one run of columns
+
+
+def to_html_heads(found) -> str:
+    return " ".join(column.group for part in found for column in part.columns)
+
+
+def test_a_terminal_shows_rows_and_says_of_what() -> None:
+    said = printed(build_table(ROWS), "Questions", 120)
+    assert "right" in said and "visual" in said and "top-1" not in said
+    assert "presence" in said and all(len(line) <= 120 for line in said.split("\n"))
+    assert "VisionZip" in printed(build_table(ROWS), "Questions", 80)
+
+
+def test_no_relative_score_over_other_questions() -> None:
+    other = asked("tome", "ToMe", set(), 14.0)
+    about = {**other.measured["questions"], "categories": {"count": {"score": 1.0, "n": 1}}}
+    about["categories"]["count"] |= {"lo": None, "hi": None}
+    other = other.with_records(accuracy={**other.measured, "questions": about})
+    table = build_table([FULL, other])
+    assert table.rows[1].values.get("relative") is None
+    assert any("do not have the questions" in note for note in table.rows[1].notes["relative"])
+
+
+def test_partial_scores_have_students_p() -> None:
+    found = answers({2})
+    found["score"] = [0.3, *found["score"][1:]]
+    row = asked("tome", "ToMe", {2})
+    row = type(row)("ToMe", records=row.records, read={"answers": lambda: found})
+    table = build_table([FULL, row])
+    assert any("Student" in note for note in table.rows[1].notes["mcnemar_p"])
+
+
+def test_a_dashboard_gets_scores_and_rows_of_every_layer() -> None:
+    found = scalars(ROWS[1])
+    assert (found["visual_rows"], found["score_count"], found["average"]) == (14.0, 50.0, 68.75)
+    assert found["yes_share_presence_popular"] == 25.0 and "precision_presence" not in found
+    assert curves(ROWS[1])["language_rows"] == {1: 26.0, 2: 26.0}
+
+
+def test_a_row_of_the_language_stage_is_not_the_baseline() -> None:
+    assert [row.is_dense for row in ROWS] == [True, False, False]
+    assert [row.reducing["name"] for row in ROWS] == ["dense", "visionzip", "fastv"]
