@@ -1,6 +1,7 @@
 """What the tiny LLaVA is made of: its configuration, its tokenizer, its files."""
 
 import json
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -89,6 +91,13 @@ def image_processor() -> CLIPImageProcessor:
     )  # fmt: skip
 
 
+@torch.no_grad()
+def round_to_half(module: nn.Module) -> None:
+    """Give a float32 module the weights that its float16 file will have, in place."""
+    for parameter in module.parameters():
+        parameter.copy_(parameter.half().float())
+
+
 def write(model: LlavaForConditionalGeneration, folder: Path) -> str:
     """A folder as the hub has it: configuration, tokenizer, picture processor, weights (float16).
 
@@ -98,11 +107,7 @@ def write(model: LlavaForConditionalGeneration, folder: Path) -> str:
     model.generation_config = GenerationConfig(
         bos_token_id=ID[BOS], eos_token_id=ID[EOS], pad_token_id=ID[PAD], do_sample=False
     )
-    half = untrained(0).half()
-    half.load_state_dict(model.state_dict())
-    half.config, half.generation_config = model.config, model.generation_config
-    half.config.dtype = torch.float16
-    half.save_pretrained(folder)
+    deepcopy(model).half().save_pretrained(folder)
     file = folder / "model.safetensors"
     save_file(
         {hub_name(name): tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"}

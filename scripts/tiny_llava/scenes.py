@@ -13,8 +13,8 @@ from tqdm import tqdm
 from asap.data.digits.several import MOST_DIGITS, several
 
 SIDE, PATCH = 8, 14  # patches along an edge of a scene; pixels along an edge of a patch
-BACKGROUND, UNCERTAIN = 10, -1  # labels of patches that show no digit
-_OBJECT, _TRACE = 0.10, 0.02  # shares of a patch's pixels: an object patch; hardly any ink
+BACKGROUND = 10  # the label of a patch that shows no digit
+OBJECT = 0.10  # from this share of its pixels on, a patch shows the digit, as in the product
 _BLOCK = 500  # scenes drawn by one process at a time
 
 
@@ -23,9 +23,8 @@ class Scenes:
     """`n` scenes of a split.
 
     `images` (n, 112, 112, 3) uint8; `patches` (n, 64) int8, the class of the digit that a patch
-    shows, `BACKGROUND`, or `UNCERTAIN` where a stroke only touches it; `labels` (n, 3) int8,
-    classes in the order of drawing, -1 where there is no digit; `places` (n, 3, 3) float32, the
-    digits' x, y and edge in pixels.
+    shows, or `BACKGROUND`; `labels` (n, 3) int8, classes in the order of drawing, -1 where there is
+    no digit; `places` (n, 3, 3) float32, the digits' x, y and edge in pixels.
     """
 
     images: np.ndarray
@@ -36,16 +35,17 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, n: int) -> "Scenes":
+        return Scenes(self.images[:n], self.patches[:n], self.labels[:n], self.places[:n])
+
 
 def patch_labels(masks: tuple[np.ndarray, ...], labels: tuple[int, ...]) -> np.ndarray:
     """Labels of the 64 patches, (64,) int8, from the digits' pixels."""
     shares = np.stack(
         [m.reshape(SIDE, PATCH, SIDE, PATCH).mean((1, 3), dtype=np.float64).ravel() for m in masks]
     )
-    most = shares.max(0)
     classes = np.array(labels)[shares.argmax(0)]
-    found = np.where(most >= _OBJECT, classes, UNCERTAIN)
-    return np.where(shares.sum(0) < _TRACE, BACKGROUND, found).astype(np.int8)
+    return np.where(shares.sum(0) >= OBJECT, classes, BACKGROUND).astype(np.int8)
 
 
 def drawn_block(split: str, seed: int, n: int, start: int) -> Scenes:
