@@ -151,6 +151,7 @@ class Method:
     trace_columns: ClassVar[tuple[Column, ...]] = ()  # values it may put into `diagnostics`
     explains: ClassVar[bool] = False  # it implements `explain`
     class_row_to_llm: ClassVar[bool] = False  # its budget counts the class token, which is sent
+    own_order: ClassVar[bool] = False  # a language model reads its tokens in their final order
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
     # The next five have no annotation, so that options can be these, or decide on them.
     same_cost = False  # every image costs the same, except for averaged rows

@@ -1,1 +1,1 @@
-"""LLaVA: a vision tower, a projector and a language model. Needs the extra `vlm`."""
+"""LLaVA-1.5 taken apart: vision tower, projector, language model, prompt and pictures."""

@@ -153,12 +153,17 @@ def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:
         for k, v in expected.items()
         if k in state and state[k].shape != v.shape
     ]
-    parts = [
+    parts = listed_problems(missing, extra, shapes)
+    return "; ".join([*parts, *_classes(state, expected), *_positions(state, expected)])
+
+
+def listed_problems(missing: list[str], extra: list[str], shapes: list[str]) -> list[str]:
+    """What keeps a file's tensors from being a model's: how many of each kind, and the first."""
+    return [
         f"{len(names)} {what}, first {names[0]}"
         for what, names in (("missing", missing), ("unexpected", extra), ("of other shape", shapes))
         if names
     ]
-    return "; ".join([*parts, *_classes(state, expected), *_positions(state, expected)])
 
 
 def _classes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

@@ -100,7 +100,7 @@ def _config_of_name(
     Raises RequestError if there is none.
     """
     if kind == "local-dir":
-        folder = path.parent if path and weights == "hub" else _snapshot(_folder(name, place))
+        folder = path.parent if path and weights == "hub" else snapshot(_folder(name, place))
     else:
         repository = place.partition("@")[0]
         if path and weights == "hub":  # take the config of the same commit as the weights
@@ -225,7 +225,7 @@ def unknown(name: str) -> str:
 
 def _in_folder(folder: Path) -> Path:
     """The weights file in a snapshot of a hub repository, or the only one in another folder."""
-    folder = _snapshot(folder)
+    folder = snapshot(folder)
     for name in PREFERRED:
         if (folder / name).is_file():
             return folder / name
@@ -239,7 +239,7 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-def _snapshot(folder: Path) -> Path:
+def snapshot(folder: Path) -> Path:
     """The folder itself; for a repository folder of a hub cache, its current snapshot."""
     head = folder / "refs" / "main"
     return folder / "snapshots" / head.read_text("utf-8").strip() if head.is_file() else folder

@@ -48,6 +48,7 @@ class Asap(AsapOptions):
     """
 
     explains: ClassVar[bool] = True
+    own_order: ClassVar[bool] = True  # the pooled token comes last
     trace_columns: ClassVar[tuple[Column, ...]] = (
         Column("sink", "int"),  # patch index
         Column("mass", "float", per_block=True),  # largest column mass after each block

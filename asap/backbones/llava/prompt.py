@@ -1,0 +1,74 @@
+"""The prompt of a question: the checkpoint's own conversation frame around picture and text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids before and behind the visual rows."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PromptFrame:
+    """Turns questions into token ids, and token ids into answers.
+
+    tokenizer: transformers' own, of the checkpoint. template: the chat template, Jinja.
+    placeholder: the text that stands for the picture in it. eos: ids that end an answer.
+    """
+
+    tokenizer: Any
+    template: str
+    placeholder: str
+    eos: tuple[int, ...]
+
+    def split(self, text: str) -> Prompt:
+        """The ids around the picture of one question, which is asked alone.
+
+        Both parts are tokenised apart: tokens across the placeholder's place would differ. The
+        beginning-of-text id comes once, in front, and no other special token is added. ValueError
+        if the frame with this text has no placeholder, or more than one.
+        """
+        said = self._rendered(text)
+        if (found := said.count(self.placeholder)) != 1:
+            raise ValueError(
+                f"the chat template with this question has the placeholder {self.placeholder!r} "
+                f"{found} times, where one picture needs it once: {_shortened(said)!r}"
+            )
+        before, behind = said.split(self.placeholder)
+        prefix, suffix = self._ids(before), self._ids(behind)
+        first = self._beginning
+        if first is not None and prefix[:1] != (first,):
+            prefix = (first, *prefix)
+        return Prompt(prefix, suffix)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer, without special tokens and without blanks around it."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+
+    def _rendered(self, text: str) -> str:
+        """The conversation of one turn up to where the answer begins."""
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self.template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def _beginning(self) -> int | None:
+        """The id that the tokenizer puts before a text; None if it puts none."""
+        first = self.tokenizer.bos_token_id
+        return first if first in self.tokenizer("")["input_ids"][:1] else None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,169 @@
+"""The JSON files of a LLaVA-1.5 checkpoint: what its model is, how pictures are prepared.
+
+What this project does not compute is refused by name, before any weight is read.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asap.backbones.llava.pictures import PictureSettings
+from asap.errors import RequestError, one_line
+
+CONFIG = "config.json"
+PICTURES = ("preprocessor_config.json", "processor_config.json")
+GENERATION = "generation_config.json"
+LANGUAGE_MODELS = ("llama", "mistral")
+BICUBIC = 3  # Pillow's number
+# Where a wrong value would give other numbers without any error: (place, name, the one value).
+_FIXED = (
+    ("", "vision_feature_layer", -2),
+    ("", "vision_feature_select_strategy", "default"),
+    ("", "projector_hidden_act", "gelu"),
+    ("vision_config", "hidden_act", "quick_gelu"),
+    ("vision_config", "num_channels", 3),
+    ("text_config", "hidden_act", "silu"),
+)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; RequestError if there is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RequestError(
+            f"folder {path.parent} has no {path.name}: give the folder of a LLaVA-1.5 checkpoint "
+            "as Hugging Face saves it, such as llava-hf/llava-1.5-7b-hf"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{path} cannot be read: {one_line(error)}: repair it") from None
+    if not isinstance(content, dict):
+        raise RequestError(f"{path} holds no JSON object: repair it")
+    return content
+
+
+def llava_config(folder: Path) -> Any:
+    """transformers' `LlavaConfig` of a checkpoint.
+
+    RequestError for a checkpoint of another model, and for settings under which this project would
+    compute something else than the checkpoint means.
+    """
+    path = folder / CONFIG
+    stated = read_json(path)
+    _refuse_others(stated, path)
+    from transformers import LlavaConfig
+
+    try:
+        config: Any = LlavaConfig.from_dict(stated)
+    except Exception as error:  # values that transformers refuses may fail in any way
+        reason = one_line(error, kind=True)[:200]
+        raise RequestError(f"{path} is not one of a LLaVA: {reason}: repair it") from None
+    _refuse_changes(config, path)
+    return config
+
+
+def _refuse_others(stated: Mapping[str, Any], path: Path) -> None:
+    """RequestError unless the config is of CLIP's tower before a Llama or Mistral."""
+    vision, text = (stated.get(name) or {} for name in ("vision_config", "text_config"))
+    kinds = [
+        ("model_type", stated.get("model_type"), ("llava",)),
+        ("vision_config.model_type", vision.get("model_type"), ("clip_vision_model",)),
+        ("text_config.model_type", text.get("model_type", "llama"), LANGUAGE_MODELS),
+    ]
+    for name, found, known in kinds:
+        if found not in known:
+            raise RequestError(
+                f"{path}: {name}={found!r} is not supported (only {' and '.join(known)}): give a "
+                "LLaVA-1.5 checkpoint, such as llava-hf/llava-1.5-7b-hf"
+            )
+    if any(part.get("quantization_config") for part in (stated, vision, text)):
+        raise RequestError(
+            f"{path}: the weights are quantised (quantization_config), which is not supported: "
+            "give the checkpoint in half or full precision"
+        )
+
+
+def _refuse_changes(config: Any, path: Path) -> None:
+    for place, name, needed in _FIXED:
+        found = getattr(getattr(config, place) if place else config, name)
+        if found != needed:
+            shown = f"{place}.{name}" if place else name
+            raise RequestError(
+                f"{path}: {shown}={found!r} is not supported (only {needed!r}): give a LLaVA-1.5 "
+                "checkpoint, such as llava-hf/llava-1.5-7b-hf"
+            )
+    vision, text = config.vision_config, config.text_config
+    if vision.num_hidden_layers < 2 or vision.image_size < vision.patch_size:
+        raise RequestError(
+            f"{path}: a vision tower of {vision.num_hidden_layers} blocks for "
+            f"{vision.image_size} pixels has no block before the last, or no patch: repair it"
+        )
+    if config.image_token_index >= text.vocab_size:
+        raise RequestError(
+            f"{path}: image_token_index={config.image_token_index} is not below "
+            f"text_config.vocab_size={text.vocab_size}: repair it"
+        )
+
+
+def picture_settings(folder: Path, size: int) -> PictureSettings:
+    """How the checkpoint's pictures are prepared, for a tower of pictures of `size` pixels.
+
+    RequestError if the processor's file is missing, or for another size, or asks for steps that
+    LLaVA-1.5's does not have.
+    """
+    name = next((name for name in PICTURES if (folder / name).is_file()), PICTURES[0])
+    path = folder / name
+    stated = read_json(path)
+    stated = stated.get("image_processor", stated)
+    try:
+        found = _pixels(stated.get("crop_size")), _pixels(stated["size"])
+        mean, std = (_three(stated[f"image_{name}"]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = one_line(error, kind=True)
+        raise RequestError(f"{path} is not one of CLIP's pictures: {reason}: repair it") from None
+    if any(side not in (None, size) for side in found):
+        raise RequestError(
+            f"{path} is for pictures of {found[0] or found[1]} pixels and the vision tower for "
+            f"{size}: give files that belong together"
+        )
+    if (resample := stated.get("resample", BICUBIC)) != BICUBIC:
+        raise RequestError(
+            f"{path}: resample={resample!r} is not supported (only {BICUBIC}, bicubic): give the "
+            "checkpoint's own file"
+        )
+    return PictureSettings(size, mean, std)
+
+
+def _pixels(stated: Any) -> int | None:
+    """The side of a square in pixels, in any of the forms that processors write; None: unstated.
+
+    ValueError for anything else.
+    """
+    sides = set(stated.values()) if isinstance(stated, dict) else {stated}
+    if len(sides) != 1 or not all(side is None or type(side) is int for side in sides):
+        raise ValueError(f"{stated!r} is not the side of a square")
+    return sides.pop()
+
+
+def _three(stated: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in stated)
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise ValueError(f"{stated!r} are not three numbers from 0 to 1")
+    return red, green, blue
+
+
+def ends_of(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The ids that end an answer: of the generation config, else of the model, of the tokenizer.
+
+    RequestError if none is stated.
+    """
+    path = folder / GENERATION
+    stated = read_json(path).get("eos_token_id") if path.is_file() else None
+    for ids in (stated, config.text_config.eos_token_id, tokenizer.eos_token_id):
+        if ids is not None:
+            return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
+    raise RequestError(
+        f"folder {folder} states no eos_token_id, so that no answer would end: add it to "
+        f"{GENERATION}"
+    )
