@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_llava import hugging_face, tiny_llava
+from made_llava import hugging_face, made_llava
 
 from asap.backbones.llava.checkpoint import load_llava
 from asap.engine.executor import ReducedViT
@@ -12,7 +12,7 @@ from asap.methods import Dense
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_llava(tmp_path_factory.mktemp("tiny_llava"), image=112)
+    return made_llava(tmp_path_factory.mktemp("llava"), image=112)
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,7 @@ class PruneSID(Method):
     block: int | None = None
     seed: int = 0
     class_row_to_llm: ClassVar[bool] = True
+    own_order: ClassVar[bool] = True  # group after group
     same_cost = True
     position = "after_block"
 

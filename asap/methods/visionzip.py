@@ -48,6 +48,7 @@ class VisionZip(Method):
     contextual: int | None = None
     block: int | None = None
     class_row_to_llm: ClassVar[bool] = True
+    own_order: ClassVar[bool] = True  # contextual tokens come last
     same_cost = True
     position = "after_block"
 

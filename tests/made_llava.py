@@ -26,7 +26,7 @@ TEMPLATE = (
 )
 
 
-def tiny_llava(
+def made_llava(
     folder: Path,
     *,
     text: str = "llama",
