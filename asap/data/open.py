@@ -19,6 +19,8 @@ from asap.data.imagenet.variants import (
 from asap.data.images.folder import FolderOptions
 from asap.data.kinetics.kinetics import KineticsOptions
 from asap.data.options import DataOptions, Opening
+from asap.data.questions.digits_qa import DigitsQaOptions
+from asap.data.questions.jsonl import QuestionsOptions
 from asap.data.slices import part_of
 from asap.errors import RequestError
 from asap.spec.paths import given_path
@@ -37,6 +39,8 @@ DATA_SETS: dict[str, type[DataOptions]] = {
     "imagenet_real": ImageNetRealOptions,
     "folder": FolderOptions,
     "kinetics": KineticsOptions,
+    "digits_qa": DigitsQaOptions,
+    "questions": QuestionsOptions,
 }
 _FROM_A_VARIABLE = ("imagenet", "kinetics")  # an unset variable of the shell is an empty path
 

@@ -90,14 +90,11 @@ class ClipsRecord(TypedDict):
 
 
 class Share(TypedDict):
-    """A mean score of n questions in percent, with its 95 % interval [lo, hi].
-
-    The bounds are None where nothing is known of the spread, as with one picture.
-    """
+    """A mean score of n questions in percent, with its 95 % interval [lo, hi]."""
 
     score: float
-    lo: float | None
-    hi: float | None
+    lo: float
+    hi: float
     n: int
 
 

@@ -1,17 +1,24 @@
 """Questions about pictures: a vision-language model answers in words, a rule scores the words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 import pyarrow as pa
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.data.base import DataSet, Sample
 from asap.records.tables import column
 from asap.tasks.base import Task
+from asap.tasks.classification import OBJECT
+from asap.tasks.objects import NAN, object_recall, object_share, sink_on_object
+from asap.tasks.questions_record import score_of
+from asap.tasks.scoring.rules import RULES
+from asap.tasks.scoring.yes_no import said
 
 
 class CannotAnswer(Exception):
@@ -38,8 +45,8 @@ class Answer:
     ids: the tokens of the answer. cut: it reached the limit of new tokens. finite: no logit was NaN
     or infinite. tokens: rows that enter each layer of the language model at prefill. gap: highest
     logit of the first step minus the second; yes_no_gap: that of "Yes" minus that of "No"; NaN
-    where not known. kept: the visual rows, as in `VisualOutputs.held`, that are left as they are in
-    the last layer, ascending; None: all of them. MACs are exact integers.
+    where not known. kept: the visual rows, as in `VisualOutputs.held`, that leave the last layer,
+    ascending, those merged from several not among them. MACs are exact integers.
     """
 
     text: str
@@ -49,14 +56,14 @@ class Answer:
     visual_rows: int  # sent to the language model
     prompt_rows: int  # of the text before and after them
     tokens: tuple[int, ...]
+    kept: tuple[int, ...]
     macs_projector: int
     macs_backbone: int  # of the language model, at prefill
     macs_method: int  # of the method of the stage language
     kv_rows: int  # cached rows after prefill, summed over the layers
     kv_bytes: int  # of the cache after prefill, in the run's precision
     gap: float
-    yes_no_gap: float
-    kept: Int[Tensor, "kept"] | None = None
+    yes_no_gap: float = NAN
 
 
 class Answerer(Protocol):
@@ -73,9 +80,9 @@ class Answerer(Protocol):
 class Questions(Task):
     """Answers in words. answerer: None where only the columns are asked for.
 
-    Column of answers: `said` is what an answer to a yes/no question says, "" for other kinds and
-    for an answer that is not finite; `score` is in [0, 1]. A question that cannot be answered has
-    an `error`, and the values of one that could not be read.
+    A sample's target are its right answers, the extras "question", "kind", "category", "subset"
+    are texts, "max_new_tokens" is a number. A question that cannot be answered has an `error`, and
+    the values of one that could not be read.
     """
 
     answerer: Answerer | None = None
@@ -90,14 +97,14 @@ class Questions(Task):
         column("text", "text"),  # the model's answer
         column("ids", "int", listed=True),  # its tokens
         column("cut", "int"),  # 1: it reached the limit of new tokens
-        column("finite", "int"),  # 0: a logit was NaN or infinite, the score is then 0
-        column("said", "text"),  # yes | no | other, of a yes/no question
-        column("score", "float"),
+        column("finite", "int"),  # 0: a logit was NaN or infinite, and the score is 0
+        column("said", "text"),  # yes | no | other; empty for other kinds and if not finite
+        column("score", "float"),  # in [0, 1]
         column("gap", "float"),  # of the first step's two highest logits
         column("yes_no_gap", "float"),  # the first step's logit of yes minus that of no
-        column("visual_rows", "int"),
+        column("visual_rows", "int"),  # sent to the language model
         column("prompt_rows", "int"),
-        column("vision.macs_backbone", "int"),
+        column("vision.macs_backbone", "int"),  # of its picture, as in the traces
         column("vision.macs_method", "int"),
         column("projector.macs", "int"),
         column("language.tokens", "int", listed=True),  # rows into each layer, at prefill
@@ -106,8 +113,8 @@ class Questions(Task):
         column("kv_rows", "int"),  # after prefill, summed over the layers
         column("kv_bytes", "int"),
         column("object_share", "float"),  # object patches among patches
-        column("object_recall", "float"),  # of the rows left in the last layer
-        column("sink_on_object", "float"),
+        column("object_recall", "float"),  # of the visual rows that leave the last layer
+        column("sink_on_object", "float"),  # 1 or 0
     )
 
     @classmethod
@@ -117,20 +124,104 @@ class Questions(Task):
     def answered(
         self, samples: Sequence[Sample], outputs: VisualOutputs, traces: Mapping[str, Tensor]
     ) -> Mapping[str, Any]:
-        """See `Task.answered`; a question after the other."""
-        raise NotImplementedError
+        """See `Task.answered`; the questions are answered one after the other."""
+        rows: list[dict[str, Any]] = []
+        for i, sample in enumerate(samples):
+            own = {name: values[i] for name, values in traces.items()}
+            try:
+                answer = self._answer(sample, outputs, i)
+            except CannotAnswer as reason:
+                rows.append({**_asked(sample), **_nothing(), "error": str(reason)})
+            else:
+                about = {**_answered(sample, answer), **_costs(answer, own)}
+                objects = _objects(sample, answer, outputs.held[i], own)
+                rows.append({**_asked(sample), **about, **objects, "error": None})
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     def right(self, samples: Sequence[Sample], outputs: VisualOutputs) -> Bool[Tensor, " b"]:
-        """See `Task.right`."""
-        raise NotImplementedError
+        """See `Task.right`. A question that cannot be answered is not answered right."""
+
+        def is_right(sample: Sample, i: int) -> bool:
+            try:
+                return _answered(sample, self._answer(sample, outputs, i))["score"] == 1
+            except CannotAnswer:
+                return False
+
+        return torch.tensor([is_right(sample, i) for i, sample in enumerate(samples)])
+
+    def _answer(self, sample: Sample, outputs: VisualOutputs, i: int) -> Answer:
+        if self.answerer is None:
+            raise ValueError("questions are not answered without an answerer")
+        return self.answerer.answer(sample, outputs.of(i), outputs.held[i])
 
     def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
-        raise NotImplementedError
+        rows = [{**_asked(sample), **_nothing()} for sample in samples]
+        return {field.name: [row[field.name] for row in rows] for field in self.columns}
 
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
-        """Fields of a record: those of accuracy, with `top1` and `top5` 100 times the mean score;
-        MACs of the whole model, tower, projector and prefill (`gmacs_backbone`), of the methods of
-        both stages (`gmacs_method`), `gmacs_sd` of their sum, `gmacs_no_attention` None; and
-        `questions`, a `QuestionsRecord`. They take the place of those of the tower alone.
-        """
-        raise NotImplementedError
+        """See `score_of`."""
+        return score_of(answers, clustered, self.examples)
+
+
+def _asked(sample: Sample) -> dict[str, Any]:
+    texts = {name: sample.extras[name] for name in ("category", "subset", "kind", "question")}
+    return {**texts, "answers": list(sample.target)}
+
+
+def _answered(sample: Sample, answer: Answer) -> dict[str, Any]:
+    kind = sample.extras["kind"]
+    return {
+        "text": answer.text,
+        "ids": list(answer.ids),
+        "cut": int(answer.cut),
+        "finite": int(answer.finite),
+        "said": said(answer.text) if kind == "yes_no" and answer.finite else "",
+        "score": RULES[kind](answer.text, sample.target) if answer.finite else 0.0,
+        "gap": answer.gap,
+        "yes_no_gap": answer.yes_no_gap,
+    }
+
+
+def _costs(answer: Answer, trace: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "visual_rows": answer.visual_rows,
+        "prompt_rows": answer.prompt_rows,
+        "vision.macs_backbone": int(trace["macs_backbone"]),
+        "vision.macs_method": int(trace["macs_method"]),
+        "projector.macs": answer.macs_projector,
+        "language.tokens": list(answer.tokens),
+        "language.macs_backbone": answer.macs_backbone,
+        "language.macs_method": answer.macs_method,
+        "kv_rows": answer.kv_rows,
+        "kv_bytes": answer.kv_bytes,
+    }
+
+
+def _objects(
+    sample: Sample, answer: Answer, held: Int[Tensor, "patches"], trace: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """The columns about the objects: NaN without a mask, or without a sink.
+
+    A patch whose row a method of the language stage dropped or merged counts as dropped.
+    """
+    if sample.mask is None:
+        return dict.fromkeys(OBJECT, NAN)
+    left = torch.isin(held, torch.tensor(answer.kept, dtype=held.dtype))
+    sink = int(trace["sink"]) if "sink" in trace else -1
+    return {
+        "object_share": object_share(sample.mask),
+        "object_recall": object_recall(torch.where(left, held, -1), sample.mask),
+        "sink_on_object": sink_on_object(sink, sample.mask),
+    }
+
+
+def _nothing() -> dict[str, Any]:
+    """The values of a question without an answer."""
+    counts = ("visual_rows", "prompt_rows", "vision.macs_backbone", "vision.macs_method")
+    counts += ("projector.macs", "language.macs_backbone", "language.macs_method")
+    return {
+        **{"text": "", "ids": [], "cut": 0, "finite": 0, "said": "", "language.tokens": []},
+        **{"score": 0.0, "gap": math.nan, "yes_no_gap": math.nan},
+        **dict.fromkeys((*counts, "kv_rows", "kv_bytes"), 0),
+        **dict.fromkeys(OBJECT, NAN),
+    }

@@ -6,6 +6,7 @@ only on (split, seed, index), and its source digits belong to the split, see `re
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -43,8 +44,12 @@ class SeveralDigits:
     digits: tuple[int, ...]
 
 
+@lru_cache(maxsize=8)  # the questions about a scene are asked beside the scene itself
 def several(split: str, seed: int, index: int) -> SeveralDigits:
-    """Scene number `index` of a split. Raises ValueError on a split that there is not."""
+    """Scene number `index` of a split; its arrays are not to be written into.
+
+    Raises ValueError on a split that there is not.
+    """
     if split not in digits.SPLITS:
         raise ValueError(f"split={split!r} is unknown: use one of {', '.join(digits.SPLITS)}")
     rng = digits.random_numbers(GENERATOR_VERSION, _SCENE, split, seed, index)

@@ -1,0 +1,1 @@
+"""Questions about pictures, each with the answers that are right."""

@@ -1,0 +1,50 @@
+"""The kinds of questions: which answers are possible, and how long an answer may become.
+
+How a kind is scored: `asap/tasks/scoring`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+LEAST_ANNOTATORS = 4  # with fewer, no answer to a question of the kind vqa could be fully right
+
+
+@dataclass(frozen=True)
+class Kind:
+    """read: the right answers as they are compared; ValueError, with what to give, if they are
+    impossible. max_new_tokens: at which an answer is cut.
+    """
+
+    read: Callable[[Sequence[str]], tuple[str, ...]]
+    max_new_tokens: int = 16
+
+
+def _yes_no(answers: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(answer.strip().lower() for answer in answers)
+    if found not in (("yes",), ("no",)):
+        raise ValueError('give "yes" or "no"')
+    return found
+
+
+def _letters(answers: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(answer.strip().upper() for answer in answers)
+    if not all(len(one) == 1 and "A" <= one <= "Z" for one in found):
+        raise ValueError("give the letter of an option, A to Z")
+    return found
+
+
+def _annotators(answers: Sequence[str]) -> tuple[str, ...]:
+    if len(answers) < LEAST_ANNOTATORS:
+        raise ValueError(
+            f"give what each annotator answered, {LEAST_ANNOTATORS} answers or more (VQAv2 has "
+            "ten), or the kind exact"
+        )
+    return tuple(answers)
+
+
+KINDS = {
+    "yes_no": Kind(_yes_no),
+    "exact": Kind(tuple),
+    "letter": Kind(_letters, max_new_tokens=128),  # the letter may come after a reason
+    "vqa": Kind(_annotators),
+}

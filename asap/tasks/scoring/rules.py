@@ -1,0 +1,13 @@
+"""The rule by which a kind of question is scored."""
+
+from collections.abc import Callable, Sequence
+
+from asap.tasks.scoring import exact, letter, vqa, yes_no
+
+# From a model's text and the right answers to a score in [0, 1].
+RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "yes_no": yes_no.score,
+    "exact": exact.score,
+    "letter": letter.score,
+    "vqa": vqa.score,
+}

@@ -1,0 +1,73 @@
+"""VQA accuracy (Antol et al., "VQA: Visual Question Answering", ICCV 2015), as VizWiz is scored.
+
+Model and annotators are normalised alike, by the rules of EvalAI's server: case, punctuation,
+number words, articles, contractions. An answer is right to the degree to which annotators agree:
+
+    mean over the annotators of min(1, matches among the others / 3)
+
+VQAv2's own script differs where all annotators wrote the same: it leaves their answers as they are.
+"""
+
+import re
+from collections.abc import Sequence
+
+_NUMBERS = {
+    "none": "0",
+    **{
+        word: str(value)
+        for value, word in enumerate(
+            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+        )
+    },
+}
+_ARTICLES = frozenset(("a", "an", "the"))
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_THOUSANDS = re.compile(r"(?<=\d),+(?=\d)")
+_PERIOD = re.compile(r"\.(?!\d)")
+_MOST_PERIODS = 32  # the official script passes the flag re.UNICODE where the count belongs
+# Each is put in the place of what it is without one of its apostrophes: "don't" of "dont".
+_WITH_APOSTROPHES = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
+    haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't
+    mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've
+    should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've
+    someone'll someone's something'd something'd've something'll that's there'd there'd've there're
+    there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll
+    what're what's what've when's where'd where's where've who'd who'd've who'll who's who've
+    why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd
+    you'd've you'll you're you've
+"""
+_CONTRACTIONS = {
+    form[:i] + form[i + 1 :]: form
+    for form in _WITH_APOSTROPHES.split()
+    for i, letter in enumerate(form)
+    if letter == "'"
+} | {"somebody'd": "somebodyd"}  # as in the official list
+
+
+def score(text: str, answers: Sequence[str]) -> float:
+    """The agreement with the annotators' answers, in [0, 1]; 0 if there are fewer than two."""
+    said, given = normalised(text), [normalised(answer) for answer in answers]
+    matches = given.count(said)
+    agreed = [min(1.0, (matches - (one == said)) / 3) for one in given]
+    return sum(agreed) / len(agreed)
+
+
+def normalised(text: str) -> str:
+    """The text without what does not count."""
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return _words(_unpunctuated(text.replace("\n", " ").replace("\t", " ").strip()))
+
+
+def _unpunctuated(text: str) -> str:
+    """A mark beside a blank vanishes, as do all in a text with thousands; others become blanks."""
+    found, thousands = text, _THOUSANDS.search(text) is not None
+    for mark in _PUNCTUATION:
+        vanishes = thousands or f"{mark} " in text or f" {mark}" in text
+        found = found.replace(mark, "" if vanishes else " ")
+    return _PERIOD.sub("", found, count=_MOST_PERIODS)
+
+
+def _words(text: str) -> str:
+    words = [_NUMBERS.get(word, word) for word in text.split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
