@@ -1,6 +1,8 @@
 """SparseVLM (Zhang et al., ICML 2025): cuts by what selected text rows attend to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,23 +37,23 @@ class SparseVLM(Pruner):
 
     The authors' version 1 with its fixed lists; their second version, which keeps positions and
     merges nothing, is not what published tables use. Their noise on densities is left out; ties go
-    to the lowest index. If all text rows are equally good raters, all of them rate.
+    to the lowest index. If no text row is above the mean, as with a single one, all of them rate.
 
     layers: layers, from 0, behind which rows are cut. keep: visual rows that stay there, as many
     numbers. The authors' lists for 576 rows and an average of 192, 128, 96 and 64: 300, 200, 110;
     303, 110, 36; 238, 48, 26; 66, 30, 17.
     """
 
-    layers: tuple[int, ...] = (2, 6, 15)
-    keep: tuple[int, ...] = (66, 30, 17)
+    layers: Sequence[int] = (2, 6, 15)
+    keep: Sequence[int] = (66, 30, 17)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rising = whole(self.layers) and list(self.layers) == sorted(set(self.layers))
+        rising = _whole(self.layers) and list(self.layers) == sorted(set(self.layers))
         require(rising, "layers", self.layers, "rising whole numbers")
         low = all(layer >= 0 for layer in self.layers)
         require(low, "layers", self.layers, "at least 0")
-        require(whole(self.keep), "keep", self.keep, "whole numbers")
+        require(_whole(self.keep), "keep", self.keep, "whole numbers")
         require(all(k >= 1 for k in self.keep), "keep", self.keep, "at least 1")
         many = len(self.layers)
         require(len(self.keep) == many, "keep", self.keep, f"{many} numbers, one for each layer")
@@ -98,6 +100,6 @@ class SparseVLM(Pruner):
         return LanguageDecision(kept.sort().values, merged.to(rows), "reindex", macs)
 
 
-def whole(numbers: tuple[int, ...]) -> bool:
+def _whole(numbers: Any) -> bool:
     """True for a tuple of whole numbers."""
     return isinstance(numbers, tuple) and all(type(number) is int for number in numbers)
