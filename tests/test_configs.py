@@ -16,12 +16,14 @@ from asap.data.images.folder import FolderOptions
 from asap.data.open import options_of
 from asap.errors import RequestError
 from asap.methods import build, find, registry
-from asap.methods.registry import names
+from asap.methods.registry import build_pruner, find_pruner, names, pruner_names
 from asap.spec.configs import choices, config_dir, read_method
 from asap.spec.read import read_spec, spec_from
 from asap.spec.run_spec import HeadSpec, MethodOf, MethodSpec, RunSpec
 
-ABOUT = {"name", *(f.name for f in fields(MethodSpec))}
+ABOUT = {"name", "stage", *(f.name for f in fields(MethodSpec))}
+PRUNERS = [n for n in choices("method") if read_method(n).get("stage") == "language"]
+VARIANTS = [n for n in choices("method") if n not in (*names(), *PRUNERS)]
 
 
 def spec_of(*overrides: str) -> RunSpec:
@@ -35,16 +37,16 @@ def spec_of(*overrides: str) -> RunSpec:
 @pytest.mark.parametrize("name", choices("method"))
 def test_a_method_config_lists_every_option(name: str) -> None:
     config = read_method(name)
-    kind = find(config["name"])
+    find_it, build_it = (find_pruner, build_pruner) if name in PRUNERS else (find, build)
     options = {k: v for k, v in config.items() if k not in ABOUT}
-    assert set(options) == {f.name for f in fields(kind)}
-    build(config["name"], options)
+    assert set(options) == {f.name for f in fields(find_it(config["name"]))}
+    build_it(config["name"], options)
 
 
-@pytest.mark.parametrize("name", [n for n in choices("method") if n in names()])
+@pytest.mark.parametrize("name", [n for n in choices("method") if n in (*names(), *pruner_names())])
 def test_a_method_config_has_the_class_defaults(name: str) -> None:
     config = read_method(name)
-    for option in fields(find(name)):
+    for option in fields(find_pruner(name) if name in PRUNERS else find(name)):
         if option.default is not MISSING:
             listed = config[option.name]
             listed = tuple(listed) if isinstance(listed, list) else listed
@@ -57,6 +59,8 @@ def test_an_experiment_composes_and_builds(name: str) -> None:
     assert spec.rows and options_of(spec.data)
     for row in spec.rows:
         build(row.name, row.options)
+        if row.pruner is not None:
+            build_pruner(row.pruner.name, row.pruner.options)
     text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
     assert text.startswith("# @package _global_\n#   "), "an experiment opens with its command"
 
@@ -125,10 +129,6 @@ def test_the_config_states_the_digest_of_the_bundled_weights(name: str) -> None:
     digest = file_digest(BUNDLED_FOLDER / f"{name}.safetensors")
     assert config["sha256"] == BUNDLED[name] == digest
     assert digest in (BUNDLED_FOLDER / "README.md").read_text()
-
-
-VARIANTS = sorted(p.stem for p in (config_dir() / "method").glob("*.yaml")
-                  if p.stem not in names())  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VARIANTS)

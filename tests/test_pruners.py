@@ -117,7 +117,7 @@ def test_rows_that_enter_each_layer_of_llava(name: str) -> None:
             rows_of(model, prompt_of(8, 35, 576, 27)).float(), *spans_of(prompt_of(8, 35, 576, 27))
         )
         read = len(raters.index) * 8 * sum(rows[layer] for layer in (2, 6, 15))
-        recycled = {66: (154, 16, 5), 303: (82, 61, 25)}[pruner.keep[0]]
+        recycled = {66: (154, 16, 5), 303: (82, 61, 25)}[(pruner.keep or (66,))[0]]
         assert found.macs_pruner == 576 * 27 * 8 + read + 8 * sum(m * m for m in recycled)
         assert found.next_positions == found.rows
 
@@ -158,6 +158,16 @@ def test_ties_go_to_the_lowest_index() -> None:
         layer.self_attn.q_proj.weight.data.zero_()  # every row attends to all alike
     found = Decoder(language_of(model), FastV(1, 7)).prefill(*prompt_of(), room=0)
     assert found.visual.tolist() == list(range(7))
+
+
+def test_the_published_point_in_proportion() -> None:
+    """Of 4 layers and 64 rows: 7, 3, 2 rows stay behind layers 0, 1, 2, and 2, 1, 1 merged ones."""
+    decoder = Decoder(language_of(small_model()), SparseVLM())
+    SparseVLM().check(4, 64)
+    assert decoder.prefill(*prompt_of(visual=64), room=0).rows == (72, 17, 12, 11)
+    assert [layer for layer in range(24) if SparseVLM().acts_after(layer, 24)] == [2, 5, 11]
+    assert [layer for layer in range(3) if SparseVLM().acts_after(layer, 3)] == [0, 1]
+    assert not SparseVLM().acts_after(0, 1)
 
 
 def test_a_single_text_row_rates() -> None:
@@ -208,7 +218,7 @@ IMPOSSIBLE = [
     ("fastv", {"rnak": 4}, "no option 'rnak': did you mean 'rank'"),
     ("fastw", {}, "'fastw' is unknown: did you mean 'fastv'"),
     ("tome", {}, "'tome' is unknown: .*use one of fastv"),
-    ("sparsevlm", {"layers": [2, 6]}, r"keep=\(66, 30, 17\) .*2 numbers, one for each layer"),
+    ("sparsevlm", {"layers": [2, 6]}, "keep=None .*2 numbers, one for each layer"),
     ("sparsevlm", {"layers": [6, 2, 15]}, r"layers=\(6, 2, 15\) .*rising"),
     ("sparsevlm", {"layers": [-1, 2, 15]}, r"layers=\(-1, 2, 15\) .*at least 0"),
     ("sparsevlm", {"keep": [66, 30, 0]}, r"keep=\(66, 30, 0\) .*at least 1"),

@@ -22,7 +22,7 @@ from asap.cli.arguments import arranged, quoted, sweeps, typed
 from asap.data.open import DATA_SETS, having, title_of
 from asap.errors import RequestError, one_line
 from asap.measure.processes import started_by_torchrun
-from asap.methods.registry import find, names
+from asap.methods.registry import find, find_pruner, names, pruner_names
 from asap.spec.configs import read_method, refuse_unused_points
 from asap.spec.read import read_spec
 from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec, groups
@@ -121,7 +121,8 @@ def _alternatives(kind: Any) -> set[Any]:
 
 def _keys() -> list[tuple[str, Any]]:
     """All keys of the command line, with their types; a key can come more than once."""
-    kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *map(find, names()))]
+    methods = (*map(find, names()), *map(find_pruner, pruner_names()))
+    kinds = [("method", kind) for kind in (MethodOf, MethodSpec, *methods)]
     kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += groups().items()
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
