@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +25,7 @@ class CannotAnswer(Exception):
     """A question that fails alone, such as for lack of memory. The message is one line."""
 
 
+@runtime_checkable
 class VisualOutputs(Protocol):
     """What the vision tower gives for a batch of pictures.
 
@@ -66,6 +67,7 @@ class Answer:
     yes_no_gap: float = NAN
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """Answers a question from the visual rows of its picture."""
 

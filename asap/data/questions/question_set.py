@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -46,6 +46,7 @@ class Question:
     subset: str = ""
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Pictures in a fixed order."""
 
