@@ -6,6 +6,11 @@ import io
 import pytest
 from made_questions import FULL, ROWS, answers, asked
 
+from asap.cli.compare import summary
+from asap.publish.all_records import is_current, label_of
+from asap.records.versions import ENGINE_VERSION
+from asap.report.disagreement import compare
+from asap.report.figures.charts import charts
 from asap.report.latex import to_latex
 from asap.report.printed import printed
 from asap.report.result_table import build_table
@@ -103,3 +108,44 @@ def test_a_dashboard_gets_scores_and_rows_of_every_layer() -> None:
 def test_a_row_of_the_language_stage_is_not_the_baseline() -> None:
     assert [row.is_dense for row in ROWS] == [True, False, False]
     assert [row.reducing["name"] for row in ROWS] == ["dense", "visionzip", "fastv"]
+
+
+def test_two_rows_are_compared_question_by_question() -> None:
+    found = compare(ROWS[0], ROWS[1])
+    shown = found.images.set_index("question")
+    assert (found.paired.b, found.paired.c, len(shown)) == (2, 0, 2)
+    assert shown.loc["is it 0 count  ?", ["label", "first", "second"]].tolist() == [
+        "two", "two", "one",
+    ]  # fmt: skip
+    assert found.images["sureness"].is_monotonic_decreasing
+    said = summary(found)
+    assert "only the first is right on 2 questions" in said and "right 91.67 %" in said
+
+
+def test_a_label_has_the_options_of_both_stages() -> None:
+    record = {
+        "label": "Both",
+        "identity": {
+            "engine": ENGINE_VERSION,
+            "methods": {
+                "vision": {"name": "tome", "options": {"r": 3}, "version": 1},
+                "language": {"name": "fastv", "options": {"layer": 1, "rank": 5}, "version": 1},
+            },
+        },
+    }
+    assert label_of(record) == "Both r=3 layer=1 rank=5"
+    old = {**record["identity"]["methods"]["language"], "version": 99}
+    methods = {**record["identity"]["methods"], "language": old}
+    assert is_current(record["identity"] | {"methods": {}})
+    assert not is_current(record["identity"] | {"methods": methods})
+
+
+def test_accuracy_is_drawn_against_the_rows_of_the_language_model_too() -> None:
+    found, _ = charts(ROWS, {})
+    by_name = {chart.name: chart for chart in found}
+    rows = by_name["accuracy-rows"].data
+    assert rows["layer_rows"].tolist() == [76.0, 26.0, 52.0] and rows.attrs["accuracy"] == "right"
+    assert rows["front"].tolist() == [False, True, True]  # FastV is as right as the full model
+    axes = by_name["accuracy-rows"].figure().axes[0]
+    assert "per question" in axes.get_xlabel() and axes.get_ylabel().startswith("right")
+    assert "GMACs per question" in by_name["accuracy-macs"].figure().axes[0].get_xlabel()

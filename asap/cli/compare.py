@@ -12,6 +12,7 @@ shows the images on which the two disagree most. Exit codes: 0 done; 2 the reque
 
 import argparse
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
 from asap.report.nonfinite import nonfinite
 from asap.report.pairs import Pair, pair_sheet
-from asap.report.result import Result, RowRef
+from asap.report.result import Result, RowRef, accuracy_name
+from asap.report.statistics import PairedDifference
 from asap.spec.paths import path_argument
 
 log = logging.getLogger("asap")
@@ -97,7 +99,8 @@ def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
         if cell.key in called:
             record = _record(cell)
             about = f"{called[cell.key]}, {record['backbone']}, {record['data']}"
-            log.info("%s  top-1 %6.2f %%  %s", cell.key, record["top1"], about)
+            name = accuracy_name(record)
+            log.info("%s  %s %6.2f %%  %s", cell.key, name, record["top1"], about)
     log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
 
 
@@ -143,24 +146,36 @@ def _result(cell: Cell, label: str | None = None) -> Result:
 def summary(found: Comparison) -> str:
     """The comparison in words."""
     paired, (low, high) = found.paired, found.paired.interval
-    examples = "clips" if "clips" in found.first.measured else "images"
+    examples = found.first.things
     lines = [_line("first ", found.first), _line("second", found.second)]
     lines += [
         f"second - first: {paired.difference:+.2f} points, 95 % interval "
         f"[{low:+.2f}, {high:+.2f}], n = {paired.n:,}",
-        f"only the first is right on {paired.b:,} {examples}, only the second on {paired.c:,}: "
-        f"McNemar's exact p = {paired.p:.3g}",
+        _which(paired, examples),
         f"different predictions on {len(found.images):,} {examples}",
     ]
     return "\n".join(lines)
 
 
+def _which(paired: PairedDifference, examples: str) -> str:
+    if paired.partial:
+        return (
+            f"the second scores less on {paired.b:,} {examples} and more on {paired.c:,}: "
+            f"Student's p = {paired.p:.3g}"
+        )
+    return (
+        f"only the first is right on {paired.b:,} {examples}, only the second on {paired.c:,}: "
+        f"McNemar's exact p = {paired.p:.3g}"
+    )
+
+
 def _line(place: str, result: Result) -> str:
     record = result.measured
     return (
-        f"{place}: {result.label} ({record['backbone']}), top-1 {record['top1']:.2f} %, "
-        f"{result.gmacs:.4g} GMACs, n = {record['n']:,}, {record['n_failed']:,} unreadable, "
-        f"{nonfinite(record):,} not finite, record {record['key']}"
+        f"{place}: {result.label} ({record['backbone']}), {accuracy_name(record)} "
+        f"{record['top1']:.2f} %, {result.gmacs:.4g} GMACs, n = {record['n']:,}, "
+        f"{record['n_failed']:,} unreadable, {nonfinite(record):,} not finite, "
+        f"record {record['key']}"
     )
 
 
@@ -168,8 +183,11 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
     """Print the surest disagreements and, if the data is still there, draw them."""
     shown = found.images.head(count)
     for row in shown.to_dict("records"):
-        first, second = (NOT_FINITE if row[n] < 0 else row[n] for n in ("first", "second"))
-        log.info("  %s: label %s, first %s, second %s", row["path"], row["label"], first, second)
+        first, second = (
+            NOT_FINITE if _said(row[n]) is None else row[n] for n in ("first", "second")
+        )
+        about = f"{row['path']}: {row['question']}" if "question" in row else row["path"]
+        log.info("  %s: label %s, first %s, second %s", about, row["label"], first, second)
     if shown.empty:
         return
     stem = f"compare-{found.first.key}-{found.second.key}"
@@ -183,8 +201,14 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
         log.info("  %s", path)
 
 
-def _class(predicted: int) -> int | None:
-    return None if predicted < 0 else predicted
+def _said(predicted: int | str | None) -> int | str | None:
+    """The predicted class or the answer; None if it is not finite."""
+    return None if isinstance(predicted, int) and predicted < 0 else predicted
+
+
+def _in_words(predicted: int | str | None, classes: Sequence[str]) -> str:
+    said = _said(predicted)
+    return said if isinstance(said, str) else named(said, classes)
 
 
 def _draw(
@@ -202,7 +226,7 @@ def _draw(
             continue
         image = inputs[len(inputs) // 2]  # of a clip its middle frame
         pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
-        said = (named(_class(row[name]), data.classes) for name in ("label", "first", "second"))
-        pairs.append(Pair(pixels, *said))
+        said = (_in_words(row[name], data.classes) for name in ("label", "first", "second"))
+        pairs.append(Pair(pixels, *said, asked=row.get("question", "")))
     with guarded(path.parent):
         return pair_sheet(pairs, (found.first.label, found.second.label), path)

@@ -8,9 +8,11 @@ from typing import Any
 
 from asap.errors import RequestError
 from asap.methods import Asap
-from asap.methods.registry import build, find, names
+from asap.methods.base import Method
+from asap.methods.language.base import Pruner
+from asap.methods.registry import build, build_pruner, find, find_pruner, names, pruner_names
 from asap.records.disk import write_file
-from asap.records.identity import method_of, same_row
+from asap.records.identity import LANGUAGE, same_row
 from asap.records.key import key_of
 from asap.records.schema import CLOCKS
 from asap.records.store import Store
@@ -83,9 +85,13 @@ def grouped(store: Store, keys: Sequence[str]) -> Groups:
     for record, group in zip(found, groups, strict=True):
         apart = (f"labels {_labels(record)}",) if len(labels[group]) > 1 else ()
         records[(*group, *apart)].append(record)
-    dense = [r for found in records.values() for r in found if method_of(r)["name"] == "dense"]
+    dense = [r for found in records.values() for r in found if _is_dense(r)]
     slices = [r for r in dense if _part(store, r, "slice") is not None]
     return {group: _results(store, found, by_kind, slices) for group, found in records.items()}
+
+
+def _is_dense(record: Record) -> bool:
+    return all(method["name"] == "dense" for method in record["identity"]["methods"].values())
 
 
 def _results(
@@ -101,7 +107,7 @@ def _results(
         keys = {kind: of[key] for kind, (of, _) in beside.items() if key in of}
         reasons = dict.fromkeys(why[key] for _, why in beside.values() if key in why)
         row = RowRef(
-            label_of(record), ours=is_extension(method_of(record)),
+            label_of(record), ours=is_extension(record["identity"]["methods"]),
             reason="; ".join(reasons) or None, records={"accuracy": key} | keys,
             left_out=_left_out(store, record, slices),
         )  # fmt: skip
@@ -194,27 +200,47 @@ def is_current(identity: Mapping[str, Any]) -> bool:
     """True if engine and methods have the versions of this identity."""
     if identity["engine"] != ENGINE_VERSION:
         return False
-    own = [method for method in identity["methods"].values() if method["name"] in names()]
-    return all(find(method["name"]).method_version == method["version"] for method in own)
+    kinds = [(_kind_of(stage, m), m["version"]) for stage, m in identity["methods"].items()]
+    return all(kind is None or _version(kind) == version for kind, version in kinds)
 
 
-def is_extension(method: Mapping[str, Any]) -> bool:
-    """True if a method of this package has options that are an extension of ours."""
-    if method["name"] not in names():
-        return False
+def _kind_of(stage: str, method: Mapping[str, Any]) -> type[Method] | type[Pruner] | None:
+    """The class of a method of this package; None for a method of the user's own."""
+    name = method["name"]
+    if stage == LANGUAGE:
+        return find_pruner(name) if name in pruner_names() else None
+    return find(name) if name in names() else None
+
+
+def _version(kind: type[Method] | type[Pruner]) -> int:
+    return kind.pruner_version if issubclass(kind, Pruner) else kind.method_version
+
+
+def is_extension(methods: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True if a method of this package, in any stage, has options that are an extension of ours."""
+    own = [(s, m) for s, m in methods.items() if _kind_of(s, m) is not None]
     try:
-        return build(method["name"], method["options"]).extension
+        return any(
+            (build_pruner if stage == LANGUAGE else build)(m["name"], m["options"]).extension
+            for stage, m in own
+        )
     except RequestError:  # options of an older version
         return False
 
 
 def label_of(record: Record) -> str:
-    """The row's label with the options that differ from the method's defaults."""
-    name, options = (method_of(record)[key] for key in ("name", "options"))
-    defaults = {f.name: f.default for f in fields(find(name))} if name in names() else {}
+    """The row's label with the options that differ from the defaults of its methods."""
+    methods = record["identity"]["methods"].items()
+    return labelled(record["label"], (o for stage, m in methods for o in _changed(stage, m)))
+
+
+def _changed(stage: str, method: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The options that differ from the method's defaults."""
+    kind = _kind_of(stage, method)
+    defaults = {} if kind is None else {f.name: f.default for f in fields(kind)}
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}  # as JSON
-    changed = {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
-    return labelled(record["label"], changed.items())
+    options = method["options"].items()
+    return [(k, v) for k, v in options if k not in defaults or defaults[k] != v]
 
 
 def _section_of(manifest: Manifest, results: Path, store: Store, keys: Sequence[str]) -> Section:

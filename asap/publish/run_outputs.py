@@ -12,6 +12,7 @@ from asap.publish.all_records import PAGE, circled, write_page_of
 from asap.publish.mirrors import tensorboard, wandb
 from asap.publish.pictures import draw_pictures, examples_of
 from asap.records.disk import guarded, read_bytes, stem_of, write_file
+from asap.records.identity import LANGUAGE
 from asap.records.kinds import TRAINED_HEAD
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
@@ -22,7 +23,7 @@ from asap.report.page import Section
 from asap.report.premise import premise_remark
 from asap.report.printed import console_width, printed
 from asap.report.prose import sweep_remarks
-from asap.report.result import Result
+from asap.report.result import Result, accuracy_name
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
 from asap.report.timm_csv import to_timm_csv
@@ -57,7 +58,8 @@ def line_of(result: Result) -> str:
         return f"{result.label}: {_speed_of(result)}"
     record = result.accuracy
     return (
-        f"{result.label}: top-1 {record['top1']:.2f} %, {result.gmacs:.4g} GMACs, {counts(record)}"
+        f"{result.label}: {accuracy_name(record)} {record['top1']:.2f} %, "
+        f"{result.gmacs:.4g} GMACs, {counts(record)}"
     )
 
 
@@ -126,9 +128,13 @@ def _copied(source: Path, target: Path) -> Path:
 
 
 def _mirror(session: Session, result: Result) -> None:
-    spec, method = session.spec, result.method
-    config = {"backbone": spec.backbone.shown, "data": spec.data.name, "method": method["name"]}
-    config |= {"precision": spec.precision, **method["options"]}
+    spec = session.spec
+    config = {"backbone": spec.backbone.shown, "data": spec.data.name}
+    config |= {"method": result.reducing["name"], "precision": spec.precision}
+    config |= result.method["options"]
+    if (language := result.method_in(LANGUAGE)) is not None:
+        config |= {"language": language["name"]}
+        config |= {f"language.{name}": value for name, value in language["options"].items()}
     if spec.log.wandb != "disabled":
         group, mode = spec.log.group or spec.title, cast(wandb.Mode, spec.log.wandb)
         folder = spec.results / "wandb"

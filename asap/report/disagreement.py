@@ -9,6 +9,7 @@ from asap.records.tables import matrix
 from asap.report.result import Result, pairable
 from asap.report.statistics import (
     PairedDifference,
+    are_questions,
     finite,
     hits,
     leads,
@@ -21,7 +22,8 @@ from asap.report.statistics import (
 class Comparison:
     """`second` against `first`. images: those predicted differently, the surest first; columns
     index, id, path, label, first and second (predicted classes, -1 = the answer is not finite),
-    first_right, second_right and sureness.
+    first_right, second_right and sureness. Of questions also `question`; label, first and second
+    are then texts, None = the answer is not finite.
     """
 
     first: Result
@@ -46,14 +48,23 @@ def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     over the second one, in logits. It is high where both are sure and one must be wrong, and -inf
     where an answer is not finite.
     """
-    frame = one[["index", "id", "path", "label"]].reset_index(drop=True)
-    frame["first"], frame["second"] = _best(one), _best(two)
+    asked = are_questions(one)
+    frame = one[["index", "id", "path", "question" if asked else "label"]].reset_index(drop=True)
+    if asked:
+        frame["label"] = [" | ".join(right) for right in one["answers"]]
+    said = _text if asked else _best
+    frame["first"], frame["second"] = said(one), said(two)
     frame["first_right"], frame["second_right"] = hits(one)[0], hits(two)[0]
     frame["sureness"] = np.minimum(leads(one, np.inf), leads(two, np.inf))
     differing = frame[frame["first"] != frame["second"]]
     return differing.sort_values(
         ["sureness", "index"], ascending=[False, True], ignore_index=True, kind="stable"
     )
+
+
+def _text(frame: pd.DataFrame) -> list[str | None]:
+    pairs = zip(frame["text"], finite(frame), strict=True)
+    return [text if answered else None for text, answered in pairs]
 
 
 def _best(frame: pd.DataFrame) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -17,12 +18,15 @@ _ACROSS = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """An image (H, W, 3) uint8, its label and the two predictions, as names of classes."""
+    """An image (H, W, 3) uint8, its label and the two predictions, as names of classes; or a
+    question that was `asked` about it, its right answer and the two answers.
+    """
 
     image: np.ndarray
     label: str
     first: str
     second: str
+    asked: str = ""
 
 
 def pair_sheet(pairs: Sequence[Pair], names: tuple[str, str], path: Path) -> list[Path]:
@@ -47,6 +51,8 @@ def pair_sheet(pairs: Sequence[Pair], names: tuple[str, str], path: Path) -> lis
 
 def _draw(axes: Axes, pair: Pair) -> None:
     axes.imshow(pair.image)
+    if pair.asked:
+        axes.set_title(fill(pair.asked, 34), color=INK, size=8)
     lines = (("label", pair.label), ("1", pair.first), ("2", pair.second))
     for i, (name, said) in enumerate(lines):
         judged = RIGHT if said == pair.label else WRONG

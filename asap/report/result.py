@@ -196,6 +196,11 @@ def things_of(record: Mapping[str, Any]) -> str:
     return next((name for name in ("clips", "questions") if name in record), "images")
 
 
+def accuracy_name(record: Mapping[str, Any]) -> str:
+    """What `top1` of an accuracy record is called, for people."""
+    return "right" if "questions" in record else "top-1"
+
+
 def pairable(result: Result) -> pd.DataFrame:
     """The result's answers, to be matched with others by id.
 

@@ -14,7 +14,7 @@ from asap.records.schema import CLOCKS
 from asap.report import clips, footnotes, paper, questions
 from asap.report import columns as layout
 from asap.report.gate import gates
-from asap.report.result import Result, unreadable
+from asap.report.result import Result, accuracy_name, unreadable
 from asap.report.scalars import ambiguous, metrics
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
@@ -247,7 +247,7 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
             low, high = result.accuracy["top1_interval"]
             lines[0] += (
                 f" Dense {paper.paper_model(backbone) or backbone}: "
-                f"{'right' if result.things == 'questions' else 'top-1'} "
+                f"{accuracy_name(result.accuracy)} "
                 f"{result.accuracy['top1']:.2f} %, "
                 f"95 % interval [{low:.2f}, {high:.2f}]."
             )

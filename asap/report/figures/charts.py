@@ -19,6 +19,7 @@ from asap.report.figures.histograms import (
 from asap.report.figures.mass import column_mass, draw_column_mass
 from asap.report.figures.speed_up import draw_speed_up, speed_up
 from asap.report.figures.sweep import draw_tau_k, tau_k
+from asap.report.questions import has_questions
 from asap.report.result import Result
 
 Draw = Callable[[pd.DataFrame], Figure]
@@ -56,6 +57,7 @@ def charts(
 
 
 _COST, _SWEEP, _ALPHA = "Accuracy against MACs", "τ × K", "Over α"
+_ROWS = "Accuracy against rows in the language model"
 _SPEED = "Speed-up against MACs"
 _MASS, _STOPS, _TOKENS = "Largest column mass", "Stop blocks", "Token counts"
 _MOST = 24  # rows of small charts that one figure holds
@@ -98,7 +100,11 @@ def _cost(results: Sequence[Result]) -> list[Chart]:
         "other beats in both. Hollow: extensions of ours."
     )
     data = accuracy_macs(results)
-    return [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
+    found = [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
+    if has_questions(results):
+        data = accuracy_macs(results, "layer_rows")
+        found.append(Chart("accuracy-rows", _ROWS, caption, data, draw_accuracy_macs))
+    return found
 
 
 def _speed(results: Sequence[Result]) -> list[Chart]:
@@ -134,6 +140,8 @@ def _images(results: Sequence[Result]) -> list[Chart]:
     mass, stops = column_mass(results, _MOST), stop_blocks(results, _MOST)
     tokens = token_counts(results, _MOST)
     one, many = ("a frame", "frames") if has_clips(results) else ("an image", "images")
+    if has_questions(results):  # a picture counts once for each of its questions
+        one, many = "a question's picture", "questions"
     for data in (mass, stops, tokens):
         data.attrs["images"] = many  # what axes call them
     band = (

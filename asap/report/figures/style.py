@@ -60,7 +60,15 @@ _LOOKS = {
     "ats": Look("#5d7a00", ">"),
     "zero_tprune": Look("#5d3a9b", "p"),
     "dynamicvit": Look("#2a9d8f", "h"),
+    "visionzip": Look("#00805f", "s"),
+    "vispruner": Look("#5d7a00", "^"),
+    "prunesid": Look("#5d3a9b", "<"),
+    "fastv": Look("#8a6d3b", ">"),
+    "sparsevlm": Look("#2a9d8f", "p"),
+    "object_rows": Look("#c81e1e", "+"),
+    "background_rows": Look("#4b5563", "x"),
     "asap": Look("#d55e00", "o"),
+    "hybrid": Look("#d55e00", "p"),
     "pruning": Look("#b8860b", "v"),
     "no_accumulation": Look("#a63d40", "P"),
     "random": Look("#c2528b", "X"),
@@ -82,6 +90,8 @@ def look(result: Result) -> Look:
 def variant(method: Mapping[str, Any]) -> str:
     """The method's name; for ASAP the variant that its options make (a key of `_LOOKS`)."""
     name, options = str(method.get("name")), method.get("options", {})
+    if name == "reference_rows":
+        return f"{options.get('keep')}_rows"
     if name != "asap":
         return name
     if options.get("accumulate") is False:
@@ -91,6 +101,8 @@ def variant(method: Mapping[str, Any]) -> str:
         return "static" if anchor == "sink" else f"static_{anchor}"
     if anchor != "sink":
         return anchor
+    if options.get("plugin") is not None:
+        return "hybrid"
     return "pruning" if options.get("pool") is False else "asap"
 
 
