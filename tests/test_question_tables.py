@@ -112,11 +112,10 @@ def test_a_row_of_the_language_stage_is_not_the_baseline() -> None:
 
 def test_two_rows_are_compared_question_by_question() -> None:
     found = compare(ROWS[0], ROWS[1])
-    shown = found.images.set_index("question")
-    assert (found.paired.b, found.paired.c, len(shown)) == (2, 0, 2)
-    assert shown.loc["is it 0 count  ?", ["label", "first", "second"]].tolist() == [
-        "two", "two", "one",
-    ]  # fmt: skip
+    assert (found.paired.b, found.paired.c, len(found.images)) == (2, 0, 2)
+    shown = {row["question"]: row for row in found.images.to_dict("records")}
+    one = shown["is it 0 count  ?"]
+    assert (one["label"], one["first"], one["second"]) == ("two", "two", "one")
     assert found.images["sureness"].is_monotonic_decreasing
     said = summary(found)
     assert "only the first is right on 2 questions" in said and "right 91.67 %" in said
