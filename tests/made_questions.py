@@ -66,7 +66,8 @@ def asked(
         "metrics": {},
     }  # fmt: skip
     record = {**made.measured, **changes}
-    traces = pd.DataFrame({"example": found["index"]})
+    traces = pd.DataFrame({"example": found["index"], "vision.stop_block": [0] * len(found)})
+    traces["vision.tokens"] = [[PATCHES + 1, round(rows)]] * len(found)
     read = {"answers": lambda: found, "traces": lambda: traces}
     return Result(label, records={"accuracy": record}, read=read, **more)
 
