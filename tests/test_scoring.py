@@ -194,10 +194,12 @@ def test_the_interval_of_f1_draws_pictures_and_is_repeatable() -> None:
     f1 = Counts.of(said, right).f1
     assert alone[0] < f1 < alone[1] and alone == f1_interval(said, right, np.arange(400))
     assert alone != f1_interval(said, right, np.arange(400), seed=1)
-    four = [np.tile(values, 4) for values in (said, right, np.arange(400))]
-    assert f1_interval(*four) == pytest.approx(alone)  # equal questions of a picture say no more
+    four, same, pictures = (np.tile(values, 4) for values in (said, right, np.arange(400)))
+    assert f1_interval(four, same, pictures) == pytest.approx(
+        alone
+    )  # equal questions of a picture say no more
     wide = alone[1] - alone[0]
-    narrow = f1_interval(four[0], four[1], np.arange(1600))
+    narrow = f1_interval(four, same, np.arange(1600))
     assert narrow[1] - narrow[0] == pytest.approx(wide / 2, rel=0.15)
     assert f1_interval(said, right, np.zeros(400)) == (-np.inf, np.inf)
     assert f1_draws(said, right, np.arange(400)).shape == (DRAWS,)
