@@ -40,7 +40,7 @@ $(error VENV=$(VENV) has blanks, which make takes for several files: choose anot
 endif
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
-.PHONY: help setup demo demo-video test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
+.PHONY: help setup setup-vlm demo demo-video test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: kinetics-clip-vit-large _kinetics-given
@@ -59,6 +59,9 @@ help:  ## list the targets
 		printf '  %-22s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP)  ## make the virtual environment and install everything into it
+
+setup-vlm: $(STAMP)  ## the same, and check what vision-language models need (the extra vlm)
+	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[vlm]'
 
 demo: $(STAMP)  ## evaluate every method on the embedded model and data, and print the table
 	@$(PY) -m asap.run experiment=demo $(ARGS)

@@ -1,35 +1,431 @@
-"""A LLaVA-1.5 checkpoint as loaded: the tower against Hugging Face's, and what is refused."""
+"""A LLaVA-1.5 checkpoint as loaded: against Hugging Face's own model, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from made_llava import hugging_face, made_llava
+from made_llava import edit, hugging_face, made_llava
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from asap.backbones.llava.bundled import BUNDLED, SHA256
 from asap.backbones.llava.checkpoint import load_llava
+from asap.backbones.llava.clip_names import trunk_sources
+from asap.backbones.llava.parts import clip_trunk
+from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.engine.visual_rows import VisualTower
+from asap.errors import RequestError
 from asap.methods import Dense
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return made_llava(tmp_path_factory.mktemp("llava"), image=112)
+IMAGE = 112  # 64 patches: long enough for the executor to attend as Hugging Face does
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return torch.randn(3, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+def folder(tmp_path_factory) -> Path:
+    return made_llava(tmp_path_factory.mktemp("llava"), image=IMAGE)
+
+
+@pytest.fixture
+def copied(folder, tmp_path) -> Path:
+    return shutil.copytree(folder, tmp_path / "copied")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    return torch.randn(3, 3, IMAGE, IMAGE, generator=torch.Generator().manual_seed(1))
+
+
+def change(folder: Path, rename: Callable[[str], str | None], **more: Tensor) -> None:
+    """Rename the tensors of a checkpoint, without those renamed to None, and add some."""
+    file = folder / "model.safetensors"
+    renamed = {rename(name): value for name, value in load_file(file).items()}
+    save_file({name: value for name, value in renamed.items() if name} | more, file)
 
 
 def test_the_tower_is_hugging_faces_bit_for_bit(folder, pictures):
     llava, theirs = load_llava(str(folder)), hugging_face(folder).model.vision_tower
+    trunk: Any = llava.tower
     with torch.no_grad():
         states = theirs(pictures, output_hidden_states=True).hidden_states
-    trunk = llava.tower
-    with torch.no_grad():
         x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pictures)))
-        for block, state in zip([None, *trunk.blocks], states, strict=False):
-            x = x if block is None else block(x)
+        assert torch.equal(x, states[0])
+        for block, state in zip(trunk.blocks, states[1:-1], strict=True):
+            x = block(x)
             assert torch.equal(x, state)
-    assert len(trunk.blocks) == len(states) - 2
-    rows, _, _ = VisualTower(ReducedViT(trunk, Dense()))(pictures)
+    model = ReducedViT(trunk, Dense())
+    assert model.adapter.anatomy.left_out == 1
+    rows, trace, _ = VisualTower(model)(pictures)
     assert torch.equal(rows.rows, states[-2][:, 1:].flatten(0, 1))
+    assert torch.equal(model.features(pictures)[0], states[-2].flatten(0, 1))
+    assert trace.tokens[:, -1].tolist() == [65, 65, 65]
+
+
+@pytest.mark.parametrize("text", ["llama", "mistral"])
+def test_answers_are_hugging_faces(text, pictures, tmp_path):
+    """Unreduced: the same logits at the first step up to rounding, and the same ids."""
+    made_llava(tmp_path, text=text, image=IMAGE, layers=2)
+    llava, theirs = load_llava(str(tmp_path)), hugging_face(tmp_path)
+    decoder = Decoder(llava.language)
+    rows, _, _ = VisualTower(ReducedViT(llava.tower, Dense()))(pictures)
+    for i, question in enumerate(["Is there a three?", "How many digits?", "Describe it."]):
+        prompt = llava.frame.split(question)
+        visual = llava.projector(rows.of(i))
+        found = decoder.generate(visual, prompt.prefix, prompt.suffix, 6, llava.frame.eos)
+        ids = [*prompt.prefix, *[theirs.config.image_token_index] * len(visual), *prompt.suffix]
+        given = {"input_ids": torch.tensor([ids]), "pixel_values": pictures[i : i + 1]}
+        with torch.no_grad():
+            first = theirs(**given).logits[0, -1]
+            said = theirs.generate(**given, max_new_tokens=6, do_sample=False)[0, len(ids) :]
+        torch.testing.assert_close(found.first, first, rtol=1e-5, atol=1e-5 * first.abs().max())
+        ends = [*found.ids, *llava.frame.eos][: len(said)]
+        assert said.tolist() == ends
+
+
+NAMES = {
+    "the hub's": lambda name: name.replace("vision_tower.", "vision_tower.vision_model."),
+    "newer": lambda name: (
+        "lm_head.weight"
+        if "lm_head" in name
+        else "model." + name.replace("language_model.model.", "language_model.")
+    ),
+}
+
+
+@pytest.mark.parametrize("style", NAMES)
+def test_names_of_all_releases_give_the_same_weights(style, folder, copied):
+    change(copied, NAMES[style])
+    assert load_llava(str(copied)).digests == load_llava(str(folder)).digests
+
+
+def test_buffers_of_old_files_are_no_weights(folder, copied):
+    more = {
+        "vision_tower.vision_model.embeddings.position_ids": torch.arange(65)[None],
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(6),
+    }
+    change(copied, lambda name: name, **more)
+    assert load_llava(str(copied)).digests == load_llava(str(folder)).digests
+
+
+def shard(folder: Path) -> list[str]:
+    """Save the tensors of a checkpoint in two files, with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    where = {name: names[k % 2] for k, name in enumerate(tensors)}
+    for file in names:
+        save_file({k: v for k, v in tensors.items() if where[k] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    return names
+
+
+def test_several_files_are_one_checkpoint(folder, copied):
+    names = shard(copied)
+    found = load_llava(str(copied))
+    assert found.digests == load_llava(str(folder)).digests
+    assert load_llava(str(copied), sha256=found.file.sha256).file.path == copied
+    (copied / names[1]).unlink()
+    with pytest.raises(RequestError, match=rf"lacks {names[1]}.*download the whole"):
+        load_llava(str(copied))
+
+
+def test_weights_stay_in_the_files_precision_until_they_are_moved(tmp_path):
+    made_llava(tmp_path, dtype=torch.float16, layers=2)
+    llava = load_llava(str(tmp_path))
+    parts = (llava.tower, llava.projector, llava.language)
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.float16}
+    assert not any(p.requires_grad or part.training for part in parts for p in part.parameters())
+    assert llava.to("cpu", torch.float32) is llava
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.float32}
+
+
+def test_digests_tell_which_part_differs(folder, copied):
+    whole = load_llava(str(folder)).digests
+    assert whole.keys() == {"tower", "projector", "language", "tokenizer", "template"}
+    frame = copied / "chat_template.jinja"
+    frame.write_text(frame.read_text() + "{# changed #}")
+    file = copied / "model.safetensors"
+    tensors = load_file(file)
+    tensors["multi_modal_projector.linear_1.bias"] += 1
+    save_file(tensors, file)
+    found = load_llava(str(copied)).digests
+    assert {part for part in whole if whole[part] != found[part]} == {"template", "projector"}
+
+
+def test_the_bundled_one_loads():
+    llava = load_llava("bundled")
+    assert (llava.name, llava.file.sha256) == (BUNDLED.name, SHA256)
+    assert len(llava.tower.blocks) == 11 and llava.preprocessing.patch_grid == (8, 8)
+    prompt = llava.frame.split("is there a 3 ?")
+    assert prompt.prefix and prompt.suffix and llava.frame.eos
+
+
+def test_tied_weights_are_read_once(tmp_path):
+    made_llava(tmp_path, layers=2, language={"tie_word_embeddings": True}, tie_word_embeddings=True)
+    language = load_llava(str(tmp_path)).language
+    assert "language_model.lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    assert torch.equal(language.lm_head.weight, language.model.embed_tokens.weight)
+
+
+# ---- what is refused: one line that names the thing
+
+
+def within(place: str, **changes: Any) -> Callable[[Path], Any]:
+    """Change entries of one of the configs inside config.json."""
+
+    def do(folder: Path) -> None:
+        path = folder / "config.json"
+        edit(path, **{place: json.loads(path.read_text())[place] | changes})
+
+    return do
+
+
+def without(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).unlink()
+
+
+def stated(name: str, **changes: Any) -> Callable[[Path], Any]:
+    return lambda folder: edit(folder / name, **changes)
+
+
+def tensors(rename: Callable[[str], str | None], **more: Tensor) -> Callable[[Path], Any]:
+    return lambda folder: change(folder, rename, **more)
+
+
+def template(text: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / "chat_template.jinja").write_text(text)
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def dropped(part: str) -> Callable[[str], str | None]:
+    return lambda name: None if part in name else name
+
+
+def same(name: str) -> str:
+    return name
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (without("config.json"), "has no config.json: give the folder of a LLaVA"),
+    "damaged config": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        "config.json cannot be read",
+    ),
+    "no tokenizer": (without("tokenizer.json"), "has no tokenizer.json"),
+    "no picture settings": (
+        without("preprocessor_config.json"),
+        "has no preprocessor_config.json",
+    ),
+    "OneVision": (stated("config.json", model_type="llava_onevision"), "model_type='llava_onev"),
+    "NeXT": (stated("config.json", model_type="llava_next"), "model_type='llava_next'"),
+    "SigLIP": (
+        within("vision_config", model_type="siglip_vision_model"),
+        "vision_config.model_type='siglip_vision_model'",
+    ),
+    "Qwen": (within("text_config", model_type="qwen2"), "text_config.model_type='qwen2'"),
+    "quantised config": (
+        stated("config.json", quantization_config={"quant_method": "bitsandbytes"}),
+        "are quantised",
+    ),
+    "quantised weights": (
+        tensors(
+            dropped("linear_1.weight"),
+            **{"multi_modal_projector.linear_1.weight": torch.zeros(48, 32, dtype=torch.int8)},
+        ),
+        "linear_1.weight is I8",
+    ),
+    "last features": (stated("config.json", vision_feature_layer=-1), "vision_feature_layer=-1"),
+    "several features": (
+        stated("config.json", vision_feature_layer=[-2, -5]),
+        r"vision_feature_layer=\[-2, -5\]",
+    ),
+    "class row too": (
+        stated("config.json", vision_feature_select_strategy="full"),
+        "vision_feature_select_strategy='full'",
+    ),
+    "plain GELU": (within("vision_config", hidden_act="gelu"), "vision_config.hidden_act='gelu'"),
+    "other projector": (
+        stated("config.json", projector_hidden_act="relu"),
+        "projector_hidden_act='relu'",
+    ),
+    "tower of 224": (
+        within("vision_config", image_size=224),
+        "is for pictures of 112 pixels and the vision tower for 224",
+    ),
+    "other positions": (
+        lambda folder: (
+            within("vision_config", image_size=98)(folder),
+            edit(folder / "preprocessor_config.json", crop_size=98, size=98),
+        ),
+        r"embeddings.position_embedding.weight is \(65, 32\), not \(50, 32\)",
+    ),
+    "small vocabulary": (
+        stated("config.json", image_token_index=4000),
+        "image_token_index=4000 is not below text_config.vocab_size=400",
+    ),
+    "ids beyond the vocabulary": (
+        within("text_config", vocab_size=300),
+        r"ids up to 399, and the language model has only 300",
+    ),
+    "no template": (without("chat_template.jinja"), "has no chat template"),
+    "template without a picture": (template("{{ 'ASSISTANT:' }}"), "'<image>' 0 times"),
+    "template of two pictures": (template("<image> and <image> {{ 1 }}"), "'<image>' 2 times"),
+    "template that fails": (template("{{ raise_exception('no turns') }}"), "no turns"),
+    "other pixels": (
+        stated("preprocessor_config.json", resample=2),
+        r"resample=2 is not supported \(only 3",
+    ),
+    "odd mean": (stated("preprocessor_config.json", image_mean=[1, 2]), "is not one of CLIP's"),
+    "no weights": (without("model.safetensors"), "has neither model.safetensors nor"),
+    "a pickle": (pickled, r"pytorch_model.bin is a pickle.*save the weights as safetensors"),
+    "damaged weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99),
+        "model.safetensors cannot be read",
+    ),
+    "missing tensor": (
+        tensors(dropped("layers.1.mlp.up_proj")),
+        "1 missing, first layers.1.mlp.up_proj.weight of the language",
+    ),
+    "missing output layer": (tensors(dropped("lm_head")), "1 missing, first weight of the head"),
+    "missing block": (
+        tensors(dropped("vision_tower.encoder.layers.1.")),
+        "16 missing, first encoder.layers.1.layer_norm1.weight of the tower",
+    ),
+    "unknown tensor": (
+        tensors(same, **{"vision_tower.encoder.layers.0.extra": torch.ones(2)}),
+        "1 unexpected, first vision_tower.encoder.layers.0.extra",
+    ),
+    "unknown part": (tensors(same, image_newline=torch.ones(48)), "unexpected, first image_newl"),
+    "other shape": (
+        tensors(
+            dropped("linear_1.bias"), **{"multi_modal_projector.linear_1.bias": torch.ones(47)}
+        ),
+        r"linear_1.bias is \(47,\), not \(48,\) \(of the projector\)",
+    ),
+    "not a number": (
+        tensors(
+            dropped("linear_1.bias"),
+            **{"multi_modal_projector.linear_1.bias": torch.full((48,), float("nan"))},
+        ),
+        "NaN or infinity in multi_modal_projector.linear_1.bias",
+    ),
+    "sliding windows": (
+        within("text_config", model_type="mistral", sliding_window=64),
+        "sliding_window=64",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_checkpoint_is_refused_in_one_line(bad, copied):
+    spoil, message = BAD[bad]
+    spoil(copied)
+    with pytest.raises(RequestError, match=message) as refused:
+        load_llava(str(copied))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_bad_request_is_refused(folder):
+    with pytest.raises(RequestError, match=r"have sha256 .*, not 00: they are damaged or others"):
+        load_llava(str(folder), sha256="00")
+    with pytest.raises(RequestError, match="picture='stretch' is not possible: use one of pad, cr"):
+        load_llava(str(folder), picture="stretch")
+    with pytest.raises(RequestError, match="model='/nowhere' is not a folder"):
+        load_llava("/nowhere")
+
+
+def test_without_the_library_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(RequestError, match="make setup-vlm") as refused:
+        load_llava("bundled")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_old_library_is_named(monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    with pytest.raises(RequestError, match=r"transformers 4\.57\.1 is installed.*make setup-vlm"):
+        load_llava("bundled")
+
+
+# ---- what takes long
+
+
+@pytest.mark.slow
+def test_the_tower_of_llava_is_hugging_faces_bit_for_bit():
+    """CLIP ViT-L/14 at 336 pixels, random weights, norms and biases too."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+        image_size=336, patch_size=14,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = CLIPVisionModel(config).eval().requires_grad_(False)
+    for name, value in theirs.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            value.add_(0.1 * torch.randn(value.shape))
+    trunk = clip_trunk(config).eval().requires_grad_(False)
+    state, held = {}, theirs.state_dict()
+    for key, names in trunk_sources(23).items():
+        whole = torch.cat([held[name.removeprefix("vision_model.")] for name in names])
+        state[key] = whole.view(trunk.state_dict()[key].shape)
+    trunk.load_state_dict(state)
+    picture = torch.randn(1, 3, 336, 336)
+    states = theirs(picture, output_hidden_states=True).hidden_states
+    assert torch.equal(ReducedViT(trunk, Dense()).features(picture)[0], states[-2][0])
+
+
+MEASURED = """
+import resource, sys
+import torch
+from pathlib import Path
+import asap
+import transformers
+from transformers import LlamaModel, MistralModel
+from asap.backbones.llava.checkpoint import load_llava
+from asap.backbones.llava import language
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def now():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+tiny, big = sys.argv[1:]
+load_llava(tiny)
+before = now()
+llava = load_llava(big)
+loaded = peak() - before
+llava.to("cpu", torch.float16)
+print(loaded, peak() - before, now() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_memory_holds_the_weights_once(folder, tmp_path):
+    """A checkpoint of 1 GB in float32, in one file: loaded, then moved to half precision."""
+    made_llava(
+        tmp_path, width=1024, heads=8, kv_heads=8, layers=14, tower_width=256, tower_blocks=6,
+        language={"intermediate_size": 3072},
+    )  # fmt: skip
+    size = (tmp_path / "model.safetensors").stat().st_size
+    assert size > 0.75e9
+    command = [sys.executable, "-c", MEASURED, folder, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    loaded, moved, left = map(int, done.stdout.split())
+    print(f"{size / 1e9:.2f} GB: {loaded / size:.3f}, moved {moved / size:.3f}, {left / size:.3f}")
+    assert loaded < 1.1 * size
+    assert moved < 1.1 * size and left < 0.6 * size

@@ -159,7 +159,7 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
         refuse_quantised(entries[part])
         fill(module, sources[part], entries[part])
     model.rotary_emb = type(model.rotary_emb)(model.config)  # computed, not read
-    return tower, projector, LanguageModel(model.config, model, head)
+    return tower, projector, LanguageModel(model.config, model, head).eval()
 
 
 def _modules(config: Any) -> tuple[Any, Projector, Any, nn.Linear]:

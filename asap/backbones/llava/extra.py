@@ -1,10 +1,10 @@
 """The optional library of vision-language models; nothing else of the package imports it."""
 
-from packaging.version import Version
+import re
 
 from asap.errors import RequestError, one_line
 
-OLDEST, NEXT = Version("5.18"), Version("6")
+OLDEST, NEXT = (5, 18), (6, 0)  # releases that this project is written for: from, and below
 REMEDY = "run `make setup-vlm`, or pip install 'asap-vit[vlm]'"
 
 
@@ -14,11 +14,10 @@ def require_transformers() -> None:
         import transformers
     except ImportError as error:
         reason = one_line(error)
+        raise RequestError(f"LLaVA needs transformers ({reason}): {REMEDY}") from None
+    major, minor = (int(n) for n in re.findall(r"\d+", transformers.__version__)[:2])
+    if not OLDEST <= (major, minor) < NEXT:
         raise RequestError(
-            f"vision-language models need transformers ({reason}): {REMEDY}"
-        ) from None
-    if not OLDEST <= Version(transformers.__version__) < NEXT:
-        raise RequestError(
-            f"transformers {transformers.__version__} is installed, and vision-language models "
-            f"need {OLDEST} or newer, below {NEXT}: {REMEDY}"
+            f"transformers {transformers.__version__} is installed, and LLaVA needs 5.18 or newer, "
+            f"below 6: {REMEDY}"
         )

@@ -131,21 +131,16 @@ def problems_of(
     that differ, in words."""
     missing, shapes = [], []
     for key, value in module.state_dict().items():
-        lacking = [name for name in sources[key] if name not in entries]
-        missing += lacking
-        if lacking:
-            continue
-        parts = [entries[name].shape for name in sources[key]]
-        found = (sum(part[0] for part in parts), *parts[0][1:]) if parts[0] else ()
-        wanted = tuple(value.shape)
-        if found != wanted and (1,) * (len(wanted) - len(found)) + found != wanted:
-            shapes.append(f"{sources[key][0]} is {parts[0]}, not {_part(wanted, len(parts))}")
+        names = sources[key]
+        wanted = (value.shape[0] // len(names), *value.shape[1:])
+        for name in names:
+            if name not in entries:
+                missing.append(name)
+                continue
+            found = entries[name].shape
+            if (1,) * (len(wanted) - len(found)) + found != wanted:  # an embedding lacks axes
+                shapes.append(f"{name} is {found}, not {wanted[-len(found) :]}")
     return missing, shapes
-
-
-def _part(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
-    """The shape of one of several parts that are concatenated along the first axis."""
-    return (shape[0] // parts, *shape[1:])
 
 
 def digest_of(files: list[Path]) -> str:

@@ -108,7 +108,7 @@ def check_resized(size: tuple[int, int], transform: Transform) -> None:
     width, height = size
     for step in getattr(transform, "transforms", [transform]):
         after = _after(step, width, height)
-        resizes = isinstance(step, Resize | ResizeKeepRatio)
+        resizes = isinstance(step, Resize | ResizeKeepRatio) or hasattr(step, "size_after")
         most = max(after[0] * after[1], after[0] * height) if resizes else 0
         if min(after) < 1 or most > MOST_PIXELS:
             raise UnreadableImage(
@@ -119,7 +119,9 @@ def check_resized(size: tuple[int, int], transform: Transform) -> None:
 
 
 def _after(step: Any, width: int, height: int) -> tuple[int, int]:
-    """(width, height) after a step of a timm evaluation transform."""
+    """(width, height) after a step of a timm evaluation transform, or one that states it."""
+    if (stated := getattr(step, "size_after", None)) is not None:
+        return stated(width, height)
     if isinstance(step, CenterCrop | CenterCropOrPad):
         return step.size[1], step.size[0]
     if isinstance(step, TrimBorder):
