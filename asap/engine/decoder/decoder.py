@@ -18,7 +18,7 @@ from asap.engine.decoder.layer import LayerCache, heads_of, output_of
 from asap.engine.decoder.pruning import Prompt, Pruning
 from asap.methods.language.base import BEFORE_FIRST, Pruner, Span
 
-Ids = Sequence[int] | Int[Tensor, "n"]
+Ids = Sequence[int] | Int[Tensor, "_"]  # "_": any number of them
 
 
 @dataclass(frozen=True)
