@@ -15,7 +15,8 @@ def test_the_rehearsal_measures_every_candidate(tmp_path: Path) -> None:
     """Of 16 visual rows methods of the tower leave 8; pruners leave them to the first layers."""
     given = ["--dry", "--questions", "2", "--warm", "1", "--out", str(tmp_path)]
     assert bench_vlm.main(given) == 0
-    rows = {row["model"]: row for row in csv.DictReader((tmp_path / "vlm.csv").open())}
+    lines = (tmp_path / "vlm.csv").read_text("utf-8").splitlines()
+    rows = {row["model"]: row for row in csv.DictReader(lines)}
     before = {name: int(row["visual_rows"]) for name, row in rows.items()}
     assert before == {
         "full": 16, "ASAP": 8, "VisionZip": 8, "VisPruner": 8, "PruneSID": 8, "FastV": 16,
