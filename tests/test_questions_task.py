@@ -208,7 +208,8 @@ def test_the_record_of_questions_by_hand() -> None:
     assert yes_no["labels_yes_share"] == 75 and yes_no["f1"] == pytest.approx(200 / 3)
     assert (yes_no["precision"], yes_no["recall"]) == pytest.approx((200 / 3, 200 / 3))
     subsets = about["yes_no"]["presence"]
-    assert list(subsets) == ["all", "popular", "random"] and subsets["random"]["n"] == 2
+    assert list(about["categories"]) == ["presence", "exact", "relation", "letter", "vqa"]
+    assert list(subsets) == ["all", "random", "popular"] and subsets["random"]["n"] == 2
     relation = about["yes_no"]["relation"]["all"]
     assert (relation["f1"], relation["precision"], relation["lo"]) == (None, None, None)
     assert (about["pictures"], about["n_cut"], about["n_empty"]) == (4, 1, 1)

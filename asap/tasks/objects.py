@@ -28,16 +28,3 @@ def sink_on_object(sink: int, mask: Bool[Tensor, "patches"]) -> float:
 def object_share(mask: Bool[Tensor, "patches"]) -> float:
     """Share of object patches: the chance that a random patch is on the object."""
     return float(mask.double().mean())
-
-
-def object_rows(
-    held: Int[Tensor, "patches"], mask: Bool[Tensor, "patches"], rows: int
-) -> Bool[Tensor, " rows"]:
-    """Which of the rows hold more object patches than others.
-
-    held: the row that each patch ended in, -1 = none.
-    """
-    slots = held + 1  # 0 collects the dropped patches
-    balance = torch.zeros(rows + 1, dtype=torch.int64)
-    balance.index_add_(0, slots, torch.where(mask, 1, -1))
-    return balance[1:] > 0

@@ -13,6 +13,7 @@ from asap.report.yes_no import Counts, f1_interval
 from asap.tasks.classification import OBJECT, accuracy_of, known_mean
 from asap.tasks.scoring.yes_no import NO, OTHER
 
+ALL = "all"  # in the place of a subset's name; no subset has it
 MIB = 2**20  # bytes
 _MODEL = ("vision.macs_backbone", "projector.macs", "language.macs_backbone")
 _METHODS = ("vision.macs_method", "language.macs_method")
@@ -27,7 +28,7 @@ def score_of(answers: pd.DataFrame, clustered: bool, things: str) -> dict[str, A
     question could be answered.
     """
     found = accuracy_of(answers, clustered, things)
-    frame = evaluated(answers)
+    frame = evaluated(answers).sort_values("index")  # categories in the order of the questions
     share = _share(frame, clustered)
     method = _summed(frame, _METHODS)
     model = _summed(frame, _MODEL)
@@ -47,8 +48,9 @@ def score_of(answers: pd.DataFrame, clustered: bool, things: str) -> dict[str, A
 
 
 def _record(frame: pd.DataFrame, clustered: bool) -> QuestionsRecord:
-    names = sorted(set(frame["category"]))
-    categories = {name: _share(frame[frame["category"] == name], clustered) for name in names}
+    categories = {
+        str(name): _share(own, clustered) for name, own in frame.groupby("category", sort=False)
+    }
     layers = matrix(frame, "language.tokens")
     return QuestionsRecord(
         categories=categories,
@@ -85,11 +87,10 @@ def _yes_no_by_category(frame: pd.DataFrame) -> dict[str, dict[str, YesNo]]:
     """Of each category with yes/no questions: of all of these, and of each subset."""
     asked = frame[frame["kind"] == "yes_no"]
     found: dict[str, dict[str, YesNo]] = {}
-    for category in sorted(set(asked["category"])):
-        own = asked[asked["category"] == category]
-        found[category] = {"all": _yes_no(own)}
-        for subset in sorted(set(own["subset"]) - {""}):
-            found[category][subset] = _yes_no(own[own["subset"] == subset])
+    for category, own in asked.groupby("category", sort=False):
+        named = own[own["subset"] != ""].groupby("subset", sort=False)
+        subsets = {str(name): _yes_no(some) for name, some in named}
+        found[str(category)] = {ALL: _yes_no(own), **subsets}
     return found
 
 

@@ -189,9 +189,18 @@ def _line(given: dict[str, Any], number: int, where: str) -> Line:
         _text(given["question"], "question", where),
         kind,
         _answers(given["answers"], kind, where),
-        _name(given.get("category", kind), "category", where),
-        _name(given["subset"], "subset", where) if given.get("subset") else "",
+        kind if given.get("category") is None else _name(given["category"], "category", where),
+        _subset(given.get("subset"), where),
     )
+
+
+def _subset(value: Any, where: str) -> str:
+    """The name of a subset; null and an empty text: it is of none."""
+    if value is None or value == "":
+        return ""
+    if value == "all":
+        raise RequestError(f"{where} has subset='all', the name of all subsets: leave it out")
+    return _name(value, "subset", where)
 
 
 def _text(value: Any, name: str, where: str) -> str:
