@@ -43,7 +43,7 @@ class Recipe:
     evaluation: int = 2_000
     watched: int = 500  # calibration scenes that are measured during training
     tower: Schedule = Schedule(steps=2400, batch=64, rate=1e-3)  # noqa: RUF009
-    language: Schedule = Schedule(steps=3000, batch=32, rate=2e-3)  # noqa: RUF009
+    language: Schedule = Schedule(steps=4000, batch=16, rate=2e-3)  # noqa: RUF009
 
 
 class Training:
@@ -87,11 +87,12 @@ class Training:
         rows, seen_rows = self.features("train", scenes), self.features("calibration", seen)
         asked, seed = self.asked("calibration", len(seen)), self.recipe.seed
         torch.manual_seed(seed)
-        start(self.language, rows[:200])
+        few = min(1000, len(scenes))
+        start(self.language, rows[:few], scenes.first(few))
 
         def loss(step: int, chosen: np.ndarray) -> Tensor:
-            questions = of_batch(scenes, chosen, seed, step)
-            return self.language.loss(rows[chosen], turns(questions, rows.shape[1]))
+            questions, kept = of_batch(scenes, chosen, seed, step)
+            return self.language.loss(rows[chosen], turns(questions, kept))
 
         def measured() -> dict[str, float]:
             return _accuracies(self.language, seen_rows, asked)

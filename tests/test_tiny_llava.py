@@ -15,15 +15,15 @@ from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGenera
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import train_tiny_llava
-from tiny_llava import loop, premise
+from tiny_llava import loop
 from tiny_llava.bundle import table, written
 from tiny_llava.language import LanguageTraining
 from tiny_llava.loop import Schedule, batch_of
-from tiny_llava.model import VOCABULARY, tokenizer, untrained
+from tiny_llava.model import tokenizer, untrained
 from tiny_llava.premise import MEAN, Share, by_category, kept_rows, right_answers, shortfalls
 from tiny_llava.scenes import BACKGROUND, drawn_block, patch_labels
 from tiny_llava.tower import features, patch_targets
-from tiny_llava.turns import prompt_ids, turns
+from tiny_llava.turns import Turns, of_batch, prompt_ids, turns
 
 from asap.backbones.llava.bundled import BUNDLED
 from asap.data.digits.questions import CATEGORIES, DigitQuestion, questions_of
@@ -94,8 +94,9 @@ def test_packed_questions_are_answered_as_when_asked_alone():
     scenes = drawn_block("calibration", 0, 3, 0)
     asked = [list(questions_of("calibration", 0, i)) for i in range(3)]
     rows = features(model.model.vision_tower, scenes).float()
-    packed = turns(asked, 64)
-    found = training(rows, packed).view(-1, 2, len(VOCABULARY))[:, 0]
+    found = training(rows, turns(asked, torch.ones(3, 64, dtype=torch.bool))).view(
+        -1, 2, len(VOCABULARY)
+    )[:, 0]
     k = 0
     for i, of_scene in enumerate(asked):
         picture = processor.image_processor(scenes.images[i], return_tensors="pt").pixel_values
@@ -105,6 +106,30 @@ def test_packed_questions_are_answered_as_when_asked_alone():
                 alone = model(pixel_values=picture, input_ids=torch.tensor([prompt.input_ids]))
             torch.testing.assert_close(found[k], alone.logits[0, -1], rtol=2e-2, atol=2e-2)
             k += 1
+
+
+def test_rows_that_are_not_kept_are_as_if_they_were_not_there():
+    torch.manual_seed(0)
+    training = LanguageTraining(untrained(0))
+    asked = [list(questions_of("train", 0, i)) for i in range(3)]
+    kept, rows = torch.rand(3, 64) < 0.4, torch.randn(3, 64, 96)
+    together = training(rows, turns(asked, kept))
+    alone = [
+        training(rows[i : i + 1, kept[i]], turns(asked[i : i + 1], torch.ones(1, n, dtype=bool)))
+        for i, n in enumerate(kept.sum(1).tolist())
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_training_leaves_out_rows_of_the_background_alone():
+    scenes = drawn_block("train", 0, 16, 0)
+    asked, kept = of_batch(scenes, np.arange(16), seed=0, step=5)
+    on_digit = torch.from_numpy(scenes.patches != BACKGROUND)
+    assert kept[on_digit].all()
+    assert kept[::2].all() and not kept[1::2].all()
+    again, other = of_batch(scenes, np.arange(16), 0, 5), of_batch(scenes, np.arange(16), 0, 6)
+    assert again[0] == asked and torch.equal(again[1], kept)
+    assert other[0] != asked and not torch.equal(other[1], kept)
 
 
 def test_prompts_are_what_the_tokenizer_makes_of_them():
@@ -152,13 +177,14 @@ def test_readings_keep_their_rows():
 class OneRowModel(LanguageTraining):
     """Answers right where one of the rows that it gets is of ones, in order of the questions."""
 
-    def right(self, rows: torch.Tensor, turns: premise.turns) -> torch.Tensor:  # type: ignore
-        known = (rows == 1).all(-1).any(1)
+    def right(self, rows: torch.Tensor, turns: Turns) -> torch.Tensor:
+        n = rows.shape[1]
+        seen = turns.sees[:, 0, -1, 3 : 3 + n]
+        known = ((rows == 1).all(-1) & seen).any(1)
         return known[turns.asked.view(-1, 2)[:, 0]]
 
 
 def test_answers_come_back_to_their_scenes():
-    """Scenes keep different numbers of rows, so they are answered in another order."""
     asked = [list(questions_of("calibration", 0, i)) for i in range(6)]
     rows = torch.zeros(6, 64, 4)
     rows[[1, 4], 7] = 1

@@ -63,16 +63,11 @@ def right_answers(
 
     `rows` (n, 64, width) are the tower's, `kept` (n, 64) bool those that the model gets, in order.
     """
-    found: list[np.ndarray] = [np.zeros(0, bool)] * len(asked)
-    counts = kept.sum(1)
-    for count in np.unique(counts):
-        same = np.flatnonzero(counts == count)
-        for chosen in np.split(same, range(_TOGETHER, len(same), _TOGETHER)):
-            part = rows[chosen][torch.from_numpy(kept[chosen])].view(len(chosen), int(count), -1)
-            right = model.right(part, turns([asked[i] for i in chosen], int(count))).numpy()
-            ends = np.cumsum([len(asked[i]) for i in chosen])[:-1]
-            for i, of_scene in zip(chosen, np.split(right, ends), strict=True):
-                found[i] = of_scene
+    found: list[np.ndarray] = []
+    for start in range(0, len(asked), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        right = model.right(rows[part], turns(asked[part], torch.from_numpy(kept[part]))).numpy()
+        found += np.split(right, np.cumsum([len(of_scene) for of_scene in asked[part]])[:-1])
     return found
 
 

@@ -4,4 +4,4 @@ from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "digits_llava"
 # sha256 of its model.safetensors
-SHA256 = "4c0e19b759ec115b01ffaabe415cfb1da5d2fc467ba7c5775b5702bbaf22b70d"
+SHA256 = "a64cd9cc534aa325281c9ed086b539b63868d5e2037c66f412c9b0558604bc25"

@@ -29,6 +29,7 @@ CONFUSED = (
 WORDS = (
     *"0123456789", "yes", "no", *NUMBERS, "is", "there", "a", "how", "many", "digits", "are",
     "which", "digit", "leftmost", "rightmost", "largest", "left", "of", "in", "the", "picture",
+    "column",
     "?", ":", ".", "user", "assistant",
 )  # fmt: skip
 
