@@ -246,8 +246,12 @@ def test_the_digest_of_some_questions_reads_their_pictures_only(tmp_path: Path) 
 def test_a_missing_picture_is_named_and_its_questions_fail(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    name = "x" * 5000  # longer than any file's
+    lines = [{**line, "image": line["image"].replace("2.png", name)} for line in LINES]
+    assert own(written(tmp_path / "long", lines))[2].error
     file = written(tmp_path)
     (tmp_path / "2.png").unlink()
+    caplog.clear()
     data = own(file)
     assert "1 of 2 pictures are missing" in caplog.text and "2.png" in caplog.text
     samples = [data[i] for i in range(4)]

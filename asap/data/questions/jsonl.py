@@ -10,6 +10,7 @@ question is asked as it is written, with any instruction on how to answer.
 import difflib
 import json
 import logging
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class PictureFiles:
     has_masks = False
 
     def __init__(self, folder: Path, paths: Sequence[str], listed: Path):
-        there = [path if (folder / path).is_file() else None for path in paths]
+        # Not Path.is_file(), which raises for names that no file can have.
+        there = [path if os.path.isfile(folder / path) else None for path in paths]  # noqa: PTH113
         missing = [path for path, file in zip(paths, there, strict=True) if file is None]
         some = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         if len(missing) == len(paths):
