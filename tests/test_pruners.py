@@ -204,6 +204,38 @@ def test_reference_rows_are_as_if_the_others_had_never_been_there() -> None:
         Decoder(language, ReferenceRows()).generate(visual, prefix, suffix, 4, [])
 
 
+ALL = [None, FastV(rank=6), SparseVLM((0, 2), (20, 5)), ReferenceRows()]
+
+
+@pytest.mark.parametrize("pruner", ALL)
+def test_half_precision_has_the_rows_of_full_precision(pruner) -> None:
+    """How many rows go does not depend on rounding; choices are made in float32."""
+    objects = torch.arange(40) % 3 == 0
+    found = [
+        Decoder(language_of(small_model(dtype=kind)), pruner)
+        .generate(*prompt_of(visual=40), 3, [], objects)
+        for kind in (torch.bfloat16, torch.float32)
+    ]  # fmt: skip
+    half, full = found
+    assert (half.rows, half.macs_pruner) == (full.rows, full.macs_pruner) and half.finite
+    assert half.first.dtype == torch.float32 and half.next_positions == full.next_positions
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pruner", ALL)
+def test_a_gpu_answers_as_the_cpu(pruner) -> None:
+    """In float64, where rounding turns nothing."""
+    visual, prefix, suffix = prompt_of(visual=40)
+    objects = torch.arange(40) % 3 == 0
+    language = language_of(small_model(kv_heads=2))
+    here = Decoder(language, pruner).generate(visual, prefix, suffix, 4, [], objects)
+    there = Decoder(language.cuda(), pruner).generate(
+        visual.cuda(), prefix, suffix, 4, [], objects.cuda()
+    )
+    assert (here.ids, here.rows, here.visual) == (there.ids, there.rows, there.visual)
+    torch.testing.assert_close(here.first, there.first, rtol=1e-6, atol=1e-6)
+
+
 def test_merged_rows_need_positions() -> None:
     with pytest.raises(ValueError, match="use positions='reindex'"):
         LanguageDecision(torch.arange(2), merged=torch.zeros(1, 4))
