@@ -43,10 +43,11 @@ class SparseVLM(Pruner):
     merges nothing, is not what published tables use. Their noise on densities is left out; ties go
     to the lowest index. If no text row is above the mean, as with a single one, all of them rate.
 
-    layers: layers, from 0, behind which rows are cut, at least none. None: 2, 6, 15 of 32, and
-    alike. keep: visual rows that stay there, as many numbers. None: 66, 30, 17 of 576, in
-    proportion to the visual rows of the question. The authors' lists for an average of 192, 128, 96
-    and 64 rows: 300, 200, 110; 303, 110, 36; 238, 48, 26; 66, 30, 17.
+    layers: layers, from 0, behind which rows are cut; an empty list switches the method off. None:
+    2, 6, 15 of 32 layers, and alike for other depths. keep: visual rows that stay there, as many
+    numbers. None: 66, 30, 17 of 576, in proportion to the visual rows of the question. The authors'
+    lists for an average of 192, 128, 96 and 64 rows: 300, 200, 110; 303, 110, 36; 238, 48, 26; 66,
+    30, 17.
     """
 
     layers: Sequence[int] | None = None
