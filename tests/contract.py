@@ -20,8 +20,11 @@ from asap.methods import (
     DynamicViT,
     EViT,
     Method,
+    PruneSID,
     RandomDrop,
     ToMe,
+    VisionZip,
+    VisPruner,
     ZeroTPrune,
 )
 
@@ -48,6 +51,13 @@ ASAP_OPTIONS: dict[str, dict] = {
     "budget": {"max_tokens": 6},
     "plugin": {"max_tokens": 6, "plugin": "diffusion", "per_round": 2, "anchor": "pca"},
     "plugin_keys": {"max_tokens": 5, "plugin": "keys", "pool": False, "kappa": 1},
+    "plugin_listed": {
+        "max_tokens": 6,
+        "plugin": "features",
+        "per_round": 2,
+        "scores": "attention",
+        "pair_order": "attention",
+    },
     "quiet": {"anchor": "quiet", "distance": "self_aligned", "clusters": "auto"},
     "overhead": {"overhead": True},
 }
@@ -65,6 +75,9 @@ OTHERS: dict[str, Method] = {
     "evit": EViT(),
     "evit_dropping": EViT(0.6, blocks=[0, 3], fuse=False),
     "ats": ATS(),
+    "visionzip": VisionZip(5, 2, block=2),
+    "vispruner": VisPruner(5, per_round=4),
+    "prunesid": PruneSID(9),
     # layers that a network of four blocks has, and counts that nine patches allow
     "zero_tprune": ZeroTPrune((1, 3, 4), keep=0.7, similar=(2, 1, 0), iterations=(9, 3, 1)),
 }
@@ -72,7 +85,8 @@ OTHERS: dict[str, Method] = {
 EVENNESS, EVENNESS_LONG = 7.0, 40.0
 METHODS = (*OTHERS, *ASAP_OPTIONS, "ppt_both", "dynamicvit")
 CLASS_ATTENTION = (
-    "ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping", "ats",
+    "ppt", "ppt_pruning", "ppt_pooling", "ppt_both", "evit", "evit_dropping", "ats", "visionzip",
+    "vispruner", "prunesid",
 )  # fmt: skip
 
 
@@ -142,7 +156,8 @@ def method(name: str, key: str, dtype: torch.dtype, count: int = IMAGES) -> Meth
     options = dict(ASAP_OPTIONS[name])
     if not model.has_class_token:
         options.setdefault("anchor", "mass")
-        options.pop("plugin", None), options.pop("kappa", None)  # they need a class token
+        for needy in ("plugin", "kappa", "scores", "pair_order"):  # they need a class token
+            options.pop(needy, None)
     depth = len(model.blocks)
     options["max_block"] = min(options.get("max_block", depth - 1), depth - 1)
     mass = masses(key, dtype, options.get("order", "walk"), count)

@@ -241,3 +241,5 @@ def _draw_budget(options: dict, sometimes: Callable, class_token: bool) -> None:
         room = options["max_tokens"] - options.get("pool", True)
         sometimes("kappa", 0, 1, room, room // 3)
         sometimes("per_round", 1, 3, share=0.3)
+        sometimes("scores", "attention", share=0.4)
+        sometimes("pair_order", "attention", share=0.4)

@@ -14,6 +14,8 @@ from asap.methods import (
     Method,
     RandomDrop,
     ToMe,
+    VisionZip,
+    VisPruner,
     ZeroTPrune,
 )
 
@@ -27,6 +29,8 @@ FIXED: dict[str, Method] = {
     "ppt": PPT(7, 7.0 / 64**2),
     "random_drop": RandomDrop(keep=0.5, block=2),
     "zero_tprune": ZeroTPrune(),
+    "visionzip": VisionZip(6, 3, block=3),
+    "vispruner": VisPruner(12, block=3),
     "dynamicvit": DynamicViT(0.6, predictor_file(WIDTH)),
     "overhead": Asap(overhead=True),
 }

@@ -20,7 +20,20 @@ from asap.calibrate.calibration_set import CalibrationSet, Race
 from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.anatomy import Anatomy
 from asap.data.base import Sample, image_sample
-from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
+from asap.methods import (
+    ATS,
+    PPT,
+    Asap,
+    DynamicViT,
+    EViT,
+    Method,
+    PruneSID,
+    RandomDrop,
+    ToMe,
+    VisionZip,
+    VisPruner,
+    ZeroTPrune,
+)
 from asap.methods.search_space import SearchDimension
 from asap.report.budget_misses import note_misses
 from asap.report.result import Result
@@ -40,6 +53,9 @@ METHODS: dict[str, Method] = {
     "evit": EViT(),
     "ats": ATS(),
     "ats_blocks": ATS(blocks=[4]),
+    "visionzip": VisionZip(),
+    "vispruner": VisPruner(),
+    "prunesid": PruneSID(),
     "zero_tprune": ZeroTPrune(),
     "zero_tprune_flat": ZeroTPrune(keep=1.0, layers=[2, 4], iterations=3),
     "asap": Asap(),

@@ -14,7 +14,8 @@ from asap.core.rows import rowwise
 SMALL_MODELS = ("plain-p25", "registers-p36", "average-p64", "distilled-p36", "qk_norm-p25")
 LONG = (
     "dense", "random_drop_few", "tome_13", "pooling", "pruning", "rollout", "proportional",
-    "ppt_both", "evit", "dynamicvit", "plugin", "plugin_keys", "quiet",
+    "ppt_both", "evit", "dynamicvit", "plugin", "plugin_keys", "quiet", "visionzip", "vispruner",
+    "prunesid",
 )  # fmt: skip
 CASES = [
     (name, SMALL_MODELS[(index + 2 * turn) % len(SMALL_MODELS)], DTYPES[turn])

@@ -29,8 +29,11 @@ from asap.methods import (
     DynamicViT,
     EViT,
     Method,
+    PruneSID,
     RandomDrop,
     ToMe,
+    VisionZip,
+    VisPruner,
     ZeroTPrune,
 )
 from asap.methods.schedule import stage_blocks
@@ -74,6 +77,8 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 def switched_off(model: nn.Module) -> list[Method]:
     class_token, depth = model.has_class_token, len(model.blocks)
     anchor = "sink" if class_token else "mass"
+    patches = model.patch_embed.num_patches
+    all_of_it = (VisionZip(patches + 1, 0), VisPruner(patches), PruneSID(patches + 1))
     trained = predictor_file(model.embed_dim, len(stage_blocks(None, depth)))
     return [
         Asap(tau=1e9, anchor=anchor),
@@ -85,7 +90,7 @@ def switched_off(model: nn.Module) -> list[Method]:
         RandomDrop(keep=1.0, block=1),
         DynamicViT(1.0, trained),
         ZeroTPrune((1, depth), keep=1.0, similar=0, iterations=1),
-        *([PPT(0), EViT(1.0), ATS(blocks=())] if class_token else []),
+        *([PPT(0), EViT(1.0), ATS(blocks=()), *all_of_it] if class_token else []),
     ]
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import asap
 from asap.engine.trace import Trace
-from asap.methods import ATS, PPT, EViT, Method
+from asap.methods import ATS, PPT, EViT, Method, PruneSID, VisionZip, VisPruner
 
 COUNT = 5
 KINDS = {
@@ -44,11 +44,13 @@ KINDS = {
 }
 # One setting of each method; of Asap the paper's variants, and ours.
 METHODS = (
-    "tome_3", "random_drop", "ppt_both", "evit", "dynamicvit", "ats", "zero_tprune",
+    "tome_3", "random_drop", "ppt_both", "evit", "dynamicvit", "ats", "zero_tprune", "visionzip",
+    "vispruner", "prunesid",
     "pooling", "pruning", "no_accumulation", "random_anchor", "mass_anchor", "pca_anchor",
     "quiet", "auto", "static", "budget", "plugin",
 )  # fmt: skip
-DROPPING = ("random_drop", "ppt_both", "dynamicvit", "ats", "zero_tprune", "pruning")
+DROPPING = ("random_drop", "ppt_both", "dynamicvit", "ats", "zero_tprune", "pruning",
+            "vispruner", "prunesid")  # fmt: skip
 BUDGETS = {"budget": 6, "plugin": 6}  # `max_tokens` there
 
 
@@ -75,6 +77,10 @@ def planned(name: str, patches: int, depth: int) -> list[int] | None:
     elif name == "zero_tprune":
         removed = {1: 2, 3: 1, 4: 0}
         changes = {b: lambda n, s=s: int(Fraction(7, 10) * (n - s)) for b, s in removed.items()}
+    elif name == "visionzip":
+        changes = {2: lambda n: 4 + 2}
+    elif name in ("vispruner", "prunesid"):  # after the last block but one
+        changes = {depth - 1: lambda n: {"vispruner": 5, "prunesid": 8}[name]}
     else:
         return None
     counts = [patches]
@@ -146,7 +152,11 @@ def test_every_method_switched_off_is_the_backbone(kind: str) -> None:
         assert not trace.stop_block.any() and (trace.tokens == trace.tokens[:, :1]).all(), off
 
 
-@pytest.mark.parametrize("needing", [ATS(), PPT(), EViT()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "needing",
+    [ATS(), PPT(), EViT(), VisionZip(), VisPruner(), PruneSID()],
+    ids=lambda m: type(m).__name__,
+)
 def test_what_a_class_token_attends_to_needs_a_class_token(needing: Method) -> None:
     said = f"{type(needing).__name__} scores patches by .* no class token: choose another method"
     with pytest.raises(ValueError, match=said):

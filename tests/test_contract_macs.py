@@ -34,8 +34,11 @@ from asap.methods import (
     DynamicViT,
     EViT,
     Method,
+    PruneSID,
     RandomDrop,
     ToMe,
+    VisionZip,
+    VisPruner,
     ZeroTPrune,
 )
 
@@ -74,6 +77,9 @@ OTHERS: dict[str, Method] = {
     "evit_dropping": EViT(fuse=False),
     "ats": ATS(),
     "ats_few": ATS(7, [0, 4]),
+    "visionzip": VisionZip(7, 5, block=3),
+    "vispruner": VisPruner(9),
+    "prunesid": PruneSID(17),
     "zero_tprune": ZeroTPrune(),
     "zero_tprune_layers": ZeroTPrune((2, 5), keep=(1.0, 0.5), similar=(2, 0), iterations=4),
     "dynamicvit": DynamicViT(0.6, predictor_file(WIDTH)),
@@ -163,7 +169,7 @@ def method(name: str, key: str) -> Method:
 @pytest.mark.parametrize("name", [*OTHERS, *ASAP_OPTIONS])
 def test_trace_equals_what_ran(name: str, kernel: str) -> None:
     for key in KEYS[kernel]:
-        if name.startswith(("ppt", "evit", "ats")):  # they need a class token
+        if name.startswith(("ppt", "evit", "ats", "vis", "prunesid")):  # they need a class token
             key = key.replace("average-", "average_with_class-")
         net = backbone(key, torch.float32)
         model = asap.ReducedViT(net, method(name, key), eager=kernel == "eager")

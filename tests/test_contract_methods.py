@@ -77,7 +77,7 @@ def test_assignment_tokens_and_sizes_agree(name: str, key: str) -> None:
         assert (members[prefix:] >= 1).all()
         assert torch.equal(sizes[prefix:], members[prefix:].float())
         assert (sizes[:prefix] == 1).all()
-        if name.startswith(("tome", "ppt_pooling")) or name in (*MERGING, "evit"):
+        if name.startswith(("tome", "ppt_pooling")) or name in (*MERGING, "evit", "visionzip"):
             assert float(sizes.sum()) == prefix + patches
         reduced = bool((trace.tokens[image] != prefix + patches).any())
         if name in ASAP_OPTIONS:

@@ -11,7 +11,20 @@ from torch import nn
 import asap
 from asap.backbones.lvvit import LVViT
 from asap.core.anatomy import Anatomy
-from asap.methods import ATS, PPT, Asap, DynamicViT, EViT, Method, RandomDrop, ToMe, ZeroTPrune
+from asap.methods import (
+    ATS,
+    PPT,
+    Asap,
+    DynamicViT,
+    EViT,
+    Method,
+    PruneSID,
+    RandomDrop,
+    ToMe,
+    VisionZip,
+    VisPruner,
+    ZeroTPrune,
+)
 
 WIDTH = 24
 SCHEDULED: list[Method] = [
@@ -91,7 +104,8 @@ def test_tomes_default_is_in_proportion(depth: int, patches: int, r: int) -> Non
 @pytest.mark.parametrize("depth", [4, 6])
 def test_what_the_defaults_make_of_few_blocks(depth: int) -> None:
     few = Anatomy("few blocks", depth, 1, 25, True)
-    for method in (RandomDrop(), ToMe(), PPT(), EViT(), ATS(), Asap()):
+    late = VisionZip(), VisPruner(), PruneSID()
+    for method in (RandomDrop(), ToMe(), PPT(), EViT(), ATS(), Asap(), *late):
         method.check(few)
     said = f"layers=None is not possible: layers must be a list: .* coincide, scaled to {depth}"
     with pytest.raises(ValueError, match=said):

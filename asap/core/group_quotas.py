@@ -40,10 +40,10 @@ def group_quotas(sizes: Sequence[int], survivors: Sequence[int], tokens: int) ->
     """Tokens that each group keeps, `tokens - 1` in all, as the class token is one of them.
 
     At least one of each group that has any, the others in proportion to its survivors, by rounding
-    the running sum (in float32, as published; halves to even). No group keeps more than its limit:
-    its survivors, at most 5 for each 64 tokens that are begun; while all limits together are below
-    `tokens`, each grows by one, up to the group's size. What limits leave over goes to the groups
-    with the most survivors first. Needs `tokens - 1 <= sum(sizes)`.
+    the running sum (of float32 numbers, as the authors' code does; halves to even). No group keeps
+    more than its limit: its survivors, at most 5 for each 64 tokens that are begun. While all
+    limits together are below `tokens`, each grows by one, up to the group's size. What limits leave
+    over goes to the groups with the most survivors first. Needs `tokens - 1 <= sum(sizes)`.
     """
     most = 5 * math.ceil(tokens / 64)
     limits = [min(most, size, alive) for size, alive in zip(sizes, survivors, strict=True)]

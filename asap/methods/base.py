@@ -8,7 +8,7 @@ the engine.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -150,6 +150,7 @@ class Method:
     method_version: ClassVar[int] = 1  # raised by hand when results change
     trace_columns: ClassVar[tuple[Column, ...]] = ()  # values it may put into `diagnostics`
     explains: ClassVar[bool] = False  # it implements `explain`
+    came_later: ClassVar[tuple[str, ...]] = ()  # options that are no part of a key at their default
     class_row_to_llm: ClassVar[bool] = False  # its budget counts the class token, which is sent
     own_order: ClassVar[bool] = False  # a language model reads its tokens in their final order
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
@@ -196,8 +197,12 @@ class Method:
         """Raise ValueError if the method was trained together with other weights."""
 
     def identity(self) -> dict[str, Any]:
-        """All options as they go into records and keys; a file stands there by its digest."""
-        return asdict(self)
+        """All options as they go into records and keys; a file stands there by its digest.
+
+        Those that `came_later` are left out at their default, so that older records keep their key.
+        """
+        later = {f.name: f.default for f in fields(self) if f.name in self.came_later}
+        return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}
 
     def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """The options that calibration varies to meet a MACs budget, with their grids."""

@@ -26,6 +26,22 @@ def tokens_removed(r: int | Sequence[int | float], depth: int) -> tuple[int, ...
     return tuple(int(v) for v in r)[:depth] + (0,) * (depth - len(r))
 
 
+def removed_to_leave(tokens: int, patches: int, depth: int) -> tuple[int, ...]:
+    """Tokens removed per block so that exactly `tokens` of the patches are left at the end.
+
+    Spread as evenly as can be, the larger numbers first, and never more than half of what is there:
+    576 to 128 in 23 blocks is 20 in the first 11, then 19. If halving in every block is not enough,
+    more are left.
+    """
+    left, removed = patches, []
+    for blocks in range(depth, 0, -1):
+        even = -(-(left - tokens) // blocks)
+        needed = left - tokens * 2 ** (blocks - 1)  # what later blocks could not make up for
+        removed.append(min(max(even, needed), left // 2))
+        left -= removed[-1]
+    return tuple(removed)
+
+
 def is_schedule(r: object) -> bool:
     """Whether `r` is a pair (r, inflection) or a list that `tokens_removed` can read."""
     if not isinstance(r, tuple) or not r or not all(_is_number(v) for v in r):

@@ -67,6 +67,8 @@ class VisionZip(Method):
         require_class_token(anatomy, "VisionZip")
         require_feature_block(self.block, anatomy)
         kept, contextual = self.counts(anatomy.patches)
+        few = contextual <= anatomy.patches
+        require(few, "contextual", contextual, f"at most {anatomy.patches}, the patches")
         most = anatomy.patches - contextual + 1
         why = f"at most {most}, the class token and {anatomy.patches} patches less the contextual"
         require(kept < most, "dominant", kept + 1, why)

@@ -14,6 +14,7 @@ Plain loops over plain numbers. How open points are read
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -135,16 +136,22 @@ def thin(
     budget: int,
     best: int,
     per_round: int = 8,
+    listed: bool = False,
 ) -> tuple[list[int], int, float]:
     """Foreground patches that stay; distances computed; the smallest gap that decided.
 
-    `metric`, `scores`: one entry per patch.
+    `metric`, `scores`: one entry per patch. `listed`: the others from the highest score on, and
+    after a round the even ones that are left, the nearest first, then the odd ones; else by index.
     """
     if len(foreground) <= budget:
         return foreground, 0, INF
     by_score = sorted(foreground, key=lambda i: (-scores[i], i))
-    top, others = by_score[:best], sorted(by_score[best:])
+    top, others = by_score[:best], by_score[best:]
     margin = scores[top[-1]] - scores[by_score[best]] if top else INF
+    if listed:
+        margin = min([margin, *(scores[a] - scores[b] for a, b in pairwise(others))])
+    else:
+        others = sorted(others)
     pairs = 0
     while len(top) + len(others) > budget:
         even, odd = others[0::2], others[1::2]
@@ -154,7 +161,11 @@ def thin(
         n_dropped = min(per_round, len(top) + len(others) - budget, len(even))
         if 0 < n_dropped < len(order):
             margin = min(margin, nearest[order[n_dropped]] - nearest[order[n_dropped - 1]])
-        others = [i for i in others if i not in order[:n_dropped]]
+        if listed:
+            margin = min([margin, *(nearest[b] - nearest[a] for a, b in pairwise(order))])
+            others = order[n_dropped:] + odd
+        else:
+            others = [i for i in others if i not in order[:n_dropped]]
     return sorted(top + others), pairs, margin
 
 

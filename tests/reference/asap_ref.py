@@ -76,6 +76,8 @@ class Options:
     proportional_attention: bool = False
     overhead: bool = False
     seed: int = 0  # not used: the drawn anchor is an argument of the reference
+    scores: Literal["walk", "attention"] = "walk"
+    pair_order: Literal["index", "attention"] = "index"
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,12 @@ class _Walker:
             metric, measure = view.tokens[first:], parts.cosine
         if self.options.plugin == "keys":
             metric, measure = view.keys.mean(dim=0)[first:], parts.cosine
+        row = geometry[0]
+        if self.options.scores == "attention":
+            row = view.attention.mean(dim=0)[0]
         kept, pairs, margin = parts.thin(
-            list(metric), measure, geometry[0, first:].tolist(), foreground, budget, best,
-            self.options.per_round,
+            list(metric), measure, row[first:].tolist(), foreground, budget, best,
+            self.options.per_round, self.options.pair_order == "attention",
         )  # fmt: skip
         self.margin_budget = min(self.margin_budget, margin)
         self.plugin_macs = pairs * metric.shape[1]

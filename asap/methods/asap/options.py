@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from asap.core.otsu import MOST_CLUSTERS
 from asap.methods.base import Anatomy, Method, choice, require
@@ -33,6 +34,9 @@ class AsapOptions(Method):
     plugin: None, or Algorithm 2 with distances between rows of P ("diffusion") or 1 - cosine of
         "features" or "keys" (mean over heads); needs max_tokens. kappa: tokens kept for the class
         token's row; None = half of max_tokens, rounded up. per_round: most tokens dropped at once.
+    scores: that row: of the accumulated "walk" (of the block's attention without accumulation), or
+        of the block's "attention". pair_order: how the plug-in lists the other tokens: by "index"
+        (Algorithm 2), or from the highest score on, as VisPruner does ("attention").
     overhead: accumulate P over all blocks and reduce nothing (the paper's overhead table).
     seed: of the random anchor, with the image's id.
     """
@@ -63,6 +67,9 @@ class AsapOptions(Method):
     proportional_attention: bool = False
     overhead: bool = False
     seed: int = 0
+    scores: str = "walk"
+    pair_order: str = "index"
+    came_later: ClassVar[tuple[str, ...]] = ("scores", "pair_order")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +119,11 @@ class AsapOptions(Method):
             most = self.foreground_budget
             require(0 <= self.kappa <= most, "kappa", self.kappa, f"in 0..{most}")
         require(self.per_round >= 1, "per_round", self.per_round, "at least 1")
+        for name, plain in (("scores", "walk"), ("pair_order", "index")):
+            value = getattr(self, name)
+            choice(name, value, plain, "attention")
+            used = self.plugin is not None or value == plain
+            require(used, name, value, f"{plain} without plugin")
 
     @property
     def foreground_budget(self) -> int:

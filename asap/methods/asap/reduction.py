@@ -85,8 +85,13 @@ def _within_budget(
         return stride_sample(clusters.distance, clusters.index, foreground, budget, most), 0
     best = options.kappa if options.kappa is not None else (options.max_tokens + 1) // 2
     pairwise, width = _pairwise(options, site, matrix)
-    scores = matrix[:, 0, site.prefix :]
-    kept, pairs = thin(pairwise, scores, foreground, budget, best, options.per_round)
+    rows = matrix
+    if options.scores == "attention":
+        assert site.attention is not None
+        rows = site.attention.to(matrix.dtype)
+    listed = options.pair_order == "attention"
+    scores = rows[:, 0, site.prefix :]
+    kept, pairs = thin(pairwise, scores, foreground, budget, best, options.per_round, listed)
     return kept, pairs * width
 
 
