@@ -21,7 +21,7 @@ from asap.core.anatomy import Anatomy
 from asap.core.group_quotas import group_quotas
 from asap.core.plugin import cosine_similarities, thin
 from asap.core.principal_groups import principal_groups
-from asap.methods import Asap, Method, PruneSID, Site, ToMe, VisionZip, VisPruner
+from asap.methods import Asap, Method, PruneSID, RandomDrop, Site, ToMe, VisionZip, VisPruner
 from asap.methods.base import generator
 from asap.methods.feature_block import feature_block
 
@@ -250,6 +250,12 @@ def test_tomes_schedule_leaves_exactly_as_many_tokens(tokens: int, first: int, r
     _, batch, trace = asap.ReducedViT(net, ToMe(tokens=tokens)).features(image)
     assert trace.tokens[0].diff().tolist() == [-gone for gone in removed]
     assert batch.lengths == (1 + tokens,) and float(batch.sizes.sum()) == 577
+
+
+@pytest.mark.parametrize(("tokens", "patches"), [(128, 576), (64, 576), (14, 64), (7, 64)])
+def test_random_drop_keeps_exactly_a_share(tokens: int, patches: int) -> None:
+    anatomy = Anatomy("any", 23, 1, patches, True)
+    assert int(RandomDrop(keep=tokens / patches).draw(anatomy, [3]).sum()) == 1 + tokens
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5, 11, 23])

@@ -20,12 +20,14 @@ from asap.methods.base import Method, Site
 def fits(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
     """Whether a pass on the device can run the method; else the executor does. `like`: tokens.
 
-    Not if attention and tokens differ in width, or if a method inside the attention observes or
-    reads more of it than the class row. Nor if images may differ in length, because the method
-    observes or has `mixed_lengths`, and it reads keys, values or tokens, or has a state that is not
-    in fixed memory.
+    Not if the method draws when it reduces, if attention and tokens differ in width, or if a method
+    inside the attention observes or reads more of it than the class row. Nor if images may differ
+    in length, because the method observes or has `mixed_lengths`, and it reads keys, values or
+    tokens, or has a state that is not in fixed memory.
     """
     if {block.attn.attn_dim for block in adapter.blocks} != {adapter.anatomy.width}:
+        return False
+    if method.draws and method.draw(adapter.anatomy, [0]) is None:
         return False
     needs, wanted = method.needs, method.needs.attention
     class_row = wanted is None or wanted.rows == "class"
