@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asap.data.questions.kinds import KINDS
+from asap.report.statistics import wilson_interval
 from asap.report.yes_no import DRAWS, Counts, f1_draws, f1_interval
 from asap.tasks.scoring import exact, letter, vqa, yes_no
 from asap.tasks.scoring.rules import RULES
@@ -203,6 +204,9 @@ def test_the_interval_of_f1_draws_pictures_and_is_repeatable() -> None:
     assert narrow[1] - narrow[0] == pytest.approx(wide / 2, rel=0.15)
     assert f1_interval(said, right, np.zeros(400)) == (-np.inf, np.inf)
     assert f1_draws(said, right, np.arange(400)).shape == (DRAWS,)
+    yes = np.ones(400, bool)
+    assert f1_interval(right, right, np.arange(400)) == wilson_interval(400, 400)
+    assert f1_interval(yes, ~yes, np.arange(400) // 2) == wilson_interval(0, 200)
     # The spread is that of F1 over fresh samples of the same kind.
     fresh = []
     for _ in range(300):

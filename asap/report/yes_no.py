@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asap.report.statistics import LEVEL
+from asap.report.statistics import LEVEL, wilson_interval
 
 DRAWS = 2_000  # of the bootstrap
 
@@ -65,9 +65,13 @@ def f1_interval(
 ) -> tuple[float, float]:
     """Percentile interval of F1 by a bootstrap that draws sources of answers, such as pictures.
 
-    said, right: as of `Counts.of`; clusters (n,): names each answer's source. (-inf, inf) of one
+    said, right: as of `Counts.of`; clusters (n,): names each answer's source. An F1 of 0 or 1 has
+    no spread to draw from: then Wilson's with one trial a source, as of shares. (-inf, inf) of one
     source, and where F1 is not defined in half of the draws.
     """
+    f1, groups = Counts.of(said, right).f1, len(np.unique(clusters))
+    if f1 in (0.0, 1.0) and groups > 1:
+        return wilson_interval(groups if f1 else 0, groups)
     draws = f1_draws(said, right, clusters, seed)
     known = draws[~np.isnan(draws)]
     if len(known) < DRAWS / 2:
