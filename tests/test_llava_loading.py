@@ -387,45 +387,39 @@ def test_the_tower_of_llava_is_hugging_faces_bit_for_bit():
 
 
 MEASURED = """
-import resource, sys
+import re, sys
 import torch
 from pathlib import Path
 import asap
-import transformers
-from transformers import LlamaModel, MistralModel
 from asap.backbones.llava.checkpoint import load_llava
-from asap.backbones.llava import language
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-def now():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def held(what):
+    return 1024 * int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 tiny, big = sys.argv[1:]
-load_llava(tiny)
-before = now()
+load_llava(tiny)  # imports the libraries
+before = held("VmRSS")
 llava = load_llava(big)
-loaded = peak() - before
+loaded = held("VmHWM")
 llava.to("cpu", torch.float16)
-print(loaded, peak() - before, now() - before)
+print(loaded - before, held("VmHWM") - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own measure of memory")
 def test_memory_holds_the_weights_once(folder, tmp_path):
     """A checkpoint of 1 GB in float32, in one file: loaded, then moved to half precision."""
     made_llava(
-        tmp_path, width=1024, heads=8, kv_heads=8, layers=14, tower_width=256, tower_blocks=6,
+        tmp_path, width=1024, heads=8, kv_heads=8, layers=18, tower_width=256, tower_blocks=6,
         language={"intermediate_size": 3072},
     )  # fmt: skip
     size = (tmp_path / "model.safetensors").stat().st_size
-    assert size > 0.75e9
+    assert size > 0.98e9
     command = [sys.executable, "-c", MEASURED, folder, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    loaded, moved, left = map(int, done.stdout.split())
-    print(f"{size / 1e9:.2f} GB: {loaded / size:.3f}, moved {moved / size:.3f}, {left / size:.3f}")
-    assert loaded < 1.1 * size
-    assert moved < 1.1 * size and left < 0.6 * size
+    loaded, moved = (int(peak) / size for peak in done.stdout.split())
+    print(f"{size / 1e9:.2f} GB: peak {loaded:.3f} of it, while it is moved {moved:.3f}")
+    assert loaded < 1.1 and moved < 1.1
