@@ -1,10 +1,11 @@
 """A LLaVA-1.5 checkpoint as loaded: against Hugging Face's own model, and what is refused."""
 
+import ast
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from made_llava import edit, hugging_face, made_llava
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import asap
 from asap.backbones.llava.bundled import BUNDLED, SHA256
 from asap.backbones.llava.checkpoint import load_llava
 from asap.backbones.llava.clip_names import trunk_sources
@@ -24,6 +26,7 @@ from asap.engine.visual_rows import VisualTower
 from asap.errors import RequestError
 from asap.methods import Dense
 
+LIBRARIES = {"transformers", "tokenizers"}
 IMAGE = 112  # 64 patches: long enough for the executor to attend as Hugging Face does
 
 
@@ -348,6 +351,29 @@ def test_without_the_library_one_line_says_what_to_install(monkeypatch):
     with pytest.raises(RequestError, match="make setup-vlm") as refused:
         load_llava("bundled")
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_only_llava_imports_the_library_and_never_when_it_is_imported_itself():
+    """So that runs on images and videos neither need it nor wait for it."""
+    package = Path(asap.__file__).parent
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        everywhere = imported(ast.walk(tree))
+        at_once = imported(tree.body)
+        allowed = path.is_relative_to(package / "backbones" / "llava")
+        assert not at_once & LIBRARIES, path
+        assert allowed or not everywhere & LIBRARIES, path
+
+
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
+    """The top names of the modules that these statements import."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
 
 
 def test_an_old_library_is_named(monkeypatch):
