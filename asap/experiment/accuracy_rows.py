@@ -51,7 +51,7 @@ def with_accuracy(session: Session, row: Row) -> Row:
     A row that has its record is not measured again, and an interrupted one continues where it
     stopped. Raises RequestError for a request that cannot be carried out.
     """
-    cell = session.cell(row.built)
+    cell = session.cell(row.built, row.pruner)
     try:
         with ExitStack() as held:
             if not _is_recorded(session, cell, held):
@@ -107,40 +107,41 @@ def _found(session: Session, row: Row, cell: Cell) -> Result:
 
 def _measure(session: Session, row: Row, cell: Cell) -> None:
     """Evaluate one row and write its record."""
-    data, how = session.data, session.evaluation()
-    model = session.model(row.built)
+    data, how = session.data, session.evaluation(row.pruner)
+    model = session.encoder(row.built)
     started = time.monotonic()
     with progress(row.method.label, len(data), session.task.examples) as bar:
         spread = workers.spread(session, row.method, model, cell, how, bar.update)
         evaluated = evaluate(model, data, cell, how, bar.update, spread)
-    _record(session, row, model, cell, how, evaluated, started)
+    _record(session, row, cell, how, evaluated, started)
 
 
 def _record(
     session: Session,
     row: Row,
-    model: ReducedViT,
     cell: Cell,
     how: Evaluation,
     evaluated: Evaluated,
     started: float,
 ) -> None:
     """Write the record of an evaluated row."""
-    spec, data, method = session.spec, session.data, model.method
+    spec, data, method = session.spec, session.data, row.built
     answers, traces = frame_of(evaluated.answers), frame_of(evaluated.traces)
     _refuse_none(answers, cell, session.task.examples)
     earlier = session.memory.shared.get(cell.key, NOTHING_SHARED)
-    head = session.head(ACCURACY, method, row.method.label) | session.about_data
+    label = row.method.label
+    head = session.head(ACCURACY, method, label, pruner=row.pruner) | session.about_data
     head["environment"] |= {"processes": size()}
+    found = {**costs(traces, method.reduces)}
+    found |= {"gmacs_no_attention": _without_attention(session.model(method), traces)}
+    found |= how.task.score(answers, data.clustered)  # may know of costs beside the backbone's
     record = AccuracyRecord(
         **head,
-        metrics=metrics_of(method, traces, row.method.label),
+        metrics=metrics_of(method, traces, label),
         weights=session.weights_record,
         preprocessing_from=session.preprocessing_from,
-        parameters=sum(p.numel() for p in session.backbone.parameters()),
-        **how.task.score(answers, data.clustered),
-        **costs(traces, method.reduces),
-        gmacs_no_attention=_without_attention(model, traces),
+        parameters=session.parameters,
+        **found,
         device=session.device.type,
         seed=spec.seed,
         seconds=round(time.monotonic() - started + earlier.seconds, 3),

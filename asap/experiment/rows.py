@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from asap.measure.fitting import pruner_of
 from asap.measure.record_parts import config_of
 from asap.methods import Method, build
+from asap.methods.language.base import Pruner
 from asap.report.result import Result, unmeasured
 from asap.spec.run_spec import MethodSpec, RunSpec
 
@@ -37,8 +39,13 @@ class Row:
 
     @cached_property
     def built(self) -> Method:
-        """The method with its options."""
+        """The vision method with its options."""
         return build(self.method.name, self.method.options)
+
+    @cached_property
+    def pruner(self) -> Pruner | None:
+        """The method of the language stage, None if there is none."""
+        return pruner_of(self.method)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -47,7 +54,8 @@ class Row:
 
     def begun(self) -> "Row":
         """The row with everything that tables show of it before it is measured."""
-        result = unmeasured(self.spec, self.method, ours=self.built.extension)
+        pruned = self.pruner is not None and self.pruner.extension
+        result = unmeasured(self.spec, self.method, ours=self.built.extension or pruned)
         return replace(self, result=replace(result, config=self.config))
 
     def without(self, reason: str, failed: bool = False) -> "Row":

@@ -31,7 +31,8 @@ def share(session: Session) -> None:
     Raises RequestError as `with_accuracy` does. After any other error the rows are evaluated one by
     one.
     """
-    wanted = session.spec.shared_trunk and session.spec.measure.accuracy
+    spec = session.spec
+    wanted = spec.shared_trunk and spec.measure.accuracy and not spec.answers
     if not wanted or size() > 1:  # several processes share out the images of one row instead
         return
     rows = [
@@ -80,7 +81,7 @@ def _is_settled(spec: RunSpec) -> bool:
     """
     open_rows = (r.budget is not None or r.open_grid or r.point_of or r.needs for r in spec.rows)
     known = spec.calibrate.macs_pct is None and not any(open_rows)
-    headed = spec.head is None or spec.head.file is not None
+    headed = (spec.head is None or spec.head.file is not None) and not spec.answers
     return spec.shared_trunk and spec.measure.accuracy and known and headed
 
 

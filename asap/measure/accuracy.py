@@ -6,6 +6,7 @@ from typing import TypeAlias
 from asap.data.base import DataSet
 from asap.engine.executor import ReducedViT
 from asap.measure.joint_evaluation import Evaluation, OneCell, Target, evaluate_range, missing
+from asap.measure.questions import PictureEncoder
 from asap.records.shards import Shard
 from asap.records.store import Cell
 from asap.records.tables import Evaluated, joined
@@ -15,7 +16,7 @@ ROUNDS = 3  # more than one, in case a terminated process still writes overlappi
 
 
 def evaluate(
-    model: ReducedViT,
+    model: ReducedViT | PictureEncoder,
     data: DataSet,
     cell: Cell,
     how: Evaluation,
@@ -53,7 +54,7 @@ def count_of(ranges: Ranges) -> int:
 
 
 def evaluate_ranges(
-    model: ReducedViT,
+    model: ReducedViT | PictureEncoder,
     data: DataSet,
     ranges: Ranges,
     cell: Cell,

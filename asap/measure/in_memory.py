@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from asap.backbones.llava.checkpoint import Llava
 from asap.backbones.weights.load import Loaded
 from asap.data.base import DataSet
 from asap.spec.run_spec import RunSpec
@@ -40,17 +41,21 @@ class Kept(Generic[T]):
 
 @dataclass
 class Backbone:
-    """A loaded backbone, and the digest of its weights."""
+    """A loaded backbone, and the digest of its weights.
+
+    llava: the vision-language model whose tower it is; the digest is of all of its parts then.
+    """
 
     loaded: Loaded
     digest: str
+    llava: Llava | None = None
     _placed: bool = False
 
     def on(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """The model on the device, in the precision; every call must give the same ones."""
         if not self._placed:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-            self.loaded.model.to(device, dtype)
+            (self.llava or self.loaded.model).to(device, dtype)
             self._placed = True
         return self.loaded.model
 

@@ -17,6 +17,7 @@ from asap.data.base import DataSet, Sample
 from asap.data.loading import loader
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
+from asap.measure.questions import PictureEncoder
 from asap.measure.traces import columns_of, fields_of, table_of_traces
 from asap.methods import Method
 from asap.records.store import Cell
@@ -49,9 +50,9 @@ class Target:
 
 @runtime_checkable
 class JointAnswers(Protocol):
-    """Logits and trace of every cell for one batch."""
+    """Outputs, such as logits, and trace of every cell for one batch."""
 
-    def __getitem__(self, cell: int, /) -> tuple[Tensor, Trace]: ...
+    def __getitem__(self, cell: int, /) -> tuple[Any, Trace]: ...
 
 
 @runtime_checkable
@@ -66,7 +67,7 @@ class Model(Protocol):
 class OneCell:
     """A model of one cell; its errors are raised."""
 
-    def __init__(self, model: ReducedViT) -> None:
+    def __init__(self, model: ReducedViT | PictureEncoder) -> None:
         self.model = model
         self.failed: dict[int, Exception] = {}
 
@@ -165,8 +166,10 @@ def _evaluate(
     found: dict[int, list[Evaluated]] = {i: [] for i in wanted}
     for part, answers in halving(model, readable, how):
         for i in found.keys() - model.failed.keys():
-            logits, trace = answers[i]
-            found[i].append(_answered(how.task, targets[i].method, part, logits.cpu(), trace))
+            outputs, trace = answers[i]
+            if isinstance(outputs, Tensor):
+                outputs = outputs.cpu()
+            found[i].append(_answered(how.task, targets[i].method, part, outputs, trace))
     kept = {i: parts for i, parts in found.items() if i not in model.failed}
     if unread:
         kept = {i: [*p, _unread(how.task, targets[i].method, unread)] for i, p in kept.items()}
@@ -200,14 +203,23 @@ def halving(
 
 
 def _answered(
-    task: Task, method: Method, samples: list[Sample], logits: Tensor, trace: Trace
+    task: Task, method: Method, samples: list[Sample], outputs: Any, trace: Trace
 ) -> Evaluated:
-    """Answers and traces of images that were evaluated."""
+    """Answers and traces of images that were evaluated; an example that failed has no trace."""
     traces = columns_of(method, trace)
     known = {**traces, "assignment": trace.assignment}
-    columns = {**_about(samples), **task.answered(samples, logits, known)}
+    columns = {**_about(samples), **task.answered(samples, outputs, known)}
+    failed = [error is not None for error in columns["error"]]
+    columns["n"] = [0 if lost else n for lost, n in zip(failed, columns["n"], strict=True)]
     answers = table_of(columns, (*ANSWER_COLUMNS, *task.columns))
-    places = [(s.index, *place) for s in samples for place in s.places]
+    images = [
+        (lost, (s.index, *place))
+        for s, lost in zip(samples, failed, strict=True)
+        for place in s.places
+    ]
+    kept = torch.tensor([not lost for lost, _ in images])
+    places = [place for lost, place in images if not lost]
+    traces = {name: values[kept] for name, values in traces.items()}
     return Evaluated(answers, table_of_traces(method, traces, places))
 
 

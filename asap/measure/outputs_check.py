@@ -5,7 +5,8 @@ from torch import nn
 from asap.backbones.heads import CLASSIFIER, n_outputs, without_classes
 from asap.data.base import DataSet
 from asap.errors import RequestError
-from asap.spec.run_spec import RunSpec
+from asap.spec.run_spec import LLAVA, RunSpec
+from asap.tasks.questions import Questions
 from asap.tasks.video import Video
 
 
@@ -14,6 +15,10 @@ def refuse_other_outputs(spec: RunSpec, model: nn.Module, data: DataSet) -> None
 
     Those of a head are compared where its file is read. model: the backbone as it was loaded.
     """
+    if (data.task == Questions.name) != spec.answers:
+        _refuse_no_answers(spec, data)
+    if spec.answers:
+        return
     clips = data.task == Video.name
     if clips or spec.head is not None:
         _refuse_other_task(spec, data, clips)
@@ -35,6 +40,19 @@ def refuse_other_outputs(spec: RunSpec, model: nn.Module, data: DataSet) -> None
             f"{data.n_classes}: use weights trained for these classes"
             f"{listed if data.name == 'folder' else ''}"
         )
+
+
+def _refuse_no_answers(spec: RunSpec, data: DataSet) -> None:
+    """RequestError for questions and a model that cannot answer, or the reverse."""
+    if spec.answers:
+        raise RequestError(
+            f"backbone={LLAVA} answers questions, and data={data.name} has none: use "
+            "data=digits_qa, data=questions with data.path=<file>, or another backbone"
+        )
+    raise RequestError(
+        f"data={data.name} has questions, and backbone {spec.backbone.name!r} answers none: add "
+        "task=vlm"
+    )
 
 
 def _refuse_other_task(spec: RunSpec, data: DataSet, clips: bool) -> None:

@@ -6,18 +6,21 @@ from typing import Any
 
 from asap.backbones.weights.load import Loaded
 from asap.methods import Method, build
+from asap.methods.language.base import Pruner
 from asap.methods.registry import code_of, name_of
 from asap.records.schema import MethodRecord, WeightsRecord
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 
-def describe(method: Method) -> MethodRecord:
+def describe(method: Method | Pruner) -> MethodRecord:
     """A method's module, all of its options and its version, as they go into records."""
     kind = type(method)
     options = {
         k: list(v) if isinstance(v, tuple) else _finite(v) for k, v in method.identity().items()
     }
-    found = MethodRecord(name=name_of(kind), options=options, version=method.method_version)
+    pruner = isinstance(method, Pruner)
+    version = method.pruner_version if pruner else method.method_version
+    found = MethodRecord(name=name_of(kind), options=options, version=version)
     if (code := code_of(kind)) is not None:
         found["code"] = code
     return found

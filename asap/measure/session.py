@@ -1,7 +1,7 @@
 """A session: the backbone, data, device and store of a run, and the identity of its records."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -10,31 +10,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from asap.backbones.frame_encoder import frame_encoder
 from asap.backbones.heads import n_outputs
 from asap.backbones.preprocess import Preprocessing, preprocessing_of
 from asap.backbones.video_head import HeadConfig
-from asap.backbones.weights.load import Loaded, load, weights_digest
+from asap.backbones.weights.load import Loaded
 from asap.data.base import DataSet, files_left_out, images_per_example
 from asap.data.open import open_data, options_of
 from asap.engine.backend import Backend, backend_of, explicit_attention
+from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
-from asap.errors import RequestError
 from asap.measure.clip_head import frame_head, head_config
 from asap.measure.device import DTYPES, pick_device
+from asap.measure.fitting import pruner_of, refuse_unfit
 from asap.measure.in_memory import Backbone, Images, InMemory
 from asap.measure.joint_evaluation import Evaluation
+from asap.measure.loading import backbone_for
 from asap.measure.outputs_check import refuse_other_outputs
+from asap.measure.questions import LlavaAnswerer, PictureEncoder
 from asap.measure.record_parts import describe, weights_record
 from asap.measure.traces import fields_of
 from asap.methods import Method, build
-from asap.records.identity import VISION, identity_of
+from asap.methods.language.base import Pruner
+from asap.records.identity import LANGUAGE, VISION, identity_of
 from asap.records.key import key_of
 from asap.records.kinds import ACCURACY, Kind
 from asap.records.schema import WeightsRecord, environment
 from asap.records.store import Cell, Store
 from asap.records.tables import ANSWER_COLUMNS, Columns
-from asap.spec.run_spec import RunSpec
+from asap.spec.run_spec import LLAVA, RunSpec
 from asap.tasks.base import Task
 from asap.tasks.registry import task_of
 from asap.tasks.video import FrameHead
@@ -58,6 +61,7 @@ class Session:
         self.device = pick_device(self.spec.device)
         options_of(self.spec.data)  # refuses what the data set does not have, before anything else
         self.methods = [build(row.name, row.options) for row in self.spec.rows]
+        self.pruners = [pruner_of(row) for row in self.spec.rows]
         self.store = Store(self.spec.results / "runs")
         self._fitting = False
 
@@ -70,6 +74,11 @@ class Session:
     def model(self, method: Method) -> ReducedViT:
         """The run's backbone under a method, computed as the run's `engine` asks."""
         return ReducedViT(self.backbone, method, backend=self.backend())
+
+    def encoder(self, method: Method) -> ReducedViT | PictureEncoder:
+        """What the examples' images go through: the model, or with questions its visual rows."""
+        model = self.model(method)
+        return PictureEncoder(model, self.spec.answer.order) if self.spec.answers else model
 
     def backend(self, graphs: bool = True) -> Backend:
         """How the device computes, as the run's `engine` asks; `graphs`: False never records."""
@@ -90,12 +99,7 @@ class Session:
         reads = None if spec.head is None else spec.head.reads
 
         def make() -> Backbone:
-            loaded = load(b.name, b.weights, b.sha256, b.model_args, spec.seed, b.preprocess, b.ema)
-            # The digest is computed now, because `on` may change the precision of these weights.
-            digest = weights_digest(loaded.model)
-            if reads is not None:
-                loaded = replace(loaded, model=frame_encoder(loaded.model, reads))
-            return Backbone(loaded, digest)
+            return backbone_for(b, spec.seed, reads)
 
         return self.memory.backbones.get((b, reads, spec.seed, spec.precision, self.device), make)
 
@@ -104,12 +108,7 @@ class Session:
         """The backbone as it was loaded. RequestError if a method does not fit it."""
         loaded = self._backbone.loaded
         if not self._fitting:
-            for row, method in zip(self.spec.rows, self.methods, strict=True):
-                try:
-                    ReducedViT(loaded.model, method)
-                except ValueError as error:
-                    name = self.spec.backbone.name
-                    raise RequestError(f"{row.label} on backbone {name!r}: {error}") from None
+            refuse_unfit(self.spec, self._backbone, self.methods, self.pruners)
             self._fitting = True
         return loaded
 
@@ -120,13 +119,22 @@ class Session:
         return self._backbone.digest
 
     @property
+    def parameters(self) -> int:
+        """Of the backbone, with its language model if it has one."""
+        whole = self._backbone.llava
+        parts = [self._loaded.model]
+        parts += [] if whole is None else [whole.projector, whole.language]
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    @property
     def weights_record(self) -> WeightsRecord | None:
         """The file that the weights come from, as it goes into records."""
         return weights_record(self._loaded)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        return preprocessing_of(self._loaded.model)
+        llava = self._backbone.llava
+        return preprocessing_of(self._loaded.model) if llava is None else llava.preprocessing
 
     @property
     def preprocessing_from(self) -> str | None:
@@ -172,7 +180,8 @@ class Session:
     @property
     def _outputs(self) -> int | None:
         """The number of the backbone's classes; None if its outputs are not classes, or unknown."""
-        return None if self.spec.head is not None else n_outputs(self._loaded.model)
+        classless = self.spec.head is not None or self.spec.answers
+        return None if classless else n_outputs(self._loaded.model)
 
     @property
     def head_config(self) -> HeadConfig | None:
@@ -204,28 +213,42 @@ class Session:
                 tried[i] = self.data[i].inputs is not None
         return [i for i in chosen if tried[i]]
 
-    def evaluation(self) -> Evaluation:
-        """How the run feeds its images through a model; a batch has `batch_size` images."""
+    def evaluation(self, pruner: Pruner | None = None) -> Evaluation:
+        """How the run feeds its images through a model; a batch has `batch_size` images.
+
+        pruner: of the language model that answers questions.
+        """
         s, task = self.spec, self.task
+        if s.answers:
+            task = task_of(self.data, self._answerer(pruner))
         dtype, examples = DTYPES[s.precision], max(1, s.batch_size // images_per_example(self.data))
         return Evaluation(examples, s.workers, self.device, dtype, task, s.shard_seconds)
 
-    def cell(self, method: Method) -> Cell:
+    def _answerer(self, pruner: Pruner | None) -> LlavaAnswerer:
+        """What answers the run's questions, on the device."""
+        _ = self.backbone  # places all parts
+        llava = self._backbone.llava
+        assert llava is not None
+        return LlavaAnswerer(llava, Decoder(llava.language, pruner), self.spec.answer)
+
+    def cell(self, method: Method, pruner: Pruner | None = None) -> Cell:
         """The cell of a row's accuracy record, with the columns of its task and its method."""
         answers = (*ANSWER_COLUMNS, *task_of(self.data).columns)
-        return self.store.cell(key_of(self.identity(method)), Columns(answers, fields_of(method)))
+        key = key_of(self.identity(method, pruner=pruner))
+        return self.store.cell(key, Columns(answers, fields_of(method)))
 
     def identity(
-        self, method: Method, kind: Kind = ACCURACY, conditions: Mapping[str, Any] | None = None
+        self,
+        method: Method,
+        kind: Kind = ACCURACY,
+        conditions: Mapping[str, Any] | None = None,
+        pruner: Pruner | None = None,
     ) -> dict[str, Any]:
-        """The identity of a record of this kind, for a row with this method."""
-        b = self.spec.backbone
+        """The identity of a record of this kind, for a row with these methods."""
+        methods = {VISION: describe(method)}
+        methods |= {} if pruner is None else {LANGUAGE: describe(pruner)}
         subject = {
-            "backbone": {
-                "name": b.shown,
-                "args": dict(self._loaded.args),
-                "weights": self.weights_digest,
-            },
+            "backbone": self._about_backbone(),
             "data": {"content": self.data.digest, "labels": self.data.label_digest},
             "preprocessing": self.preprocessing.identity,
             "precision": self.spec.precision,
@@ -233,8 +256,16 @@ class Session:
             "seed": self.spec.seed,
             **({"attention": "eager"} if self.eager else {}),
             **({} if self.spec.head is None else {"head": self._about_head()}),
+            **({"answer": asdict(self.spec.answer)} if self.spec.answers else {}),
         }
-        return identity_of(kind, {VISION: describe(method)}, subject, conditions)
+        return identity_of(kind, methods, subject, conditions)
+
+    def _about_backbone(self) -> dict[str, Any]:
+        """The backbone in identities; of a vision-language model, the digest of each part too."""
+        args, weights = dict(self._loaded.args), self.weights_digest
+        if (llava := self._backbone.llava) is not None:
+            return {"name": LLAVA, "args": args, "weights": weights, "parts": dict(llava.digests)}
+        return {"name": self.spec.backbone.shown, "args": args, "weights": weights}
 
     def _about_head(self) -> dict[str, Any]:
         """The head in identities: what it reads, and which it is."""
@@ -243,10 +274,15 @@ class Session:
         return {"reads": self.spec.head.reads, **known}
 
     def head(
-        self, kind: Kind, method: Method, label: str, conditions: Mapping[str, Any] | None = None
+        self,
+        kind: Kind,
+        method: Method,
+        label: str,
+        conditions: Mapping[str, Any] | None = None,
+        pruner: Pruner | None = None,
     ) -> dict[str, Any]:
         """The fields that records of all kinds have, `HEAD`, except `metrics`."""
-        identity = self.identity(method, kind, conditions)
+        identity = self.identity(method, kind, conditions, pruner)
         return {
             "schema_version": kind.version,
             "key": key_of(identity),

@@ -14,9 +14,11 @@ from typing import Any
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.accuracy import Ranges, count_of, evaluate_ranges, uncovered
+from asap.measure.fitting import pruner_of
 from asap.measure.in_memory import InMemory
 from asap.measure.joint_evaluation import Evaluation
 from asap.measure.processes import ask, local_rank, rank, serve, share, size
+from asap.measure.questions import PictureEncoder
 from asap.measure.session import Session
 from asap.methods import build
 from asap.records.disk import write_bytes
@@ -77,7 +79,8 @@ def meet(session: Session) -> None:
 
 def keys_of(session: Session) -> list[str]:
     """The keys of all rows, which depend on the weights, the images and the kind of device."""
-    return [key_of(session.identity(method)) for method in session.methods]
+    rows = zip(session.methods, session.pruners, strict=True)
+    return [key_of(session.identity(method, pruner=pruner)) for method, pruner in rows]
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class _Compare:
 def spread(
     session: Session,
     row: MethodSpec,
-    model: ReducedViT,
+    model: ReducedViT | PictureEncoder,
     cell: Cell,
     how: Evaluation,
     advance: Callable[[int], object],
@@ -160,8 +163,9 @@ class _Evaluate:
 
     def __call__(self, worker: Worker) -> int:
         session = worker.session(self.spec)
-        how = replace(session.evaluation(), batch_size=self.batch_size, halved=self.halved)
-        model = session.model(build(self.row.name, self.row.options))
+        how = session.evaluation(pruner_of(self.row))
+        how = replace(how, batch_size=self.batch_size, halved=self.halved)
+        model = session.encoder(build(self.row.name, self.row.options))
         own = share(self.ranges, rank(), size())
         evaluate_ranges(model, session.data, own, self.cell, how)
         return how.halved

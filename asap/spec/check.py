@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from asap.errors import RequestError
-from asap.spec.run_spec import LANGUAGE, VISION, HeadSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import LANGUAGE, LLAVA, VISION, HeadSpec, MethodSpec, RunSpec
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WANDB_MODES = ("offline", "online", "disabled")
@@ -59,6 +59,8 @@ def checked(spec: RunSpec) -> RunSpec:
     _possible_budget("calibrate.macs_pct", spec.calibrate.macs_pct)
     if spec.head is not None:
         _check_head(spec.head)
+    if spec.answers:
+        _refuse_with_answers(spec)
     _checked_stages(spec)
     _checked_rows(spec.rows)
     if not 0 <= spec.backbone.tolerance < math.inf:
@@ -117,6 +119,19 @@ def _checked_stages(spec: RunSpec) -> None:
                 )
             if stage not in row.methods:
                 raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")
+
+
+def _refuse_with_answers(spec: RunSpec) -> None:
+    """RequestError for what a run on questions does not have."""
+    open_rows = [r.label for r in spec.rows if r.budget is not None or r.open_grid or r.point_of]
+    for given, said in (
+        (spec.head is not None, "head= is for the frames of clips"),
+        (spec.measure.throughput, "measure.throughput=true times images alone"),
+        (spec.calibrate.macs_pct is not None, "calibrate.macs_pct is for classes and clips"),
+        (bool(open_rows), f"the row {open_rows[:1]} is to be calibrated, as for classes and clips"),
+    ):
+        if given:
+            raise RequestError(f"{said}, and backbone={LLAVA} answers questions: leave it out")
 
 
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:

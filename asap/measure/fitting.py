@@ -1,0 +1,34 @@
+"""The methods of a run's rows, and whether they fit its backbone."""
+
+from collections.abc import Sequence
+
+from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
+from asap.measure.in_memory import Backbone
+from asap.methods import Method
+from asap.methods.language.base import Pruner
+from asap.methods.registry import build_pruner
+from asap.spec.run_spec import MethodSpec, RunSpec
+
+
+def pruner_of(row: MethodSpec) -> Pruner | None:
+    """The method of a row's language stage, with its options; None if it has none."""
+    return None if row.pruner is None else build_pruner(row.pruner.name, row.pruner.options)
+
+
+def refuse_unfit(
+    spec: RunSpec, backbone: Backbone, methods: Sequence[Method], pruners: Sequence[Pruner | None]
+) -> None:
+    """RequestError if a method of a row does not fit the backbone.
+
+    methods, pruners: those of the spec's rows, in their order.
+    """
+    for row, method, pruner in zip(spec.rows, methods, pruners, strict=True):
+        try:
+            model = ReducedViT(backbone.loaded.model, method)
+            if pruner is not None and backbone.llava is not None:
+                layers = len(backbone.llava.language.layers)
+                pruner.check(layers, model.adapter.anatomy.patches)
+        except ValueError as error:
+            name = spec.backbone.name
+            raise RequestError(f"{row.label} on backbone {name!r}: {error}") from None

@@ -1,0 +1,142 @@
+"""Questions through a vision-language model: the tower's rows, the projector, the decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from asap.backbones.llava.checkpoint import Llava
+from asap.backbones.llava.prompt import PromptFrame
+from asap.core.rows import rowwise
+from asap.data.base import Sample
+from asap.engine.decoder import Decoder, Generated
+from asap.engine.executor import ReducedViT
+from asap.engine.trace import Trace
+from asap.engine.visual_rows import VisualRows, VisualTower
+from asap.errors import one_line
+from asap.methods import Method
+from asap.spec.answer_spec import AnswerSpec
+from asap.tasks.questions import Answer, CannotAnswer
+
+_YES_AND_NO = (("Yes", "No"), ("yes", "no"))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The visual rows of a batch of pictures, see `VisualOutputs`."""
+
+    rows: VisualRows
+    held: Int[Tensor, "b patches"]
+
+    def of(self, i: int) -> Float[Tensor, "rows width"]:
+        return self.rows.of(i)
+
+
+class PictureEncoder:
+    """A vision tower under a method, in the place of a model that classifies."""
+
+    def __init__(self, model: ReducedViT, order: str) -> None:
+        self.tower = VisualTower(model, order)
+        self.method: Method = model.method
+
+    def __call__(
+        self, images: Float[Tensor, "b 3 h w"], image_ids: Sequence[int], return_trace: bool = True
+    ) -> tuple[Encoded, Trace]:
+        """The visual rows of each picture, and its trace."""
+        rows, trace, held = self.tower(images, image_ids)
+        return Encoded(rows, held), trace
+
+
+@dataclass(frozen=True)
+class LlavaAnswerer:
+    """Answers by a LLaVA, whose language model may have a pruner; see `Answerer`."""
+
+    llava: Llava
+    decoder: Decoder
+    how: AnswerSpec
+
+    @torch.no_grad()
+    def answer(
+        self, sample: Sample, rows: Float[Tensor, "rows width"], held: Int[Tensor, "patches"]
+    ) -> Answer:
+        """The answer to `sample.extras["question"]`, greedily.
+
+        Raises `CannotAnswer` where the prompt is longer than the model's positions, the frame's
+        placeholder is in the question, the pruner lacks something, or memory runs out.
+        """
+        limit = self.how.max_new_tokens or sample.extras["max_new_tokens"]
+        frame, pruner = self.llava.frame, self.decoder.pruner
+        objects = None
+        if pruner is not None and pruner.needs_objects:
+            objects = object_rows(sample, held, len(rows))
+        try:
+            prompt = frame.split(sample.extras["question"])
+            visual = rowwise(self.llava.projector, rows)
+            found = self.decoder.generate(
+                visual, prompt.prefix, prompt.suffix, limit, frame.eos, objects
+            )
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise CannotAnswer("the device is out of memory for this question") from None
+        except ValueError as error:
+            raise CannotAnswer(one_line(error)) from None
+        text = len(prompt.prefix) + len(prompt.suffix)
+        return self._answer(found, rows, text, frame.decode(found.ids))
+
+    def _answer(self, found: Generated, rows: Tensor, text: int, said: str) -> Answer:
+        language = self.llava.language
+        gap, yes_no = self._gaps(found.first)
+        return Answer(
+            text=said,
+            ids=found.ids,
+            cut=found.cut,
+            finite=found.finite,
+            visual_rows=len(rows),
+            prompt_rows=text,
+            tokens=found.rows,
+            macs_projector=language.cost.projector(len(rows), rows.shape[1]),
+            macs_backbone=found.macs_prefill,
+            macs_method=found.macs_pruner,
+            kv_rows=found.kv_rows,
+            kv_bytes=language.cost.kv_bytes(found.rows, language.dtype.itemsize),
+            gap=gap,
+            yes_no_gap=yes_no,
+            kept=None if self.decoder.pruner is None else torch.tensor(found.visual),
+        )
+
+    def _gaps(self, first: Float[Tensor, "vocabulary"]) -> tuple[float, float]:
+        """Highest logit minus the second, and that of yes minus that of no; NaN if not known."""
+        best = first.topk(2).values
+        gap = float(best[0] - best[1])
+        if self._yes_and_no is None:
+            return gap, float("nan")
+        yes, no = self._yes_and_no
+        return gap, float(first[yes] - first[no])
+
+    @cached_property
+    def _yes_and_no(self) -> tuple[int, int] | None:
+        return yes_and_no(self.llava.frame)
+
+
+def yes_and_no(frame: PromptFrame) -> tuple[int, int] | None:
+    """The first tokens of the two words, as the tokenizer has them; None if they are the same."""
+    for words in _YES_AND_NO:
+        parts = [frame.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        if all(parts) and parts[0][0] != parts[1][0]:
+            return parts[0][0], parts[1][0]
+    return None
+
+
+def object_rows(
+    sample: Sample, held: Int[Tensor, "patches"], rows: int
+) -> Bool[Tensor, " rows"] | None:
+    """Whether each visual row holds mostly object patches; None if the data do not say."""
+    if sample.mask is None:
+        return None
+    sent = held >= 0
+    patches = torch.bincount(held[sent], minlength=rows)
+    on_object = torch.bincount(held[sent & sample.mask], minlength=rows)
+    return 2 * on_object > patches
