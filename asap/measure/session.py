@@ -220,11 +220,11 @@ class Session:
         """
         s, task = self.spec, self.task
         if s.answers:
-            task = task_of(self.data, self._answerer(pruner))
+            task = task_of(self.data, self.answerer(pruner))
         dtype, examples = DTYPES[s.precision], max(1, s.batch_size // images_per_example(self.data))
         return Evaluation(examples, s.workers, self.device, dtype, task, s.shard_seconds)
 
-    def _answerer(self, pruner: Pruner | None) -> LlavaAnswerer:
+    def answerer(self, pruner: Pruner | None) -> LlavaAnswerer:
         """What answers the run's questions, on the device."""
         _ = self.backbone  # places all parts
         llava = self._backbone.llava
