@@ -3,10 +3,13 @@
     python -m asap.show image=photo.jpg backbone=deit_base method=asap
     python -m asap.show image=photo.jpg backbone=digits_vit method=tome method.r=4
     python -m asap.show image=photo.jpg backbone=timm backbone.name=vit_small_patch16_224 method=ats
+    python -m asap.show task=vlm model=<folder> image=photo.jpg question="Is there a dog?"
 
 image is the picture; backbone, backbone.weights and method with its options say what sees it.
 Prints the prediction, the stop block, the sink, tokens and multiply-accumulates, and writes the
 panels to results/figures/show-<picture>.{png,svg}, in a multirun show-<picture>-<job>.{png,svg}.
+With task=vlm it prints the answers to the question, of the full model and of the reduced one, and
+the panels show which rows of the picture each of them had.
 Exit codes: 0 done; 2 the request is wrong.
 """
 
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from asap.backbones.heads import without_classes
 from asap.cli.command import command, one_by_one
+from asap.cli.show_question import about, show_answers
 from asap.core.order import best_class
 from asap.data.base import Sample, image_sample
 from asap.data.digits import render as digits
@@ -47,9 +51,20 @@ def work(spec: RunSpec, job: Job) -> None:
     """Show one picture under the chosen method; writes the spec into `job`."""
     if spec.image is None:
         raise RequestError("image is missing: give image=/path/to/photo.jpg")
+    if spec.question is not None and not spec.answers:
+        raise RequestError(
+            f"question={spec.question!r} is for task=vlm: choose it, or leave it out"
+        )
     session = Session(replace(spec, head=None))  # a head is for the frames of a clip
     picture = Path(spec.image)
     sample = _sample(session, picture)
+    part = f"-{job.number}" if job.several else ""  # each job of a multirun has its own files
+    path = spec.results / "figures" / f"show-{stem_of(picture.stem) or 'picture'}{part}"
+    if spec.answers:
+        sample = about(sample, spec.question)
+        with guarded(path.parent):
+            _list(show_answers(session, sample, path))
+        return
     if spec.backbone.weights == "random":
         log.warning("the weights are random: this says nothing about any method")
     for method, row in zip(session.methods, spec.rows, strict=True):
@@ -57,13 +72,14 @@ def work(spec: RunSpec, job: Job) -> None:
     method = next((m for m in session.methods if not isinstance(m, Dense)), None)
     if method is not None:
         label = spec.rows[session.methods.index(method)].label
-        part = f"-{job.number}" if job.several else ""  # each job of a multirun has its own files
-        path = spec.results / "figures" / f"show-{stem_of(picture.stem) or 'picture'}{part}"
         with guarded(path.parent):
-            files = _draw(session, method, label, sample, path)
-        log.info("files:")
-        for file in files:
-            log.info("  %s", file)
+            _list(_draw(session, method, label, sample, path))
+
+
+def _list(files: list[Path]) -> None:
+    log.info("files:")
+    for file in files:
+        log.info("  %s", file)
 
 
 def _sample(session: Session, path: Path) -> Sample:

@@ -28,12 +28,16 @@ class Treated:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """An image (H, W, 3) uint8, its class, its patch grid (down, across), each method's result."""
+    """An image (H, W, 3) uint8, its class, its patch grid (down, across), each method's result.
+
+    caption: above an image that has no class, such as a question about it.
+    """
 
     image: np.ndarray
     label: str
     grid: tuple[int, int]
     treated: tuple[Treated, ...]
+    caption: str = ""
 
 
 def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Result]:
@@ -97,7 +101,7 @@ def _draw_row(line, row: SideBySide) -> None:
     for axes in line:
         axes.set_axis_off()
     line[0].imshow(row.image)
-    _above(line[0], row.label, 3, INK)
+    _above(line[0], row.label or row.caption, 3, INK)
     for axes, one in zip(line[1:], row.treated, strict=True):
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
         colour = RIGHT if one.prediction == row.label else WRONG

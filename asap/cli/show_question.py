@@ -1,0 +1,96 @@
+"""A question about a picture of one's own, answered by the full model and by the reduced one."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from textwrap import shorten
+
+from asap.data.base import Sample
+from asap.errors import RequestError
+from asap.measure.session import Session
+from asap.methods import Method
+from asap.publish.pictures.asked import Asked, asked
+from asap.publish.pictures.explain import explain
+from asap.publish.pictures.panels import on_device, panel_of_explained, pixels_of
+from asap.report.figures import scene_panels
+from asap.report.figures.treated import SideBySide, Treated, draw_side_by_side
+from asap.tasks.questions import CannotAnswer
+
+log = logging.getLogger("asap")
+LONGEST = 128  # tokens of an answer, where the run gives no limit
+_LETTERS = 34  # of a question or an answer in a picture
+
+
+def about(sample: Sample, question: str | None) -> Sample:
+    """The picture with the question. RequestError without one."""
+    if question is None or not question.strip():
+        raise RequestError('question is missing: give question="Is there a dog in the picture?"')
+    return replace(sample, extras={"question": question, "max_new_tokens": LONGEST})
+
+
+def show_answers(session: Session, sample: Sample, path: Path) -> list[Path]:
+    """Print each row's answer and cost, and draw what it left of the picture; the files."""
+    found = [_ask(session, i, sample) for i in range(len(session.methods))]
+    full = max(one.macs for one in found)
+    for row, one in zip(session.spec.rows, found, strict=True):
+        log.info("%s: %s", row.label, _said(one))
+        for line in _facts(one, full):
+            log.info("  %s", line)
+    files = draw_side_by_side([_side_by_side(session, sample, found, full)], path)
+    for method, one in zip(session.methods, found, strict=True):
+        if method.explains and method.reduces:
+            panels = _panels(session, method, sample, one, path.with_name(f"{path.name}-sink"))
+            return [*files, *panels]
+    return files
+
+
+def _ask(session: Session, row: int, sample: Sample) -> Asked:
+    """The answer of a row. RequestError if it has none, as for a question that is too long."""
+    try:
+        return asked(session, session.methods[row], session.pruners[row], sample)
+    except CannotAnswer as error:
+        raise RequestError(f"{session.spec.rows[row].label} cannot answer: {error}") from None
+
+
+def _said(one: Asked) -> str:
+    if not one.answer.finite:
+        return "the answer is not finite: use precision=fp32 or bf16"
+    cut = " ... (cut: answer.max_new_tokens)" if one.answer.cut else ""
+    return (one.answer.text or "(empty)") + cut
+
+
+def _facts(one: Asked, full: int) -> list[str]:
+    answer, trace = one.answer, one.trace
+    tower, language = int(trace.macs[0]), answer.macs_backbone + answer.macs_method
+    stop, sink = int(trace.stop_block[0]), int(trace.sink[0])
+    lines = [
+        f"{answer.visual_rows} visual rows, {answer.prompt_rows} of text; into the layers of the "
+        f"language model: {' '.join(map(str, answer.tokens))}",
+        f"{one.macs / 1e9:.4g} GMACs ({100 * (one.macs / full - 1):+.1f} %): tower "
+        f"{tower / 1e9:.4g}, language model {language / 1e9:.4g}",
+    ]
+    if stop:
+        lines += [f"first reduced in block {stop}" + (f", sink: patch {sink}" if sink >= 0 else "")]
+    return lines
+
+
+def _side_by_side(session: Session, sample: Sample, found: list[Asked], full: int) -> SideBySide:
+    treated = tuple(
+        Treated(
+            row.label,
+            shorten(_said(one), _LETTERS),
+            100 * (one.macs / full - 1),
+            one.left.numpy(),
+        )
+        for row, one in zip(session.spec.rows, found, strict=True)
+    )
+    caption = shorten(sample.extras["question"], _LETTERS)
+    grid = session.preprocessing.patch_grid
+    return SideBySide(pixels_of(session, sample), "", grid, treated, caption)
+
+
+def _panels(session: Session, method: Method, sample: Sample, one: Asked, path: Path) -> list[Path]:
+    """The sink, the distances to it and the clusters of the picture."""
+    seen = explain(session.backbone, method, on_device(session, sample), sample.image_ids[0])
+    said = shorten(_said(one), _LETTERS)
+    return scene_panels([panel_of_explained(session, seen, sample, "", said)], path)
