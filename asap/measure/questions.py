@@ -104,7 +104,7 @@ class LlavaAnswerer:
             kv_bytes=language.cost.kv_bytes(found.rows, language.dtype.itemsize),
             gap=gap,
             yes_no_gap=yes_no,
-            kept=None if self.decoder.pruner is None else torch.tensor(found.visual),
+            kept=found.visual,
         )
 
     def _gaps(self, first: Float[Tensor, "vocabulary"]) -> tuple[float, float]:

@@ -30,9 +30,8 @@ class Asked:
     @property
     def left(self) -> Int[Tensor, "patches"]:
         """As `held`, and -1 too where the row is not left in the last layer."""
-        if self.answer.kept is None:
-            return self.held
-        return torch.where(torch.isin(self.held, self.answer.kept), self.held, -1)
+        kept = torch.tensor(self.answer.kept, dtype=self.held.dtype)
+        return torch.where(torch.isin(self.held, kept), self.held, -1)
 
     @property
     def macs(self) -> int:
