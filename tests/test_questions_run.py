@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from made_llava import made_llava
 from outcomes import outcome
+from safetensors.torch import load_file, save_file
 from test_ranks import in_ranks
 
 from asap.experiment.pipeline import run
@@ -175,8 +176,6 @@ Change = Callable[[Path], dict[str, Any]]
 
 
 def _weight(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file, save_file
-
     file = folder / "model.safetensors"
     tensors = load_file(file)
     name = next(k for k in sorted(tensors) if "language" in k and "norm" in k)
