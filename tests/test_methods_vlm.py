@@ -153,6 +153,19 @@ def test_what_is_not_finite_is_grouped_without_failing() -> None:
     assert principal_groups(values, torch.randn(1, 6, 2)).shape == (1, 6)
 
 
+@pytest.mark.parametrize("method", [VisionZip(54, 10), VisPruner(64), PruneSID(64)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_still_leaves_as_many_tokens(method: Method, bad: float) -> None:
+    """Half precision overflows; the answer then counts as not finite, and the run goes on."""
+    rows, scores = (x.clone() for x in noise())
+    rows[0], scores[0, 5], rows[1, 3, 2] = bad, float("nan"), bad
+    keys = rows[:, :1].expand(-1, 577, -1)[:, None].contiguous()
+    decision = method.reduce(site(rows, scores, keys=keys), None)
+    assert decision is not None
+    for target in decision.target:
+        assert set(target.tolist()) - {-1} == set(range(int(decision.left)))
+
+
 def test_quotas_are_the_references() -> None:
     rng = random.Random(1)
     for _ in range(100):
