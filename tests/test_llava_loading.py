@@ -17,9 +17,10 @@ from torch import Tensor
 
 import asap
 from asap.backbones.llava.bundled import BUNDLED, SHA256
-from asap.backbones.llava.checkpoint import load_llava
+from asap.backbones.llava.checkpoint import load_llava, modules_of
 from asap.backbones.llava.clip_names import trunk_sources
 from asap.backbones.llava.parts import clip_trunk
+from asap.backbones.llava.settings import llava_config
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.engine.visual_rows import VisualTower
@@ -89,6 +90,38 @@ def test_answers_are_hugging_faces(text, pictures, tmp_path):
         torch.testing.assert_close(found.first, first, rtol=1e-5, atol=1e-5 * first.abs().max())
         ends = [*found.ids, *llava.frame.eos][: len(said)]
         assert said.tolist() == ends
+
+
+HUB_CONFIG = {  # as llava-hf/llava-1.5-7b-hf has it: what is usual is left out
+    "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100,
+    "image_token_index": 32000, "model_type": "llava", "pad_token_id": 32001,
+    "projector_hidden_act": "gelu", "tie_word_embeddings": False, "torch_dtype": "float16",
+    "text_config": {
+        "_name_or_path": "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05,
+        "torch_dtype": "float16", "vocab_size": 32064,
+    },
+    "vision_config": {
+        "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096,
+        "model_type": "clip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 24,
+        "patch_size": 14, "projection_dim": 768, "vocab_size": 32000,
+    },
+    "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+}  # fmt: skip
+
+
+def test_the_config_of_llava_on_the_hub_gives_its_sizes(tmp_path):
+    """Counts as the tensors of Vicuna-7B, CLIP ViT-L/14-336 and LLaVA-1.5's projector have them."""
+    (tmp_path / "config.json").write_text(json.dumps(HUB_CONFIG))
+    config = llava_config(tmp_path)
+    with torch.device("meta"):
+        tower, *others = modules_of(config)
+    sizes = [sum(p.numel() for p in one.parameters()) for one in (tower, *others)]
+    assert sizes == [290_909_184, 20_979_712, 6_607_605_760, 32_064 * 4096]
+    assert sizes[2] + sizes[3] == 6_738_415_616 + 2 * 64 * 4096  # 64 ids more than Vicuna's 32,000
+    assert tower.patch_embed.grid_size == (24, 24) and len(tower.blocks) == 23
+    assert config.text_config.rope_parameters == {"rope_theta": 10000.0, "rope_type": "default"}
+    assert (config.text_config.eos_token_id, config.text_config.num_key_value_heads) == (2, 32)
 
 
 NAMES = {
@@ -417,7 +450,7 @@ import re, sys
 import torch
 from pathlib import Path
 import asap
-from asap.backbones.llava.checkpoint import load_llava
+from asap.backbones.llava.checkpoint import load_llava, modules_of
 
 def held(what):
     return 1024 * int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -85,6 +85,8 @@ def test_every_row_answers_every_question(alone: tuple[Session, list[Result]]) -
         record = result.measured
         assert record["n"] == len(session.data) and record["n_failed"] == 0
         assert record["parameters"] == session.parameters
+        assert "transformers" in record["environment"]
+        assert "transformers" not in json.dumps(record["identity"])
     dense, drop, _, fastv, both, objects = [answers(result) for result in results]
     assert set(dense["visual_rows"]) == {16} and set(drop["visual_rows"]) == {8}
     assert set(both["visual_rows"]) == {8}

@@ -291,6 +291,6 @@ class Session:
             "backbone": self.spec.backbone.shown,
             "data": self.data.description,
             "precision": self.spec.precision,
-            "environment": environment(),
+            "environment": environment(*(("transformers",) if self.spec.answers else ())),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }

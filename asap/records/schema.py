@@ -252,10 +252,14 @@ class ThroughputRecord(TypedDict):
     created: str
 
 
-def environment() -> dict[str, str]:
-    """Versions of software that affects the numbers, platform, and the git commit if any."""
+def environment(*more: str) -> dict[str, str]:
+    """Versions of software that affects the numbers, platform, and the git commit if any.
+
+    more: packages that only this kind of run uses.
+    """
     snapshot = {"python": platform.python_version()}
-    snapshot |= {name: version for name in _RECORDED_PACKAGES if (version := _version(name))}
+    packages = (*_RECORDED_PACKAGES, *more)
+    snapshot |= {name: version for name in packages if (version := _version(name))}
     snapshot |= {"platform": platform.platform(), "machine": platform.machine()}
     if commit := _commit():
         snapshot["commit"] = commit

@@ -141,7 +141,7 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     The modules are built without memory (`meta`) and take the tensors that are read.
     """
     with torch.device("meta"):
-        tower, projector, model, head = _modules(config)
+        tower, projector, model, head = modules_of(config)
     depth = config.vision_config.num_hidden_layers - tower.blocks_left_out
     entries, unknown = _by_part(folder)
     layers = config.vision_config.num_hidden_layers
@@ -162,7 +162,7 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     return tower, projector, LanguageModel(model.config, model, head).eval()
 
 
-def _modules(config: Any) -> tuple[Any, Projector, Any, nn.Linear]:
+def modules_of(config: Any) -> tuple[Any, Projector, Any, nn.Linear]:
     """Tower, projector, language model and its output layer, as the config sizes them."""
     from transformers import LlamaModel, MistralModel
 
