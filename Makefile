@@ -40,7 +40,7 @@ $(error VENV=$(VENV) has blanks, which make takes for several files: choose anot
 endif
 PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 11))" 2>/dev/null)
 
-.PHONY: help setup setup-vlm demo demo-video test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
+.PHONY: help setup setup-vlm demo demo-video demo-vlm test check test-gpu test-kernels bench-gpu lint check-macs report clean _imagenet-given
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: kinetics-clip-vit-large _kinetics-given
@@ -70,6 +70,10 @@ demo: $(STAMP)  ## evaluate every method on the embedded model and data, and pri
 demo-video: $(STAMP)  ## the same on embedded video clips, whose class is a motion, and two controls
 	@OMP_NUM_THREADS=1 $(PY) -m asap.run -m experiment=demo_video_mean$(comma)demo_video_middle $(ARGS)
 	@OMP_NUM_THREADS=1 $(PY) -m asap.run experiment=demo_video $(ARGS)
+
+# One question at a time: a second thread would wait at every small layer.
+demo-vlm: $(STAMP)  ## the same on questions about pictures, answered by a tiny embedded LLaVA
+	@OMP_NUM_THREADS=1 $(PY) -m asap.run experiment=demo_vlm $(ARGS)
 
 # Compiled files are kept even where the environment says not to: the tests start Python a hundred
 # times, and compiling is a third of a start. A file's tests stay together: they share what they made.

@@ -38,13 +38,18 @@ def answers(wrong: set[int], pictures: int = 4, **columns: Any) -> pd.DataFrame:
 
 
 def asked(
-    name: str, label: str, wrong: set[int], rows: float = 64.0, stage: str = "vision", **more: Any
+    name: str,
+    label: str,
+    wrong: set[int],
+    rows: float = 64.0,
+    stage: str = "vision",
+    options: dict[str, Any] | None = None,
 ) -> Result:
     """A row with its record and answers; its costs are in proportion to its visual `rows`."""
     found = answers(wrong)
     known = found["score"]
     score, made = 100 * known.mean(), cell(name, 0.0, 1.0, label=label)
-    method = {"name": name, "options": {}, "version": 1}
+    method = {"name": name, "options": options or {}, "version": 1}
     dense = {"name": "dense", "options": {}, "version": 1}
     methods = {"vision": method} if stage == "vision" else {"vision": dense, stage: method}
     identity = {**made.measured["identity"], "methods": methods}
@@ -69,7 +74,7 @@ def asked(
     traces = pd.DataFrame({"example": found["index"], "vision.stop_block": [0] * len(found)})
     traces["vision.tokens"] = [[PATCHES + 1, round(rows)]] * len(found)
     read = {"answers": lambda: found, "traces": lambda: traces}
-    return Result(label, records={"accuracy": record}, read=read, **more)
+    return Result(label, records={"accuracy": record}, read=read)
 
 
 def _share(rows: pd.DataFrame) -> dict[str, Any]:

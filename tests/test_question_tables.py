@@ -34,8 +34,8 @@ def test_scores_rows_and_costs_are_columns_of_the_csv() -> None:
     assert float(zipped["yes_share_presence_popular"]) == 25.0
     assert float(zipped["average"]) == 68.75 and float(full["relative"]) == 100
     assert float(zipped["relative"]) == pytest.approx(100 * 68.75 / 93.75)
-    assert (zipped["visual_rows"], zipped["layer_rows"], zipped["kv_mib"]) == (
-        "14.0", "26.0", "0.21875",
+    assert (zipped["visual_rows"], zipped["layer_visual_rows"], zipped["kv_mib"]) == (
+        "14.0", "14.0", "0.21875",
     )  # fmt: skip
     assert float(zipped["gmacs_prefill_pct"]) == pytest.approx(100 * 14 / 64)
     assert (full["gmacs_tower"], zipped["gmacs_tower_pct"]) == ("1.0", "100.0")
@@ -74,7 +74,7 @@ def to_html_heads(found) -> str:
 
 def test_a_terminal_shows_rows_and_says_of_what() -> None:
     said = printed(build_table(ROWS), "Questions", 120)
-    assert "right" in said and "visual" in said and "top-1" not in said
+    assert "right" in said and "rows in" in said and "top-1" not in said
     assert "presence" in said and all(len(line) <= 120 for line in said.split("\n"))
     assert "VisionZip" in printed(build_table(ROWS), "Questions", 80)
 
@@ -143,7 +143,10 @@ def test_accuracy_is_drawn_against_the_rows_of_the_language_model_too() -> None:
     found, _ = charts(ROWS, {})
     by_name = {chart.name: chart for chart in found}
     rows = by_name["accuracy-rows"].data
-    assert rows["layer_rows"].tolist() == [76.0, 26.0, 52.0] and rows.attrs["accuracy"] == "right"
+    assert (
+        rows["layer_visual_rows"].tolist() == [64.0, 14.0, 40.0]
+        and rows.attrs["accuracy"] == "right"
+    )
     assert rows["front"].tolist() == [False, True, True]  # FastV is as right as the full model
     axes = by_name["accuracy-rows"].figure().axes[0]
     assert "per question" in axes.get_xlabel() and axes.get_ylabel().startswith("right")

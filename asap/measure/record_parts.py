@@ -7,7 +7,7 @@ from typing import Any
 from asap.backbones.weights.load import Loaded
 from asap.methods import Method, build
 from asap.methods.language.base import Pruner
-from asap.methods.registry import code_of, name_of
+from asap.methods.registry import build_pruner, code_of, name_of
 from asap.records.schema import MethodRecord, WeightsRecord
 from asap.spec.run_spec import MethodSpec, RunSpec
 
@@ -28,8 +28,16 @@ def describe(method: Method | Pruner) -> MethodRecord:
 
 def method_of_record(recorded: Mapping[str, Any]) -> Method:
     """The method from the result of `describe`. RequestError if it can no longer be built."""
-    options = {k: float(v) if v in ("inf", "-inf") else v for k, v in recorded["options"].items()}
-    return build(recorded["name"], options)
+    return build(recorded["name"], _options(recorded))
+
+
+def pruner_of_record(recorded: Mapping[str, Any]) -> Pruner:
+    """The pruner from the result of `describe`. RequestError if it can no longer be built."""
+    return build_pruner(recorded["name"], _options(recorded))
+
+
+def _options(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: float(v) if v in ("inf", "-inf") else v for k, v in recorded["options"].items()}
 
 
 def _finite(value: Any) -> Any:

@@ -75,7 +75,9 @@ def _more(table: Table) -> list[list[TableColumn]]:
     )
     timed = [] if _measured(table, "n") else [c for c in table.columns if c.keys[0] in _FURTHER]
     timed = [replace(column, group=ROW) for column in timed]
-    rows = TableColumn("visual\nrows", ROW, ("visual_rows",), number("visual_rows", ".1f"))
+    rows = TableColumn(
+        "rows in\na layer", ROW, ("layer_visual_rows",), number("layer_visual_rows", ".1f")
+    )
     average = TableColumn("Avg", ROW, ("average",), number("average", ".2f"))
     asked = [replace(column, group=ROW) for column in table.columns if column.group == SCORES]
     asked = [column for column in asked if column.keys[0].startswith(("f1_", "yes_share_"))]
@@ -88,7 +90,15 @@ def _more(table: Table) -> list[list[TableColumn]]:
 
 def _in_order(columns: Iterable[TableColumn]) -> list[TableColumn]:
     """Names, accuracy, costs, speeds, then the paper's."""
-    order = ("model", "method", "top1", "top1_delta", "infer_gmacs", "flops_pct", "visual_rows")
+    order = (
+        "model",
+        "method",
+        "top1",
+        "top1_delta",
+        "infer_gmacs",
+        "flops_pct",
+        "layer_visual_rows",
+    )
     order += (*_FURTHER, "infer_samples_per_sec", "ratio_fused", "ratio_best", "ratio_eager")
     places = {key: i for i, key in enumerate(order)}
     return sorted(columns, key=lambda c: (c.group == NAMED, places.get(c.keys[0], len(order))))

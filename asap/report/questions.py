@@ -20,7 +20,8 @@ NOTES = {
     "average": "Mean over the categories.",
     "relative": "The average, in % of the unreduced model's.",
     "visual_rows": "Rows of a picture that are sent to the language model.",
-    "layer_rows": "Rows of picture and text that enter a layer, mean over layers and questions.",
+    "layer_visual_rows": "Rows of the picture, or made of them, that enter a layer of the language "
+    "model: mean over its layers.",
     "kv_mib": "Cached keys and values after the prefill, MiB.",
     "object_recall_pct": "Of the rows that are left in the last layer of the language model.",
 }
@@ -48,7 +49,8 @@ def values_of(about: Mapping[str, Any]) -> dict[str, float]:
     names = ("average", "pictures", "n_cut", "n_empty", "visual_rows", "prompt_rows", "kv_mib")
     found |= {name: about[name] for name in names}
     found |= {f"gmacs_{part}": about[f"gmacs_{part}"] for part in _PARTS}
-    found["layer_rows"] = sum(about["layer_rows"]) / len(about["layer_rows"])
+    layers = about["layer_rows"]
+    found["layer_visual_rows"] = sum(layers) / len(layers) - about["prompt_rows"]
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -66,7 +68,9 @@ def with_columns(
         TableColumn("Avg", SCORES, ("average",), number("average", ".2f")),
         TableColumn("Rel\n(%)", SCORES, ("relative",), number("relative", ".1f")),
         TableColumn("visual\nrows", ROWS, ("visual_rows",), number("visual_rows", ".1f")),
-        TableColumn("in a\nlayer", ROWS, ("layer_rows",), number("layer_rows", ".1f")),
+        TableColumn(
+            "in a\nlayer", ROWS, ("layer_visual_rows",), number("layer_visual_rows", ".1f")
+        ),
         TableColumn("GMACs of\nthe tower", ROWS, *_of_full("gmacs_tower")),
         TableColumn("projector", ROWS, ("gmacs_projector",), number("gmacs_projector", ".4g")),
         TableColumn("prefill", ROWS, *_of_full("gmacs_prefill")),

@@ -7,12 +7,14 @@ from asap.data.base import evenly
 from asap.measure.session import Session
 from asap.publish.pictures.clips import draw_clips
 from asap.publish.pictures.panels import draw_panels
+from asap.publish.pictures.questions import draw_questions
 from asap.publish.pictures.side_by_side import draw_compared, model_of
 from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.report.figures.cases import RULE, anchor_cases
 from asap.report.figures.style import variant
 from asap.report.manifest import Picture
 from asap.report.result import Result
+from asap.tasks.questions import Questions
 from asap.tasks.video import Video
 
 _WALKS = 4  # walks over all blocks for each image with panels: cheap, and a mean needs several
@@ -24,13 +26,16 @@ def draw_pictures(
     """Draw panels, methods side by side, the walk and a random anchor's cases, if rows allow it.
 
     Panels show `count` evenly spaced images under the first reducing method that `explains`; of
-    clips there are panels frame by frame and an animation.
+    clips there are panels frame by frame and an animation, of questions their answers too.
     """
     method = next((m for m in session.methods if m.explains and m.reduces), None)
     if method is None or count == 0:
         return []
     if isinstance(session.task, Video):
         drawn = draw_clips(session, method, count, folder, stem)
+        return [picture for picture in drawn if picture is not None]
+    if isinstance(session.task, Questions):
+        drawn = draw_questions(session, results, method, count, folder, stem)
         return [picture for picture in drawn if picture is not None]
     chosen = evenly(len(session.data), count)
     many = evenly(len(session.data), _WALKS * count)

@@ -1,4 +1,4 @@
-"""A few images or clips under one row, as small pictures for a dashboard's table."""
+"""A few images, clips or questions under one row, as small pictures for a dashboard's table."""
 
 from dataclasses import replace
 
@@ -11,22 +11,26 @@ from asap.engine.executor import ReducedViT
 from asap.measure.session import Session
 from asap.publish.pictures.clips import clip_panel, frames_of, prediction_of
 from asap.publish.pictures.panels import named, on_device, panel_of, pixels_of, readable
+from asap.publish.pictures.questions import question_example
 from asap.publish.pictures.side_by_side import model_of
 from asap.report.example_table import Example, example_of, example_of_clip
 from asap.report.figures.treated import merged_view
 from asap.report.result import Result
+from asap.tasks.questions import Questions
 from asap.tasks.video import Video
 
 
 def examples_of(session: Session, row: Result, count: int) -> list[Example]:
-    """`count` evenly spaced images or clips under a recorded row.
+    """`count` evenly spaced images, clips or questions under a recorded row.
 
     None for the dense baseline, nor for a row with its own weights, which the session lacks.
     """
     if row.is_dense or row.own_weights or count == 0:
         return []
-    model = model_of(session, row)
     samples = readable(session, evenly(len(session.data), count))
+    if isinstance(session.task, Questions):
+        return [question_example(session, row, sample) for sample in samples]
+    model = model_of(session, row)
     if isinstance(session.task, Video):
         return [_clip(session, model, sample) for sample in samples]
     if model.method.explains:

@@ -22,7 +22,7 @@ _WIDTH = 30  # letters in a line of the legend
 _LOOK = ["colour", "marker", "filled"]
 _AXES = {
     "gmacs": "GMACs per {}, backbone and method",
-    "layer_rows": "rows in a layer of the language model, mean per {}",
+    "layer_visual_rows": "visual rows in a layer of the language model, mean per {}",
 }
 
 

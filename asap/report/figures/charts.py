@@ -102,7 +102,7 @@ def _cost(results: Sequence[Result]) -> list[Chart]:
     data = accuracy_macs(results)
     found = [Chart("accuracy-macs", _COST, caption, data, draw_accuracy_macs)]
     if has_questions(results):
-        data = accuracy_macs(results, "layer_rows")
+        data = accuracy_macs(results, "layer_visual_rows")
         found.append(Chart("accuracy-rows", _ROWS, caption, data, draw_accuracy_macs))
     return found
 

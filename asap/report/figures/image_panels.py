@@ -14,6 +14,8 @@ from matplotlib.patches import Patch
 
 from asap.report.figures.style import FAINT, INK, RIGHT, WRONG, canvas, save, styled
 
+_WIDE = 1.7  # of the column of notes, in panels
+Note = tuple[str, str]  # a line of text and its colour
 _COLUMNS = ("input", "CLS row of the walk", "distance to {}", "clusters", "kept tokens")
 
 
@@ -51,18 +53,26 @@ def scene_panels(panels: Sequence[ImagePanel], path: Path, anchor: str = "the si
 
 
 def scene_figure(
-    panels: Sequence[ImagePanel], colours: ListedColormap, anchor: str = "the sink"
+    panels: Sequence[ImagePanel],
+    colours: ListedColormap,
+    anchor: str = "the sink",
+    notes: Sequence[Sequence[Note]] = (),
 ) -> Figure:
-    """The figure of `scene_panels`."""
+    """The figure of `scene_panels`. notes: lines of text beside each panel, in a further column."""
     if not panels:
         raise ValueError("panels=[]: expected at least one image to draw")
     with styled():
-        height = 2.32 * len(panels) + 1.0
-        figure = canvas(10.6, height)
+        height, wide = 2.32 * len(panels) + 1.0, [_WIDE] if notes else []
+        figure = canvas(10.6 + 2.1 * sum(wide), height)
         figure.subplots_adjust(0.012, 0.62 / height, 0.988, 1 - 0.52 / height, 0.05, 0.19)
-        axes = figure.subplots(len(panels), len(_COLUMNS), squeeze=False)
+        columns = len(_COLUMNS) + len(wide)
+        ratios = [*(1.0 for _ in _COLUMNS), *wide]
+        axes = figure.subplots(len(panels), columns, squeeze=False, width_ratios=ratios)
         for row, panel in zip(axes, panels, strict=True):
-            _draw_row(list(row), panel, colours)
+            _draw_row(list(row[: len(_COLUMNS)]), panel, colours)
+        for row, lines in zip(axes, notes, strict=False):
+            _write(row[-1], lines)
+        axes = axes[:, : len(_COLUMNS)]
         for column, title in zip(axes[0], _COLUMNS, strict=True):
             above(column, title.format(anchor), 19, weight="bold", color=INK)
         _legend(figure, colours, height, anchor)
@@ -95,10 +105,18 @@ def _draw_row(row: Sequence[Axes], panel: ImagePanel, colours: ListedColormap) -
     above(row[4], kept, 4, color=FAINT)
 
 
+def _write(axes: Axes, lines: Sequence[Note]) -> None:
+    """Lines of text from the top of the axes down, as close as they must be to fit."""
+    axes.set_axis_off()
+    step = min(0.075, 1 / max(len(lines), 1))
+    for i, (text, colour) in enumerate(lines):
+        axes.text(0.02, 1 - (i + 0.5) * step, text, color=colour, size=7.5, va="center")
+
+
 def verdict_of(label: str, prediction: str) -> tuple[str, str]:
     """Colour and text of a prediction; neutral for a picture without a label."""
     if not label:
-        return INK, f"predicted {prediction}"
+        return INK, f"predicted {prediction}" if prediction else ""
     return RIGHT if label == prediction else WRONG, f"{label}, predicted {prediction}"
 
 

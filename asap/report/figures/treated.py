@@ -57,6 +57,21 @@ def at_equal_macs(results: Sequence[Result], window: float = WINDOW) -> list[Res
     return near if len(near) > 1 else []
 
 
+def at_equal_rows(results: Sequence[Result], window: float = 0.1) -> list[Result]:
+    """Of rows that answer questions, those with about as many rows in the last layer of the
+    language model as the first ASAP row with a budget: at most the share `window` off. Empty if
+    fewer than two.
+    """
+    found = {r.label: about for r in results if (about := r.measured.get("questions"))}
+    rows = [r for r in results if r.label in found and not r.is_dense]
+    first = next((r for r in rows if r.method["options"].get("max_tokens") is not None), None)
+    if first is None:
+        return []
+    wanted = found[first.label]["layer_rows"][-1]
+    near = [r for r in rows if abs(found[r.label]["layer_rows"][-1] - wanted) <= window * wanted]
+    return near if len(near) > 1 else []
+
+
 def merged_view(image: np.ndarray, grid: tuple[int, int], assignment: np.ndarray) -> np.ndarray:
     """The image as the tokens represent it, (H, W, 3) uint8: patches that share a token have their
     mean colour, dropped ones are dark. H and W need not be multiples of the grid.
@@ -101,7 +116,8 @@ def _draw_row(line, row: SideBySide) -> None:
     for axes in line:
         axes.set_axis_off()
     line[0].imshow(row.image)
-    _above(line[0], row.label or row.caption, 3, INK)
+    said = [fill(row.caption, _WIDTH + 8)] if row.caption else []
+    _above(line[0], "\n".join([*said, *([row.label] if row.label else [])]), 3, INK)
     for axes, one in zip(line[1:], row.treated, strict=True):
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
         colour = RIGHT if one.prediction == row.label else WRONG

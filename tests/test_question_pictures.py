@@ -1,0 +1,81 @@
+"""Figures of pictures with questions, and how the demo's settings of ASAP are chosen."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_questions import ROWS, asked
+
+from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
+from asap.report.figures.image_panels import ImagePanel
+from asap.report.figures.treated import SideBySide, Treated, at_equal_rows, draw_side_by_side
+
+pytestmark = pytest.mark.painted
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def panel(stop_block: int = 3) -> ImagePanel:
+    n = 16
+    return ImagePanel(
+        np.zeros((32, 32, 3), np.uint8), "", "", (4, 4), 5, np.linspace(0, 1, n),
+        np.linspace(0, 1, n), np.arange(n) % 3, np.arange(n) > 4, stop_block, 12,
+    )  # fmt: skip
+
+
+def texts(path: Path) -> str:
+    return path.with_suffix(".svg").read_text("utf-8")
+
+
+def test_answers_stand_beside_what_was_done_to_the_picture(tmp_path: Path) -> None:
+    told = [Answered(f"question {i} ?", ("yes",), "yes", "", i == 0) for i in range(10)]
+    files = answer_panels(
+        [AnswerPanel(panel(), tuple(told)), AnswerPanel(panel(0), ())], tmp_path / "a"
+    )
+    assert sorted(path.suffix for path in files) == [".png", ".svg"]
+    said = texts(tmp_path / "a")
+    for part in ("question 7 ? yes", "full: yes     reduced: –", "and 2 more", "never reduced"):
+        assert part in said, part
+    assert "predicted" not in said and "question 8" not in said
+
+
+def test_a_question_stands_above_its_picture(tmp_path: Path) -> None:
+    image, kept = np.zeros((32, 32, 3), np.uint8), np.zeros(16, int)
+    row = SideBySide(
+        image, "two", (4, 4), (Treated("Full", "two", 0.0, kept),), "How many are there?"
+    )
+    draw_side_by_side([row], tmp_path / "b")
+    assert "How many are there?" in texts(tmp_path / "b") and "two" in texts(tmp_path / "b")
+
+
+def test_rows_that_leave_as_much_are_shown_side_by_side() -> None:
+    first = asked("asap", "ASAP, 14", {1}, 14.0, options={"max_tokens": 14})
+    rows = [*ROWS, first, asked("tome", "ToMe, 7", {1}, 7.0), asked("tome", "ToMe", {1}, 14.0)]
+    assert [row.label for row in at_equal_rows(rows)] == ["VisionZip", "ASAP, 14", "ToMe"]
+    assert at_equal_rows(ROWS) == [] and at_equal_rows([first]) == []
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("points", ROOT / "scripts/choose_vlm_points.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_half_of_the_pictures_stop_by_the_middle_block(script) -> None:
+    rng = np.random.default_rng(0)
+    mass = np.cumsum(rng.uniform(0, 1, (101, 11)), axis=1) + 1
+    mass[:, -1] = np.nan  # no stop in the last block
+    tau = script.chosen_tau(mass, 6)
+    stops = 1 + np.argmax(np.nan_to_num(mass) > tau, axis=1)
+    assert np.median(stops) == 6
+    assert script.chosen_tau(mass, 1) < script.chosen_tau(mass, 2)
+
+
+def test_the_smaller_of_two_equally_near_k(script) -> None:
+    assert script.nearest({2: 20.0, 3: 30.0, 4: 40.0}, 25.0) == 2
+    assert script.nearest({2: 20.0, 3: 24.0, 4: 40.0}, 25.6) == 3
