@@ -60,7 +60,7 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## make the virtual environment and install everything into it
 
-setup-vlm: $(STAMP)  ## the same, and check what vision-language models need (the extra vlm)
+setup-vlm: $(STAMP)  ## the same, with what vision-language models need (the extra vlm)
 	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[vlm]'
 
 demo: $(STAMP)  ## evaluate every method on the embedded model and data, and print the table

@@ -171,6 +171,17 @@ def test_several_files_are_one_checkpoint(folder, copied):
         load_llava(str(copied))
 
 
+def test_newer_processors_keep_the_picture_settings_inside(folder, copied):
+    old = copied / "preprocessor_config.json"
+    inside = json.loads(old.read_text())
+    old.unlink()
+    inside["size"] |= {"longest_edge": None, "height": None}
+    content = {"image_processor": inside, "processor_class": "LlavaProcessor"}
+    (copied / "processor_config.json").write_text(json.dumps(content))
+    expected = load_llava(str(folder)).preprocessing.identity
+    assert load_llava(str(copied)).preprocessing.identity == expected
+
+
 def test_weights_stay_in_the_files_precision_until_they_are_moved(tmp_path):
     made_llava(tmp_path, dtype=torch.float16, layers=2)
     llava = load_llava(str(tmp_path))

@@ -141,9 +141,10 @@ def _pixels(stated: Any) -> int | None:
     ValueError for anything else.
     """
     sides = set(stated.values()) if isinstance(stated, dict) else {stated}
-    if len(sides) != 1 or not all(side is None or type(side) is int for side in sides):
+    sides.discard(None)
+    if len(sides) > 1 or not all(type(side) is int for side in sides):
         raise ValueError(f"{stated!r} is not the side of a square")
-    return sides.pop()
+    return sides.pop() if sides else None
 
 
 def _three(stated: Any) -> tuple[float, float, float]:
