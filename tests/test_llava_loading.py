@@ -205,6 +205,37 @@ def test_digests_tell_which_part_differs(folder, copied):
     assert {part for part in whole if whole[part] != found[part]} == {"template", "projector"}
 
 
+SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "rotation": ("language", "config.json", {"text": {"rope_theta": 500.0}}),
+    "epsilon": ("language", "config.json", {"text": {"rms_norm_eps": 1e-3}}),
+    "heads": ("language", "config.json", {"text": {"num_attention_heads": 2, "head_dim": 24}}),
+    "epsilon of the tower": ("tower", "config.json", {"vision": {"layer_norm_eps": 1e-3}}),
+    "heads of the tower": ("tower", "config.json", {"vision": {"num_attention_heads": 4}}),
+    "end of an answer": ("template", "generation_config.json", {"eos_token_id": 7}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_digests_have_the_settings_that_no_tensor_has(name, folder, copied):
+    """The same weights would answer differently, so that records must not be taken for each other.
+
+    Acceptance test 18 rests on it: a run goes on with the shards of its key.
+    """
+    part, file, changes = SETTINGS[name]
+    whole = load_llava(str(folder)).digests
+    stated = json.loads((copied / file).read_text("utf-8"))
+    for inner in ("text", "vision"):
+        stated.get(f"{inner}_config", {}).update(changes.get(inner, {}))
+    stated |= {key: value for key, value in changes.items() if key not in ("text", "vision")}
+    if (rope := stated.get("text_config", {}).get("rope_parameters")) and name == "rotation":
+        rope |= changes["text"]
+    if name == "heads":
+        stated["text_config"]["num_key_value_heads"] = 1
+    (copied / file).write_text(json.dumps(stated), "utf-8")
+    found = load_llava(str(copied)).digests
+    assert {one for one in whole if whole[one] != found[one]} == {part}
+
+
 def test_the_bundled_one_loads():
     llava = load_llava("bundled")
     assert (llava.name, llava.file.sha256) == (BUNDLED.name, SHA256)

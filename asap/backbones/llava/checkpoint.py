@@ -16,7 +16,13 @@ from asap.backbones.llava.language import LanguageModel
 from asap.backbones.llava.parts import Projector, clip_trunk
 from asap.backbones.llava.pictures import check_mode, preprocessing_for
 from asap.backbones.llava.prompt import PromptFrame
-from asap.backbones.llava.settings import llava_config, picture_settings
+from asap.backbones.llava.settings import (
+    content_digest,
+    language_numbers,
+    llava_config,
+    picture_settings,
+    tower_numbers,
+)
 from asap.backbones.llava.tensors import (
     Entry,
     digest_of,
@@ -51,7 +57,7 @@ class Llava:
     name: of the checkpoint, for people. tower: all of CLIP's blocks but the last. projector: tower
     rows (m, vision width) -> (m, language width). frame: questions to token ids and ids to answers.
     digests: SHA-256 of "tower", "projector", "language", "tokenizer" and "template", by which a
-    record names the model.
+    record names the model. Each covers the settings that change its numbers too.
     """
 
     name: str
@@ -95,9 +101,9 @@ def load_llava(place: str, *, sha256: str | None = None, picture: str = "pad") -
         frame=frame,
         preprocessing=preprocessing_for(settings, tuple(tower.patch_embed.grid_size), picture),
         digests={
-            "tower": weights_digest(tower),
+            "tower": content_digest([weights_digest(tower), tower_numbers(config)]),
             "projector": weights_digest(projector),
-            "language": weights_digest(language),
+            "language": content_digest([weights_digest(language), language_numbers(config)]),
             **digests,
         },
         file=_file(folder, origin, sha256),

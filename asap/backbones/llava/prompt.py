@@ -41,7 +41,7 @@ class PromptFrame:
             )
         before, behind = said.split(self.placeholder)
         prefix, suffix = self._ids(before), self._ids(behind)
-        first = self._beginning
+        first = self.beginning
         if first is not None and prefix[:1] != (first,):
             prefix = (first, *prefix)
         return Prompt(prefix, suffix)
@@ -64,7 +64,7 @@ class PromptFrame:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
-    def _beginning(self) -> int | None:
+    def beginning(self) -> int | None:
         """The id that the tokenizer puts before a text; None if it puts none."""
         first = self.tokenizer.bos_token_id
         return first if first in self.tokenizer("")["input_ids"][:1] else None

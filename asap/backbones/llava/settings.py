@@ -5,6 +5,7 @@ What this project does not compute is refused by name, before any weight is read
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,29 @@ def _refuse_changes(config: Any, path: Path) -> None:
             f"{path}: image_token_index={config.image_token_index} is not below "
             f"text_config.vocab_size={text.vocab_size}: repair it"
         )
+
+
+def tower_numbers(config: Any) -> dict[str, Any]:
+    """What changes the numbers of a vision tower and is in none of its tensors."""
+    vision = config.vision_config
+    return {"heads": vision.num_attention_heads, "eps": vision.layer_norm_eps}
+
+
+def language_numbers(config: Any) -> dict[str, Any]:
+    """What changes the answers of a language model and is in none of its tensors."""
+    text = config.text_config
+    return {
+        "heads": text.num_attention_heads,
+        "kv_heads": text.num_key_value_heads,
+        "eps": text.rms_norm_eps,
+        "theta": text.rope_parameters["rope_theta"],
+        "positions": text.max_position_embeddings,
+    }
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256 of plain data, in which the order of keys does not count."""
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def picture_settings(folder: Path, size: int) -> PictureSettings:

@@ -1,12 +1,10 @@
 """The tokenizer and the chat template of a checkpoint, and the frame of its prompts."""
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from asap.backbones.llava.prompt import PromptFrame
-from asap.backbones.llava.settings import ends_of, read_json
+from asap.backbones.llava.settings import content_digest, ends_of, read_json
 from asap.errors import RequestError, one_line
 
 FILE = "tokenizer.json"
@@ -17,7 +15,8 @@ ENTRY = "chat_template"
 
 
 def frame_of(folder: Path, config: Any) -> tuple[PromptFrame, dict[str, str]]:
-    """The prompt frame of a checkpoint, and the digests of its tokenizer and its template.
+    """The prompt frame of a checkpoint, and the digests of its tokenizer and of its template, with
+    the ids that begin a prompt and end an answer.
 
     RequestError if the tokenizer or the template is missing, if the template has not exactly one
     placeholder for a picture, and for token ids that the language model does not have.
@@ -36,7 +35,8 @@ def frame_of(folder: Path, config: Any) -> tuple[PromptFrame, dict[str, str]]:
             f"the chat template in {folder} does not fit: {one_line(error)}"
         ) from None
     told = {key: value for key, value in settings.items() if key != ENTRY}
-    digests = {"tokenizer": _digest([stated, told]), "template": _digest(template)}
+    asked = [template, placeholder, frame.beginning, frame.eos]
+    digests = {"tokenizer": content_digest([stated, told]), "template": content_digest(asked)}
     return frame, digests
 
 
@@ -80,7 +80,3 @@ def _refuse_outside(folder: Path, config: Any, tokenizer: Any, placeholder: Any)
             f"the tokenizer in {folder} has ids up to {highest}, and the language model has only "
             f"{known} (vocab_size): give files that belong together"
         )
-
-
-def _digest(content: Any) -> str:
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
