@@ -63,6 +63,7 @@ class Training:
     def train_tower(self) -> None:
         scenes, seen = self.scenes("train", self.recipe.train), self.watched()
         start_from_classifier(self.tower, CLASSIFIER)
+        torch.manual_seed(self.recipe.seed)
         training = TowerTraining(self.tower)
         self.log["tower"] = trained(
             "tower", training, lambda step, chosen: training.loss(scenes, chosen),

@@ -106,6 +106,25 @@ def test_packed_questions_are_answered_as_when_asked_alone():
             k += 1
 
 
+def test_the_bundled_weights_answer_from_the_rows_of_digits():
+    """The premise on a few scenes; `training.json` has it on two thousand."""
+    model = LlavaForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
+    scenes = drawn_block("calibration", 0, 60, 0)
+    rows, objects = features(model.model.vision_tower, scenes), scenes.patches != BACKGROUND
+    asked = [list(questions_of("calibration", 0, i)) for i in range(60)]
+    found = {
+        reading: by_category(
+            asked,
+            right_answers(LanguageTraining(model), rows, kept_rows(reading, objects, 0), asked),
+        )
+        for reading in ("all", "object", "background")
+    }
+    mean = {reading: shares[MEAN].share for reading, shares in found.items()}
+    assert found["all"]["presence"].share > 0.9
+    assert mean["object"] > mean["all"] - 0.05
+    assert mean["background"] < mean["all"] - 0.15
+
+
 def test_rows_that_are_not_kept_are_as_if_they_were_not_there():
     torch.manual_seed(0)
     training = LanguageTraining(untrained(0))

@@ -4,4 +4,4 @@ from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "digits_llava"
 # sha256 of its model.safetensors
-SHA256 = "a64cd9cc534aa325281c9ed086b539b63868d5e2037c66f412c9b0558604bc25"
+SHA256 = "bcaf40be457ddf87864b75dc68f227f28325d3711626946529f6ad88a9a9ead8"
