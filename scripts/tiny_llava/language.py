@@ -50,7 +50,6 @@ def start(training: LanguageTraining, rows: Tensor, scenes: Scenes) -> None:
 
     The projector's first hidden units say what the tower's rows (n, 64, width) of the `scenes` were
     trained to say, each once as it is and once negated, of about unit size. It is random otherwise.
-    Without this, the model does not find the direction of a digit's place among so many.
     """
     for module in training.modules():
         if isinstance(module, nn.Linear) and module is not training.words:

@@ -113,8 +113,7 @@ def training_questions(
 
 def by_column(scene: SeveralDigits) -> list[DigitQuestion]:
     """In which column of patches, 0 to 7, a digit has its centre; and the reverse, where no other
-    digit has its centre there. Asked in training alone: the other questions about places are
-    learned from these.
+    digit has its centre there. Asked in training alone, to have it learn more about places.
     """
     columns = [int(x) // PATCH for x, _ in scene.centres]
     asked = []
