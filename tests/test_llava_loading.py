@@ -238,8 +238,9 @@ def test_digests_have_the_settings_that_no_tensor_has(name, folder, copied):
 
 def test_the_bundled_one_loads():
     llava = load_llava("bundled")
+    tower: Any = llava.tower
     assert (llava.name, llava.file.sha256) == (BUNDLED.name, SHA256)
-    assert len(llava.tower.blocks) == 11 and llava.preprocessing.patch_grid == (8, 8)
+    assert len(tower.blocks) == 11 and llava.preprocessing.patch_grid == (8, 8)
     prompt = llava.frame.split("is there a 3 ?")
     assert prompt.prefix and prompt.suffix and llava.frame.eos
 

@@ -7,7 +7,8 @@ import pytest
 from made_questions import FULL, ROWS, answers, asked
 
 from asap.cli.compare import summary
-from asap.publish.all_records import is_current, label_of
+from asap.errors import RequestError
+from asap.publish.all_records import group_of, is_current, label_of
 from asap.records.versions import ENGINE_VERSION
 from asap.report.disagreement import compare
 from asap.report.figures.charts import charts
@@ -87,6 +88,24 @@ def test_no_relative_score_over_other_questions() -> None:
     table = build_table([FULL, other])
     assert table.rows[1].values.get("relative") is None
     assert any("do not have the questions" in note for note in table.rows[1].notes["relative"])
+
+
+def test_rows_that_are_answered_in_other_ways_are_in_tables_of_their_own() -> None:
+    def row(order: str, limit: int | None, picture: str = "pad"):
+        full = asked("dense", "Full", set())
+        identity = {**full.measured["identity"], "preprocessing": {"picture": picture}}
+        identity["answer"] = {"order": order, "max_new_tokens": limit}
+        return full.with_records(accuracy={**full.measured, "identity": identity})
+
+    usual, *others = row("method", None), row("spatial", None), row("method", 4)
+    cropped = row("method", None, "crop")
+    groups = [group_of(one.measured, "questions") for one in (usual, *others, cropped)]
+    assert len(set(groups)) == 4
+    more = [group[len(groups[0]) :] for group in groups[1:]]
+    assert more == [("order spatial",), ("max_new_tokens 4",), ("picture crop",)]
+    for other, said in ((others[0], "way to answer"), (others[1], "way to"), (cropped, "preproc")):
+        with pytest.raises(RequestError, match=f"one table holds one {said}"):
+            build_table([usual, other])
 
 
 def test_partial_scores_have_students_p() -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from asap.report.page import Section, render_page
 from asap.report.premise import premise_remark
 from asap.report.prose import sweep_remarks
 from asap.report.result import Result, RowRef
+from asap.spec.answer_spec import AnswerSpec
 from asap.spec.labels import labelled
 
 Record = Mapping[str, Any]
@@ -182,7 +183,8 @@ def group_of(record: Record, data: str) -> tuple[str, ...]:
     weights = record["identity"]["backbone"]["weights"][:8]
     content = record["identity"]["data"]["content"][:8]
     names = [record["backbone"], data, record["precision"], record["device"]]
-    return (*names, f"weights {weights}", f"data {content}", *_own_pictures(record))
+    own = (*_own_pictures(record), *_own_answers(record))
+    return (*names, f"weights {weights}", f"data {content}", *own)
 
 
 def _own_pictures(record: Record) -> tuple[str, ...]:
@@ -190,6 +192,16 @@ def _own_pictures(record: Record) -> tuple[str, ...]:
     if not record.get("preprocessing_from"):
         return ()
     return (f"preprocessing {key_of(record['identity']['preprocessing'])[:8]}",)
+
+
+def _own_answers(record: Record) -> tuple[str, ...]:
+    """How questions are answered, as far as it is not the usual way; rows that differ in it are not
+    to be compared.
+    """
+    usual = {**asdict(AnswerSpec()), "picture": "pad"}
+    picture = record["identity"].get("preprocessing", {}).get("picture", "pad")
+    asked = {**record["identity"].get("answer", {}), "picture": picture}
+    return tuple(f"{name} {value}" for name, value in asked.items() if value != usual.get(name))
 
 
 def _labels(record: Record) -> str:

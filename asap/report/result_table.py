@@ -96,6 +96,8 @@ def _refuse_mixtures(results: Sequence[Result]) -> None:
         _refuse_mixed(f"set of weights of {name}", "weights", weights)
     for name in dict.fromkeys(record["backbone"] for record in shared):
         found = [r["identity"] for r in shared if r["backbone"] == name]
+        answered = [identity for identity in found if "answer" in identity]
+        _refuse_mixed("way to answer questions", "answer", answered)
         found = [identity for identity in found if "preprocessing" in identity]
         _refuse_mixed(f"preprocessing for {name}", "preprocessing", found)
 
