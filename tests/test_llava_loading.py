@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from made_llava import edit, hugging_face, made_llava
@@ -16,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import asap
+from asap.backbones.accepted import adapter_of
 from asap.backbones.llava.bundled import BUNDLED, SHA256
 from asap.backbones.llava.checkpoint import load_llava, modules_of
 from asap.backbones.llava.clip_names import trunk_sources
 from asap.backbones.llava.parts import clip_trunk
 from asap.backbones.llava.settings import llava_config
+from asap.core.macs import backbone_macs
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.engine.visual_rows import VisualTower
@@ -120,6 +123,13 @@ def test_the_config_of_llava_on_the_hub_gives_its_sizes(tmp_path):
     assert sizes == [290_909_184, 20_979_712, 6_607_605_760, 32_064 * 4096]
     assert sizes[2] + sizes[3] == 6_738_415_616 + 2 * 64 * 4096  # 64 ids more than Vicuna's 32,000
     assert tower.patch_embed.grid_size == (24, 24) and len(tower.blocks) == 23
+    cost = adapter_of(tower).cost  # acceptance test 12; rows that are left, and the block
+    for rows, block, giga in ((576, 23, 183.017), (230, 12, 125.93), (128, 12, 110.12),
+                              (64, 12, 100.45), (64, 11, 93.33), (64, 13, 107.57)):  # fmt: skip
+        tokens = np.array([[577] * block + [1 + rows] * (24 - block)])
+        macs = int(backbone_macs(cost, tokens, "after_attention")[0])
+        assert rows < 576 or macs == 183_016_929_280
+        assert round(macs / 1e9, 3 if rows == 576 else 2) == giga
     assert config.text_config.rope_parameters == {"rope_theta": 10000.0, "rope_type": "default"}
     assert (config.text_config.eos_token_id, config.text_config.num_key_value_heads) == (2, 32)
 
