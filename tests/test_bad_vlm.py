@@ -35,7 +35,7 @@ QUESTION = {"id": 1, "image": "a.png", "question": "Is there a three?", "answers
 QUESTION |= {"kind": "yes_no"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)  # the commands find transformers imported
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_llava(tmp_path_factory.mktemp("llava"))
 
@@ -73,7 +73,7 @@ REQUESTS = {
     ),
     "no file of questions": ("task=vlm data=questions", "data.path is missing"),
     "speed": ("task=vlm measure=throughput", "measure.throughput=true times images alone"),
-    "a head": ("task=vlm +head=attention", "head= is for the frames of clips"),
+    "a head": ("task=vlm head=attention", "head= is for the frames of clips"),
     "calibration": ("task=vlm calibrate.macs_pct=-30", "calibrate.macs_pct is for classes"),
     "an unknown order": ("task=vlm answer.order=row", "use one of method, spatial"),
     "no token": ("task=vlm answer.max_new_tokens=0", "give 1 or more"),
@@ -228,6 +228,7 @@ def test_an_answer_that_ends_at_the_first_step_is_empty(
     assert result.measured["questions"]["n_empty"] == 1
 
 
+@pytest.mark.process
 def test_the_library_is_not_imported_where_no_question_is_answered(tmp_path: Path) -> None:
     """A run on images with every module of the package loaded, in a process of its own."""
     program = (

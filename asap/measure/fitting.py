@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from asap.data.base import DataSet
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.in_memory import Backbone
@@ -32,3 +33,13 @@ def refuse_unfit(
         except ValueError as error:
             name = spec.backbone.name
             raise RequestError(f"{row.label} on backbone {name!r}: {error}") from None
+
+
+def refuse_unmarked(spec: RunSpec, pruners: Sequence[Pruner | None], data: DataSet) -> None:
+    """RequestError if a row needs to know where objects are and the data do not say."""
+    for row, pruner in zip(spec.rows, pruners, strict=True):
+        if pruner is not None and pruner.needs_objects and not data.has_masks:
+            raise RequestError(
+                f"{row.label} needs masks of objects, and data={data.name} has none: leave the row "
+                "out, or use data=digits_qa"
+            )

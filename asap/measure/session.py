@@ -21,7 +21,7 @@ from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.measure.clip_head import frame_head, head_config
 from asap.measure.device import DTYPES, pick_device
-from asap.measure.fitting import pruner_of, refuse_unfit
+from asap.measure.fitting import pruner_of, refuse_unfit, refuse_unmarked
 from asap.measure.in_memory import Backbone, Images, InMemory
 from asap.measure.joint_evaluation import Evaluation
 from asap.measure.loading import backbone_for
@@ -175,6 +175,7 @@ class Session:
             index=spec.results / INDEX,
         )
         refuse_other_outputs(spec, self._loaded.model, data)
+        refuse_unmarked(self.spec, self.pruners, data)
         return data
 
     @property

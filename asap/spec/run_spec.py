@@ -41,6 +41,8 @@ class BackboneSpec:
         """The name in records and tables; for a folder its last part, without the path."""
         kind, found, place = self.name.partition(":")
         kind = kind.lower().replace("_", "-")
+        if self.name == LLAVA and self.weights != "bundled":
+            return f"{LLAVA}:{Path(self.weights).expanduser().resolve().name}"
         if not found:
             return self.name
         return f"{kind}:{Path(place).expanduser().resolve().name if kind == 'local-dir' else place}"
