@@ -4,7 +4,9 @@ The model is a LLaVA of random weights in a folder; the questions are about scen
 """
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from asap.measure import joint_evaluation
 from asap.measure.session import Session
 from asap.publish.pictures.asked import asked
 from asap.records.key import key_of
+from asap.records.store import Cell
 from asap.report.result import Result
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
@@ -146,6 +149,29 @@ def test_any_number_of_processes_leaves_the_same_bytes(
     size: int, alone: tuple[Session, list[Result]], folder: Path, tmp_path: Path
 ) -> None:
     assert in_ranks(size, lambda: run(spec_of(folder, tmp_path))) == [0] * size
+    assert outcome(tmp_path) == outcome(alone[0].spec.results)
+
+
+@pytest.mark.process
+def test_when_a_process_is_killed_one_alone_finishes_with_the_same_bytes(
+    alone: tuple[Session, list[Result]], folder: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(folder, tmp_path, shard_seconds=1e-6)
+
+    def killed(rank: int) -> None:
+        write, written = Cell.write_shard, []
+
+        def deadly(self: Cell, *given: Any) -> None:
+            write(self, *given)
+            written.append(given)
+            if rank == 1 and len(written) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Cell.write_shard = deadly
+
+    assert in_ranks(2, lambda: run(spec), killed) == [1, -signal.SIGKILL]
+    assert list(tmp_path.glob("runs/*/shard-*")), "what was done is kept"
+    run(spec)
     assert outcome(tmp_path) == outcome(alone[0].spec.results)
 
 

@@ -24,6 +24,7 @@ from asap.errors import RequestError, one_line
 from asap.measure.processes import started_by_torchrun
 from asap.methods.registry import find, find_pruner, names, pruner_names
 from asap.spec.configs import read_method, refuse_unused_points
+from asap.spec.paths import PathText
 from asap.spec.read import read_spec
 from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec, groups
 
@@ -126,7 +127,7 @@ def _keys() -> list[tuple[str, Any]]:
     kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += groups().items()
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
-    return [*inside, *((f.name, f.type) for f in fields(RunSpec))]
+    return [*inside, *((f.name, f.type) for f in fields(RunSpec)), ("model", PathText)]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
