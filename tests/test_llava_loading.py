@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_llava import edit, hugging_face, made_llava
+from made_llava import TEMPLATE, edit, hugging_face, made_llava
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -262,6 +262,22 @@ def test_tied_weights_are_read_once(tmp_path):
     assert torch.equal(language.lm_head.weight, language.model.embed_tokens.weight)
 
 
+def test_an_older_file_may_name_several_templates(folder, copied):
+    other = {"name": "rag", "template": "<image>"}
+    edit(
+        copied / "tokenizer_config.json",
+        chat_template=[other, {"name": "default", "template": TEMPLATE}],
+    )
+    (copied / "chat_template.jinja").unlink()
+    assert load_llava(str(copied)).digests == load_llava(str(folder)).digests
+
+
+def test_a_single_file_comes_before_an_index(folder, copied):
+    """As transformers reads a folder that has both."""
+    (copied / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone"}}')
+    assert load_llava(str(copied)).digests == load_llava(str(folder)).digests
+
+
 # ---- what is refused: one line that names the thing
 
 
@@ -291,8 +307,8 @@ def template(text: str) -> Callable[[Path], Any]:
     return lambda folder: (folder / "chat_template.jinja").write_text(text)
 
 
-def pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+def called(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / "model.safetensors").rename(folder / name)
 
 
 def dropped(part: str) -> Callable[[str], str | None]:
@@ -308,6 +324,24 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "damaged config": (
         lambda folder: (folder / "config.json").write_text("{"),
         "config.json cannot be read",
+    ),
+    "a text for a config": (stated("config.json", vision_config="clip"), "are no objects"),
+    "no patch": (
+        within("vision_config", patch_size=0),
+        "vision_config.patch_size=0 is not a whole number of 1 or more",
+    ),
+    "sides of a picture": (
+        within("vision_config", image_size=[112, 112]),
+        r"vision_config.image_size=\[112, 112\] is not a whole number",
+    ),
+    "no heads": (
+        within("text_config", num_key_value_heads=0),
+        "text_config.num_key_value_heads=0 is not",
+    ),
+    "an id below 0": (stated("config.json", image_token_index=-1), "image_token_index=-1 is not"),
+    "a slow tokenizer": (
+        lambda folder: (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
+        "has tokenizer.model and no tokenizer.json: make it with transformers",
     ),
     "no tokenizer": (without("tokenizer.json"), "has no tokenizer.json"),
     "no picture settings": (
@@ -359,7 +393,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "small vocabulary": (
         stated("config.json", image_token_index=4000),
-        "image_token_index=4000 is not below text_config.vocab_size=400",
+        "image_token_index=4000 is not an id below text_config.vocab_size=400",
     ),
     "ids beyond the vocabulary": (
         within("text_config", vocab_size=300),
@@ -369,13 +403,41 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "template without a picture": (template("{{ 'ASSISTANT:' }}"), "'<image>' 0 times"),
     "template of two pictures": (template("<image> and <image> {{ 1 }}"), "'<image>' 2 times"),
     "template that fails": (template("{{ raise_exception('no turns') }}"), "no turns"),
+    "template without the question": (template("<image> what?"), "leaves the question out"),
+    "template that ends with the picture": (
+        template("{{ messages[0]['content'][1]['text'] }}<image>"),
+        "ends with the picture",
+    ),
+    "a text for an end": (
+        stated("generation_config.json", eos_token_id="</s>"),
+        "eos_token_id='</s>', which is no token id",
+    ),
+    "no normalisation": (
+        stated("preprocessor_config.json", do_normalize=False),
+        r"do_normalize=False is not supported \(only True",
+    ),
+    "no spread": (stated("preprocessor_config.json", image_std=[0, 1, 1]), "divides by 0"),
+    "parts without an index": (
+        called("model-00001-of-00002.safetensors"),
+        "has model-00001-of-00002.safetensors and no model.safetensors.index.json: download",
+    ),
+    "an index of numbers": (
+        lambda folder: (
+            called("x")(folder),
+            (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}'),
+        ),
+        "lacks 3, which",
+    ),
     "other pixels": (
         stated("preprocessor_config.json", resample=2),
         r"resample=2 is not supported \(only 3",
     ),
     "odd mean": (stated("preprocessor_config.json", image_mean=[1, 2]), "is not one of CLIP's"),
     "no weights": (without("model.safetensors"), "has neither model.safetensors nor"),
-    "a pickle": (pickled, r"pytorch_model.bin is a pickle.*save the weights as safetensors"),
+    "a pickle": (
+        called("pytorch_model.bin"),
+        "pytorch_model.bin is a pickle.*save the weights",
+    ),
     "damaged weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99),
         "model.safetensors cannot be read",

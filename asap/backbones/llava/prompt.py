@@ -13,6 +13,9 @@ class Prompt:
     suffix: tuple[int, ...]
 
 
+_ASKED = "Is there a dog?"
+
+
 @dataclass(frozen=True)
 class PromptFrame:
     """Turns questions into token ids, and token ids into answers.
@@ -25,6 +28,15 @@ class PromptFrame:
     template: str
     placeholder: str
     eos: tuple[int, ...]
+
+    def check(self) -> None:
+        """ValueError unless the template makes a prompt of one picture, a question, and some text
+        behind the picture."""
+        prompt = self.split(_ASKED)
+        if _ASKED not in (said := self._rendered(_ASKED)):
+            raise ValueError(f"the chat template leaves the question out: {_shortened(said)!r}")
+        if not prompt.suffix:
+            raise ValueError(f"the chat template ends with the picture: {_shortened(said)!r}")
 
     def split(self, text: str) -> Prompt:
         """The ids around the picture of one question, which is asked alone.
@@ -61,7 +73,8 @@ class PromptFrame:
         )
 
     def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        # verbose=False: the decoder itself says which text is too long for the model.
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     @property
     def beginning(self) -> int | None:

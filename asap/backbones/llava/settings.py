@@ -26,6 +26,13 @@ _FIXED = (
     ("vision_config", "num_channels", 3),
     ("text_config", "hidden_act", "silu"),
 )
+_LEAST = (
+    *(("vision_config", name, 1) for name in ("image_size", "patch_size", "num_attention_heads")),
+    ("vision_config", "num_hidden_layers", 2),  # the last one is not run
+    *(("text_config", f"num_{name}", 1) for name in ("attention_heads", "key_value_heads")),
+)
+# What CLIP's processor does to every picture, where its file may say that it does not.
+_STEPS = (("resample", BICUBIC), ("do_normalize", True), ("do_rescale", True))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,6 +74,8 @@ def llava_config(folder: Path) -> Any:
 def _refuse_others(stated: Mapping[str, Any], path: Path) -> None:
     """RequestError unless the config is of CLIP's tower before a Llama or Mistral."""
     vision, text = (stated.get(name) or {} for name in ("vision_config", "text_config"))
+    if not isinstance(vision, dict) or not isinstance(text, dict):
+        raise RequestError(f"{path}: vision_config and text_config are no objects: repair it")
     kinds = [
         ("model_type", stated.get("model_type"), ("llava",)),
         ("vision_config.model_type", vision.get("model_type"), ("clip_vision_model",)),
@@ -95,14 +104,21 @@ def _refuse_changes(config: Any, path: Path) -> None:
                 "checkpoint, such as llava-hf/llava-1.5-7b-hf"
             )
     vision, text = config.vision_config, config.text_config
-    if vision.num_hidden_layers < 2 or vision.image_size < vision.patch_size:
+    for part, name, least in _LEAST:
+        found = getattr(getattr(config, part), name)
+        if type(found) is not int or found < least:
+            raise RequestError(
+                f"{path}: {part}.{name}={found!r} is not a whole number of {least} or more: "
+                "repair it"
+            )
+    if vision.image_size < vision.patch_size:
         raise RequestError(
-            f"{path}: a vision tower of {vision.num_hidden_layers} blocks for "
-            f"{vision.image_size} pixels has no block before the last, or no patch: repair it"
+            f"{path}: a vision tower for {vision.image_size} pixels has no patch of "
+            f"{vision.patch_size}: repair it"
         )
-    if config.image_token_index >= text.vocab_size:
+    if not 0 <= config.image_token_index < text.vocab_size:
         raise RequestError(
-            f"{path}: image_token_index={config.image_token_index} is not below "
+            f"{path}: image_token_index={config.image_token_index} is not an id below "
             f"text_config.vocab_size={text.vocab_size}: repair it"
         )
 
@@ -143,6 +159,8 @@ def picture_settings(folder: Path, size: int) -> PictureSettings:
     try:
         found = _pixels(stated.get("crop_size")), _pixels(stated["size"])
         mean, std = (_three(stated[f"image_{name}"]) for name in ("mean", "std"))
+        if not all(std):
+            raise ValueError(f"image_std={list(std)} divides by 0")
     except (KeyError, TypeError, ValueError) as error:
         reason = one_line(error, kind=True)
         raise RequestError(f"{path} is not one of CLIP's pictures: {reason}: repair it") from None
@@ -151,11 +169,12 @@ def picture_settings(folder: Path, size: int) -> PictureSettings:
             f"{path} is for pictures of {found[0] or found[1]} pixels and the vision tower for "
             f"{size}: give files that belong together"
         )
-    if (resample := stated.get("resample", BICUBIC)) != BICUBIC:
-        raise RequestError(
-            f"{path}: resample={resample!r} is not supported (only {BICUBIC}, bicubic): give the "
-            "checkpoint's own file"
-        )
+    for step, needed in _STEPS:
+        if (asked := stated.get(step, needed)) not in (needed, None):
+            raise RequestError(
+                f"{path}: {step}={asked!r} is not supported (only {needed}): give the "
+                "checkpoint's own file"
+            )
     return PictureSettings(size, mean, std)
 
 
@@ -186,8 +205,15 @@ def ends_of(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
     path = folder / GENERATION
     stated = read_json(path).get("eos_token_id") if path.is_file() else None
     for ids in (stated, config.text_config.eos_token_id, tokenizer.eos_token_id):
-        if ids is not None:
-            return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
+        if ids is None:
+            continue
+        found = tuple(ids) if isinstance(ids, list | tuple) else (ids,)
+        if not found or not all(type(one) is int for one in found):
+            raise RequestError(
+                f"folder {folder} states eos_token_id={ids!r}, which is no token id and no list of "
+                f"them: repair {GENERATION}"
+            )
+        return found
     raise RequestError(
         f"folder {folder} states no eos_token_id, so that no answer would end: add it to "
         f"{GENERATION}"

@@ -47,9 +47,13 @@ def files_of(folder: Path) -> list[Path]:
     missing.
     """
     index = folder / INDEX
+    if (folder / SINGLE).is_file():  # as Hugging Face, also beside an index
+        return [folder / SINGLE]
     if not index.is_file():
-        if (folder / SINGLE).is_file():
-            return [folder / SINGLE]
+        if parts := sorted(p.name for p in folder.glob("*.safetensors")):
+            raise RequestError(
+                f"folder {folder} has {parts[0]} and no {INDEX}: download the whole checkpoint"
+            )
         other = sorted(p.name for p in folder.glob("*.bin")) + sorted(
             p.name for p in folder.glob("*.pt*")
         )
@@ -59,7 +63,8 @@ def files_of(folder: Path) -> list[Path]:
             "safetensors"
         )
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        stated = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        names = sorted({str(name) for name in stated})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = one_line(error, kind=True)
         raise RequestError(f"{index} cannot be read: {reason}: download it again") from None

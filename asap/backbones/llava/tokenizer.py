@@ -8,6 +8,7 @@ from asap.backbones.llava.settings import content_digest, ends_of, read_json
 from asap.errors import RequestError, one_line
 
 FILE = "tokenizer.json"
+SLOW = "tokenizer.model"
 SETTINGS = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATES = (SETTINGS, "chat_template.json", "processor_config.json")  # as the entry below
@@ -19,8 +20,14 @@ def frame_of(folder: Path, config: Any) -> tuple[PromptFrame, dict[str, str]]:
     the ids that begin a prompt and end an answer.
 
     RequestError if the tokenizer or the template is missing, if the template has not exactly one
-    placeholder for a picture, and for token ids that the language model does not have.
+    placeholder for a picture or leaves the question out, and for token ids that the language model
+    does not have.
     """
+    if (folder / SLOW).is_file() and not (folder / FILE).is_file():
+        raise RequestError(
+            f"folder {folder} has {SLOW} and no {FILE}: make it with transformers, "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
     stated = read_json(folder / FILE)
     settings = read_json(folder / SETTINGS)
     tokenizer = _tokenizer(folder)
@@ -29,7 +36,7 @@ def frame_of(folder: Path, config: Any) -> tuple[PromptFrame, dict[str, str]]:
     _refuse_outside(folder, config, tokenizer, placeholder)
     frame = PromptFrame(tokenizer, template, placeholder, ends_of(folder, config, tokenizer))
     try:
-        frame.split("")
+        frame.check()
     except Exception as error:  # a template may fail in any way
         raise RequestError(
             f"the chat template in {folder} does not fit: {one_line(error)}"
@@ -59,6 +66,9 @@ def _template(folder: Path) -> str:
         return (folder / TEMPLATE).read_text("utf-8")
     for name in OLD_TEMPLATES:
         found = read_json(folder / name).get(ENTRY) if (folder / name).is_file() else None
+        if isinstance(found, list):  # several by name
+            named = {one.get("name"): one.get("template") for one in found if type(one) is dict}
+            found = named.get("default")
         if isinstance(found, str):
             return found
     raise RequestError(
