@@ -21,7 +21,7 @@ from asap.spec.configs import choices, config_dir, read_method
 from asap.spec.read import read_spec, spec_from
 from asap.spec.run_spec import HeadSpec, MethodOf, MethodSpec, RunSpec
 
-ABOUT = {"name", "stage", *(f.name for f in fields(MethodSpec))}
+ABOUT = {"name", "stage", "made_for", *(f.name for f in fields(MethodSpec))}
 PRUNERS = [n for n in choices("method") if read_method(n).get("stage") == "language"]
 VARIANTS = [n for n in choices("method") if n not in (*names(), *PRUNERS)]
 
@@ -51,6 +51,15 @@ def test_a_method_config_has_the_class_defaults(name: str) -> None:
             listed = config[option.name]
             listed = tuple(listed) if isinstance(listed, list) else listed
             assert listed == option.default, option.name
+
+
+@pytest.mark.parametrize("name", ["visionzip", "vispruner", "prunesid"])
+def test_a_method_for_a_language_models_tower_is_ours_in_a_classifier_alone(name: str) -> None:
+    published = spec_of("task=vlm", f"method={name}").rows[-1]
+    ours = spec_of(f"method={name}").rows[-1]
+    assert not published.ours and published.label == published.paper
+    assert ours.ours and ours.label == f"{published.label} (not published here)"
+    assert ours.methods == published.methods
 
 
 @pytest.mark.parametrize("name", choices("experiment"))

@@ -52,9 +52,11 @@ def read_spec(
     baseline = wanted and chosen.get("name") != "dense"
     alone = [{"method": "dense"}, {}] if baseline else [{}]
     rows = typed_value(given.pop("rows", None) or alone, tuple[Mapping, ...], "rows")
-    methods = tuple(_row(one, chosen, method_config) for row in rows for one in expand(row))
+    backbone = _build(BackboneSpec, given.pop("backbone", None), "backbone")
+    each = [one for row in rows for one in expand(row)]
+    methods = tuple(_row(one, chosen, method_config, backbone.name) for one in each)
     parts = {
-        "backbone": _build(BackboneSpec, given.pop("backbone", None), "backbone"),
+        "backbone": backbone,
         "data": _data(given.pop("data", None)),
         "measure": _build(MeasureSpec, given.pop("measure", None), "measure"),
         "log": _build(LogSpec, given.pop("log", None), "log"),
@@ -115,11 +117,15 @@ def _recorded_row(row: Mapping[str, Any]) -> MethodSpec:
 
 
 def _row(
-    row: Mapping[str, Any], chosen: Mapping[str, Any], method_config: Callable[[str], Mapping]
+    row: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    method_config: Callable[[str], Mapping],
+    backbone: str,
 ) -> MethodSpec:
     """A row of a config: its own `methods` by stage, or the method that `method` names, else the
     chosen one, by its config. The row's own options are on top. A config with `stage: language` is
-    a method of that stage, and nothing is reduced before.
+    a method of that stage, and nothing is reduced before. One that is `made_for` another backbone
+    gives a row that is ours, unless the row says otherwise.
     """
     row = dict(row)
     own = row.pop("methods", None)
@@ -142,6 +148,8 @@ def _row(
         where = "method" if own is None else f"rows: methods.{stage}"
         config = dict(typed_value(config, Mapping[str, Any], where))
         config.pop("stage", None)
+        if config.pop("made_for", backbone) != backbone:
+            config |= {"label": f"{config['label']} (not published here)", "ours": True}
         if "name" not in config:
             such = "method=asap" if own is None else "name: asap"
             raise RequestError(f"{where}.name is missing: choose a method, such as {such}")
