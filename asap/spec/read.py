@@ -148,12 +148,14 @@ def _row(
         where = "method" if own is None else f"rows: methods.{stage}"
         config = dict(typed_value(config, Mapping[str, Any], where))
         config.pop("stage", None)
-        if config.pop("made_for", backbone) != backbone:
-            config |= {"label": f"{config['label']} (not published here)", "ours": True}
+        made_for = config.pop("made_for", backbone)
         if "name" not in config:
             such = "method=asap" if own is None else "name: asap"
             raise RequestError(f"{where}.name is missing: choose a method, such as {such}")
         name = typed_value(config.pop("name"), str, f"{where}.name")
+        if made_for != backbone:
+            said = f"{config.get('label', name)} (not published here)"
+            config |= {"label": said, "ours": True}
         head |= {"label": name} | {k: config.pop(k) for k in list(config) if k in about} | head
         if stage == acts:
             options = options if own is None else config | options
