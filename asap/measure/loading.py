@@ -3,10 +3,9 @@
 import json
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
 from asap.backbones.frame_encoder import frame_encoder
-from asap.backbones.llava.checkpoint import Llava, load_llava
+from asap.backbones.llava.checkpoint import load_llava
 from asap.backbones.weights.fit import Fitted
 from asap.backbones.weights.load import Loaded, load, weights_digest
 from asap.errors import RequestError
@@ -43,21 +42,4 @@ def _llava(spec: BackboneSpec) -> Backbone:
     picture = spec.preprocess.get("picture", "pad")
     llava = load_llava(spec.weights, sha256=spec.sha256, picture=picture)
     digest = sha256(json.dumps(dict(llava.digests), sort_keys=True).encode()).hexdigest()
-    return Backbone(
-        Loaded(llava.tower, llava.file, Fitted(), _settings(llava), None), digest, llava
-    )
-
-
-def _settings(llava: Llava) -> dict[str, Any]:
-    """What the folder's files state beside the weights and changes answers, for identities."""
-    tower: Any = llava.tower
-    config = llava.language.config
-    return {
-        "eos": list(llava.frame.eos),
-        "positions": llava.language.positions,
-        "rope_theta": config.rope_parameters["rope_theta"],
-        "rms_norm_eps": config.rms_norm_eps,
-        "heads": [llava.language.heads, llava.language.kv_heads],
-        "tower_heads": tower.blocks[0].attn.num_heads,
-        "tower_eps": tower.blocks[0].norm1.eps,
-    }
+    return Backbone(Loaded(llava.tower, llava.file, Fitted(), {}, None), digest, llava)
