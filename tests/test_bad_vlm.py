@@ -137,6 +137,11 @@ def test_a_picture_of_ones_own_that_cannot_be_asked_about(
     assert re.search(said, line), line
 
 
+def test_settings_are_not_calibrated_on_questions(tmp_path: Path) -> None:
+    line = refused(tmp_path, "task=vlm", "method=asap", module="asap.calibrate")
+    assert "calibration is for classes and clips" in line
+
+
 def test_a_question_without_a_model_that_answers(photo: Path, tmp_path: Path) -> None:
     words = (f"image={photo}", "question=Is there?")
     assert "is for task=vlm" in refused(tmp_path, *words, module="asap.show")

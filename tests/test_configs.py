@@ -266,3 +266,6 @@ def test_a_method_of_the_language_stage_is_a_row_whose_images_are_not_reduced() 
 def test_a_model_is_for_the_backbone_that_reads_it() -> None:
     with pytest.raises(RequestError, match="model='/x' is for task=vlm"):
         spec_of("model=/x")
+    assert not spec_of("task=vlm", "model='~/x'").backbone.weights.startswith("~")
+    with pytest.raises(RequestError, match="'/y' are two models: leave one"):
+        spec_of("task=vlm", "model=/x", "backbone.weights=/y")

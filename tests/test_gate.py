@@ -28,6 +28,14 @@ def record(correct: int, n: int = 50_000, n_failed: int = 0) -> dict:
     return {"correct1": correct, "n": n, "n_failed": n_failed, "precision": "fp32"}
 
 
+def test_no_published_number_is_for_questions() -> None:
+    gate = baseline_gate("llava", {**record(10, 20), "questions": {}}, {"backbone": {"top1": None}})
+    assert (gate.state, gate.reason) == (
+        "not applicable",
+        "no published number is for these questions",
+    )
+
+
 def config(data: dict | None = None, **backbone) -> dict:
     reference = {"top1": 81.98, "source": "a table", "tolerance": 0.05, "weights": "hub"}
     return {

@@ -27,6 +27,11 @@ log = logging.getLogger("asap")
 
 def work(spec: RunSpec, job: Job) -> None:
     """Calibrate every row; rows that cannot reach the budget count as failed."""
+    if spec.answers:
+        raise RequestError(
+            "calibration is for classes and clips, and backbone=llava answers questions: give "
+            "settings by hand (scripts/choose_vlm_points.py chooses those of ASAP)"
+        )
     if size() > 1:
         raise RequestError("calibration runs in one process: start it without torchrun")
     done = calibrate(with_head(spec, InMemory()))

@@ -115,6 +115,8 @@ def _not_applicable(
         return ["there is no dense accuracy record"]
     if not config or not isinstance(config.get("backbone"), Mapping):
         return ["the settings beside the dense record are missing"]
+    if "questions" in record:
+        return ["no published number is for these questions"]
     backbone, data = config["backbone"], config.get("data") or {}
     reasons = []
     if backbone.get("weights") == "random":

@@ -118,7 +118,10 @@ def _checked_stages(spec: RunSpec) -> None:
                     f"{spec.backbone.shown}: use {instead}"
                 )
             if stage not in row.methods:
-                raise RequestError(f"row {row.label!r} has no method for the stage {stage!r}")
+                raise RequestError(
+                    f"row {row.label!r} has no method for the stage {stage!r}: give one, such as "
+                    f"{stage}: {{name: dense}}"
+                )
 
 
 def _refuse_with_answers(spec: RunSpec) -> None:

@@ -80,6 +80,11 @@ def _refuse_other_model(place: Any, backbone: BackboneSpec) -> None:
         raise RequestError(
             f"model={place!r} is for task=vlm: choose that, or give backbone.weights={place}"
         )
+    if place not in (None, "bundled") and given_path("model", place) != backbone.weights:
+        raise RequestError(
+            f"model={place!r} and backbone.weights={backbone.weights!r} are two models: leave one "
+            "of them out"
+        )
 
 
 def _data(given: Any) -> DataSpec:
