@@ -255,11 +255,14 @@ def test_the_bundled_one_loads():
     assert prompt.prefix and prompt.suffix and llava.frame.eos
 
 
-def test_tied_weights_are_read_once(tmp_path):
+def test_tied_weights_are_held_once(tmp_path):
     made_llava(tmp_path, layers=2, language={"tie_word_embeddings": True}, tie_word_embeddings=True)
     language = load_llava(str(tmp_path)).language
     assert "language_model.lm_head.weight" not in load_file(tmp_path / "model.safetensors")
-    assert torch.equal(language.lm_head.weight, language.model.embed_tokens.weight)
+    assert language.lm_head.weight is language.model.embed_tokens.weight
+    language.to("cpu", torch.float64)
+    assert language.lm_head.weight is language.model.embed_tokens.weight
+    assert language.lm_head.weight.dtype == torch.float64
 
 
 def test_an_older_file_may_name_several_templates(folder, copied):

@@ -153,7 +153,9 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     layers = config.vision_config.num_hidden_layers
     for name in left_out(entries["tower"], depth, layers):
         del entries["tower"][name]
-    if not entries["head"] and (config.tie_word_embeddings or model.config.tie_word_embeddings):
+    told = config.tie_word_embeddings or model.config.tie_word_embeddings
+    tied = told and not entries["head"]
+    if tied:
         entries["head"]["weight"] = entries["language"]["embed_tokens.weight"]
     modules = {"tower": tower, "projector": projector, "language": model, "head": head}
     sources: dict[str, dict[str, tuple[str, ...]]] = {
@@ -164,6 +166,8 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     for part, module in modules.items():
         refuse_quantised(entries[part])
         fill(module, sources[part], entries[part])
+    if tied:
+        head.weight = model.embed_tokens.weight
     model.rotary_emb = type(model.rotary_emb)(model.config)  # computed, not read
     return tower, projector, LanguageModel(model.config, model, head).eval()
 
