@@ -10,7 +10,9 @@ from made_questions import ROWS, asked
 
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
 from asap.report.figures.image_panels import ImagePanel
+from asap.report.figures.style import RIGHT, WRONG
 from asap.report.figures.treated import SideBySide, Treated, at_equal_rows, draw_side_by_side
+from asap.report.pairs import Pair, pair_sheet
 
 pytestmark = pytest.mark.painted
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +49,18 @@ def test_a_question_stands_above_its_picture(tmp_path: Path) -> None:
     )
     draw_side_by_side([row], tmp_path / "b")
     assert "How many are there?" in texts(tmp_path / "b") and "two" in texts(tmp_path / "b")
+
+
+def test_an_answer_is_judged_by_its_rule_and_not_by_its_letters(tmp_path: Path) -> None:
+    image, kept = np.zeros((32, 32, 3), np.uint8), np.zeros(16, int)
+    treated = (Treated("Full", "Yes, $1.", 0.0, kept, right=True),)
+    draw_side_by_side([SideBySide(image, "yes", (4, 4), treated, "Is it $2?")], tmp_path / "c")
+    pair_sheet(
+        [Pair(image, "yes", "Yes, $1.", "No", (True, True), "$?")], ("a", "b"), tmp_path / "d"
+    )
+    for name in "cd":
+        said = texts(tmp_path / name)
+        assert RIGHT in said and WRONG not in said, name
 
 
 def test_rows_that_leave_as_much_are_shown_side_by_side() -> None:

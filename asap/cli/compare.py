@@ -227,6 +227,7 @@ def _draw(
         image = inputs[len(inputs) // 2]  # of a clip its middle frame
         pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
         said = (_in_words(row[name], data.classes) for name in ("label", "first", "second"))
-        pairs.append(Pair(pixels, *said, asked=row.get("question", "")))
+        right = bool(row["first_right"]), bool(row["second_right"])
+        pairs.append(Pair(pixels, *said, right, asked=row.get("question", "")))
     with guarded(path.parent):
         return pair_sheet(pairs, (found.first.label, found.second.label), path)

@@ -19,13 +19,15 @@ _ACROSS = 4
 @dataclass(frozen=True)
 class Pair:
     """An image (H, W, 3) uint8, its label and the two predictions, as names of classes; or a
-    question that was `asked` about it, its right answer and the two answers.
+    question that was `asked` about it, its right answer and the two answers. right: whether each
+    of the two is; an answer may be right in other words than the label.
     """
 
     image: np.ndarray
     label: str
     first: str
     second: str
+    right: tuple[bool, bool]
     asked: str = ""
 
 
@@ -53,11 +55,11 @@ def _draw(axes: Axes, pair: Pair) -> None:
     axes.imshow(pair.image)
     if pair.asked:
         axes.set_title(fill(pair.asked, 34), color=INK, size=8)
+    judged = [FAINT, *(RIGHT if right else WRONG for right in pair.right)]
     lines = (("label", pair.label), ("1", pair.first), ("2", pair.second))
     for i, (name, said) in enumerate(lines):
-        judged = RIGHT if said == pair.label else WRONG
         axes.annotate(
             f"{name}: {said if len(said) <= 26 else said[:25] + '…'}",
             (0.5, 0), (0, -10 - 11 * i), "axes fraction", "offset points", ha="center",
-            color=FAINT if i == 0 else judged, size=8,
+            color=judged[i], size=8,
         )  # fmt: skip

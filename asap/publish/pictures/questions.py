@@ -29,6 +29,7 @@ from asap.report.figures.treated import (
 )
 from asap.report.manifest import Picture
 from asap.report.result import Result
+from asap.tasks.scoring.rules import RULES
 
 _WALKS = 4  # walks over all blocks for each picture with panels
 
@@ -116,8 +117,15 @@ def _draw_compared(
 def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide:
     """A sample under rows, of which the first is the unreduced one."""
     told = [asked(session, *_stages(session, row), sample) for row in rows]
+    rule = RULES[sample.extras["kind"]]
     treated = (
-        Treated(row.label, one.answer.text, 100 * (one.macs / told[0].macs - 1), one.left.numpy())
+        Treated(
+            row.label,
+            one.answer.text,
+            100 * (one.macs / told[0].macs - 1),
+            one.left.numpy(),
+            right=one.answer.finite and rule(one.answer.text, sample.target) == 1,
+        )
         for row, one in zip(rows, told, strict=True)
     )
     right = " | ".join(sample.target)

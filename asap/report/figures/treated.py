@@ -17,13 +17,15 @@ WINDOW = 5.0  # points of MACs against dense that count as equal
 @dataclass(frozen=True)
 class Treated:
     """One method's result on an image. assignment (n_patches,) int: the final token of each patch,
-    -1 = dropped; macs_pct: MACs of this image against dense in %.
+    -1 = dropped; macs_pct: MACs of this image against dense in %; right: whether the prediction
+    is, None: if it is the image's label.
     """
 
     label: str
     prediction: str
     macs_pct: float
     assignment: np.ndarray
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _draw_row(line, row: SideBySide) -> None:
     _above(line[0], "\n".join([*said, *([row.label] if row.label else [])]), 3, INK)
     for axes, one in zip(line[1:], row.treated, strict=True):
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
-        colour = RIGHT if one.prediction == row.label else WRONG
+        right = one.prediction == row.label if one.right is None else one.right
+        colour = RIGHT if right else WRONG
         text = f"{one.prediction} ({one.macs_pct:+.0f} %)"
         _above(axes, text, 3, colour if row.label else INK)
 
