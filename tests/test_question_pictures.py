@@ -53,10 +53,10 @@ def test_a_question_stands_above_its_picture(tmp_path: Path) -> None:
 
 def test_an_answer_is_judged_by_its_rule_and_not_by_its_letters(tmp_path: Path) -> None:
     image, kept = np.zeros((32, 32, 3), np.uint8), np.zeros(16, int)
-    treated = (Treated("Full", "Yes, $1.", 0.0, kept, right=True),)
-    draw_side_by_side([SideBySide(image, "yes", (4, 4), treated, "Is it $2?")], tmp_path / "c")
+    treated = (Treated("Full", "Yes, $5^$", 0.0, kept, right=True),)
+    draw_side_by_side([SideBySide(image, "yes", (4, 4), treated, "Is it $^^$?")], tmp_path / "c")
     pair_sheet(
-        [Pair(image, "yes", "Yes, $1.", "No", (True, True), "$?")], ("a", "b"), tmp_path / "d"
+        [Pair(image, "yes", "Yes, $5^$", "No", (True, True), "$^$?")], ("a", "b"), tmp_path / "d"
     )
     for name in "cd":
         said = texts(tmp_path / name)

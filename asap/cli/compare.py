@@ -226,8 +226,10 @@ def _draw(
             continue
         image = inputs[len(inputs) // 2]  # of a clip its middle frame
         pixels = to_bytes(image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
-        said = (_in_words(row[name], data.classes) for name in ("label", "first", "second"))
+        label, first, second = (
+            _in_words(row[name], data.classes) for name in ("label", "first", "second")
+        )
         right = bool(row["first_right"]), bool(row["second_right"])
-        pairs.append(Pair(pixels, *said, right, asked=row.get("question", "")))
+        pairs.append(Pair(pixels, label, first, second, right, asked=row.get("question", "")))
     with guarded(path.parent):
         return pair_sheet(pairs, (found.first.label, found.second.label), path)

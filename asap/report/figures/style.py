@@ -20,6 +20,7 @@ from asap.report.result import Result
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "asap",
+    "text.parse_math": False,  # a question or a label may hold dollar signs
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
