@@ -63,6 +63,20 @@ def test_an_answer_is_judged_by_its_rule_and_not_by_its_letters(tmp_path: Path) 
         assert RIGHT in said and WRONG not in said, name
 
 
+def test_an_answer_of_several_lines_leaves_the_other_one_in_its_line(tmp_path: Path) -> None:
+    long = "A dog\nand a cat, which sit beside each other on the red mat"
+    told = Answered("Who\nis there?", ("dog",), long, "nobody\nelse", False)
+    answer_panels([AnswerPanel(panel(), (told,))], tmp_path / "e")
+    pair_sheet(
+        [Pair(panel().image, "dog", long, "nobody\nelse", (True, False))],
+        ("a", "b"),
+        tmp_path / "f",
+    )
+    said = texts(tmp_path / "e")
+    assert "reduced: nobody else" in said and "Who is there?" in said
+    assert "2: nobody else" in texts(tmp_path / "f")
+
+
 def test_rows_that_leave_as_much_are_shown_side_by_side() -> None:
     first = asked("asap", "ASAP, 14", {1}, 14.0, options={"max_tokens": 14})
     rows = [*ROWS, first, asked("tome", "ToMe, 7", {1}, 7.0), asked("tome", "ToMe", {1}, 14.0)]

@@ -21,7 +21,7 @@ import pandas as pd
 
 from asap.cli.console import Parser, as_flags, set_up_logging
 from asap.cli.recorded_spec import saved_spec
-from asap.errors import RequestError
+from asap.errors import RequestError, one_line
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.publish.all_records import label_of
@@ -187,7 +187,8 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
             NOT_FINITE if _said(row[n]) is None else row[n] for n in ("first", "second")
         )
         about = f"{row['path']}: {row['question']}" if "question" in row else row["path"]
-        log.info("  %s: label %s, first %s, second %s", about, row["label"], first, second)
+        said = f"{about}: label {row['label']}, first {first}, second {second}"
+        log.info("  %s", one_line(said))
     if shown.empty:
         return
     stem = f"compare-{found.first.key}-{found.second.key}"

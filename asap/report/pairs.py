@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from asap.errors import one_line
 from asap.report.figures import FAINT, INK, RIGHT, STYLE, WRONG, save
 
 _ACROSS = 4
@@ -57,7 +58,8 @@ def _draw(axes: Axes, pair: Pair) -> None:
         axes.set_title(fill(pair.asked, 34), color=INK, size=8)
     judged = [FAINT, *(RIGHT if right else WRONG for right in pair.right)]
     lines = (("label", pair.label), ("1", pair.first), ("2", pair.second))
-    for i, (name, said) in enumerate(lines):
+    for i, (name, told) in enumerate(lines):
+        said = one_line(told)
         axes.annotate(
             f"{name}: {said if len(said) <= 26 else said[:25] + '…'}",
             (0.5, 0), (0, -10 - 11 * i), "axes fraction", "offset points", ha="center",

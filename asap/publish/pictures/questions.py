@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 
@@ -31,6 +32,7 @@ from asap.report.manifest import Picture
 from asap.report.result import Result
 from asap.tasks.scoring.rules import RULES
 
+_LETTERS = 34  # of an answer above a picture
 _WALKS = 4  # walks over all blocks for each picture with panels
 
 
@@ -121,7 +123,7 @@ def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBy
     treated = (
         Treated(
             row.label,
-            one.answer.text,
+            shorten(one.answer.text, _LETTERS, placeholder=" …"),
             100 * (one.macs / told[0].macs - 1),
             one.left.numpy(),
             right=one.answer.finite and rule(one.answer.text, sample.target) == 1,

@@ -9,7 +9,7 @@ from asap.report.figures.image_panels import ImagePanel, Note, colours_of, scene
 from asap.report.figures.style import INK, RIGHT, WRONG, save
 
 _MOST = 8  # questions beside a picture
-_LETTERS = 56  # of a line
+_LETTERS, _OF_AN_ANSWER = 56, 17  # of a line, and of an answer in it
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ def _notes(asked: Sequence[Answered]) -> list[Note]:
     for one in asked[:_MOST]:
         right = " | ".join(one.answers)
         lines.append((shorten(f"{one.question}  {right}", _LETTERS, placeholder=" …"), INK))
-        said = f"    full: {one.full or '–'}     reduced: {one.reduced or '–'}"
-        lines.append((said[:_LETTERS], RIGHT if one.right else WRONG))
+        full, reduced = (
+            shorten(text or "–", _OF_AN_ANSWER, placeholder="…") for text in (one.full, one.reduced)
+        )
+        said = f"    full: {full}     reduced: {reduced}"
+        lines.append((said, RIGHT if one.right else WRONG))
     if len(asked) > _MOST:
         lines.append((f"and {len(asked) - _MOST} more", INK))
     return lines
