@@ -1,21 +1,26 @@
-"""Choose tau and K of ASAP before a language model, without labels, by the paper's words.
+"""Choose tau and K of ASAP before a language model, on questions that are not evaluated.
 
-    python scripts/choose_vlm_points.py experiment=demo_vlm data.split=calibration
+    python scripts/choose_vlm_points.py experiment=demo_vlm data.split=calibration data.pictures=100
     python scripts/choose_vlm_points.py experiment=llava15 model=FOLDER data.path=FILE
 
-On LLaVA-1.5 the sink emerges "typically" in layers 11 to 13 of 24, and pooling without a budget
-keeps 230 of 576 rows. So tau is the threshold by which half of the pictures have stopped in block
-12 of the 23 that are run, in other towers in the block at that share of the depth: midway between
-the median over pictures of the largest column mass up to that block and of that up to the block
-before. K is the number of clusters with which pooling leaves the mean number of rows that is
-nearest to that share of the patches; of two equally near ones the smaller. The pictures are those
-of the run's data, each once: choose some that no benchmark has. Prints both, and the rows for
-every K.
+1. Without labels. On LLaVA-1.5 the sink emerges "typically" in layers 11 to 13 of 24, and pooling
+   without a budget keeps 230 of 576 rows. For blocks at four depths, block 12 of 23 in
+   proportion among them, tau is the threshold by which half of the pictures have stopped: midway
+   between the median over pictures of the largest column mass up to that block and of that up to
+   the block before. Printed for each of them and some K: the rows that pooling leaves, to be
+   compared with that share of the patches.
+2. With labels. Each of these settings answers the questions, with a budget of 128 of 576 rows in
+   proportion; the best average over the categories is chosen, of equally good ones the first. The
+   same for the quiet anchor, which is ours.
+
+Records go to the run's results folder. Pictures that do not stop are reduced in the last block but
+one (miss=force).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +31,16 @@ from asap.data.base import DataSet, Sample
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.experiment.job import Job
+from asap.experiment.pipeline import run
 from asap.measure.session import Session
 from asap.methods import Asap
 from asap.publish.pictures.panels import on_device
-from asap.spec.run_spec import RunSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
-STOP, DEPTH, ROWS, PATCHES = 12, 23, 230, 576  # of LLaVA-1.5, in the paper
-CLUSTERS = range(2, 25)
+STOPS, DEPTH = (8, 12, 16, 20), 23  # blocks of LLaVA-1.5's tower
+ROWS, BUDGET, PATCHES = 230, 128, 576  # left by pooling alone; by a budget; patches
+CLUSTERS = (2, 4, 8, 16)
+QUIET = {"anchor": "quiet", "distance": "self_aligned"}
 
 
 def pictures(data: DataSet) -> list[Sample]:
@@ -60,32 +68,49 @@ def chosen_tau(mass: np.ndarray, stop: int) -> float:
     return round((before + float(np.median(largest[:, stop - 1]))) / 2, 3)
 
 
-def nearest(rows: dict[int, float], wanted: float) -> int:
-    """The K whose rows are nearest to `wanted`; of equally near ones the smallest."""
-    return min(rows, key=lambda k: (abs(rows[k] - wanted), k))
+def best(averages: dict[str, float]) -> str:
+    """The setting with the highest average, of equal ones the first."""
+    return max(averages, key=lambda name: averages[name])
+
+
+def answered(spec: RunSpec, settings: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The average of each setting over the categories of the questions, by its text."""
+    rows = [MethodSpec.of("asap", one, label=told(one)) for one in settings]
+    _, results = run(replace(spec, rows=tuple(rows)))
+    for one in results:
+        if one.accuracy is None:
+            raise RuntimeError(f"{one.label}: {one.reason}")
+    return {one.label: one.measured["questions"]["average"] for one in results}
+
+
+def told(setting: dict[str, Any]) -> str:
+    return f"tau={setting['tau']:g} K={setting['clusters']}"
 
 
 @torch.no_grad()
 def choose(spec: RunSpec, job: Job) -> None:
-    session = Session(spec)
+    session, wide = Session(spec), Asap(tau=1e9)
     samples = pictures(session.data)
-    wide = Asap(tau=1e9)
     anatomy = ReducedViT(session.backbone, wide).adapter.anatomy
-    depth = anatomy.depth
-    stop = math.ceil(depth * STOP / DEPTH)
-    wanted = anatomy.patches * ROWS / PATCHES
     mass = np.stack([t.mass[0].numpy() for t in traces(session, wide, samples)])
-    tau = chosen_tau(mass, stop)
-    print(f"{len(mass)} pictures, block {stop} of {depth}: tau = {tau:g}")
-    stops = 1 + np.argmax(np.nan_to_num(mass) > tau, axis=1)
-    forced = ~(np.nan_to_num(mass) > tau).any(1)
-    print(f"median stop: block {np.median(stops[~forced]):g}; forced: {forced.mean():.1%}")
-    rows = {}
-    for k in CLUSTERS:
-        found = traces(session, replace(wide, tau=tau, clusters=k, miss="force"), samples)
-        rows[k] = float(np.mean([int(t.tokens[0, -1]) - anatomy.prefix for t in found]))
-        print(f"K = {k}: {rows[k]:.2f} rows")
-    print(f"K = {nearest(rows, wanted)}, for {wanted:.1f} rows")
+    print(f"{len(mass)} pictures; pooling is to leave {anatomy.patches * ROWS / PATCHES:.1f} rows")
+    budget = round(anatomy.patches * BUDGET / PATCHES)
+    settings = []
+    for stop in (math.ceil(anatomy.depth * stop / DEPTH) for stop in STOPS):
+        tau = chosen_tau(mass, stop)
+        forced = 100 * float((np.nan_to_num(mass).max(1) <= tau).mean())
+        print(f"half have stopped by block {stop}: tau={tau:g}, {forced:.1f} % never do")
+        for k in CLUSTERS:
+            setting = {"tau": tau, "clusters": k, "miss": "force"}
+            found = traces(session, Asap(**setting), samples)
+            rows = np.mean([int(t.tokens[0, -1]) - anatomy.prefix for t in found])
+            print(f"  {told(setting)}: {rows:.1f} rows")
+            settings.append(setting | {"max_tokens": budget})
+    for name, more in (("pooling", {}), ("quiet anchor (ours)", QUIET)):
+        averages = answered(spec, [one | more for one in settings])
+        print(f"{name}, {budget} rows:")
+        print("\n".join(f"  {label}: {average:.2f}" for label, average in averages.items()))
+        print(f"  best: {best(averages)}")
 
 
 if __name__ == "__main__":

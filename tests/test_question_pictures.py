@@ -104,6 +104,5 @@ def test_half_of_the_pictures_stop_by_the_middle_block(script) -> None:
     assert script.chosen_tau(mass, 1) < script.chosen_tau(mass, 2)
 
 
-def test_the_smaller_of_two_equally_near_k(script) -> None:
-    assert script.nearest({2: 20.0, 3: 30.0, 4: 40.0}, 25.0) == 2
-    assert script.nearest({2: 20.0, 3: 24.0, 4: 40.0}, 25.6) == 3
+def test_the_first_of_equally_good_settings(script) -> None:
+    assert script.best({"a": 70.0, "b": 71.5, "c": 71.5}) == "b"

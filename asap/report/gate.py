@@ -121,11 +121,13 @@ def _not_applicable(
     reasons = []
     if backbone.get("weights") == "random":
         reasons.append("the weights are random")
-    if backbone.get("top1") is None:
+    known = backbone.get("top1") is not None
+    if not known:
         reasons.append("this backbone has no reference")
-    if backbone.get("model_args"):
+    if known and backbone.get("model_args"):
         reasons.append("the reference is for the model without changes (model_args)")
-    if any(value is not None for value in (backbone.get("preprocess") or {}).values()):
+    own = (backbone.get("preprocess") or {}).values()
+    if known and any(value is not None for value in own):
         reasons.append("the reference is for the weights' own preprocessing (backbone.preprocess)")
     return reasons + _other_images(record, data)
 

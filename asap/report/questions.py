@@ -90,9 +90,9 @@ def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
         return
     row.values |= values_of(about)
     if about["n_cut"]:
-        row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", "n")
+        row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", "method")
     if about["n_empty"]:
-        row.note(f"{about['n_empty']:,} answers are empty.", "n")
+        row.note(f"{about['n_empty']:,} answers are empty.", "method")
     full = None if dense is None else _about(dense)
     if full is None:
         reason = "There is no record without a reduction to compare with."
