@@ -1,6 +1,7 @@
 """Write the demos' recorded tables and the example's code into README.md, between markers.
 
-python scripts/update_readme.py results/bench/cpu/demo.csv results/bench/cpu/demo_video/table.csv
+python scripts/update_readme.py results/bench/cpu/demo.csv results/bench/cpu/demo_video/table.csv \
+    results/bench/cpu/demo_vlm/table.csv
 """
 
 import argparse
@@ -39,6 +40,20 @@ def video_table(path: Path) -> str:
     return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
 
 
+def question_table(path: Path) -> str:
+    """A narrow Markdown table of the CSV of the demo of questions."""
+    lines = [
+        "| method | right (%) | Δ to full, 95 % interval | MACs (%) | rows in a layer "
+        "| KV cache (%) | F1 of presence | says yes (%) | corrected | corrupted "
+        "| object recall (%) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    more = (("layer_visual_rows", ".1f"), ("kv_mib_pct", ".0f"), ("f1_presence", ".1f"))
+    more += (("yes_share_presence", ".1f"), ("mcnemar_c", ".0f"), ("mcnemar_b", ".0f"))
+    more += (("object_recall_pct", ".1f"),)
+    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
+
+
 def _row(row: dict[str, str], more: Iterable[tuple[str, str]]) -> str:
     """Method, accuracy and cost, then more columns with their formats."""
     delta = ""
@@ -72,11 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("demo", type=Path, help="the demo's CSV")
     parser.add_argument("video", type=Path, help="the video demo's CSV")
+    parser.add_argument("questions", type=Path, help="the CSV of the demo of questions")
     given = parser.parse_args()
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     text = replaced(text, "demo table", demo_table(given.demo))
     text = replaced(text, "video table", video_table(given.video))
+    text = replaced(text, "question table", question_table(given.questions))
     code = (ROOT / "examples/norm_top_k.py").read_text("utf-8").rstrip()
     text = replaced(text, "example", f"```python\n{code}\n```")
     readme.write_text(text, "utf-8")
