@@ -5,10 +5,11 @@ import logging
 from dataclasses import fields
 
 import pytest
+from made_questions import ROWS
 
 from asap.cli import dashboards
 from asap.methods import Asap
-from asap.report import result
+from asap.report import scalars
 
 # viewType and axes of every panel, by section, as W&B names them.
 GOLDEN = {
@@ -44,6 +45,12 @@ GOLDEN = {
         ("Bar Chart", ["sink_on_object"]),
         ("Weave", ["examples"]),
     ],
+    "Questions": [
+        ("Scatter Plot", ["summary:layer_visual_rows", "summary:top1"]),
+        ("Bar Chart", ["average"]),
+        ("Bar Chart", ["kv_mib"]),
+        ("Run History Line Plot", ["block", "block/language_rows"]),
+    ],
 }  # fmt: skip
 
 
@@ -74,7 +81,8 @@ def test_it_is_the_same_each_time(stored):
 
 
 def test_panels_show_what_runs_write():
-    written = set(result.SCALAR_NAMES) | {"block/tokens", "block/mass"}
+    written = {*scalars.SCALAR_NAMES, *scalars.scalars(ROWS[1])}
+    written |= {f"block/{name}" for name in ("mass", *scalars.curves(ROWS[1]))}
     written |= {f"config:{f.name}" for f in fields(Asap)}
     shown = {a for panels in dashboards.SECTIONS.values() for p in panels for a in p.axes}
     assert shown <= written

@@ -62,6 +62,12 @@ SECTIONS: Mapping[str, tuple[Panel, ...]] = {
         Panel("bars", "Share of sinks on the object", ("sink_on_object",)),
         Panel("table", "examples"),
     ),
+    "Questions": (
+        Panel("scatter", "Right against visual rows in a layer", ("layer_visual_rows", "top1")),
+        Panel("bars", "Average over the categories (%)", ("average",)),
+        Panel("bars", "KV cache (MiB)", ("kv_mib",)),
+        Panel("lines", "Rows in each layer of the language model", ("block/language_rows",)),
+    ),
 }  # fmt: skip
 
 
