@@ -84,7 +84,7 @@ def replaced(text: str, marker: str, content: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("demo", type=Path, help="the demo's CSV")
     parser.add_argument("video", type=Path, help="the video demo's CSV")
     parser.add_argument("questions", type=Path, help="the CSV of the demo of questions")
