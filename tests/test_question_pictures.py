@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from made_questions import ROWS, asked
 
+from asap.data.base import Sample
+from asap.publish.pictures.questions import one_a_picture
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
 from asap.report.figures.image_panels import ImagePanel
 from asap.report.figures.style import RIGHT, WRONG
@@ -75,6 +77,11 @@ def test_an_answer_of_several_lines_leaves_the_other_one_in_its_line(tmp_path: P
     said = texts(tmp_path / "e")
     assert "reduced: nobody else" in said and "Who is there?" in said
     assert "2: nobody else" in texts(tmp_path / "f")
+
+
+def test_a_picture_with_several_questions_is_drawn_once() -> None:
+    samples = [Sample(i, i, "", cluster, None) for i, cluster in enumerate([4, 4, 2, 4, 7, 2])]
+    assert [sample.index for sample in one_a_picture(samples)] == [0, 2, 4]
 
 
 def test_rows_that_leave_as_much_are_shown_side_by_side() -> None:

@@ -66,6 +66,14 @@ def draw_questions(
     ]
 
 
+def one_a_picture(samples: Sequence[Sample]) -> list[Sample]:
+    """The first of the samples about each picture, in their order."""
+    found: dict[int, Sample] = {}
+    for sample in samples:
+        found.setdefault(sample.cluster, sample)
+    return list(found.values())
+
+
 def _draw_panels(
     session: Session,
     results: Sequence[Result],
@@ -81,7 +89,7 @@ def _draw_panels(
     before, after = (one.answers() for one in (full, row))
     panels = [
         AnswerPanel(_panel(session, method, sample), _answered(before, after, sample))
-        for sample in readable(session, positions)
+        for sample in one_a_picture(readable(session, positions))
     ]
     return answer_panels(panels, path) if panels else []
 
@@ -110,7 +118,7 @@ def _draw_compared(
 ) -> list[Path]:
     rows = at_equal_rows([r for r in results if r.has_answers])
     full = next((r for r in results if r.is_dense and r.has_answers), None)
-    samples = readable(session, positions)
+    samples = one_a_picture(readable(session, positions))
     if full is None or not rows or not samples:
         return []
     return draw_side_by_side([_compare(session, [full, *rows], one) for one in samples], path)
