@@ -10,6 +10,7 @@ from made_questions import ROWS, asked
 
 from asap.data.base import Sample
 from asap.publish.pictures.questions import one_a_picture
+from asap.report.answer_text import answer_text
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
 from asap.report.figures.image_panels import ImagePanel
 from asap.report.figures.style import RIGHT, WRONG
@@ -42,6 +43,21 @@ def test_answers_stand_beside_what_was_done_to_the_picture(tmp_path: Path) -> No
     for part in ("question 7 ? yes", "full: yes     reduced: –", "and 2 more", "never reduced"):
         assert part in said, part
     assert "predicted" not in said and "question 8" not in said
+
+
+def test_what_a_model_says_is_no_formula_and_no_line_end(tmp_path: Path) -> None:
+    told = Answered("$\\frac$ or $5?", ("yes",), "$x_$\n\x1b[31mred", "a" * 40, False)
+    answer_panels([AnswerPanel(panel(), (told,))], tmp_path / "a")
+    assert f"full: $x_$ [31mred     reduced: {'a' * 16}…" in texts(tmp_path / "a")
+    assert answer_text(" \n\0") == "–" and answer_text("yes\nno") == "yes no"
+
+
+def test_an_answer_is_right_by_its_rule_and_may_have_no_full_one_beside_it(tmp_path: Path) -> None:
+    image, kept = np.zeros((32, 32, 3), np.uint8), np.zeros(16, int)
+    row = SideBySide(image, "yes", (4, 4), (Treated("Full", "Yes.", None, kept, True),), "Is it?")
+    draw_side_by_side([row], tmp_path / "b")
+    said = texts(tmp_path / "b")
+    assert "Yes." in said and "Yes. (" not in said and RIGHT in said and WRONG not in said
 
 
 def test_a_question_stands_above_its_picture(tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ import pandas as pd
 
 from asap.cli.console import Parser, as_flags, set_up_logging
 from asap.cli.recorded_spec import saved_spec
-from asap.errors import RequestError, one_line
+from asap.errors import RequestError
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.publish.all_records import label_of
 from asap.publish.pictures.panels import NOT_FINITE, named
 from asap.records.disk import guarded
 from asap.records.store import Cell, Store
+from asap.report.answer_text import answer_text
 from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
 from asap.report.nonfinite import nonfinite
@@ -184,11 +185,13 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
     shown = found.images.head(count)
     for row in shown.to_dict("records"):
         first, second = (
-            NOT_FINITE if _said(row[n]) is None else row[n] for n in ("first", "second")
+            NOT_FINITE if (said := _said(row[n])) is None else _in_line(said)
+            for n in ("first", "second")
         )
-        about = f"{row['path']}: {row['question']}" if "question" in row else row["path"]
-        said = f"{about}: label {row['label']}, first {first}, second {second}"
-        log.info("  %s", one_line(said))
+        about = row["path"]
+        if "question" in row:
+            about += f": {answer_text(row['question'])}"
+        log.info("  %s: label %s, first %s, second %s", about, row["label"], first, second)
     if shown.empty:
         return
     stem = f"compare-{found.first.key}-{found.second.key}"
@@ -207,9 +210,13 @@ def _said(predicted: int | str | None) -> int | str | None:
     return None if isinstance(predicted, int) and predicted < 0 else predicted
 
 
+def _in_line(said: int | str) -> int | str:
+    return answer_text(said) if isinstance(said, str) else said
+
+
 def _in_words(predicted: int | str | None, classes: Sequence[str]) -> str:
     said = _said(predicted)
-    return said if isinstance(said, str) else named(said, classes)
+    return answer_text(said) if isinstance(said, str) else named(said, classes)
 
 
 def _draw(

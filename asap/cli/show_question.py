@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 
 from asap.data.base import Sample
 from asap.errors import RequestError
@@ -12,8 +11,10 @@ from asap.methods import Method
 from asap.publish.pictures.asked import Asked, asked
 from asap.publish.pictures.explain import explain
 from asap.publish.pictures.panels import on_device, panel_of_explained, pixels_of
+from asap.report.answer_text import answer_text
 from asap.report.figures import scene_panels
 from asap.report.figures.treated import SideBySide, Treated, draw_side_by_side
+from asap.spec.run_spec import MethodSpec
 from asap.tasks.questions import CannotAnswer
 
 log = logging.getLogger("asap")
@@ -31,7 +32,8 @@ def about(sample: Sample, question: str | None) -> Sample:
 def show_answers(session: Session, sample: Sample, path: Path) -> list[Path]:
     """Print each row's answer and cost, and draw what it left of the picture; the files."""
     found = [_ask(session, i, sample) for i in range(len(session.methods))]
-    full = max(one.macs for one in found)
+    pairs = zip(session.spec.rows, found, strict=True)
+    full = next((one.macs for row, one in pairs if _full(row)), None)
     for row, one in zip(session.spec.rows, found, strict=True):
         log.info("%s: %s", row.label, _said(one))
         for line in _facts(one, full):
@@ -52,21 +54,33 @@ def _ask(session: Session, row: int, sample: Sample) -> Asked:
         raise RequestError(f"{session.spec.rows[row].label} cannot answer: {error}") from None
 
 
+def _full(row: MethodSpec) -> bool:
+    """Whether a row reduces nothing."""
+    return row.name == "dense" and row.pruner is None
+
+
+def _against(one: Asked, full: int | None) -> float | None:
+    """MACs against the full model's in %; None if no row is the full model."""
+    return None if full is None else 100 * (one.macs / full - 1)
+
+
 def _said(one: Asked) -> str:
     if not one.answer.finite:
         return "the answer is not finite: use precision=fp32 or bf16"
     cut = " ... (cut: answer.max_new_tokens)" if one.answer.cut else ""
-    return (one.answer.text or "(empty)") + cut
+    return answer_text(one.answer.text) + cut
 
 
-def _facts(one: Asked, full: int) -> list[str]:
+def _facts(one: Asked, full: int | None) -> list[str]:
     answer, trace = one.answer, one.trace
     tower, language = int(trace.macs[0]), answer.macs_backbone + answer.macs_method
+    against = _against(one, full)
+    cost = "" if against is None else f" ({against:+.1f} %)"
     stop, sink = int(trace.stop_block[0]), int(trace.sink[0])
     lines = [
         f"{answer.visual_rows} visual rows, {answer.prompt_rows} of text; into the layers of the "
         f"language model: {' '.join(map(str, answer.tokens))}",
-        f"{one.macs / 1e9:.4g} GMACs ({100 * (one.macs / full - 1):+.1f} %): tower "
+        f"{one.macs / 1e9:.4g} GMACs{cost}: tower "
         f"{tower / 1e9:.4g}, language model {language / 1e9:.4g}",
     ]
     if stop:
@@ -74,17 +88,19 @@ def _facts(one: Asked, full: int) -> list[str]:
     return lines
 
 
-def _side_by_side(session: Session, sample: Sample, found: list[Asked], full: int) -> SideBySide:
+def _side_by_side(
+    session: Session, sample: Sample, found: list[Asked], full: int | None
+) -> SideBySide:
     treated = tuple(
         Treated(
             row.label,
-            shorten(_said(one), _LETTERS),
-            100 * (one.macs / full - 1),
+            answer_text(_said(one), _LETTERS),
+            _against(one, full),
             one.left.numpy(),
         )
         for row, one in zip(session.spec.rows, found, strict=True)
     )
-    caption = shorten(sample.extras["question"], _LETTERS)
+    caption = answer_text(sample.extras["question"], _LETTERS)
     grid = session.preprocessing.patch_grid
     return SideBySide(pixels_of(session, sample), "", grid, treated, caption)
 
@@ -92,5 +108,5 @@ def _side_by_side(session: Session, sample: Sample, found: list[Asked], full: in
 def _panels(session: Session, method: Method, sample: Sample, one: Asked, path: Path) -> list[Path]:
     """The sink, the distances to it and the clusters of the picture."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.image_ids[0])
-    said = shorten(_said(one), _LETTERS)
+    said = answer_text(_said(one), _LETTERS)
     return scene_panels([panel_of_explained(session, seen, sample, "", said)], path)

@@ -29,7 +29,8 @@ def examples_of(session: Session, row: Result, count: int) -> list[Example]:
         return []
     samples = readable(session, evenly(len(session.data), count))
     if isinstance(session.task, Questions):
-        return [question_example(session, row, sample) for sample in samples]
+        found = [question_example(session, row, sample) for sample in samples]
+        return [one for one in found if one is not None]
     model = model_of(session, row)
     if isinstance(session.task, Video):
         return [_clip(session, model, sample) for sample in samples]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 
 import pandas as pd
 
@@ -18,6 +17,7 @@ from asap.publish.pictures.panels import on_device, panel_of_explained, pixels_o
 from asap.publish.pictures.side_by_side import model_of
 from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.records.identity import LANGUAGE
+from asap.report.answer_text import answer_text
 from asap.report.example_table import Example, example_of
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
 from asap.report.figures.image_panels import ImagePanel
@@ -30,6 +30,7 @@ from asap.report.figures.treated import (
 )
 from asap.report.manifest import Picture
 from asap.report.result import Result
+from asap.tasks.questions import CannotAnswer
 from asap.tasks.scoring.rules import RULES
 
 _LETTERS = 34  # of an answer above a picture
@@ -121,28 +122,30 @@ def _draw_compared(
     samples = one_a_picture(readable(session, positions))
     if full is None or not rows or not samples:
         return []
-    return draw_side_by_side([_compare(session, [full, *rows], one) for one in samples], path)
+    compared = [_compare(session, [full, *rows], one) for one in samples]
+    shown = [one for one in compared if one is not None]
+    return draw_side_by_side(shown, path) if shown else []
 
 
-def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide:
-    """A sample under rows, of which the first is the unreduced one."""
-    told = [asked(session, *_stages(session, row), sample) for row in rows]
+def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide | None:
+    """A sample under rows, of which the first is the unreduced one; None if one cannot answer."""
+    try:
+        told = [asked(session, *_stages(session, row), sample) for row in rows]
+    except CannotAnswer:
+        return None
     rule = RULES[sample.extras["kind"]]
     treated = (
         Treated(
-            row.label,
-            shorten(one.answer.text, _LETTERS, placeholder=" …"),
-            100 * (one.macs / told[0].macs - 1),
-            one.left.numpy(),
-            right=one.answer.finite and rule(one.answer.text, sample.target) == 1,
+            row.label, answer_text(one.answer.text, _LETTERS),
+            100 * (one.macs / told[0].macs - 1), one.left.numpy(),
+            one.answer.finite and rule(one.answer.text, sample.target) == 1,
         )
         for row, one in zip(rows, told, strict=True)
-    )
-    right = " | ".join(sample.target)
-    return SideBySide(
-        pixels_of(session, sample), right, session.preprocessing.patch_grid, tuple(treated),
-        sample.extras["question"],
     )  # fmt: skip
+    right = answer_text(" | ".join(sample.target), _LETTERS)
+    question = answer_text(sample.extras["question"], 3 * _LETTERS)
+    grid = session.preprocessing.patch_grid
+    return SideBySide(pixels_of(session, sample), right, grid, tuple(treated), question)
 
 
 def _stages(session: Session, row: Result) -> tuple[Method, Pruner | None]:
@@ -152,12 +155,15 @@ def _stages(session: Session, row: Result) -> tuple[Method, Pruner | None]:
     return model_of(session, row).method, pruner
 
 
-def question_example(session: Session, row: Result, sample: Sample) -> Example:
+def question_example(session: Session, row: Result, sample: Sample) -> Example | None:
     """A picture under a row and one question about it, for a dashboard; merged patches have their
-    mean colour, those that are not left in the last layer are dark.
+    mean colour, those that are not left in the last layer are dark. None if it has no answer.
     """
     method, pruner = _stages(session, row)
-    told = asked(session, method, pruner, sample)
+    try:
+        told = asked(session, method, pruner, sample)
+    except CannotAnswer:
+        return None
     label = f"{sample.extras['question']} {' | '.join(sample.target)}"
     if method.explains and pruner is None:
         panel = _panel(session, method, sample)

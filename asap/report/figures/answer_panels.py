@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 
+from asap.report.answer_text import answer_text
 from asap.report.figures.image_panels import ImagePanel, Note, colours_of, scene_figure
 from asap.report.figures.style import INK, RIGHT, WRONG, save
 
@@ -49,10 +49,8 @@ def _notes(asked: Sequence[Answered]) -> list[Note]:
     lines: list[Note] = []
     for one in asked[:_MOST]:
         right = " | ".join(one.answers)
-        lines.append((shorten(f"{one.question}  {right}", _LETTERS, placeholder=" …"), INK))
-        full, reduced = (
-            shorten(text or "–", _OF_AN_ANSWER, placeholder="…") for text in (one.full, one.reduced)
-        )
+        lines.append((answer_text(f"{one.question}  {right}", _LETTERS), INK))
+        full, reduced = (answer_text(said, _OF_AN_ANSWER) for said in (one.full, one.reduced))
         said = f"    full: {full}     reduced: {reduced}"
         lines.append((said, RIGHT if one.right else WRONG))
     if len(asked) > _MOST:

@@ -17,13 +17,13 @@ WINDOW = 5.0  # points of MACs against dense that count as equal
 @dataclass(frozen=True)
 class Treated:
     """One method's result on an image. assignment (n_patches,) int: the final token of each patch,
-    -1 = dropped; macs_pct: MACs of this image against dense in %; right: whether the prediction
-    is, None: if it is the image's label.
+    -1 = dropped; macs_pct: MACs of this image against dense in %, None without a dense one; right:
+    of an answer in words; None: the prediction is right if it is the image's class.
     """
 
     label: str
     prediction: str
-    macs_pct: float
+    macs_pct: float | None
     assignment: np.ndarray
     right: bool | None = None
 
@@ -124,7 +124,8 @@ def _draw_row(line, row: SideBySide) -> None:
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
         right = one.prediction == row.label if one.right is None else one.right
         colour = RIGHT if right else WRONG
-        text = f"{one.prediction} ({one.macs_pct:+.0f} %)"
+        cost = "" if one.macs_pct is None else f" ({one.macs_pct:+.0f} %)"
+        text = f"{one.prediction}{cost}"
         _above(axes, text, 3, colour if row.label else INK)
 
 
