@@ -108,6 +108,14 @@ def test_rows_that_are_answered_in_other_ways_are_in_tables_of_their_own() -> No
             build_table([usual, other])
 
 
+def test_yes_and_no_without_subsets_have_an_f1_too() -> None:
+    about = dict(FULL.measured["questions"])
+    about["yes_no"] = {"presence": {"all": about["yes_no"]["presence"]["all"]}}
+    row = FULL.with_records(accuracy={**FULL.measured, "questions": about | {"pictures": 1}})
+    text = "\n".join(part.to_markdown() for part in parts(build_table([row])))
+    assert "presence F1" in text and "about 1 picture:" in text
+
+
 def test_partial_scores_have_students_p() -> None:
     found = answers({2})
     found["score"] = [0.3, *found["score"][1:]]

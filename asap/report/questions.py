@@ -115,7 +115,8 @@ def caption(results: Sequence[Result]) -> list[str]:
 
 def _asked(about: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{share['n']:,} {name}" for name, share in about["categories"].items())
-    return f"Questions about {about['pictures']:,} pictures: {counts}."
+    pictures = "1 picture" if about["pictures"] == 1 else f"{about['pictures']:,} pictures"
+    return f"Questions about {pictures}: {counts}."
 
 
 def worded(table: Table) -> Table:
@@ -142,11 +143,14 @@ def _categories(results: Sequence[Result]) -> list[str]:
 
 
 def _of_category(name: str, results: Sequence[Result]) -> list[TableColumn]:
-    """Its score; where yes and no are asked in several ways, as in POPE, F1 and yes-share too."""
+    """Its score; of yes and no also F1 and the share of yes. Where some category has subsets, as
+    POPE has, only of those that have.
+    """
     keys = (f"score_{name}", f"score_{name}_lo", f"score_{name}_hi")
     found = [TableColumn(name, SCORES, keys, number(keys[0], ".2f"))]
-    asked = [about["yes_no"].get(name, {}) for r in results if (about := _about(r)) is not None]
-    if any(len(groups) > 1 for groups in asked):
+    asked = [about["yes_no"] for r in results if (about := _about(r)) is not None]
+    divided = {category for one in asked for category, groups in one.items() if len(groups) > 1}
+    if name in (divided or {category for one in asked for category in one}):
         f1 = (f"f1_{name}", f"f1_{name}_lo", f"f1_{name}_hi")
         yes = (f"yes_share_{name}", f"labels_yes_share_{name}")
         found.append(TableColumn(f"{name}\nF1", SCORES, f1, number(f1[0], ".2f")))
