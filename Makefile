@@ -92,7 +92,7 @@ test-kernels: $(STAMP)  ## run the GPU kernels at up to 2,880 tokens on the CPU 
 	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 tests/test_kernels_*.py
 	@$(PY) scripts/compile_kernels.py
 
-bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels
+bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels, a LLaVA of 7B
 	@$(PY) scripts/bench_gpu.py $(ARGS)
 
 lint: $(STAMP)  ## check style, format and types

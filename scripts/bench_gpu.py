@@ -1,6 +1,6 @@
 """Everything that a GPU has to answer about this project, as one command: tests, decisions, speed.
 
-    python scripts/bench_gpu.py                       # about 12 minutes on one GPU
+    python scripts/bench_gpu.py                       # about 14 minutes on one GPU
     python scripts/bench_gpu.py --parts speed --backbones deit_base --batches 256
     python scripts/bench_gpu.py --dry                 # a rehearsal on CPU, a minute
 
@@ -15,6 +15,7 @@ decisions   decisions.csv: what stop blocks, sinks and token sets differ from th
             for the methods of the demo on scenes, in three precisions; whether a repeat has the
             same bits; whether `engine.strict` makes a batch's cuts invisible, and what it costs.
 kernels     kernels.csv, by bench_kernels.py
+questions   vlm.csv, by bench_vlm.py: a LLaVA of 7B with random weights; needs the extra vlm
 tests       tests.txt: the end of `make test-gpu`, and how long it took
 
 summary.json says which part ended how, and which targets were met.
@@ -54,7 +55,9 @@ from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = {"speed": 300, "decisions": 150, "kernels": 120, "tests": 300}  # seconds that each may take
+PARTS = {  # seconds that each may take
+    "speed": 300, "decisions": 150, "kernels": 120, "questions": 180, "tests": 300,
+}  # fmt: skip
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BACKBONES = ("deit_base", "deit_small", "deit_tiny")
 LEFT = 64  # tokens after the reduction
@@ -386,6 +389,13 @@ def kernels(where: Where) -> int:
     return bench_kernels.main([*given, "--out", str(where.out)])
 
 
+def questions(where: Where) -> int:
+    import bench_vlm
+
+    given = ["--dry", "--questions", "4", "--warm", "1"] if where.dry else []
+    return bench_vlm.main([*given, "--out", str(where.out)])
+
+
 def targets(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     """Each target in float16 with what was measured; None where nothing was."""
 
@@ -470,6 +480,8 @@ def _summary(where: Where, ended: Mapping[str, str]) -> None:
 def one_part(part: str, where: Where, given: argparse.Namespace) -> int:
     if part == "tests":
         return tests(where)
+    if part == "questions":
+        return questions(where)
     with measuring_alone(where.device), torch.inference_mode():
         if part == "kernels":
             return kernels(where)

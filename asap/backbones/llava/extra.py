@@ -4,7 +4,7 @@ import re
 
 from asap.errors import RequestError, one_line
 
-OLDEST, NEXT = (5, 18), (6, 0)  # releases that this project is written for: from, and below
+OLDEST, NEXT = (5, 17), (6, 0)  # releases that this project is written for: from, and below
 REMEDY = "run `make setup-vlm`, or pip install 'asap-vit[vlm]'"
 
 
@@ -18,6 +18,6 @@ def require_transformers() -> None:
     major, minor = (int(n) for n in re.findall(r"\d+", transformers.__version__)[:2])
     if not OLDEST <= (major, minor) < NEXT:
         raise RequestError(
-            f"transformers {transformers.__version__} is installed, and LLaVA needs 5.18 or newer, "
+            f"transformers {transformers.__version__} is installed, and LLaVA needs 5.17 or newer, "
             f"below 6: {REMEDY}"
         )
