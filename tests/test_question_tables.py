@@ -14,7 +14,7 @@ from asap.report.disagreement import compare
 from asap.report.figures.charts import charts
 from asap.report.latex import to_latex
 from asap.report.printed import printed
-from asap.report.result_table import build_table
+from asap.report.result_table import _left_out, build_table
 from asap.report.scalars import curves, scalars
 from asap.report.table_parts import parts
 
@@ -178,3 +178,9 @@ def test_accuracy_is_drawn_against_the_rows_of_the_language_model_too() -> None:
     axes = by_name["accuracy-rows"].figure().axes[0]
     assert "per question" in axes.get_xlabel() and axes.get_ylabel().startswith("right")
     assert "GMACs per question" in by_name["accuracy-macs"].figure().axes[0].get_xlabel()
+
+
+def test_questions_that_a_row_leaves_out_could_not_be_answered() -> None:
+    assert "that some row of this table could not answer: a.png#1." in _left_out(
+        {1: "a.png#1"}, "questions"
+    )

@@ -211,7 +211,9 @@ def _column_notes(
         for key in ("top1_delta_lo", "mcnemar_p"):
             notes.setdefault(key, []).append(_left_out(unread, things))
     if len({record["n"] for record in measured}) > 1:
-        notes["n"] = [f"Rows differ in n: each leaves out the {things} that it could not read."]
+        notes["n"] = [
+            f"Rows differ in n: each leaves out the {things} that it could not {_verb(things)}."
+        ]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
     key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
     for note in footnotes.footnotes(paper_table, pairs):
@@ -229,12 +231,17 @@ def _things(results: Sequence[Result]) -> str:
     )
 
 
+def _verb(things: str) -> str:
+    """What has failed for an example that a row leaves out."""
+    return "answer" if things == "questions" else "read"
+
+
 def _left_out(unread: Mapping[int, str], things: str) -> str:
     names = list(unread.values())
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     count = f"1 {things[:-1]}" if len(names) == 1 else f"{len(names):,} {things}"
     return (
-        f"Without {count} that some row of this table could not read: "
+        f"Without {count} that some row of this table could not {_verb(things)}: "
         f"{', '.join(names[:_NAMED])}{more}."
     )
 
