@@ -502,9 +502,9 @@ def test_the_jobs_of_a_multirun_are_looked_at_once(
     def counted(kind: type, name: str) -> None:
         real = getattr(kind, name)
 
-        def counting(self, *given):
+        def counting(self, *given, **named):
             calls.append(name)
-            return real(self, *given)
+            return real(self, *given, **named)
 
         monkeypatch.setattr(kind, name, counting)
 
