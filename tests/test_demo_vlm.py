@@ -38,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_method_has_scores_rows_and_costs_beside_the_unreduced_model(results: Path) -> None:
-    rows = table(results / "tables" / "demo-of-questions.csv")
+    rows = table(results / "tables" / "demo-of-vlm-questions.csv")
     assert len(rows) == len(config()["rows"]) == 26
     assert {row["n"] for row in rows.values()} == {rows["Full"]["n"]}
     for name, row in rows.items():
@@ -57,7 +57,7 @@ def test_every_method_has_scores_rows_and_costs_beside_the_unreduced_model(resul
 
 def test_pictures_and_the_page_have_the_answers(results: Path) -> None:
     for name in ("answers", "side-by-side", "walk", "accuracy-rows"):
-        assert (results / "figures" / f"demo-of-questions-{name}.png").is_file()
+        assert (results / "figures" / f"demo-of-vlm-questions-{name}.png").is_file()
     page = (results / "report.html").read_text("utf-8")
     for said in (
         "Scores by category",
@@ -88,13 +88,13 @@ def test_a_second_run_answers_nothing_and_dashboards_get_every_row(results: Path
 
 
 def test_rows_are_compared_and_reported_from_their_records(results: Path) -> None:
-    rows = ("demo of questions", "Full", "FastV, 7")
+    rows = ("demo of vlm questions", "Full", "FastV, 7")
     told = run(*rows, f"--results={results}", module="asap.compare")
     assert told.returncode == 0, told.stderr
     assert "points, 95 % interval" in told.stdout and "questions, only the second" in told.stdout
     made = run(f"results={results}", module="asap.report")
     assert made.returncode == 0, made.stderr
-    assert "Demo of questions" in (results / "report.html").read_text("utf-8")
+    assert "Demo of VLM questions" in (results / "report.html").read_text("utf-8")
 
 
 def test_the_recorded_table_has_every_row_and_the_premise_holds_in_it() -> None:
