@@ -6,6 +6,10 @@ rows and of threads: in float64 for any number of rows, else up to about `T (4 T
 threads. So such products run on a multiple of `MIN_ROWS` rows, padded with zero rows, which are not
 counted as work. Convolutions of a single small image use another kernel too; they run on at least
 `MIN_IMAGES` images.
+
+Sigmoid, SiLU and GELU's tanh form take `PIECE` elements at once, and what is left over at the end
+of a thread's share by another routine with other last bits. So a layer with such an activation runs
+on as many rows as leave nothing over, see `even_rows`.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +21,9 @@ from torch import Tensor
 
 MIN_ROWS = 8
 MIN_IMAGES = 2
+PIECE = 64  # elements: the longest piece of torch's vector loops (bfloat16 with AVX-512)
+GRAIN = 32768  # elements that torch gives a thread at least (its GRAIN_SIZE)
+GELU_GRAIN = 16384  # elements beyond which it shares a GELU out to all threads
 CHUNK = 2048  # rows of a product where their number is fixed
 _in_chunks = False
 
@@ -41,16 +48,36 @@ def rows_are_chunked() -> bool:
 
 
 def rowwise(
-    layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]
+    layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"], activated: int = 0
 ) -> Float[Tensor, "n out"]:
-    """`layer(rows)` for a layer that treats each row alone; same bits for any number of rows."""
+    """`layer(rows)` for a layer that treats each row alone; same bits for any number of rows.
+
+    activated: how wide the activations are whose last bits depend on their place; 0: it has none.
+    """
     if _in_chunks:
         return torch.cat([_on_chunk(layer, part) for part in rows.split(CHUNK)])
-    missing = -len(rows) % MIN_ROWS
-    if not missing or not _sensitive(rows):
+    step = MIN_ROWS if _sensitive(rows) else 1
+    wanted = len(rows) + -len(rows) % step
+    if activated and rows.device.type == "cpu":
+        wanted = even_rows(wanted, activated, step)
+    if wanted == len(rows):
         return layer(rows)
-    padding = rows.new_zeros(missing, rows.shape[1])
+    padding = rows.new_zeros(wanted - len(rows), rows.shape[1])
     return layer(torch.cat([rows, padding]))[: len(rows)]
+
+
+def even_rows(rows: int, width: int, step: int = 1) -> int:
+    """The next number of rows, by `step`, whose `width` elements each are shared out to threads in
+    whole pieces.
+    """
+    threads = torch.get_num_threads()
+    while True:
+        elements = rows * width
+        shares = min(threads, -(-elements // GRAIN))
+        of_gelu = threads if elements > GELU_GRAIN else 1
+        if elements % (PIECE * shares) == elements % (PIECE * of_gelu) == 0:
+            return rows
+        rows += step
 
 
 def _on_chunk(layer: Callable[[Tensor], Tensor], rows: Float[Tensor, "n dim"]) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from asap.data.base import DataSet, PatchGrid, Transform
+from asap.errors import RequestError
 from asap.spec.run_spec import DataSpec
 
 
@@ -41,3 +42,11 @@ class DataOptions(ABC):
 
         Raises RequestError if it does not exist, and on a setting that it does not have.
         """
+
+
+def refuse_files(spec: DataSpec, instead: str) -> None:
+    """RequestError for a path or a cache of data that is made here; instead: what to do."""
+    if spec.path is not None:
+        raise RequestError(f"data.path={spec.path!r} is not for data={spec.name}: {instead}")
+    if spec.cache is not None:
+        raise RequestError(f"data.cache={spec.cache!r} is not for data={spec.name}: leave it null")

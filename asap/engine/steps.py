@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap.backbones.adapter import BackboneAdapter
 from asap.core.anatomy import Anatomy
@@ -67,8 +67,14 @@ def attention_half(
 
 def mlp_half(block: Any, now: ForwardState) -> None:
     """Norm, MLP and residual of all rows."""
-    update = rowwise(lambda x: block.mlp(block.norm2(x)), now.batch.rows)
+    update = rowwise(lambda x: block.mlp(block.norm2(x)), now.batch.rows, _activated(block.mlp))
     _add(now, block.drop_path2(block.ls2(update)))
+
+
+def _activated(mlp: Any) -> int:
+    """How wide an MLP's activations are, if their last bits may depend on their place; else 0."""
+    steady = isinstance(mlp.act, nn.ReLU) or getattr(mlp.act, "approximate", "") == "none"
+    return 0 if steady else mlp.fc2.in_features
 
 
 def run_rest(

@@ -102,9 +102,10 @@ def write_outputs(
     files = [
         write_file(tables / f"{stem}.md", markdown),
         write_file(tables / f"{stem}.csv", table.to_csv()),
-        write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)),
         write_file(tables / f"{stem}.tex", to_latex(pieces)),
     ]
+    if not spec.answers:  # timm's columns are about classes
+        files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
     with guarded(figures):
         found, absent = charts(results, circled())
         for chart in found:

@@ -10,7 +10,7 @@ from PIL import Image
 from asap.data.base import PatchGrid, Sample, Transform, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import mask_to_patches
-from asap.data.options import DataOptions, Opening
+from asap.data.options import DataOptions, Opening, refuse_files
 from asap.errors import RequestError
 from asap.spec.check import at_least, one_of
 
@@ -33,12 +33,7 @@ class DigitOptions(DataOptions):
 
     def open(self, opening: Opening) -> "DigitScenes":
         spec = opening.spec
-        if spec.path is not None:
-            raise RequestError(
-                f"data.path={spec.path!r} is not for data=digits: choose data=folder"
-            )
-        if spec.cache is not None:
-            raise RequestError(f"data.cache={spec.cache!r} is not for data=digits: leave it null")
+        refuse_files(spec, "choose data=folder")
         count = self.images if opening.limit is None else min(opening.limit, self.images)
         return DigitScenes(
             self.split, count, self.seed, opening.transform, opening.patch_grid, spec.title

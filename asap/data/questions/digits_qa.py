@@ -14,10 +14,9 @@ from asap.data.base import DataSet, Transform
 from asap.data.digits import render as digits
 from asap.data.digits.questions import questions_of
 from asap.data.digits.several import several
-from asap.data.options import DataOptions, Opening
+from asap.data.options import DataOptions, Opening, refuse_files
 from asap.data.questions.kinds import KINDS
 from asap.data.questions.question_set import Question, QuestionSet
-from asap.errors import RequestError
 from asap.spec.check import at_least, one_of
 
 
@@ -39,15 +38,7 @@ class DigitsQaOptions(DataOptions):
 
     def open(self, opening: Opening) -> DataSet:
         spec = opening.spec
-        if spec.path is not None:
-            raise RequestError(
-                f"data.path={spec.path!r} is not for data=digits_qa: choose data=questions for "
-                "questions of your own"
-            )
-        if spec.cache is not None:
-            raise RequestError(
-                f"data.cache={spec.cache!r} is not for data=digits_qa: leave it null"
-            )
+        refuse_files(spec, "choose data=questions for questions of your own")
         questions, hashes = _asked(self.split, self.seed, self.pictures)
         about = (
             f"questions about digits, {self.split} digits, {len(questions):,} questions about "
