@@ -307,6 +307,16 @@ def test_a_chart_of_too_many_rows_is_not_begun():
     assert not {"column-mass", "stop-blocks", "token-counts"} & set(names)
 
 
+@pytest.mark.painted
+def test_rows_of_one_look_share_a_line_of_the_legend():
+    """Two budgets of many methods."""
+    rows = [replace(asap(80.0 - i, 1.0 + i, f"Row {i}"), label=f"Row {i}") for i in range(8)]
+    frame = accuracy_macs([*rows, *(replace(row, label=f"{row.label}, 7") for row in rows)])
+    frame["marker"], frame["colour"] = [*"osvD^<>p"] * 2, "black"
+    (legend,) = draw_accuracy_macs(frame).legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"Row {i}, 7" for i in range(8)]
+
+
 def test_every_row_of_the_demo_has_a_look_of_its_own():
     """Else the figure has no legend, and its reader does not know which point is which."""
     demo = yaml.safe_load((ROOT / "configs" / "experiment" / "demo.yaml").read_text("utf-8"))

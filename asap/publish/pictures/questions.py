@@ -35,6 +35,7 @@ from asap.tasks.scoring.rules import RULES
 
 _LETTERS = 34  # of an answer above a picture
 _WALKS = 4  # walks over all blocks for each picture with panels
+_STRIDE = 3  # questions from the one shown with a picture to the one shown with the next
 
 
 def draw_questions(
@@ -122,9 +123,16 @@ def _draw_compared(
     samples = one_a_picture(readable(session, positions))
     if full is None or not rows or not samples:
         return []
+    samples = [_in_turn(session, full.answers(), one, i) for i, one in enumerate(samples)]
     compared = [_compare(session, [full, *rows], one) for one in samples]
     shown = [one for one in compared if one is not None]
     return draw_side_by_side(shown, path) if shown else []
+
+
+def _in_turn(session: Session, answers: pd.DataFrame, sample: Sample, turn: int) -> Sample:
+    """A question about the sample's picture, for each picture from another place in their order."""
+    about = answers.loc[answers["cluster"] == sample.cluster, "index"].tolist()
+    return session.data[about[_STRIDE * turn % len(about)]]
 
 
 def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide | None:

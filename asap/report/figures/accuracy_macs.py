@@ -78,7 +78,8 @@ def _is_front(frame: pd.DataFrame, i: int, cost: str) -> bool:
 def draw_accuracy_macs(frame: pd.DataFrame) -> Figure:
     """A point with its interval for each row, a dotted line through the front of each model."""
     cost, things = frame.attrs["cost"], frame.attrs["things"]
-    listed = len(frame) > _FEW and not frame.duplicated(_LOOK).any()
+    looks = frame.groupby(_LOOK, sort=False)["label"].agg(list)
+    listed = len(frame) > _FEW and (len(looks) == len(frame) or len(looks) > _FEW)
     with styled():
         figure = canvas(9.8 if listed else 7.4, 4.8, layout="constrained")
         axes = figure.subplots()
@@ -91,10 +92,21 @@ def draw_accuracy_macs(frame: pd.DataFrame) -> Figure:
         axes.grid()
         figure.canvas.draw()
         if listed:
-            figure.legend(loc="outside right upper", fontsize=8, labelspacing=0.9)
+            handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+            first = [handles[fill(labels[0], _WIDTH)] for labels in looks]
+            names = [fill(_of_all(labels), _WIDTH) for labels in looks]
+            figure.legend(first, names, loc="outside right upper", fontsize=8, labelspacing=0.9)
         else:
             _name(axes, frame, cost)
         return figure
+
+
+def _of_all(labels: list[str]) -> str:
+    """One name for rows of one look: "ToMe, 14, 7" for "ToMe, 14" and "ToMe, 7"."""
+    parts = [label.partition(", ") for label in labels]
+    if len({stem for stem, _, _ in parts}) > 1:
+        return " / ".join(labels)
+    return ", ".join([parts[0][0], *(rest for _, _, rest in parts if rest)])
 
 
 def _name(axes: Axes, frame: pd.DataFrame, cost: str) -> None:

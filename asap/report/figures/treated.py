@@ -97,29 +97,34 @@ def draw_side_by_side(rows: Sequence[SideBySide], path: Path) -> list[Path]:
         raise ValueError("rows=[]: expected at least one image to draw")
     titles = ["input", *(fill(t.label, _WIDTH) for t in rows[0].treated)]
     lines = max(title.count("\n") for title in titles)
-    across, height = len(titles), 2.25 * len(rows) + 0.75 + 0.15 * lines
+    further = max(_asked(row).count("\n") for row in rows)  # lines above a picture but one
+    top, between = 0.5 + 0.15 * (lines + further), 0.2 + 0.09 * further
+    across, height = len(titles), (2.25 + 0.18 * further) * len(rows) + 0.25 + top
     with styled():
         figure = canvas(2.12 * across, height)
-        figure.subplots_adjust(
-            0.01, 0.34 / height, 0.99, 1 - (0.5 + 0.15 * lines) / height, 0.05, 0.2
-        )
+        figure.subplots_adjust(0.01, 0.34 / height, 0.99, 1 - top / height, 0.05, between)
         axes = figure.subplots(len(rows), across, squeeze=False)
         for line, row in zip(axes, rows, strict=True):
             _draw_row(line, row)
         for place, text in zip(axes[0], titles, strict=True):
-            _above(place, text, 17, INK, weight="bold")
+            _above(place, text, 17 + 11 * further, INK, weight="bold")
         text = "Merged patches have their token's mean colour, dropped ones are dark. "
         figure.text(0.5, 0.09 / height, text + "Percentages: MACs against dense.", ha="center",
                     color=FAINT, size=8)  # fmt: skip
         return save(figure, path)
 
 
+def _asked(row: SideBySide) -> str:
+    """What stands above an image: the question about it, and its class or the right answer."""
+    said = [fill(row.caption, _WIDTH + 8)] if row.caption else []
+    return "\n".join([*said, *([row.label] if row.label else [])])
+
+
 def _draw_row(line, row: SideBySide) -> None:
     for axes in line:
         axes.set_axis_off()
     line[0].imshow(row.image)
-    said = [fill(row.caption, _WIDTH + 8)] if row.caption else []
-    _above(line[0], "\n".join([*said, *([row.label] if row.label else [])]), 3, INK)
+    _above(line[0], _asked(row), 3, INK)
     for axes, one in zip(line[1:], row.treated, strict=True):
         axes.imshow(merged_view(row.image, row.grid, one.assignment))
         right = one.prediction == row.label if one.right is None else one.right
