@@ -112,11 +112,12 @@ def test_the_imagenet_experiment_on_a_folder_in_its_layout(tmp_path: Path) -> No
 def test_a_multirun_on_a_cluster_ends_in_one_table(tmp_path: Path) -> None:
     """submitit's local executor: the job runs in a process of its own, as on SLURM.
 
-    Not forked from the tests, which may be large: submitit makes a job's folder after it has
-    started the job, and a large parent is too slow for that.
+    Its files have a folder that is there: submitit makes one named after a job only when it has
+    started the job, which may look for it sooner while a disk is busy.
     """
     launcher = "hydra/launcher=submitit_local"
-    given = ("-m", launcher, "method=tome", "method.r=2", "limit=16", f"results={tmp_path}")
+    files = f"hydra.launcher.submitit_folder={tmp_path}/submitit"
+    given = ("-m", launcher, files, "method=tome", "method.r=2", "limit=16", f"results={tmp_path}")
     command = [sys.executable, "-m", "asap.run", *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
