@@ -58,7 +58,7 @@ def rowwise(
         return torch.cat([_on_chunk(layer, part) for part in rows.split(CHUNK)])
     step = MIN_ROWS if _sensitive(rows) else 1
     wanted = len(rows) + -len(rows) % step
-    if activated and rows.device.type == "cpu":
+    if activated and PIECE and rows.device.type == "cpu":
         wanted = even_rows(wanted, activated, step)
     if wanted == len(rows):
         return layer(rows)

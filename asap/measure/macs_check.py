@@ -141,9 +141,9 @@ def _beside(counter: FlopCounterMode) -> Iterator[list[int]]:
 
 @contextmanager
 def _without_padding() -> Iterator[None]:
-    before = rows.MIN_ROWS, rows.MIN_IMAGES
-    rows.MIN_ROWS = rows.MIN_IMAGES = 1
+    before = rows.MIN_ROWS, rows.MIN_IMAGES, rows.PIECE
+    rows.MIN_ROWS, rows.MIN_IMAGES, rows.PIECE = 1, 1, 0
     try:
         yield
     finally:
-        rows.MIN_ROWS, rows.MIN_IMAGES = before
+        rows.MIN_ROWS, rows.MIN_IMAGES, rows.PIECE = before
