@@ -24,19 +24,9 @@ from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .macs_ref import backbone_macs
+from .tower_result import Result, result_of
 from .visionzip_ref import class_scores, cosine
 from .vit import Reduction, View, forward
-
-
-@dataclass(frozen=True)
-class Result:
-    logits: Tensor  # (classes,) float64
-    assignment: list[int]  # per patch: index in the final sequence, -1 = dropped
-    tokens: list[int]  # L + 1
-    margin: float  # smallest lead that decided: of a score, relative, or of a cosine
-    macs_backbone: int
-    macs_method: int
 
 
 def reference_vispruner(
@@ -49,15 +39,7 @@ def reference_vispruner(
 ) -> Result:
     """Run VisPruner on one image, after block `block` (from 1)."""
     step = _Step(tokens, ratio, per_round, block)
-    out = forward(model, image, step, "after_block")
-    return Result(
-        logits=out.logits,
-        assignment=out.assignment.tolist(),
-        tokens=out.tokens,
-        margin=min(step.margins, default=math.inf),
-        macs_backbone=backbone_macs(model, out.n_attention, out.n_mlp, out.tokens[-1]),
-        macs_method=step.macs,
-    )
+    return result_of(model, step, forward(model, image, step, "after_block"))
 
 
 def thinned(
