@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
+from asap.records.question_schema import QuestionsRecord
+
 TimedBy = Literal["cpu", "wall", "cuda events"]
 CLOCKS: dict[TimedBy, str] = {
     "cpu": "CPU time",  # of the one thread that computes
@@ -87,55 +89,6 @@ class ClipsRecord(TypedDict):
     sink_distance: NotRequired[Spread]
     stop_changes: NotRequired[Spread]
     kept_overlap: NotRequired[Spread]
-
-
-class Share(TypedDict):
-    """A mean score of n questions in percent, with its 95 % interval [lo, hi]."""
-
-    score: float
-    lo: float
-    hi: float
-    n: int
-
-
-class YesNo(TypedDict):
-    """n yes/no questions. Shares in percent; yes is the positive class, and [lo, hi] is the 95 %
-    interval of F1, by a bootstrap over pictures. None where nothing was said or asked of the kind.
-
-    An answer that says neither yes nor no counts as yes, POPE's rule; one that is not finite counts
-    as wrong.
-    """
-
-    n: int
-    accuracy: float
-    f1: float | None
-    lo: float | None
-    hi: float | None
-    precision: float | None
-    recall: float | None
-    yes_share: float  # of the answers
-    labels_yes_share: float  # of the right answers
-    n_other: int  # answers that say neither yes nor no
-
-
-class QuestionsRecord(TypedDict):
-    """What only a record of questions has. Rows and GMACs (1e9) are means over the questions."""
-
-    categories: dict[str, Share]
-    yes_no: dict[str, dict[str, YesNo]]  # category -> "all" and each of its subsets
-    average: float  # mean over the categories, in percent
-    pictures: int
-    n_cut: int  # answers that reached the limit of new tokens
-    n_empty: int
-    visual_rows: float  # sent to the language model
-    prompt_rows: float
-    layer_rows: list[float]  # into each layer of the language model, at prefill
-    gmacs_tower: float
-    gmacs_projector: float
-    gmacs_prefill: float
-    gmacs_vision_method: float
-    gmacs_language_method: float
-    kv_mib: float  # of the cache after prefill, in 2^20 bytes of the run's precision
 
 
 class ClipSpeeds(TypedDict):

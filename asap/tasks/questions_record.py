@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from asap.records.schema import QuestionsRecord, Share, YesNo
+from asap.records.question_schema import QuestionsRecord, Share, YesNo
 from asap.records.tables import matrix
 from asap.report.statistics import evaluated, finite, mean_interval, scores, share_interval
 from asap.report.yes_no import Counts, f1_interval
