@@ -84,7 +84,7 @@ def refuse_unused_points(config: DictConfig, overrides: Sequence[str]) -> None:
     rows = str(plain.get("rows") if isinstance(plain, dict) else None)
     for given in overrides:
         found = re.match(r"points\.(\w+)", given)
-        if found and f"${{points.{found[1]}}}" not in rows:
+        if found and not re.search(rf"\$\{{points\.{found[1]}[.}}]", rows):
             raise RequestError(
                 f"{given} is for no row of this run: leave it out, or choose an "
                 "experiment whose rows have it; a method's options are method.<option>=..."
