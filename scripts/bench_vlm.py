@@ -10,37 +10,40 @@ Every candidate answers a question before the next one comes, in shuffled order,
 time, with 35 ids before the picture and 27 behind, as two passes: the prompt, then one token,
 whatever the model says. Pictures and ids are on the device beforehand.
 
+The timing is that of `measure=latency` (asap/measure/question_latency.py); here the weights are
+random, there they are a checkpoint's and the questions a benchmark's.
+
 vlm.csv in results/bench/<device>/: medians and quartiles over questions of the tower (the reduction
 and the trace of it included), the projector, the prefill (pruning included, up to the first
 logits), the first token (the three together, from the same events), one decoded token, and the
-whole; ratios paired by question with the full model; peak memory; MACs and rows beside them.
+whole; ratios paired by question with the full model, with 95 % intervals; peak memory beside the
+weights; MACs and rows.
 """
 
 import argparse
 import csv
-import random
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import asap  # noqa: F401  # first: transformers imports torchvision
 from asap.backbones.llava.extra import require_transformers
 from asap.backbones.llava.language import LanguageModel
 from asap.backbones.llava.parts import Projector, clip_trunk
 from asap.engine.backend import backend_of
-from asap.engine.decoder import Decoder, Prefilled
+from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
-from asap.engine.trace import Trace
-from asap.engine.visual_rows import VisualTower
-from asap.measure.device import device_name, measuring_alone
+from asap.measure.device import device_name
+from asap.measure.latency_summary import summary_of
+from asap.measure.question_latency import Candidate, TimedQuestion, ask_all
+from asap.measure.questions import PictureEncoder
+from asap.measure.resources import peak_memory
+from asap.measure.spans import spans_on
 from asap.methods import Asap, Dense, Method
 from asap.methods.language.base import Pruner
 from asap.methods.language.fastv import FastV
@@ -53,7 +56,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LABEL = "random weights, block {block} forced"
 FULL = "full"
 PREFIX, SUFFIX = 35, 27  # ids before and behind the picture of a short question in Vicuna's frame
-SPANS: tuple[str, ...] = ("tower", "projector", "prefill", "decode")
+PICTURES = 50
 
 
 @dataclass(frozen=True)
@@ -145,129 +148,30 @@ def candidates(sizes: Sizes) -> dict[str, tuple[Method, Pruner | None]]:
     }
 
 
-class Clock:
-    """Marks on the device's own time line; on a CPU, of the wall clock."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list[Any] = []
-
-    def start(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks = []
-        self.mark()
-
-    def mark(self) -> None:
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        else:
-            self.marks.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        """Between each mark and the next; waits for the device once."""
-        pairs = zip(self.marks, self.marks[1:], strict=False)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return [a.elapsed_time(b) / 1e3 for a, b in pairs]
-        return [b - a for a, b in pairs]
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What one question took: seconds by span, and what there was to compute."""
-
-    seconds: dict[str, float]
-    trace: Trace
-    found: Prefilled
-    visual: int
-
-
-class Candidate:
+def candidate(parts: Parts, method: Method, pruner: Pruner | None) -> Candidate:
     """A LLaVA under a method in each stage."""
-
-    def __init__(self, parts: Parts, method: Method, pruner: Pruner | None) -> None:
-        reduced = ReducedViT(parts.tower, method, backend=backend_of(parts.language.device))
-        self.tower = VisualTower(reduced)
-        self.projector = parts.projector
-        if pruner is not None:
-            patches = reduced.adapter.anatomy.patches
-            pruner.check(len(parts.language.layers), patches)
-        self.decoder = Decoder(parts.language, pruner)
-        self.clock = Clock(parts.language.device)
-
-    def answer(self, picture: Tensor, image_id: int, prefix: Tensor, suffix: Tensor) -> Answered:
-        """Two passes of the language model; the second reads the best token of the first."""
-        self.clock.start()
-        rows, trace, _ = self.tower(picture, [image_id])
-        self.clock.mark()
-        visual = self.projector(rows.of(0))
-        self.clock.mark()
-        found = self.decoder.prefill(visual, prefix, suffix, room=1)
-        self.clock.mark()
-        self.decoder.step(found, found.logits.argmax())
-        self.clock.mark()
-        took: dict[str, float] = dict(zip(SPANS, self.clock.seconds(), strict=True))
-        return Answered(took, trace, found, len(visual))
+    reduced = ReducedViT(parts.tower, method, backend=backend_of(parts.language.device))
+    if pruner is not None:
+        pruner.check(len(parts.language.layers), reduced.adapter.anatomy.patches)
+    encoder = PictureEncoder(reduced, "method")
+    return Candidate(encoder, parts.projector, Decoder(parts.language, pruner))
 
 
-def measure(
-    models: Mapping[str, Candidate],
-    ask: Callable[[Candidate, int], Answered],
-    questions: int,
-    warm: int,
-) -> dict[str, list[Answered]]:
-    """The answers of every candidate to every question; those of `warm` more come first."""
-    found: dict[str, list[Answered]] = {name: [] for name in models}
-    order, shuffled = list(models), random.Random(0)
-    for question in range(-warm, questions):
-        shuffled.shuffle(order)
-        for name in order:
-            answered = ask(models[name], question)
-            if question >= 0:
-                found[name].append(answered)
-    return found
-
-
-def peak_mib(device: torch.device, call: Callable[[], object]) -> str:
-    """MiB that a call allocates at most, weights included; empty on a CPU."""
-    if device.type != "cuda":
-        return ""
-    torch.cuda.reset_peak_memory_stats(device)
-    call()
-    return f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}"
-
-
-def times_of(answers: Sequence[Answered]) -> dict[str, list[float]]:
-    """Seconds of each span, of the first token, and of the whole, question by question."""
-    spans = {name: [one.seconds[name] for one in answers] for name in SPANS}
-    first = [sum(one.seconds[k] for k in SPANS[:3]) for one in answers]
-    return spans | {"first_token": first, "total": [sum(a.seconds.values()) for a in answers]}
-
-
-def row_of(name: str, answers: Sequence[Answered], full: Sequence[Answered], parts: Parts) -> dict:
-    """A line of vlm.csv, without what is the same in all of them."""
-    one, cost = answers[0], parts.language.cost
-    line: dict[str, Any] = {"model": name, "visual_rows": one.visual}
-    line["mean_layer_rows"] = f"{sum(one.found.rows) / len(one.found.rows):.1f}"
-    times, base = times_of(answers), times_of(full)
-    for span, seconds in times.items():
-        q1, _, q3 = quantiles(seconds, n=4)
-        line |= {f"{span}_ms": f"{1e3 * median(seconds):.3f}"}
-        line |= {f"{span}_q1": f"{1e3 * q1:.3f}", f"{span}_q3": f"{1e3 * q3:.3f}"}
-    for span in ("first_token", "total"):
-        ratios = [a / b for a, b in zip(times[span], base[span], strict=True)]
-        line[f"{span}_over_full"] = f"{median(ratios):.4f}"
-    tower = int(one.trace.macs.sum())
-    projector = cost.projector(one.visual, parts.projector.linear_1.in_features)
-    return line | {
-        "tower_gmacs": f"{tower / 1e9:.3f}",
-        "projector_gmacs": f"{projector / 1e9:.3f}",
-        "prefill_gmacs": f"{(one.found.macs + one.found.macs_pruner) / 1e9:.3f}",
-        "kv_mib": f"{cost.kv_bytes(one.found.rows, parts.language.dtype.itemsize) / 2**20:.1f}",
-    }
+def row_of(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of vlm.csv from the fields of a record, without what is the same in all of them."""
+    line: dict[str, Any] = {"model": name, "visual_rows": f"{found['visual_rows']:g}"}
+    layers = found["layer_rows"]
+    line["mean_layer_rows"] = f"{sum(layers) / len(layers):.1f}"
+    for span, ms in found["times_ms"].items():
+        line |= {f"{span}_ms": f"{ms['median']:.3f}"}
+        line |= {f"{span}_q1": f"{ms['q1']:.3f}", f"{span}_q3": f"{ms['q3']:.3f}"}
+    for span, ratio in found["ratios"].items():
+        for key in ("median", "lo", "hi"):
+            said = "" if ratio is None else f"{ratio[key]:.4f}"
+            line[f"{span}_over_full" + ("" if key == "median" else f"_{key}")] = said
+    parts = ("tower", "projector", "prefill", "vision_method", "language_method")
+    line |= {f"{part}_gmacs": f"{found['gmacs'][part]:.3f}" for part in parts}
+    return line | {"kv_mib": f"{found['kv_mib']:.1f}", "dropped": found["dropped"]}
 
 
 def run(given: argparse.Namespace) -> Path:
@@ -275,34 +179,30 @@ def run(given: argparse.Namespace) -> Path:
     device = torch.device("cpu" if given.dry else "cuda")
     sizes, dtype = (TINY, torch.float32) if given.dry else (Sizes(), torch.float16)
     parts = random_parts(sizes, device, dtype)
-    models = {name: Candidate(parts, *both) for name, both in candidates(sizes).items()}
-    shape = (min(given.questions, 50), 3, sizes.image, sizes.image)
+    models = {name: candidate(parts, *both) for name, both in candidates(sizes).items()}
+    shape = (min(given.questions, PICTURES), 3, sizes.image, sizes.image)
     pictures = torch.randn(shape, device=device, dtype=dtype)
     ids = torch.randint(sizes.vocabulary, (PREFIX + SUFFIX,), device=device)
-
-    def ask(model: Candidate, question: int) -> Answered:
-        at = question % len(pictures)
-        return model.answer(pictures[at : at + 1], at, ids[:PREFIX], ids[PREFIX:])
-
-    found = measure(models, ask, given.questions, given.warm)
+    asked = [
+        TimedQuestion(pictures[at : at + 1], (at,), ids[:PREFIX], ids[PREFIX:], at)
+        for at in (number % len(pictures) for number in range(given.questions))
+    ]
+    spans = spans_on(device, torch.get_num_threads())
+    found = ask_all(models, asked, given.warm, spans)
     same = {
         "label": LABEL.format(block=sizes.block), "questions": given.questions,
         "precision": str(dtype).removeprefix("torch."), "device": device_name(device),
-        "torch": torch.__version__,
+        "clock": spans.clock, "torch": torch.__version__,
     }  # fmt: skip
-    rows = []
-    for name, answers in found.items():
-        peak = peak_mib(device, lambda name=name: ask(models[name], 0))
-        rows.append(row_of(name, answers, found[FULL], parts) | {"peak_mib": peak} | same)
-        shown = (
-            "visual_rows",
-            "tower_ms",
-            "prefill_ms",
-            "decode_ms",
-            "total_ms",
-            "total_over_full",
-        )
-        print(f"{name:<10}", *(f"{key} {rows[-1][key]}" for key in shown), flush=True)
+    rows, cost, element = [], parts.language.cost, parts.language.dtype.itemsize
+    shown = ("visual_rows", "tower_ms", "prefill_ms", "decode_ms", "total_ms", "total_over_full")
+    for name, own in found.items():
+        line = row_of(name, summary_of(own, found[FULL], spans.clock, cost, element))
+        with torch.inference_mode():
+            peak = peak_memory(device, lambda name=name: models[name].ask(asked[0], spans))
+        line["peak_mib"] = "" if peak is None else f"{peak / 2**20:.0f}"
+        rows.append(line | same)
+        print(f"{name:<10}", *(f"{key} {line[key]}" for key in shown), flush=True)
     folder = re.sub(r"[^a-z0-9]+", "-", "dry" if given.dry else same["device"].lower()).strip("-")
     out = given.out or ROOT / "results" / "bench" / folder
     out.mkdir(parents=True, exist_ok=True)
@@ -326,8 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands.error("there is no CUDA device: give --dry to rehearse on CPU")
     if given.questions < 2:
         commands.error(f"--questions={given.questions} has no quartiles: give 2 or more")
-    with measuring_alone("cpu" if given.dry else "cuda"), torch.inference_mode():
-        run(given)
+    run(given)
     return 0
 
 

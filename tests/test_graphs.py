@@ -88,10 +88,10 @@ def test_a_model_that_was_not_recorded_is_not_timed(
     assert model.path == ("graphs" if decides else "recorded torch")
     images = pictures(KEY, torch.float32, COUNT)
     model(images)
-    throughput._require_recorded({"ToMe": model})  # the first call runs as it is
+    throughput.require_recorded({"ToMe": model})  # the first call runs as it is
     model(images)
     with pytest.raises(RuntimeError, match=r"ToMe .*operation not permitted.*engine.graphs=off"):
-        throughput._require_recorded({"ToMe": model})
+        throughput.require_recorded({"ToMe": model})
 
 
 def test_only_so_many_are_kept_and_the_oldest_goes() -> None:

@@ -45,11 +45,11 @@ METHOD = {"vision": {"name": "dense", "options": {}, "version": 1}}
 
 
 @pytest.fixture
-def latency(monkeypatch: pytest.MonkeyPatch) -> Kind:
+def pulse(monkeypatch: pytest.MonkeyPatch) -> Kind:
     """A kind of record that no file of the package knows."""
     monkeypatch.setattr(kinds, "KINDS", kinds.KINDS.copy())
     monkeypatch.setattr("asap.records.store.KINDS", kinds.KINDS)
-    return declare(Kind("latency", 1, frozenset(("rounds",)), ("laps.txt",)))
+    return declare(Kind("pulse", 1, frozenset(("rounds",)), ("laps.txt",)))
 
 
 def lines(results: list[Result]) -> list[dict[str, str]]:
@@ -64,117 +64,115 @@ def measured(kind: Kind, key: str, identity: dict, **metrics: float) -> dict:
     }  # fmt: skip
 
 
-def test_a_third_kind_is_stored_read_resumed_and_in_the_csv(latency: Kind, tmp_path: Path) -> None:
-    identity = identity_of(latency, METHOD, SUBJECT, {"device_name": "a CPU"})
+def test_a_third_kind_is_stored_read_resumed_and_in_the_csv(pulse: Kind, tmp_path: Path) -> None:
+    identity = identity_of(pulse, METHOD, SUBJECT, {"device_name": "a CPU"})
     store, key = Store(tmp_path), key_of(identity)
     cell = store.cell(key)
-    record = measured(latency, key, identity, latency_ms_p50=1.5, latency_ms_p99=4.0)
+    record = measured(pulse, key, identity, pulse_ms_p50=1.5, pulse_ms_p99=4.0)
     for wrong in ({k: v for k, v in record.items() if k != "rounds"}, {**record, "key": "0"}):
         with pytest.raises(ValueError):
-            cell.finish("latency", {}, wrong, files={"laps.txt": b"1"})
+            cell.finish("pulse", {}, wrong, files={"laps.txt": b"1"})
     with pytest.raises(ValueError, match=r"lacks laps\.txt"):
-        cell.finish("latency", {}, record)
+        cell.finish("pulse", {}, record)
     assert store.cells() == []  # it is still to be measured
-    cell.finish("latency", {"rounds": 9}, record, files={"laps.txt": b"1"})
+    cell.finish("pulse", {"rounds": 9}, record, files={"laps.txt": b"1"})
     assert [found.key for found in store.cells()] == [key]
-    assert cell.record("latency") == record and cell.record("accuracy") is None
-    found = Result.from_store(store, RowRef("Dense", records={"latency": key}))
-    assert found.record("latency") == record and found.is_dense and found.key == key
-    assert scalars(found) == {"latency_ms_p50": 1.5, "latency_ms_p99": 4.0}
-    both = DENSE.with_records(latency=record)
+    assert cell.record("pulse") == record and cell.record("accuracy") is None
+    found = Result.from_store(store, RowRef("Dense", records={"pulse": key}))
+    assert found.record("pulse") == record and found.is_dense and found.key == key
+    assert scalars(found) == {"pulse_ms_p50": 1.5, "pulse_ms_p99": 4.0}
+    both = DENSE.with_records(pulse=record)
     (line,) = lines([both])
-    assert (line["top1"], line["latency_ms_p50"], line["latency_ms_p99"]) == ("90.0", "1.5", "4.0")
-    assert Result.from_store(store, both.ref).record("latency") == record
+    assert (line["top1"], line["pulse_ms_p50"], line["pulse_ms_p99"]) == ("90.0", "1.5", "4.0")
+    assert Result.from_store(store, both.ref).record("pulse") == record
     (cell.path / "laps.txt").unlink()
-    assert cell.record("latency") is None and store.cells() == []
+    assert cell.record("pulse") is None and store.cells() == []
 
 
-def test_metrics_of_two_kinds_and_one_name_are_two_columns(latency: Kind) -> None:
-    record = measured(latency, "1" * 16, {"kind": "latency"}, spread=2.0, top1=3.0, ms=4.0)
+def test_metrics_of_two_kinds_and_one_name_are_two_columns(pulse: Kind) -> None:
+    record = measured(pulse, "1" * 16, {"kind": "pulse"}, spread=2.0, top1=3.0, ms=4.0)
     accuracy = {**DENSE.measured, "metrics": {"spread": 1.0}}
-    both = DENSE.with_records(accuracy=accuracy, latency=record)
+    both = DENSE.with_records(accuracy=accuracy, pulse=record)
     (line,) = lines([both])
-    expected = {"accuracy.spread": 1.0, "latency.spread": 2.0, "latency.top1": 3.0, "ms": 4.0}
+    expected = {"accuracy.spread": 1.0, "pulse.spread": 2.0, "pulse.top1": 3.0, "ms": 4.0}
     assert {name: float(line[name]) for name in expected} == expected and "spread" not in line
     assert line["top1"] == "90.0" and scalars(both)["top1"] == 90.0
     assert expected.items() <= scalars(both).items()
 
 
-def test_kinds_of_one_row_have_keys_of_their_own_and_are_one_row(latency: Kind) -> None:
-    one, other = (identity_of(kind, METHOD, SUBJECT) for kind in (kinds.ACCURACY, latency))
+def test_kinds_of_one_row_have_keys_of_their_own_and_are_one_row(pulse: Kind) -> None:
+    one, other = (identity_of(kind, METHOD, SUBJECT) for kind in (kinds.ACCURACY, pulse))
     assert key_of(one) != key_of(other) and same_row(one, other)
-    assert key_of(other) != key_of(identity_of(latency, METHOD, SUBJECT, {"rounds": 2}))
-    assert not same_row(one, identity_of(latency, METHOD, {**SUBJECT, "seed": 1}))
-    later = Kind("latency", 2)
+    assert key_of(other) != key_of(identity_of(pulse, METHOD, SUBJECT, {"rounds": 2}))
+    assert not same_row(one, identity_of(pulse, METHOD, {**SUBJECT, "seed": 1}))
+    later = Kind("pulse", 2)
     assert key_of(identity_of(later, METHOD, SUBJECT)) != key_of(other)
     with pytest.raises(ValueError, match="another kind"):
         declare(later)
 
 
 @dataclass(frozen=True)
-class Latency:
+class Pulse:
     """A third measurement. `laps`: what it measured, to be counted."""
 
     kind: Kind
     laps: list[str] = field(default_factory=list)
 
     def wanted(self, spec: RunSpec) -> bool:
-        return "latency" in spec.measure.also
+        return "pulse" in spec.measure.also
 
     def refuse(self, spec: RunSpec) -> None:
-        if spec.measure.also["latency"]["rounds"] < 1:
-            raise RequestError("measure.also.latency.rounds=0 is not possible: give 1 or more")
+        if spec.measure.also["pulse"]["rounds"] < 1:
+            raise RequestError("measure.also.pulse.rounds=0 is not possible: give 1 or more")
 
     def measure(self, session: Session, rows: list[Row]) -> list[Row]:
         return [self._measured(session, row) if row.open else row for row in rows]
 
     def _measured(self, session: Session, row: Row) -> Row:
-        options = session.spec.measure.also["latency"]
+        options = session.spec.measure.also["pulse"]
         head = session.head(self.kind, row.built, row.method.label, options)
         cell = session.store.cell(head["key"])
         with cell.lock():
-            if cell.record("latency") is None:
+            if cell.record("pulse") is None:
                 self.laps.append(row.method.label)
-                record = {**head, **options, "metrics": {"latency_ms": 1.5 + len(self.laps)}}
-                cell.finish("latency", row.config, record, files={"laps.txt": b"1"})
-        return row.with_records(latency=cell.record("latency"))
+                record = {**head, **options, "metrics": {"pulse_ms": 1.5 + len(self.laps)}}
+                cell.finish("pulse", row.config, record, files={"laps.txt": b"1"})
+        return row.with_records(pulse=cell.record("pulse"))
 
 
 def test_a_third_measurement_is_one_file_and_one_line_of_a_list(
-    latency: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pulse: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    third = Latency(latency)
+    third = Pulse(pulse)
     monkeypatch.setattr(pipeline, "MEASUREMENTS", (*pipeline.MEASUREMENTS, third))
     spec = RunSpec(
         "t", BackboneSpec("digits_vit"), data_spec("digits", images=4),
         (MethodSpec.of("dense", {}, "Dense"), MethodSpec.of("tome", {"r": 4}, "ToMe")),
-        MeasureSpec(also={"latency": {"rounds": 3}}), results=tmp_path, device="cpu",
+        MeasureSpec(also={"pulse": {"rounds": 3}}), results=tmp_path, device="cpu",
     )  # fmt: skip
     _, first = run(spec)
     session, second = run(spec)
     assert third.laps == ["Dense", "ToMe"]  # found again at the second run
     for results in (first, second):
-        found = [result.record("latency") for result in results]
-        assert [record and record["metrics"]["latency_ms"] for record in found] == [2.5, 3.5]
+        found = [result.record("pulse") for result in results]
+        assert [record and record["metrics"]["pulse_ms"] for record in found] == [2.5, 3.5]
         assert [record and record["rounds"] for record in found] == [3, 3]
-        assert [line["latency_ms"] for line in lines(results)] == ["2.5", "3.5"]
+        assert [line["pulse_ms"] for line in lines(results)] == ["2.5", "3.5"]
         assert all(result.reason is None and result.accuracy for result in results)
     assert set(second[1].measured["identity"]["methods"]) == {VISION}
     keys = current_keys(session.store)
     assert len(keys) == 4
     (together,) = grouped(session.store, keys).values()
-    shown = [record for result in together if (record := result.record("latency"))]
-    assert [record["key"] for record in shown] == [
-        result.ref.records["latency"] for result in second
-    ]
+    shown = [record for result in together if (record := result.record("pulse"))]
+    assert [record["key"] for record in shown] == [result.ref.records["pulse"] for result in second]
     page = write_page(tmp_path).read_text()
     assert all(record["key"] in page for record in shown)
     assert "4 records on disk" in page
     _, without = run(replace(spec, measure=MeasureSpec()))
-    assert [result.record("latency") for result in without] == [None, None]
+    assert [result.record("pulse") for result in without] == [None, None]
     for also, message in (
-        ({"latency": {"rounds": 0}}, r"rounds=0 is not possible"),
-        ({"latancy": {}}, r"measure\.also\.latancy .* accuracy, throughput, latency"),
+        ({"pulse": {"rounds": 0}}, r"rounds=0 is not possible"),
+        ({"pulce": {}}, r"measure\.also\.pulce .* accuracy, throughput, latency, pulse"),
     ):
         with pytest.raises(RequestError, match=message):
             run(replace(spec, measure=MeasureSpec(also=also)))
@@ -197,8 +195,8 @@ def test_a_trained_head_has_an_identity_without_a_method_and_serves_all_rows(
 
 
 def test_a_kind_that_is_not_declared_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"named 'latency': there are accuracy, throughput"):
-        Store(tmp_path).cell("0").record("latency")
+    with pytest.raises(ValueError, match=r"named 'pulse': there are accuracy, throughput"):
+        Store(tmp_path).cell("0").record("pulse")
 
 
 @pytest.mark.parametrize("name", ["tokens", "stop_block", "assignment", "macs_method", "a b", ""])

@@ -21,6 +21,7 @@ from asap.data.digits.scenes import DigitScenes
 from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.experiment import throughput_rows as speed
+from asap.experiment import timed_rows
 from asap.experiment.pipeline import run
 from asap.experiment.rows import Row
 from asap.measure import baselines, resources
@@ -714,11 +715,11 @@ def test_threads_are_those_asked_for_while_timing(threads, set_threads, monkeypa
     set_threads(2)
     seen = []
 
-    def look(session: Session, rows: list[Row]) -> list[Row]:
+    def look(rows, chosen, step) -> list[Row]:
         seen.append(torch.get_num_threads())
         return rows
 
-    monkeypatch.setattr(speed, "_with_throughput", look)
+    monkeypatch.setattr(timed_rows, "among", look)
     measure = MeasureSpec(throughput=True, threads=threads)
     spec = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), (), measure)
     assert speed.with_throughput(Session(spec), []) == []
@@ -731,7 +732,7 @@ def test_more_threads_than_processors_are_refused_before_anything_is_measured(mo
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     base = RunSpec("t", BackboneSpec("digits_vit"), DataSpec("digits"), ())
     for threads in (None, 4):
-        speed.refuse_timing(replace(base, measure=MeasureSpec(True, True, threads=threads)))
+        timed_rows.refuse_timing(replace(base, measure=MeasureSpec(True, True, threads=threads)))
     assert not speed.Throughput().wanted(replace(base, measure=MeasureSpec(threads=5)))
     too_many = replace(base, measure=MeasureSpec(True, True, threads=5))
     with pytest.raises(RequestError, match=r"measure\.threads=5 .* on 4 processors"):

@@ -65,10 +65,11 @@ def check_launcher(spec: RunSpec, config: Any) -> None:
     if started_by_torchrun():
         raise RequestError(f"hydra/launcher={name} does not go with torchrun: use one of them")
     beside = name == "submitit_local" or (name == "joblib" and config.launcher.n_jobs != 1)
-    if beside and spec.measure.throughput:
+    timed = spec.measure.throughput or "latency" in spec.measure.also
+    if beside and timed:
         raise RequestError(
             f"hydra/launcher={name} runs jobs beside the one that is timed: leave it out, or set "
-            "measure.throughput=false"
+            "measure=accuracy"
         )
 
 

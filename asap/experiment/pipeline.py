@@ -1,6 +1,6 @@
 """From specs to published results, in the order in which things happen: the file to read first.
 
-    specs -> head of videos -> rows -> calibrated rows -> accuracy, throughput -> separate rows
+    specs -> head of videos -> rows -> calibrated rows -> accuracy, speeds -> separate rows
         -> tables, mirrors
 
 A row that has its record is not measured again; an interrupted one continues where it stopped; one
@@ -17,6 +17,7 @@ from asap.errors import RequestError
 from asap.experiment.accuracy_rows import Accuracy
 from asap.experiment.head import with_head
 from asap.experiment.job import Job
+from asap.experiment.latency_rows import Latency
 from asap.experiment.measurement import Measurement, wanted_of
 from asap.experiment.rows import Row, among
 from asap.experiment.separate_rows import (
@@ -37,7 +38,7 @@ from asap.spec.run_spec import RunSpec
 log = logging.getLogger("asap")
 # In this order. Timing comes last, so that its errors cost no other record. Under torchrun the
 # workers wait during it, and nothing else is running.
-MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Throughput())
+MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Throughput(), Latency())
 
 
 def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:

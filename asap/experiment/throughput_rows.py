@@ -1,23 +1,19 @@
 """Throughput records of a run's rows: those missing are timed together, with both baselines."""
 
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from asap.data.base import images_per_example
 from asap.data.open import options_of
-from asap.errors import RequestError
-from asap.experiment.rows import Row, among
+from asap.experiment.rows import Row
+from asap.experiment.timed_rows import refuse_timing, timed_together
 from asap.measure.baselines import why_not_compiled
 from asap.measure.decoded_speed import clip_speeds
-from asap.measure.device import clock_of, device_name, measuring_alone
+from asap.measure.device import machine, measuring_alone
 from asap.measure.session import Session
-from asap.measure.throughput import measure_throughput, refuse_company, steps
+from asap.measure.throughput import measure_throughput, steps
 from asap.measure.timed_images import load_pictures
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Method
@@ -48,77 +44,11 @@ class Throughput:
 
 def with_throughput(session: Session, rows: list[Row]) -> list[Row]:
     """The rows with their throughput records; rows that have one are not timed again."""
-    with _threads(session.spec.measure.threads):
-        return _with_throughput(session, rows)
-
-
-def refuse_timing(spec: RunSpec) -> None:
-    """RequestError if nothing could be timed; called before anything is evaluated.
-
-    This process is not the first of its launcher, or there are fewer processors than threads.
-    """
-    refuse_company()
-    threads, processors = spec.measure.threads or 1, os.cpu_count() or 1
-    if threads > processors:
-        raise RequestError(
-            f"measure.threads={threads} is not possible on {processors} processors: give "
-            f"{processors} or fewer, or leave it null"
-        )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` CPU threads; None leaves their number as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _with_throughput(session: Session, rows: list[Row]) -> list[Row]:
     plan = _plan(session)
-
-    def is_lacking(row: Row) -> bool:
-        # All rows are timed together, so one that has failed already would make the others fail.
-        return row.open and _cell(session, row, plan).record("throughput") is None
-
-    rows = among(rows, is_lacking, lambda lacking: _timed(session, lacking, plan))
-    return [_called(session, row, plan) for row in rows]
-
-
-def _timed(session: Session, rows: list[Row], plan: ThroughputPlan) -> list[Row]:
-    """Time the rows and store their records; after an error, the rows with the reason."""
-    try:
-        if rows:
-            _time_and_record(session, rows, plan)
-        return rows
-    except RequestError:
-        raise
-    except Exception as error:  # the accuracy records stay; the table shows what is missing
-        reason = f"throughput failed: {type(error).__name__}: {error}".splitlines()[0]
-        cells = [_cell(session, row, plan) for row in rows]
-        for cell in cells:
-            cell.fail(error)
-        log.error("%s (details: %s/error.json)", reason, cells[0].path)
-        return [row.without(reason, failed=True) for row in rows]
-
-
-def _time_and_record(session: Session, rows: list[Row], plan: ThroughputPlan) -> None:
-    for row, record in zip(rows, _time(session, rows, plan), strict=True):
-        cell = _cell(session, row, plan)
-        with cell.lock():
-            cell.finish("throughput", row.config, record)
-
-
-def _called(session: Session, row: Row, plan: ThroughputPlan) -> Row:
-    """The row with its record, if there is one; label and data are named as in this run."""
-    record = _cell(session, row, plan).record("throughput")
-    if record is None:
-        return row
-    named = {**record, "label": row.method.label, "data": session.data.description}
-    return row.with_records(throughput=named)
+    return timed_together(
+        session, rows, THROUGHPUT, lambda row: _cell(session, row, plan),
+        lambda lacking: _time(session, lacking, plan),
+    )  # fmt: skip
 
 
 def _cell(session: Session, row: Row, plan: ThroughputPlan) -> Cell:
@@ -149,12 +79,7 @@ def _conditions(session: Session, plan: ThroughputPlan) -> dict[str, Any]:
         "short": plan.short,
         "opponents": _opponents(session),
         "latency_calls": m.latency_calls,
-        "device_name": device_name(session.device),
-        "threads": torch.get_num_threads(),
-        "clock": clock_of(session.device, torch.get_num_threads()),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "driver": _driver(session.device),
+        **machine(session.device),
     }
 
 
@@ -178,12 +103,6 @@ def _opponents(session: Session) -> list[str]:
     if why_not_compiled(session.device) is not None:
         asked.discard("compiled")
     return sorted(asked)
-
-
-def _driver(device: torch.device) -> int | None:
-    """The CUDA driver's version number; None without a driver."""
-    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
-    return int(ask()) if device.type == "cuda" and ask else None
 
 
 def _batch_size(session: Session) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from filelock import FileLock, Timeout
@@ -201,6 +201,25 @@ def device_name(device: torch.device | str) -> str:
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device | str) -> dict[str, Any]:
+    """What a time depends on besides the work: part of the key of records of times."""
+    threads = torch.get_num_threads()
+    return {
+        "device_name": device_name(device),
+        "threads": threads,
+        "clock": clock_of(device, threads),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "driver": _driver(device),
+    }
+
+
+def _driver(device: torch.device | str) -> int | None:
+    """The CUDA driver's version number; None without a driver."""
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return int(ask()) if torch.device(device).type == "cuda" and ask else None
 
 
 def gauge(device: torch.device | str) -> Callable[[], dict[str, float]]:

@@ -95,7 +95,7 @@ def measure_throughput(
                 timings = interleave(
                     candidates, batches, plan, watch, seed, progress, gauge(device), meter
                 )
-                _require_recorded(models)
+                require_recorded(models)
                 break
             except torch.OutOfMemoryError:
                 if batch_size == 1:
@@ -180,7 +180,7 @@ def _record_all(
                 candidates[name](batch)
 
 
-def _require_recorded(models: Mapping[str, ReducedViT]) -> None:
+def require_recorded(models: Mapping[str, ReducedViT]) -> None:
     """RuntimeError if a pass ran step by step though its record would say "graphs"."""
     for name, model in models.items():
         if model.unrecorded is not None:

@@ -129,7 +129,10 @@ def _refuse_with_answers(spec: RunSpec) -> None:
     open_rows = [r.label for r in spec.rows if r.budget is not None or r.open_grid or r.point_of]
     for given, said in (
         (spec.head is not None, "head= is for the frames of clips"),
-        (spec.measure.throughput, "measure.throughput=true times images alone"),
+        (
+            spec.measure.throughput,
+            "measure.throughput=true times images alone, and measure=latency questions",
+        ),
         (spec.calibrate.macs_pct is not None, "calibrate.macs_pct is for classes and clips"),
         (bool(open_rows), f"the row {open_rows[:1]} is to be calibrated, as for classes and clips"),
     ):
