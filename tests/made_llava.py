@@ -1,4 +1,4 @@
-"""A LLaVA-1.5 checkpoint of random weights in a folder, as Hugging Face saves one."""
+"""A LLaVA-1.5 or LLaVA-NeXT checkpoint of random weights in a folder, as Hugging Face saves one."""
 
 import json
 from pathlib import Path
@@ -15,6 +15,7 @@ seven left of the one? no, it is not. Answer the question using a single word or
 ASSISTANT: Describe the picture. The image has a cat, a dog and a red bicycle near the old house,
 under a grey sky with clouds. Answer with the option's letter from the given choices directly.
 """
+GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # LLaVA-NeXT's canvases in tiles, down and across
 SPECIAL = ("<unk>", "<s>", "</s>", "<image>", "<pad>")
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
@@ -43,24 +44,24 @@ def made_llava(
     vision: dict[str, Any] | None = None,
     language: dict[str, Any] | None = None,
     template: str | None = TEMPLATE,
+    kind: str = "llava",
     **config: Any,
 ) -> Path:
     """Write a checkpoint into the folder and return it.
 
     text: llama | mistral; tower_blocks: of the encoder, whose last one is not run. vision,
-    language, config: further settings of the three configs. Every weight is random, norms and
-    biases too, so that a tensor in the wrong place shows.
+    language, config: further settings of the three configs. kind: llava | llava_next, see
+    `made_llava_next`. Every weight is random, norms and biases too, so that a tensor in the wrong
+    place shows.
     """
     tokenizer = bpe_tokenizer(template)
     tokenizer.save_pretrained(folder)
     made = llava_config(
         len(tokenizer), text, layers, width, heads, kv_heads, tower_blocks, tower_width, image,
-        patch, vision or {}, language or {}, config,
+        patch, vision or {}, language or {}, config, kind,
     )  # fmt: skip
-    from transformers import LlavaForConditionalGeneration
-
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(made).eval()
+    model = _class_of(made)(made).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
             around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
@@ -70,12 +71,41 @@ def made_llava(
     return folder
 
 
+def made_llava_next(folder: Path, *, image: int = 56, **about: Any) -> Path:
+    """The twin of `made_llava` whose pictures are cut into crops of `image` pixels, by a list of
+    five canvases in the proportions of LLaVA-NeXT's.
+    """
+    canvases = [[image * down, image * across] for down, across in GRIDS]
+    sizes = {"max_position_embeddings": 512, **about.pop("language", {})}
+    made_llava(
+        folder,
+        image=image,
+        kind="llava_next",
+        language=sizes,
+        image_grid_pinpoints=canvases,
+        **about,
+    )
+    write_pictures_config(
+        folder, image, do_pad=True, image_grid_pinpoints=canvases,
+        image_processor_type="LlavaNextImageProcessor",
+    )  # fmt: skip
+    return folder
+
+
+def _class_of(config: Any) -> Any:
+    """Hugging Face's model of a config."""
+    from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+
+    following = config.model_type == "llava_next"
+    return LlavaNextForConditionalGeneration if following else LlavaForConditionalGeneration
+
+
 def hugging_face(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
     """Hugging Face's own model of a checkpoint; every key of it must fit. attention: sdpa | eager
     (which forgets the causal mask where none is given)."""
-    from transformers import LlavaForConditionalGeneration
+    from transformers import AutoConfig
 
-    model, info = LlavaForConditionalGeneration.from_pretrained(
+    model, info = _class_of(AutoConfig.from_pretrained(folder)).from_pretrained(
         folder, dtype=dtype, output_loading_info=True, attn_implementation=attention
     )
     assert not any(info.values()), info
@@ -121,8 +151,15 @@ def llava_config(
     vision: dict[str, Any],
     language: dict[str, Any],
     config: dict[str, Any],
+    kind: str = "llava",
 ) -> Any:
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaNextConfig,
+        MistralConfig,
+    )
 
     tower = {
         "hidden_size": tower_width, "intermediate_size": 2 * tower_width + 8,
@@ -135,14 +172,14 @@ def llava_config(
         "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 4,
     }  # fmt: skip
     more = {"sliding_window": None} if text == "mistral" else {}
-    kind = {"llama": LlamaConfig, "mistral": MistralConfig}[text]
+    language_kind = {"llama": LlamaConfig, "mistral": MistralConfig}[text]
     stated = {
         "image_token_index": SPECIAL.index("<image>"), "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default", "image_seq_length": (image // patch) ** 2,
     }  # fmt: skip
-    return LlavaConfig(
+    return {"llava": LlavaConfig, "llava_next": LlavaNextConfig}[kind](
         vision_config=CLIPVisionConfig(**tower | vision),
-        text_config=kind(**sizes | more | language),
+        text_config=language_kind(**sizes | more | language),
         **stated | config,
     )
 

@@ -355,7 +355,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "has no preprocessor_config.json",
     ),
     "OneVision": (stated("config.json", model_type="llava_onevision"), "model_type='llava_onev"),
-    "NeXT": (stated("config.json", model_type="llava_next"), "model_type='llava_next'"),
+    "LLaVA-Video": (stated("config.json", model_type="llava_next_video"), "'llava_next_video'"),
+    "NeXT without its newline row": (
+        stated("config.json", model_type="llava_next", image_grid_pinpoints=[[112, 112]]),
+        "image_newline of the newline is missing|image_newline of the newline",
+    ),
     "SigLIP": (
         within("vision_config", model_type="siglip_vision_model"),
         "vision_config.model_type='siglip_vision_model'",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from asap.core.crops import PictureRows
 from asap.data.base import Sample
 from asap.data.open import open_data
 from asap.errors import RequestError
@@ -43,8 +44,9 @@ class Rows:
     counts: tuple[int, ...]
     held: Tensor
 
-    def of(self, i: int) -> Tensor:
-        return (10 * i + torch.arange(self.counts[i])).float()[:, None].repeat(1, WIDTH)
+    def of(self, sample: Sample, first: int) -> PictureRows:
+        rows = (10 * first + torch.arange(self.counts[first])).float()[:, None].repeat(1, WIDTH)
+        return PictureRows(rows, None, self.held[first])
 
 
 def outputs(n: int) -> Rows:
@@ -68,13 +70,13 @@ class Speaker:
     nonfinite: frozenset[int] = frozenset()
     kept: tuple[int, ...] = (0, 1, 2)
 
-    def answer(self, sample: Sample, rows: Tensor, held: Tensor) -> Answer:
+    def answer(self, sample: Sample, picture: PictureRows) -> Answer:
         if sample.index in self.fails:
             raise CannotAnswer("the prompt has 5,000 rows and the model 4,096 positions")
         text, n = self.texts[sample.index], 20 + sample.index
         return Answer(
             text, (5, 2)[: len(text)], sample.index == 1, sample.index not in self.nonfinite,
-            len(rows), 20, (n, n, n - 2), self.kept, 30, 2**41 + sample.index, 9, 3 * n - 2,
+            len(picture), 20, (n, n, n - 2), self.kept, 30, 2**41 + sample.index, 9, 3 * n - 2,
             64 * (3 * n - 2), 0.5, -0.25,
         )  # fmt: skip
 
@@ -132,9 +134,9 @@ def test_an_answer_does_not_depend_on_its_neighbours_or_their_order() -> None:
     """Each question is given the rows of its own picture, and its own trace."""
 
     class Echo:
-        def answer(self, sample: Sample, rows: Tensor, held: Tensor) -> Answer:
-            base = Speaker({sample.index: "yes"}).answer(sample, rows, held)
-            return replace(base, gap=float(rows[0, 0]))
+        def answer(self, sample: Sample, picture: PictureRows) -> Answer:
+            base = Speaker({sample.index: "yes"}).answer(sample, picture)
+            return replace(base, gap=float(picture.rows[0, 0]))
 
     order = [6, 2, 8, 0]
     found = frame(Echo(), [SAMPLES[i] for i in order])

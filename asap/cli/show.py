@@ -91,7 +91,8 @@ def _sample(session: Session, path: Path) -> Sample:
         picture = open_rgb(path, transform)
     except UnreadableImage as error:
         raise RequestError(f"image={str(path)!r} cannot be read: {error}") from None
-    return image_sample(0, 0, str(path), -1, 0, transform(picture))
+    sample = image_sample(0, 0, str(path), -1, 0, transform(picture))
+    return replace(sample, extras={"size": picture.size})
 
 
 def class_names(session: Session) -> list[str]:

@@ -26,7 +26,8 @@ def about(sample: Sample, question: str | None) -> Sample:
     """The picture with the question. RequestError without one."""
     if question is None or not question.strip():
         raise RequestError('question is missing: give question="Is there a dog in the picture?"')
-    return replace(sample, extras={"question": question, "max_new_tokens": LONGEST})
+    asked = {"question": question, "max_new_tokens": LONGEST}
+    return replace(sample, extras={**sample.extras, **asked})
 
 
 def show_answers(session: Session, sample: Sample, path: Path) -> list[Path]:
@@ -73,19 +74,27 @@ def _said(one: Asked) -> str:
 
 def _facts(one: Asked, full: int | None) -> list[str]:
     answer, trace = one.answer, one.trace
-    tower, language = int(trace.macs[0]), answer.macs_backbone + answer.macs_method
+    tower, language = int(trace.macs.sum()), answer.macs_backbone + answer.macs_method
     against = _against(one, full)
     cost = "" if against is None else f" ({against:+.1f} %)"
-    stop, sink = int(trace.stop_block[0]), int(trace.sink[0])
     lines = [
         f"{answer.visual_rows} visual rows, {answer.prompt_rows} of text; into the layers of the "
         f"language model: {' '.join(map(str, answer.tokens))}",
         f"{one.macs / 1e9:.4g} GMACs{cost}: tower "
         f"{tower / 1e9:.4g}, language model {language / 1e9:.4g}",
     ]
-    if stop:
-        lines += [f"first reduced in block {stop}" + (f", sink: patch {sink}" if sink >= 0 else "")]
+    stops, sinks = trace.stop_block.tolist(), trace.sink.tolist()
+    if len(stops) > 1 and any(stops):
+        sunk = f", sinks: patches {_listed(sinks)}" if max(sinks) >= 0 else ""
+        lines += [f"picture, then crops: first reduced in blocks {_listed(stops)}{sunk}"]
+    elif stops[0]:
+        sunk = f", sink: patch {sinks[0]}" if sinks[0] >= 0 else ""
+        lines += [f"first reduced in block {stops[0]}{sunk}"]
     return lines
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _side_by_side(

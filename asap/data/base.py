@@ -11,7 +11,8 @@ from torch import Tensor
 
 from asap.errors import RequestError
 
-Transform: TypeAlias = Callable[[Image.Image], Tensor]  # RGB picture -> Float[Tensor, "3 h w"]
+# RGB picture -> Float[Tensor, "3 h w"], or "crops 3 h w" of one that cuts pictures into crops
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
 PatchGrid: TypeAlias = tuple[int, int]  # rows, columns
 
 
@@ -63,6 +64,16 @@ class Sample:
         return view
 
     @property
+    def whole(self) -> Float[Tensor, "3 h w"]:
+        """Its only image, or of a picture cut into crops the whole picture, which is the first.
+
+        ValueError for an example that could not be read.
+        """
+        if self.inputs is None:
+            raise ValueError(f"{self.source} could not be read: {self.error}")
+        return self.inputs[0]
+
+    @property
     def label(self) -> int:
         """Of an image with a class: its position in `DataSet.classes`."""
         return self.target
@@ -78,6 +89,16 @@ class Sample:
         return self.extras.get("mask")
 
 
+def as_images(transformed: Float[Tensor, "*crops 3 h w"]) -> Float[Tensor, "images 3 h w"]:
+    """What a transform makes of a picture, as the images of a sample."""
+    return transformed if transformed.ndim == 4 else transformed[None]
+
+
+def most_crops(transform: Transform) -> int:
+    """The most images that a transform makes of a picture, 1 for one that does not cut it."""
+    return getattr(transform, "crops", 1)
+
+
 def hashed_id(name: str) -> int:
     """63 bits of a name's SHA-256, an id for random draws."""
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big") >> 1
@@ -89,16 +110,16 @@ def image_sample(
     source: str,
     label: int,
     cluster: int,
-    image: Float[Tensor, "3 h w"] | None = None,
+    image: Float[Tensor, "*crops 3 h w"] | None = None,
     mask: Bool[Tensor, " n_patches"] | None = None,
     error: str | None = None,
     other_labels: tuple[int, ...] = (),
 ) -> Sample:
-    """The sample of one image with a class, see `Sample`."""
+    """The sample of one image with a class, see `Sample`; image: what a transform made of it."""
     extras: dict[str, Any] = {} if mask is None else {"mask": mask}
     if other_labels:
         extras["other_labels"] = other_labels
-    inputs = None if image is None else image[None]
+    inputs = None if image is None else as_images(image)
     return Sample(index, id, source, cluster, inputs, label, error, extras)
 
 
@@ -141,7 +162,8 @@ def files_left_out(data: object) -> Mapping[str, int]:
 
 
 def images_per_example(data: DataSet) -> int:
-    """How many images every readable example has: of a clip, the frames of all its views."""
+    """How many images every readable example has, of pictures cut into crops at most: of a clip,
+    the frames of all its views."""
     return getattr(data, "images_per_example", 1)
 
 

@@ -29,7 +29,7 @@ def refuse_unfit(
             model = ReducedViT(backbone.loaded.model, method)
             if pruner is not None and backbone.llava is not None:
                 layers = len(backbone.llava.language.layers)
-                pruner.check(layers, model.adapter.anatomy.patches)
+                pruner.check(layers, model.adapter.anatomy.patches * backbone.llava.crops)
         except ValueError as error:
             name = spec.backbone.name
             raise RequestError(f"{row.label} on backbone {name!r}: {error}") from None

@@ -32,7 +32,7 @@ def backbone_for(spec: BackboneSpec, seed: int, reads: str | None) -> Backbone:
 
 def _llava(spec: BackboneSpec) -> Backbone:
     """A vision-language model; its tower is the backbone that methods reduce."""
-    others = [f"preprocess.{name}" for name in spec.preprocess if name != "picture"]
+    others = [f"preprocess.{name}" for name in spec.preprocess if name not in ("picture", "anyres")]
     others += [f"model_args.{name}" for name in spec.model_args]
     others += ["ema"] if spec.ema is not None else []
     if others:
@@ -40,6 +40,7 @@ def _llava(spec: BackboneSpec) -> Backbone:
             f"backbone.{others[0]} is not for backbone=llava, whose folder states it: leave it out"
         )
     picture = spec.preprocess.get("picture", "pad")
-    llava = load_llava(spec.weights, sha256=spec.sha256, picture=picture)
+    anyres = spec.preprocess.get("anyres")
+    llava = load_llava(spec.weights, sha256=spec.sha256, picture=picture, anyres=anyres)
     digest = sha256(json.dumps(dict(llava.digests), sort_keys=True).encode()).hexdigest()
     return Backbone(Loaded(llava.tower, llava.file, Fitted(), {}, None), digest, llava)

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from asap.backbones.llava.anyres import AnyRes
 from asap.backbones.llava.checkpoint import Llava
 from asap.backbones.llava.prompt import PromptFrame
+from asap.core.crops import NEWLINE, PictureRows, in_reading_order
 from asap.core.rows import rowwise
 from asap.data.base import Sample
 from asap.engine.decoder import Decoder, Generated
@@ -26,28 +28,40 @@ _YES_AND_NO = (("Yes", "No"), ("yes", "no"))
 
 @dataclass(frozen=True)
 class Encoded:
-    """The visual rows of a batch of pictures, see `VisualOutputs`."""
+    """The visual rows of a batch of images, see `VisualOutputs`."""
 
     rows: VisualRows
     held: Int[Tensor, "b patches"]
+    encoder: "PictureEncoder"
 
-    def of(self, i: int) -> Float[Tensor, "rows width"]:
-        return self.rows.of(i)
+    def of(self, sample: Sample, first: int) -> PictureRows:
+        cut, how = self.encoder.anyres, self.encoder.how
+        if cut is None:
+            return PictureRows(self.rows.of(first), None, self.held[first])
+        grid = cut.grid(*sample.extras["size"])
+        images = range(first, first + 1 + grid.down * grid.across)
+        rows = [self.rows.of(i) for i in images]
+        held = self.held[images.start : images.stop]
+        return in_reading_order(rows, held, grid, how.crops, self.encoder.tower.by_patch)
 
 
 class PictureEncoder:
-    """A vision tower under a method, in the place of a model that classifies."""
+    """A vision tower under a method, in the place of a model that classifies.
 
-    def __init__(self, model: ReducedViT, order: str) -> None:
-        self.tower = VisualTower(model, order)
+    how: the order of rows. anyres: what cut the pictures into crops; None: each is one image.
+    """
+
+    def __init__(self, model: ReducedViT, how: AnswerSpec, anyres: AnyRes | None = None) -> None:
+        self.tower = VisualTower(model, how.order)
+        self.how, self.anyres = how, anyres
         self.method: Method = model.method
 
     def __call__(
         self, images: Float[Tensor, "b 3 h w"], image_ids: Sequence[int], return_trace: bool = True
     ) -> tuple[Encoded, Trace]:
-        """The visual rows of each picture, and its trace."""
+        """The visual rows of each image, and its trace."""
         rows, trace, held = self.tower(images, image_ids)
-        return Encoded(rows, held), trace
+        return Encoded(rows, held, self), trace
 
 
 @dataclass(frozen=True)
@@ -58,10 +72,19 @@ class LlavaAnswerer:
     decoder: Decoder
     how: AnswerSpec
 
+    def visual(self, picture: PictureRows) -> Float[Tensor, "m dim"]:
+        """The rows as the language model reads them: projected, in order, with newline rows."""
+        rows = rowwise(self.llava.projector, picture.rows)
+        if picture.order is None:
+            return rows
+        order = picture.order.to(rows.device)
+        if self.llava.newline is None or not (picture.order == NEWLINE).any():
+            return rows[order]
+        newline = self.llava.newline[None].to(rows)
+        return torch.cat([rows, newline])[order.where(order != NEWLINE, len(rows))]
+
     @torch.no_grad()
-    def answer(
-        self, sample: Sample, rows: Float[Tensor, "rows width"], held: Int[Tensor, "patches"]
-    ) -> Answer:
+    def answer(self, sample: Sample, picture: PictureRows) -> Answer:
         """The answer to `sample.extras["question"]`, greedily.
 
         Raises `CannotAnswer` where the prompt is longer than the model's positions, the frame's
@@ -71,12 +94,11 @@ class LlavaAnswerer:
         frame, pruner = self.llava.frame, self.decoder.pruner
         objects = None
         if pruner is not None and pruner.needs_objects:
-            objects = object_rows(sample, held, len(rows))
+            objects = object_rows(sample, picture.held, len(picture))
         try:
             prompt = frame.split(sample.extras["question"])
-            visual = rowwise(self.llava.projector, rows)
             found = self.decoder.generate(
-                visual, prompt.prefix, prompt.suffix, limit, frame.eos, objects
+                self.visual(picture), prompt.prefix, prompt.suffix, limit, frame.eos, objects
             )
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -84,9 +106,9 @@ class LlavaAnswerer:
         except ValueError as error:
             raise CannotAnswer(one_line(error)) from None
         text = len(prompt.prefix) + len(prompt.suffix)
-        return self._answer(found, rows, text, frame.decode(found.ids))
+        return self._answer(found, picture, text, frame.decode(found.ids))
 
-    def _answer(self, found: Generated, rows: Tensor, text: int, said: str) -> Answer:
+    def _answer(self, found: Generated, picture: PictureRows, text: int, said: str) -> Answer:
         language = self.llava.language
         gap, yes_no = self._gaps(found.first)
         return Answer(
@@ -94,10 +116,10 @@ class LlavaAnswerer:
             ids=found.ids,
             cut=found.cut,
             finite=found.finite,
-            visual_rows=len(rows),
+            visual_rows=len(picture),
             prompt_rows=text,
             tokens=found.rows,
-            macs_projector=language.cost.projector(len(rows), rows.shape[1]),
+            macs_projector=language.cost.projector(*picture.rows.shape),
             macs_backbone=found.macs_prefill,
             macs_method=found.macs_pruner,
             kv_rows=found.kv_rows,

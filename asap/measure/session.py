@@ -1,7 +1,7 @@
 """A session: the backbone, data, device and store of a run, and the identity of its records."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +78,8 @@ class Session:
     def encoder(self, method: Method) -> ReducedViT | PictureEncoder:
         """What the examples' images go through: the model, or with questions its visual rows."""
         model = self.model(method)
-        return PictureEncoder(model, self.spec.answer.order) if self.spec.answers else model
+        llava = self._backbone.llava
+        return model if llava is None else PictureEncoder(model, self.spec.answer, llava.anyres)
 
     def backend(self, graphs: bool = True) -> Backend:
         """How the device computes, as the run's `engine` asks; `graphs`: False never records."""
@@ -122,9 +123,7 @@ class Session:
     def parameters(self) -> int:
         """Of the backbone, with its language model if it has one."""
         whole = self._backbone.llava
-        parts = [self._loaded.model]
-        parts += [] if whole is None else [whole.projector, whole.language]
-        return sum(p.numel() for part in parts for p in part.parameters())
+        return sum(p.numel() for p in (whole or self._loaded.model).parameters())
 
     @property
     def weights_record(self) -> WeightsRecord | None:
@@ -246,18 +245,18 @@ class Session:
         pruner: Pruner | None = None,
     ) -> dict[str, Any]:
         """The identity of a record of this kind, for a row with these methods."""
-        methods = {VISION: describe(method)}
+        s, llava, methods = self.spec, self._backbone.llava, {VISION: describe(method)}
         methods |= {} if pruner is None else {LANGUAGE: describe(pruner)}
         subject = {
             "backbone": self._about_backbone(),
             "data": {"content": self.data.digest, "labels": self.data.label_digest},
             "preprocessing": self.preprocessing.identity,
-            "precision": self.spec.precision,
+            "precision": s.precision,
             "device": self.device.type,
-            "seed": self.spec.seed,
+            "seed": s.seed,
             **({"attention": "eager"} if self.eager else {}),
-            **({} if self.spec.head is None else {"head": self._about_head()}),
-            **({"answer": asdict(self.spec.answer)} if self.spec.answers else {}),
+            **({} if s.head is None else {"head": self._about_head()}),
+            **({} if llava is None else {"answer": s.answer.identity(cuts=llava.crops > 1)}),
         }
         return identity_of(kind, methods, subject, conditions)
 

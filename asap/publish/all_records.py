@@ -198,9 +198,11 @@ def _own_answers(record: Record) -> tuple[str, ...]:
     """How questions are answered, as far as it is not the usual way; rows that differ in it are not
     to be compared.
     """
-    usual = {**asdict(AnswerSpec()), "picture": "pad"}
-    picture = record["identity"].get("preprocessing", {}).get("picture", "pad")
-    asked = {**record["identity"].get("answer", {}), "picture": picture}
+    modes = {"picture": "pad", "anyres": "fixed"}
+    usual = {**asdict(AnswerSpec()), **modes}
+    pictures = record["identity"].get("preprocessing", {})
+    asked = {**record["identity"].get("answer", {})}
+    asked |= {name: pictures.get(name, mode) for name, mode in modes.items()}
     return tuple(f"{name} {value}" for name, value in asked.items() if value != usual.get(name))
 
 

@@ -17,7 +17,7 @@ PARTS = ("all", "slice", "rest")
 HEADS, HEAD_READS = ("linear", "attention"), ("class", "tokens")
 FEATURE_TYPES = ("fp16", "fp32")
 OPPONENTS = ("best", "compiled")
-ORDERS = ("method", "spatial")
+ORDERS, CROP_ORDERS = ("method", "spatial"), ("grid", "crop")
 
 
 def checked(spec: RunSpec) -> RunSpec:
@@ -31,6 +31,7 @@ def checked(spec: RunSpec) -> RunSpec:
     one_of("paper_table", spec.paper_table, PAPER_TABLES)
     one_of("data.part", spec.data.part, PARTS)
     one_of("answer.order", spec.answer.order, ORDERS)
+    one_of("answer.crops", spec.answer.crops, CROP_ORDERS)
     _check_title(spec.data.title)
     m = spec.measure
     for name in m.opponents:

@@ -1,16 +1,17 @@
 """Questions about pictures: a vision-language model answers in words, a rule scores the words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from asap.core.crops import PictureRows
 from asap.data.base import DataSet, Sample
 from asap.records.tables import column
 from asap.tasks.base import Task
@@ -27,15 +28,13 @@ class CannotAnswer(Exception):
 
 @runtime_checkable
 class VisualOutputs(Protocol):
-    """What the vision tower gives for a batch of pictures.
+    """What the vision tower gives for a batch of images."""
 
-    held: the visual row, counted from 0 in the order in which the rows are sent to the language
-    model, that each patch ended in; -1: it was dropped.
-    """
-
-    @property
-    def held(self) -> Int[Tensor, "b patches"]: ...
-    def of(self, i: int) -> Float[Tensor, "rows width"]: ...  # before the projector
+    def of(self, sample: Sample, first: int) -> PictureRows:
+        """The visual rows of the sample's picture, whose first image has this number in the batch;
+        several images of it follow each other.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Answer:
     ids: the tokens of the answer. cut: it reached the limit of new tokens. finite: no logit was NaN
     or infinite. tokens: rows that enter each layer of the language model at prefill. gap: highest
     logit of the first step minus the second; yes_no_gap: that of "Yes" minus that of "No"; NaN
-    where not known. kept: the visual rows, as in `VisualOutputs.held`, that leave the last layer,
+    where not known. kept: the visual rows, as in `PictureRows.held`, that leave the last layer,
     ascending, those merged from several not among them. MACs are exact integers.
     """
 
@@ -71,9 +70,7 @@ class Answer:
 class Answerer(Protocol):
     """Answers a question from the visual rows of its picture."""
 
-    def answer(
-        self, sample: Sample, rows: Float[Tensor, "rows width"], held: Int[Tensor, "patches"]
-    ) -> Answer:
+    def answer(self, sample: Sample, picture: PictureRows) -> Answer:
         """The answer to `sample.extras["question"]`. Raises `CannotAnswer`."""
         ...
 
@@ -116,7 +113,7 @@ class Questions(Task):
         column("kv_bytes", "int"),
         column("object_share", "float"),  # object patches among patches
         column("object_recall", "float"),  # of the visual rows that leave the last layer
-        column("sink_on_object", "float"),  # 1 or 0
+        column("sink_on_object", "float"),  # 1 or 0; of crops, the share of the known sinks
     )
 
     @classmethod
@@ -128,33 +125,35 @@ class Questions(Task):
     ) -> Mapping[str, Any]:
         """See `Task.answered`; the questions are answered one after the other."""
         rows: list[dict[str, Any]] = []
-        for i, sample in enumerate(samples):
-            own = {name: values[i] for name, values in traces.items()}
+        for sample, images in _with_images(samples):
+            own = {name: values[images] for name, values in traces.items()}
+            picture = outputs.of(sample, images.start)
             try:
-                answer = self._answer(sample, outputs, i)
+                answer = self._answer(sample, picture)
             except CannotAnswer as reason:
                 rows.append({**_asked(sample), **_nothing(), "error": str(reason)})
             else:
                 about = {**_answered(sample, answer), **_costs(answer, own)}
-                objects = _objects(sample, answer, outputs.held[i], own)
+                objects = _objects(sample, answer, picture.held, own)
                 rows.append({**_asked(sample), **about, **objects, "error": None})
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def right(self, samples: Sequence[Sample], outputs: VisualOutputs) -> Bool[Tensor, " b"]:
         """See `Task.right`. A question that cannot be answered is not answered right."""
 
-        def is_right(sample: Sample, i: int) -> bool:
+        def is_right(sample: Sample, first: int) -> bool:
             try:
-                return _answered(sample, self._answer(sample, outputs, i))["score"] == 1
+                answer = self._answer(sample, outputs.of(sample, first))
+                return _answered(sample, answer)["score"] == 1
             except CannotAnswer:
                 return False
 
-        return torch.tensor([is_right(sample, i) for i, sample in enumerate(samples)])
+        return torch.tensor([is_right(one, images.start) for one, images in _with_images(samples)])
 
-    def _answer(self, sample: Sample, outputs: VisualOutputs, i: int) -> Answer:
+    def _answer(self, sample: Sample, picture: PictureRows) -> Answer:
         if self.answerer is None:
             raise ValueError("questions are not answered without an answerer")
-        return self.answerer.answer(sample, outputs.of(i), outputs.held[i])
+        return self.answerer.answer(sample, picture)
 
     def unread(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         rows = [{**_asked(sample), **_nothing()} for sample in samples]
@@ -163,6 +162,14 @@ class Questions(Task):
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
         """See `score_of`."""
         return score_of(answers, clustered, self.examples)
+
+
+def _with_images(samples: Sequence[Sample]) -> Iterator[tuple[Sample, slice]]:
+    """The samples, each with the places of its images in the batch."""
+    first = 0
+    for sample in samples:
+        yield sample, slice(first, first + sample.n_images)
+        first += sample.n_images
 
 
 def _asked(sample: Sample) -> dict[str, Any]:
@@ -188,8 +195,8 @@ def _costs(answer: Answer, trace: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "visual_rows": answer.visual_rows,
         "prompt_rows": answer.prompt_rows,
-        "vision.macs_backbone": int(trace["macs_backbone"]),
-        "vision.macs_method": int(trace["macs_method"]),
+        "vision.macs_backbone": int(trace["macs_backbone"].sum()),
+        "vision.macs_method": int(trace["macs_method"].sum()),
         "projector.macs": answer.macs_projector,
         "language.tokens": list(answer.tokens),
         "language.macs_backbone": answer.macs_backbone,
@@ -209,11 +216,14 @@ def _objects(
     if sample.mask is None:
         return dict.fromkeys(OBJECT, NAN)
     left = torch.isin(held, torch.tensor(answer.kept, dtype=held.dtype))
-    sink = int(trace["sink"]) if "sink" in trace else -1
+    marked = sample.mask.view(len(trace["assignment"]), -1)
+    sinks = trace["sink"].tolist() if "sink" in trace else []
+    on_object = [sink_on_object(sink, mask) for sink, mask in zip(sinks, marked, strict=False)]
+    known = [one for one in on_object if not math.isnan(one)]
     return {
         "object_share": object_share(sample.mask),
         "object_recall": object_recall(torch.where(left, held, -1), sample.mask),
-        "sink_on_object": sink_on_object(sink, sample.mask),
+        "sink_on_object": sum(known) / len(known) if known else NAN,
     }
 
 

@@ -1,22 +1,24 @@
-"""Loads a LLaVA-1.5 checkpoint: strictly, from safetensors alone, never two copies in memory."""
+"""Loads a LLaVA-1.5 or LLaVA-NeXT: strictly, from safetensors alone, never two copies in memory."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
+from asap.backbones.llava.anyres import AnyRes, anyres_preprocessing, check_anyres
 from asap.backbones.llava.clip_names import left_out, trunk_sources
 from asap.backbones.llava.extra import require_transformers
 from asap.backbones.llava.language import LanguageModel
-from asap.backbones.llava.parts import Projector, clip_trunk
+from asap.backbones.llava.parts import Newline, Projector, clip_trunk
 from asap.backbones.llava.pictures import check_mode, preprocessing_for
 from asap.backbones.llava.prompt import PromptFrame
 from asap.backbones.llava.settings import (
+    NEXT,
     content_digest,
     language_numbers,
     llava_config,
@@ -45,6 +47,7 @@ from asap.spec.paths import given_path
 _PARTS = {
     "tower": r"(?:model\.)?vision_tower\.(?:vision_model\.)?",
     "projector": r"(?:model\.)?multi_modal_projector\.",
+    "newline": r"(?:model\.)?(?=image_newline$)",
     "head": r"(?:language_model\.)?lm_head\.",
     "language": r"(?:model\.language_model|language_model\.model)\.",
 }
@@ -52,12 +55,14 @@ _PARTS = {
 
 @dataclass
 class Llava:
-    """A LLaVA-1.5 in its parts, in evaluation mode, on the CPU, in the file's precision.
+    """A LLaVA in its parts, in evaluation mode, on the CPU, in the file's precision.
 
     name: of the checkpoint, for people. tower: all of CLIP's blocks but the last. projector: tower
     rows (m, vision width) -> (m, language width). frame: questions to token ids and ids to answers.
-    digests: SHA-256 of "tower", "projector", "language", "tokenizer" and "template", by which a
-    record names the model. Each covers the settings that change its numbers too.
+    newline: LLaVA-NeXT's row (language width,) that ends a line of patches; None for LLaVA-1.5.
+    digests: SHA-256 of "tower", "projector", "language", "tokenizer" and "template", of LLaVA-NeXT
+    of "newline" too, by which a record names the model. Each covers the settings that change its
+    numbers too.
     """
 
     name: str
@@ -68,20 +73,44 @@ class Llava:
     preprocessing: Preprocessing
     digests: Mapping[str, str]
     file: WeightsFile
+    newline: Tensor | None = None
+
+    @property
+    def anyres(self) -> AnyRes | None:
+        """What cuts pictures into crops; None for LLaVA-1.5, which does not."""
+        cut = self.preprocessing.transform
+        return cut if isinstance(cut, AnyRes) else None
+
+    @property
+    def crops(self) -> int:
+        """The most images of a picture."""
+        return 1 if self.anyres is None else self.anyres.crops
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All weights."""
+        for part in (self.tower, self.projector, self.language):
+            yield from part.parameters()
+        if self.newline is not None:
+            yield self.newline
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Llava":
         """Move the weights in place, one after the other, so that memory holds each once."""
         for part in (self.tower, self.projector, self.language):
             part.to(device, dtype)
+        if self.newline is not None:
+            self.newline = self.newline.to(device, dtype)
         return self
 
 
-def load_llava(place: str, *, sha256: str | None = None, picture: str = "pad") -> Llava:
-    """The LLaVA-1.5 in a folder as Hugging Face saves it.
+def load_llava(
+    place: str, *, sha256: str | None = None, picture: str = "pad", anyres: str | None = None
+) -> Llava:
+    """The LLaVA-1.5 or LLaVA-NeXT in a folder as Hugging Face saves it.
 
     place: the folder (also the folder of a repository in the hub's cache), or "bundled", the tiny
     one of this package. sha256: the digest that the weights must have; of several files, that of
-    `sha256sum`'s lines for them. picture: pad | crop, see `pictures.py`.
+    `sha256sum`'s lines for them. picture: of LLaVA-1.5, pad | crop, see `pictures.py`. anyres: of
+    LLaVA-NeXT, fixed | native, see `anyres.py`; None: fixed.
 
     No code of the folder runs and nothing is fetched. Raises RequestError, one line, for a folder
     that is incomplete, for another model, and for weights that do not fit, naming the tensor.
@@ -90,24 +119,47 @@ def load_llava(place: str, *, sha256: str | None = None, picture: str = "pad") -
     require_transformers()
     folder, origin = _folder(place)
     config = llava_config(folder)
-    settings = picture_settings(folder, config.vision_config.image_size)
+    settings = picture_settings(folder, config)
     frame, digests = frame_of(folder, config)
-    tower, projector, language = _parts(config, folder)
+    _refuse_modes(config, picture, anyres)
+    tower, projector, language, newline = _parts(config, folder)
+    grid: tuple[int, int] = tuple(tower.patch_embed.grid_size)
+    extra = {} if newline is None else {"newline": weights_digest(newline)}
     return Llava(
         name=folder.name,
         tower=tower,
         projector=projector,
         language=language,
         frame=frame,
-        preprocessing=preprocessing_for(settings, tuple(tower.patch_embed.grid_size), picture),
+        preprocessing=preprocessing_for(settings, grid, picture)
+        if newline is None
+        else anyres_preprocessing(settings, grid, config.image_grid_pinpoints, anyres or "fixed"),
         digests={
             "tower": content_digest([weights_digest(tower), tower_numbers(config)]),
             "projector": weights_digest(projector),
             "language": content_digest([weights_digest(language), language_numbers(config)]),
             **digests,
+            **extra,
         },
         file=_file(folder, origin, sha256),
+        newline=None if newline is None else newline.image_newline,
     )
+
+
+def _refuse_modes(config: Any, picture: str, anyres: str | None) -> None:
+    """RequestError for a mode of pictures that the model does not have."""
+    if anyres is not None:
+        check_anyres(anyres)
+    if config.model_type == NEXT and picture != "pad":
+        raise RequestError(
+            f"backbone.preprocess.picture={picture!r} is for LLaVA-1.5, and model= is a "
+            "LLaVA-NeXT: leave it out"
+        )
+    if config.model_type != NEXT and anyres is not None:
+        raise RequestError(
+            f"backbone.preprocess.anyres={anyres!r} is for LLaVA-NeXT, and model= is a LLaVA-1.5: "
+            "leave it out"
+        )
 
 
 def _folder(place: str) -> tuple[Path, str]:
@@ -119,8 +171,8 @@ def _folder(place: str) -> tuple[Path, str]:
     folder = snapshot(Path(given_path("model", place)))
     if not folder.is_dir():
         raise RequestError(
-            f"model={place!r} is not a folder: give that of a LLaVA-1.5 checkpoint as Hugging "
-            "Face saves it, such as llava-hf/llava-1.5-7b-hf"
+            f"model={place!r} is not a folder: give that of a LLaVA-1.5 or LLaVA-NeXT checkpoint "
+            "as Hugging Face saves it, such as llava-hf/llava-1.5-7b-hf"
         )
     return folder, "folder"
 
@@ -141,15 +193,21 @@ def _file(folder: Path, origin: str, wanted: str | None) -> WeightsFile:
     return WeightsFile(files[0] if len(files) == 1 else folder, origin, found)
 
 
-def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, LanguageModel]:
+def _parts(
+    config: Any, folder: Path
+) -> tuple[VisionTransformer, Projector, LanguageModel, Newline | None]:
     """The modules with the folder's weights. RequestError names what does not fit, before reading.
 
     The modules are built without memory (`meta`) and take the tensors that are read.
     """
     with torch.device("meta"):
         tower, projector, model, head = modules_of(config)
+        next_ = config.model_type == NEXT
+        newline = Newline(config.text_config.hidden_size) if next_ else None
     depth = config.vision_config.num_hidden_layers - tower.blocks_left_out
     entries, unknown = _by_part(folder)
+    if newline is None:
+        unknown += [one.name for one in entries["newline"].values()]
     layers = config.vision_config.num_hidden_layers
     for name in left_out(entries["tower"], depth, layers):
         del entries["tower"][name]
@@ -158,6 +216,8 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     if tied:
         entries["head"]["weight"] = entries["language"]["embed_tokens.weight"]
     modules = {"tower": tower, "projector": projector, "language": model, "head": head}
+    if newline is not None:
+        modules["newline"] = newline
     sources: dict[str, dict[str, tuple[str, ...]]] = {
         part: {key: (key,) for key in one.state_dict()} for part, one in modules.items()
     }
@@ -169,7 +229,7 @@ def _parts(config: Any, folder: Path) -> tuple[VisionTransformer, Projector, Lan
     if tied:
         head.weight = model.embed_tokens.weight
     model.rotary_emb = type(model.rotary_emb)(model.config)  # computed, not read
-    return tower, projector, LanguageModel(model.config, model, head).eval()
+    return tower, projector, LanguageModel(model.config, model, head).eval(), newline
 
 
 def modules_of(config: Any) -> tuple[Any, Projector, Any, nn.Linear]:

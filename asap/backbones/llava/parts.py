@@ -1,7 +1,8 @@
-"""The vision tower and the projector of LLaVA-1.5 as modules without weights."""
+"""The vision tower, the projector and the newline row of a LLaVA as modules without weights."""
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
@@ -22,6 +23,14 @@ class Projector(nn.Module):
     def forward(self, rows: Float[Tensor, "m vision"]) -> Float[Tensor, "m dim"]:
         """The rows of one picture, whose bits depend on no other picture."""
         return self.linear_2(nn.functional.gelu(self.linear_1(rows)))
+
+
+class Newline(nn.Module):
+    """LLaVA-NeXT's row of the language model that ends a line of patches, by its name there."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.image_newline = nn.Parameter(torch.empty(width))
 
 
 def clip_trunk(config: Any, left_out: int = 1) -> VisionTransformer:

@@ -1,4 +1,4 @@
-"""The JSON files of a LLaVA-1.5 checkpoint: what its model is, how pictures are prepared.
+"""The JSON files of a LLaVA checkpoint: what its model is, how pictures are prepared.
 
 What this project does not compute is refused by name, before any weight is read.
 """
@@ -15,7 +15,12 @@ from asap.errors import RequestError, one_line
 CONFIG = "config.json"
 PICTURES = ("preprocessor_config.json", "processor_config.json")
 GENERATION = "generation_config.json"
+LLAVA, NEXT = "llava", "llava_next"  # as config.json names LLaVA-1.5 and LLaVA-NeXT
 LANGUAGE_MODELS = ("llama", "mistral")
+_GIVE = (
+    "give a LLaVA-1.5 or LLaVA-NeXT checkpoint, such as llava-hf/llava-1.5-7b-hf or "
+    "llava-hf/llava-v1.6-vicuna-7b-hf"
+)
 BICUBIC = 3  # Pillow's number
 # Where a wrong value would give other numbers without any error: (place, name, the one value).
 _FIXED = (
@@ -41,8 +46,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RequestError(
-            f"folder {path.parent} has no {path.name}: give the folder of a LLaVA-1.5 checkpoint "
-            "as Hugging Face saves it, such as llava-hf/llava-1.5-7b-hf"
+            f"folder {path.parent} has no {path.name}: give the folder of a LLaVA-1.5 or "
+            "LLaVA-NeXT checkpoint as Hugging Face saves it, such as llava-hf/llava-1.5-7b-hf"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} cannot be read: {one_line(error)}: repair it") from None
@@ -52,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def llava_config(folder: Path) -> Any:
-    """transformers' `LlavaConfig` of a checkpoint.
+    """transformers' `LlavaConfig` or `LlavaNextConfig` of a checkpoint.
 
     RequestError for a checkpoint of another model, and for settings under which this project would
     compute something else than the checkpoint means.
@@ -60,14 +65,17 @@ def llava_config(folder: Path) -> Any:
     path = folder / CONFIG
     stated = read_json(path)
     _refuse_others(stated, path)
-    from transformers import LlavaConfig
+    from transformers import LlavaConfig, LlavaNextConfig
 
+    kind = LlavaNextConfig if stated["model_type"] == NEXT else LlavaConfig
     try:
-        config: Any = LlavaConfig.from_dict(stated)
+        config: Any = kind.from_dict(stated)
     except Exception as error:  # values that transformers refuses may fail in any way
         reason = one_line(error, kind=True)[:200]
         raise RequestError(f"{path} is not one of a LLaVA: {reason}: repair it") from None
     _refuse_changes(config, path)
+    if config.model_type == NEXT:
+        _check_canvases(config, path)
     return config
 
 
@@ -77,15 +85,14 @@ def _refuse_others(stated: Mapping[str, Any], path: Path) -> None:
     if not isinstance(vision, dict) or not isinstance(text, dict):
         raise RequestError(f"{path}: vision_config and text_config are no objects: repair it")
     kinds = [
-        ("model_type", stated.get("model_type"), ("llava",)),
+        ("model_type", stated.get("model_type"), (LLAVA, NEXT)),
         ("vision_config.model_type", vision.get("model_type"), ("clip_vision_model",)),
         ("text_config.model_type", text.get("model_type", "llama"), LANGUAGE_MODELS),
     ]
     for name, found, known in kinds:
         if found not in known:
             raise RequestError(
-                f"{path}: {name}={found!r} is not supported (only {' and '.join(known)}): give a "
-                "LLaVA-1.5 checkpoint, such as llava-hf/llava-1.5-7b-hf"
+                f"{path}: {name}={found!r} is not supported (only {' and '.join(known)}): {_GIVE}"
             )
     if any(part.get("quantization_config") for part in (stated, vision, text)):
         raise RequestError(
@@ -100,8 +107,7 @@ def _refuse_changes(config: Any, path: Path) -> None:
         if found != needed:
             shown = f"{place}.{name}" if place else name
             raise RequestError(
-                f"{path}: {shown}={found!r} is not supported (only {needed!r}): give a LLaVA-1.5 "
-                "checkpoint, such as llava-hf/llava-1.5-7b-hf"
+                f"{path}: {shown}={found!r} is not supported (only {needed!r}): {_GIVE}"
             )
     vision, text = config.vision_config, config.text_config
     for part, name, least in _LEAST:
@@ -120,6 +126,26 @@ def _refuse_changes(config: Any, path: Path) -> None:
         raise RequestError(
             f"{path}: image_token_index={config.image_token_index} is not an id below "
             f"text_config.vocab_size={text.vocab_size}: repair it"
+        )
+
+
+def _check_canvases(config: Any, path: Path) -> None:
+    """RequestError unless LLaVA-NeXT's canvases are pairs of whole numbers of tiles."""
+    tile, canvases = config.vision_config.image_size, config.image_grid_pinpoints
+
+    def whole(one: Any) -> bool:
+        pair = isinstance(one, list | tuple) and len(one) == 2
+        return pair and all(type(side) is int and side > 0 and side % tile == 0 for side in one)
+
+    if not isinstance(canvases, list) or not canvases or not all(map(whole, canvases)):
+        raise RequestError(
+            f"{path}: image_grid_pinpoints={canvases!r} are not pairs of multiples of {tile}, the "
+            "pixels of a tile: repair it"
+        )
+    if config.vision_config.image_size % config.vision_config.patch_size:
+        raise RequestError(
+            f"{path}: tiles of {tile} pixels are not cut into whole patches of "
+            f"{config.vision_config.patch_size}: repair it"
         )
 
 
@@ -146,12 +172,13 @@ def content_digest(content: Any) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def picture_settings(folder: Path, size: int) -> PictureSettings:
-    """How the checkpoint's pictures are prepared, for a tower of pictures of `size` pixels.
+def picture_settings(folder: Path, config: Any) -> PictureSettings:
+    """How the checkpoint's pictures are prepared, for the tower of a config.
 
-    RequestError if the processor's file is missing, or for another size, or asks for steps that
-    LLaVA-1.5's does not have.
+    RequestError if the processor's file is missing, or for another size or other canvases, or asks
+    for steps that LLaVA's does not have.
     """
+    size = config.vision_config.image_size
     name = next((name for name in PICTURES if (folder / name).is_file()), PICTURES[0])
     path = folder / name
     stated = read_json(path)
@@ -168,6 +195,13 @@ def picture_settings(folder: Path, size: int) -> PictureSettings:
         raise RequestError(
             f"{path} is for pictures of {found[0] or found[1]} pixels and the vision tower for "
             f"{size}: give files that belong together"
+        )
+    canvases = getattr(config, "image_grid_pinpoints", None)
+    listed = stated.get("image_grid_pinpoints", canvases)
+    if canvases is not None and listed != canvases:
+        raise RequestError(
+            f"{path} has image_grid_pinpoints={listed!r} and {CONFIG} {canvases!r}: give files "
+            "that belong together"
         )
     for step, needed in _STEPS:
         if (asked := stated.get(step, needed)) not in (needed, None):

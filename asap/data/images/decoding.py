@@ -154,13 +154,20 @@ def _reason(error: Exception) -> str:
 def mask_to_patches(
     mask: Bool[np.ndarray, "height width"], transform: Transform, patch_grid: PatchGrid
 ) -> Bool[Tensor, " n_patches"]:
-    """Which patches of the transformed picture are object patches, in row-major order.
+    """Which patches of the transformed picture are object patches, in row-major order; of one that
+    is cut into crops, image after image.
 
     The transform's own geometric steps are applied to the mask, so it still marks the same pixels.
     Raises ValueError if the transform is not a list of steps, or if the grid does not divide the
     transformed picture.
     """
-    picture = _spatial(Image.fromarray(mask.astype(np.uint8) * 255), transform)
+    marked = Image.fromarray(mask.astype(np.uint8) * 255)
+    cut = getattr(transform, "views", None)
+    views = [_spatial(marked, transform)] if cut is None else cut(marked)
+    return torch.cat([_object_patches(view, patch_grid) for view in views])
+
+
+def _object_patches(picture: Image.Image, patch_grid: PatchGrid) -> Bool[Tensor, " n_patches"]:
     pixels = np.asarray(picture) >= _OBJECT_LEVEL
     rows, columns = patch_grid
     if pixels.shape[0] % rows or pixels.shape[1] % columns:

@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,9 +19,11 @@ from asap.data.base import (
     Sample,
     Subset,
     Transform,
+    as_images,
     evenly,
     files_left_out,
     hashed_id,
+    most_crops,
 )
 from asap.data.images.decoding import UnreadableImage, mask_to_patches
 from asap.data.images.image_files import image_id
@@ -64,13 +66,22 @@ class Pictures(Protocol):
         ...
 
 
+class _Read(NamedTuple):
+    """A picture: its images, their object patches, and its (width, height)."""
+
+    images: Float[Tensor, "images 3 h w"]
+    mask: Bool[Tensor, " n_patches"] | None
+    size: tuple[int, int]
+
+
 class QuestionSet:
     """Questions about pictures, picture after picture: neighbours share the decoded one.
 
     A sample's `source` is "<path of the picture>#<id of the question>", which its `id` is hashed
     from; `picture` and the `cluster` are of its picture; the target are the right answers. Its
-    extras: "question", "kind", "category", "subset", "max_new_tokens", and the "mask" of the
-    object's patches where that is known. `title`, `index`: as of `ImageFiles`.
+    extras: "question", "kind", "category", "subset", "max_new_tokens", the picture's "size" (width,
+    height), and the "mask" of the object's patches where that is known, of all images that the
+    transform makes of a picture. `title`, `index`: as of `ImageFiles`.
     """
 
     task = "questions"
@@ -94,11 +105,16 @@ class QuestionSet:
         self.pictures, self.transform, self.patch_grid = pictures, transform, patch_grid
         self.name, self._about = name, about
         self.title: str | None = None
-        self._last: tuple[int, Tensor, Tensor | None] | None = None
+        self._last: tuple[int, _Read] | None = None
 
     @property
     def has_masks(self) -> bool:
         return self.pictures.has_masks and self.patch_grid is not None
+
+    @property
+    def images_per_example(self) -> int:
+        """The most images of a picture."""
+        return most_crops(self.transform)
 
     @property
     def description(self) -> str:
@@ -151,10 +167,9 @@ class QuestionSet:
     def __getitem__(self, i: int) -> Sample:
         asked = self.questions[i]
         try:
-            image, mask = self._read(asked.picture)
+            return self._sample(i, self._read(asked.picture), None)
         except UnreadableImage as reason:
-            return self._sample(i, None, None, str(reason))
-        return self._sample(i, image, mask, None)
+            return self._sample(i, None, str(reason))
 
     def first(self, limit: int | None) -> DataSet:
         """At most `limit` questions: all those about evenly spaced pictures, the last one cut.
@@ -179,36 +194,30 @@ class QuestionSet:
         about = f"{self.description}; {limit:,} of them, of evenly spaced pictures"
         return Subset(cast(DataSet, self), chosen[:limit], about)
 
-    def _read(
-        self, picture: int
-    ) -> tuple[Float[Tensor, "3 h w"], Bool[Tensor, " n_patches"] | None]:
-        """A picture, transformed, and its object patches; kept until another one is read."""
+    def _read(self, picture: int) -> _Read:
+        """A picture, kept until another one is read."""
         if self._last is None or self._last[0] != picture:
-            image = self.transform(self.pictures.open(picture, self.transform))
+            opened = self.pictures.open(picture, self.transform)
             pixels = self.pictures.mask(picture)
             mask = None
             if pixels is not None and self.patch_grid is not None:
                 mask = mask_to_patches(pixels, self.transform, self.patch_grid)
-            self._last = picture, image, mask
-        return self._last[1:]
+            images = as_images(self.transform(opened))
+            self._last = picture, _Read(images, mask, opened.size)
+        return self._last[1]
 
-    def _sample(
-        self,
-        i: int,
-        image: Float[Tensor, "3 h w"] | None,
-        mask: Bool[Tensor, " n_patches"] | None,
-        error: str | None,
-    ) -> Sample:
+    def _sample(self, i: int, read: _Read | None, error: str | None) -> Sample:
         asked = self.questions[i]
         path = self.pictures.paths[asked.picture]
         source = f"{path}#{asked.id}"
         extras: dict[str, Any] = {
             **{"question": asked.text, "kind": asked.kind, "category": asked.category},
             **{"subset": asked.subset, "max_new_tokens": KINDS[asked.kind].max_new_tokens},
-            **({} if mask is None else {"mask": mask}),
+            **({} if read is None else {"size": read.size}),
+            **({} if read is None or read.mask is None else {"mask": read.mask}),
         }
         return Sample(
             index=i, id=hashed_id(source), source=source, cluster=asked.picture,
-            inputs=None if image is None else image[None], target=asked.answers,
-            error=error, extras=extras, picture=image_id(path),
+            inputs=None if read is None else read.images, target=asked.answers, error=error,
+            extras=extras, picture=image_id(path),
         )  # fmt: skip

@@ -71,17 +71,25 @@ def named(prediction: int | None, classes: Sequence[str]) -> str:
 
 
 def on_device(session: Session, sample: Sample) -> Tensor:
-    """The image on the session's device, in its precision."""
-    assert sample.image is not None
+    """The image, or the whole picture of one cut into crops, as `images_on_device`."""
+    return images_on_device(session, sample)[0]
+
+
+def images_on_device(session: Session, sample: Sample) -> Tensor:
+    """The images of a readable sample, (images, 3, h, w), on the session's device, in its
+    precision.
+    """
+    assert sample.inputs is not None
     weight = next(session.backbone.parameters())
-    return sample.image.to(weight.device, weight.dtype)
+    return sample.inputs.to(weight.device, weight.dtype)
 
 
 def pixels_of(session: Session, sample: Sample) -> np.ndarray:
-    """The image as it was before it was normalised, (H, W, 3) uint8."""
-    assert sample.image is not None
+    """The image, of a picture cut into crops the whole of it, as it was before it was normalised,
+    (H, W, 3) uint8.
+    """
     pre = session.preprocessing.identity
-    return to_bytes(sample.image, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
+    return to_bytes(sample.whole, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
 
 
 def _array(values: Tensor) -> np.ndarray:
