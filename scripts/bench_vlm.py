@@ -26,6 +26,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ import asap  # noqa: F401  # first: transformers imports torchvision
 from asap.backbones.llava.extra import require_transformers
 from asap.backbones.llava.language import LanguageModel
 from asap.backbones.llava.parts import Projector, clip_trunk
+from asap.core.rows import rowwise
+from asap.data.base import Sample
 from asap.engine.backend import backend_of
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
@@ -154,7 +157,8 @@ def candidate(parts: Parts, method: Method, pruner: Pruner | None) -> Candidate:
     if pruner is not None:
         pruner.check(len(parts.language.layers), reduced.adapter.anatomy.patches)
     encoder = PictureEncoder(reduced, "method")
-    return Candidate(encoder, parts.projector, Decoder(parts.language, pruner))
+    visual = partial(rowwise, parts.projector)
+    return Candidate(encoder, visual, Decoder(parts.language, pruner))
 
 
 def row_of(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,9 +188,12 @@ def run(given: argparse.Namespace) -> Path:
     pictures = torch.randn(shape, device=device, dtype=dtype)
     ids = torch.randint(sizes.vocabulary, (PREFIX + SUFFIX,), device=device)
     asked = [
-        TimedQuestion(pictures[at : at + 1], (at,), ids[:PREFIX], ids[PREFIX:], at)
-        for at in (number % len(pictures) for number in range(given.questions))
-    ]
+        TimedQuestion(
+            Sample(i, i, f"question {i}", at, None),
+            pictures[at : at + 1], (at,), ids[:PREFIX], ids[PREFIX:],
+        )
+        for i, at in enumerate(number % len(pictures) for number in range(given.questions))
+    ]  # fmt: skip
     spans = spans_on(device, torch.get_num_threads())
     found = ask_all(models, asked, given.warm, spans)
     same = {

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_llava import made_llava
 
 from asap.core.language_macs import LanguageCost
+from asap.data.base import Sample
 from asap.errors import RequestError
 from asap.experiment import latency_rows
 from asap.experiment.pipeline import run
@@ -78,7 +79,10 @@ def test_every_candidate_answers_a_question_before_the_next_one_comes(monkeypatc
     calls: list[tuple[str, int]] = []
     models: Any = {name: Called(name, calls) for name in "abc"}
     ids = torch.tensor([1])
-    questions = [TimedQuestion(torch.zeros(1, 3, 2, 2), (i,), ids, ids, i) for i in range(5)]
+    picture = torch.zeros(1, 3, 2, 2)
+    questions = [
+        TimedQuestion(Sample(i, i, str(i), i, None), picture, (i,), ids, ids) for i in range(5)
+    ]
     steps: list[int] = []
     timed: Any = getattr(ask_all, "__wrapped__", ask_all)  # without the check of types
     found = timed(models, questions, 2, Marks(Clocks("wall")), 0, steps.append)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from asap.core.rows import rowwise
+from asap.data.base import Sample
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.measure.device import Elapsed, gauge, measuring_alone
@@ -29,13 +29,21 @@ PASSES = 2  # of every picture before timing: the engine records a piece of work
 
 @dataclass(frozen=True)
 class TimedQuestion:
-    """A question on the device: the images of its picture, and the ids around them."""
+    """A question on the device: the images of its picture, and the ids around them.
 
+    sample: without its images.
+    """
+
+    sample: Sample
     images: Float[Tensor, "images 3 h w"]
     image_ids: tuple[int, ...]
     prefix: Int[Tensor, "before"]
     suffix: Int[Tensor, "behind"]
-    picture: int  # questions about one picture have the same number
+
+    @property
+    def picture(self) -> int:
+        """Questions about one picture have the same number."""
+        return self.sample.cluster
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A vision-language model under a method in each stage."""
+    """A vision-language model under a method in each stage. visual: makes the tower's rows of a
+    picture those that the language model reads.
+    """
 
     encoder: PictureEncoder
-    projector: nn.Module
+    visual: Callable[[Tensor], Tensor]
     decoder: Decoder
 
     @property
@@ -89,7 +99,7 @@ class Candidate:
         encoded, trace = self.encoder(question.images, question.image_ids)
         spans.mark()
         rows = encoded.of(0)
-        visual = rowwise(self.projector, rows)
+        visual = self.visual(rows)
         spans.mark()
         found = self.decoder.prefill(visual, question.prefix, question.suffix, room=1)
         spans.mark()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -105,4 +105,5 @@ def _on(
     suffix: Sequence[int],
 ) -> TimedQuestion:
     ids = [torch.tensor(part, device=device) for part in (prefix, suffix)]
-    return TimedQuestion(images, tuple(sample.image_ids), ids[0], ids[1], sample.cluster)
+    here = replace(sample, inputs=None)
+    return TimedQuestion(here, images, tuple(sample.image_ids), ids[0], ids[1])
