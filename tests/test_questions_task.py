@@ -17,7 +17,8 @@ from asap.data.base import Sample
 from asap.data.open import open_data
 from asap.errors import RequestError
 from asap.measure.joint_evaluation import _about
-from asap.records.schema import AccuracyRecord, QuestionsRecord, Share, YesNo
+from asap.records.question_schema import QuestionsRecord, Share, YesNo
+from asap.records.schema import AccuracyRecord
 from asap.records.tables import ANSWER_COLUMNS, decode, encode, frame_of, table_of
 from asap.report.statistics import finite, hits, mean_interval, share_interval
 from asap.report.yes_no import f1_interval

@@ -128,7 +128,8 @@ def _keys() -> list[tuple[str, Any]]:
     kinds += [("data", kind) for kind in DATA_SETS.values()]
     kinds += groups().items()
     inside = [(f"{group}.{f.name}", f.type) for group, kind in kinds for f in fields(kind)]
-    return [*inside, *((f.name, f.type) for f in fields(RunSpec)), ("model", PathText)]
+    others = [("model", PathText), ("benchmarks", PathText)]
+    return [*inside, *((f.name, f.type) for f in fields(RunSpec)), *others]
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

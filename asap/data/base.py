@@ -189,6 +189,7 @@ class Subset:
         self.images_per_example = images_per_example(whole)
         self.frames_per_view = frames_per_view(whole)
         self.differs: tuple[str, ...] = getattr(whole, "differs", ())
+        self.benchmark: Any = getattr(whole, "benchmark", None)  # of questions
         self._digest: str | None = None
 
     @property

@@ -20,7 +20,10 @@ from asap.data.images.folder import FolderOptions
 from asap.data.kinetics.kinetics import KineticsOptions
 from asap.data.options import DataOptions, Opening
 from asap.data.questions.digits_qa import DigitsQaOptions
+from asap.data.questions.gqa import GqaOptions
 from asap.data.questions.jsonl import QuestionsOptions
+from asap.data.questions.mme import MmeOptions
+from asap.data.questions.pope import PopeOptions
 from asap.data.slices import part_of
 from asap.errors import RequestError
 from asap.spec.paths import given_path
@@ -41,6 +44,9 @@ DATA_SETS: dict[str, type[DataOptions]] = {
     "kinetics": KineticsOptions,
     "digits_qa": DigitsQaOptions,
     "questions": QuestionsOptions,
+    "pope": PopeOptions,
+    "gqa": GqaOptions,
+    "mme": MmeOptions,
 }
 _FROM_A_VARIABLE = ("imagenet", "kinetics")  # an unset variable of the shell is an empty path
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asap.report.statistics import LEVEL, wilson_interval
-
-DRAWS = 2_000  # of the bootstrap
+from asap.report.bootstrap import DRAWS, drawn_sums, percentiles
+from asap.report.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,7 @@ def f1_interval(
     f1, groups = Counts.of(said, right).f1, len(np.unique(clusters))
     if f1 in (0.0, 1.0) and groups > 1:
         return wilson_interval(groups if f1 else 0, groups)
-    draws = f1_draws(said, right, clusters, seed)
-    known = draws[~np.isnan(draws)]
-    if len(known) < DRAWS / 2:
-        return -math.inf, math.inf
-    low, high = np.quantile(known, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    return percentiles(f1_draws(said, right, clusters, seed))
 
 
 def f1_draws(
@@ -88,18 +82,20 @@ def f1_draws(
     The same seed and sources give the same draws, so differences of two rows are paired. All NaN
     of one source.
     """
-    names, inverse = np.unique(clusters, return_inverse=True)
-    groups = len(names)
-    if groups < 2:
-        return np.full(DRAWS, np.nan)
-    parts = [np.bincount(inverse[part], minlength=groups) for part in _parts(said, right)]
-    counts, rng = np.stack(parts, axis=1), np.random.default_rng(seed)
-    found = np.empty((DRAWS, len(parts)), np.int64)
-    for i in range(DRAWS):  # one draw at a time: all at once are DRAWS x groups numbers
-        found[i] = np.bincount(rng.integers(groups, size=groups), minlength=groups) @ counts
-    twice = 2 * found[:, 0]
+    drawn = drawn_sums(f1_counts(said, right), clusters, seed)
+    return np.full(DRAWS, np.nan) if drawn is None else f1_of(drawn)
+
+
+def f1_counts(said: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Per answer what F1 counts: true yes, false yes, and no where yes is right; (n, 3) int64."""
+    return np.stack(_parts(said, right), axis=1).astype(np.int64)
+
+
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 from sums of `f1_counts` (..., 3); NaN where it is not defined."""
+    twice = 2 * counts[..., 0]
     with np.errstate(invalid="ignore"):
-        return twice / (twice + found[:, 1] + found[:, 2])
+        return twice / (twice + counts[..., 1] + counts[..., 2])
 
 
 def _parts(said: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

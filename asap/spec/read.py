@@ -67,7 +67,7 @@ def read_spec(
     }
     _refuse_other_model(given.pop("model", None), parts["backbone"])
     # Keys that only other lines of an experiment or a data set refer to.
-    for name in ("points", "budget", "ppt_thresholds", "scenes"):
+    for name in ("points", "budget", "ppt_thresholds", "scenes", "benchmarks"):
         given.pop(name, None)
     title = given.pop("title", None) or f"{parts['backbone'].shown} on {data_title(parts['data'])}"
     spec = _build(RunSpec, {**given, **parts, "rows": methods, "title": title}, "config")

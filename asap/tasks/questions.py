@@ -13,13 +13,13 @@ from torch import Tensor
 
 from asap.core.crops import PictureRows
 from asap.data.base import DataSet, Sample
+from asap.data.questions.benchmark import Benchmark, benchmark_of
 from asap.records.tables import column
 from asap.tasks.base import Task
 from asap.tasks.classification import OBJECT
 from asap.tasks.objects import NAN, object_recall, object_share, sink_on_object
 from asap.tasks.questions_record import score_of
-from asap.tasks.scoring.rules import RULES
-from asap.tasks.scoring.yes_no import said
+from asap.tasks.scoring.rules import RULES, SAID
 
 
 class CannotAnswer(Exception):
@@ -85,12 +85,13 @@ class Questions(Task):
     """
 
     answerer: Answerer | None = None
+    benchmark: Benchmark | None = None  # whose number is to be found
     name: ClassVar[str] = "questions"
     examples: ClassVar[str] = "questions"
     columns: ClassVar[tuple[pa.Field, ...]] = (
         column("category", "text"),
         column("subset", "text"),  # of a category, such as one of POPE's three; may be empty
-        column("kind", "text"),  # yes_no | exact | letter | vqa: the rule of its score
+        column("kind", "text"),  # the rule of its score, see scoring/rules.py
         column("question", "text"),
         column("answers", "text", listed=True),  # right ones
         column("text", "text"),  # the model's answer
@@ -118,7 +119,7 @@ class Questions(Task):
 
     @classmethod
     def of(cls, data: DataSet, head: Answerer | None = None) -> "Questions":
-        return cls(head)
+        return cls(head, benchmark_of(data))
 
     def answered(
         self, samples: Sequence[Sample], outputs: VisualOutputs, traces: Mapping[str, Tensor]
@@ -161,7 +162,7 @@ class Questions(Task):
 
     def score(self, answers: pd.DataFrame, clustered: bool) -> dict[str, Any]:
         """See `score_of`."""
-        return score_of(answers, clustered, self.examples)
+        return score_of(answers, clustered, self.examples, self.benchmark)
 
 
 def _with_images(samples: Sequence[Sample]) -> Iterator[tuple[Sample, slice]]:
@@ -184,7 +185,7 @@ def _answered(sample: Sample, answer: Answer) -> dict[str, Any]:
         "ids": list(answer.ids),
         "cut": int(answer.cut),
         "finite": int(answer.finite),
-        "said": said(answer.text) if kind == "yes_no" and answer.finite else "",
+        "said": SAID[kind](answer.text) if kind in SAID and answer.finite else "",
         "score": RULES[kind](answer.text, sample.target) if answer.finite else 0.0,
         "gap": answer.gap,
         "yes_no_gap": answer.yes_no_gap,

@@ -47,4 +47,5 @@ KINDS = {
     "exact": Kind(tuple),
     "letter": Kind(_letters, max_new_tokens=128),  # the letter may come after a reason
     "vqa": Kind(_annotators),
+    "mme": Kind(_yes_no),  # yes or no, as MME reads it
 }

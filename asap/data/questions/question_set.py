@@ -27,6 +27,7 @@ from asap.data.base import (
 )
 from asap.data.images.decoding import UnreadableImage, mask_to_patches
 from asap.data.images.image_files import image_id
+from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.kinds import KINDS
 from asap.errors import RequestError
 
@@ -81,7 +82,8 @@ class QuestionSet:
     from; `picture` and the `cluster` are of its picture; the target are the right answers. Its
     extras: "question", "kind", "category", "subset", "max_new_tokens", the picture's "size" (width,
     height), and the "mask" of the object's patches where that is known, of all images that the
-    transform makes of a picture. `title`, `index`: as of `ImageFiles`.
+    transform makes of a picture. `title`, `index`: as of `ImageFiles`; `benchmark`: whose questions
+    these are, if they are of one.
     """
 
     task = "questions"
@@ -90,6 +92,7 @@ class QuestionSet:
     clustered = True
     scored = None
     index: Path | None = None
+    benchmark: Benchmark | None = None
 
     def __init__(
         self,
@@ -159,7 +162,8 @@ class QuestionSet:
     def label_digest(self) -> str:
         """SHA-256 of the right answers, of how they are scored, and of the categories."""
         rows = [[one.kind, one.category, one.subset, *one.answers] for one in self.questions]
-        return sha256(repr(rows).encode()).hexdigest()
+        scored = repr(rows) if self.benchmark is None else repr((rows, self.benchmark.identity))
+        return sha256(scored.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.questions)

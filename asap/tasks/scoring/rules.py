@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from asap.tasks.scoring import exact, letter, vqa, yes_no
+from asap.tasks.scoring import exact, letter, mme, vqa, yes_no
 
 # From a model's text and the right answers to a score in [0, 1].
 RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
@@ -10,4 +10,7 @@ RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "exact": exact.score,
     "letter": letter.score,
     "vqa": vqa.score,
+    "mme": mme.score,
 }
+# What an answer to a question of these kinds says: yes, no, or other.
+SAID: dict[str, Callable[[str], str]] = {"yes_no": yes_no.said, "mme": mme.said}

@@ -1,0 +1,55 @@
+"""The official rules of benchmarks, written apart from lists of questions in plain Python.
+
+A question is a dict with text, right (list of answers), picture, and what its rule needs.
+"""
+
+from collections import defaultdict
+from fractions import Fraction
+from typing import Any
+
+Asked = list[dict[str, Any]]
+
+
+def pope_f1(asked: Asked) -> float | None:
+    """F1 of one subset, in percent: as POPE's script counts, letter by letter instead of split."""
+    hits = both = 0
+    for one in asked:
+        words, word = set(), ""
+        for sign in one["text"].split(".")[0] + " ":
+            if sign == " ":
+                words.add(word)
+                word = ""
+            elif sign != ",":
+                word += sign
+        says = not {"No", "not", "no"} & words
+        truth = one["right"][0] == "yes"
+        hits += says and truth
+        both += says + truth
+    return None if both == 0 else float(100 * Fraction(2 * hits, both))
+
+
+def mme_said(text: str) -> str:
+    """As MME's evaluation tool: the first four letters."""
+    signs = [sign for sign in text.lower().strip() if sign != "."]
+    if len(signs) == 1:
+        return "yes" if signs == ["y"] else "no" if signs == ["n"] else "other"
+    four = "".join(signs[:4])
+    for word in ("yes", "no"):
+        if any(four[i : i + len(word)] == word for i in range(len(four))):
+            return word
+    return "other"
+
+
+def mme_points(asked: Asked) -> dict[str, float]:
+    """Category -> accuracy plus the share of pictures with both right, in percent each."""
+    pictures: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for one in asked:
+        right = mme_said(one["text"]) == one["right"][0]
+        pictures[one["category"]][one["picture"]].append(right)
+    found = {}
+    for category, pairs in pictures.items():
+        single = [right for pair in pairs.values() for right in pair]
+        acc = Fraction(sum(single), len(single))
+        plus = Fraction(sum(all(pair) and len(pair) == 2 for pair in pairs.values()), len(pairs))
+        found[category] = float(100 * acc + 100 * plus)
+    return found

@@ -1,0 +1,185 @@
+"""The numbers of benchmarks from tables of answers, beside the official rules written apart."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from reference import scores_ref as ref
+
+from asap.data.questions.benchmark import Benchmark
+from asap.data.questions.gqa import GQA
+from asap.data.questions.mme import COGNITION, MME, PERCEPTION
+from asap.data.questions.pope import POPE
+from asap.records.question_schema import BenchmarkScore
+from asap.report.statistics import mean_interval
+from asap.tasks.benchmark_score import RULES, benchmark_score
+from asap.tasks.scoring import mme
+from asap.tasks.scoring.rules import RULES as KINDS
+from asap.tasks.scoring.rules import SAID
+
+WORDS = ["yes", "Yes.", "no", "No,", "NO", "not", "nothing", "y", "n", "a dog", "", "the answer"]
+
+
+def frame(kind: str, asked: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A table of answers. asked: text, right, picture, and perhaps category, subset and id."""
+    said = SAID.get(kind, lambda text: "")
+    rows = [
+        {"index": i, "path": f"{one['picture']}#{one.get('id', i)}", "cluster": one["picture"],
+         "category": one.get("category", "all"), "subset": one.get("subset", ""), "kind": kind,
+         "answers": one["right"], "text": one["text"], "said": said(one["text"]), "finite": 1,
+         "error": None, "score": KINDS[kind](one["text"], one["right"])}
+        for i, one in enumerate(asked)
+    ]  # fmt: skip
+    found = pd.DataFrame(rows)
+    found["cluster"] = found["cluster"].astype("category").cat.codes
+    return found
+
+
+def scored(kind: str, benchmark: Benchmark, asked: Sequence[dict[str, Any]]) -> BenchmarkScore:
+    found = benchmark_score(frame(kind, asked), benchmark)
+    assert found["status"] == "scored" and found["metric"] == benchmark.metric
+    assert (found["name"], found["split"]) == (benchmark.name, benchmark.split)
+    if found["score"] is not None and found["lo"] is not None and found["hi"] is not None:
+        assert found["lo"] <= found["score"] + 1e-9 and found["score"] <= found["hi"] + 1e-9
+    return found
+
+
+def test_every_benchmark_has_a_rule() -> None:
+    assert {POPE.rule, GQA.rule, MME.rule} <= RULES.keys()
+
+
+# ---- POPE
+
+
+def pope(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Six questions about each picture, in three subsets."""
+    return [
+        {"text": text, "right": ["yes" if i % 2 else "no"], "picture": f"p{i // 6}",
+         "subset": ("random", "popular", "adversarial")[i % 6 // 2]}
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=12, max_size=36))
+@settings(max_examples=40, deadline=None)
+def test_the_number_of_pope_is_the_mean_f1_of_its_subsets(texts: list[str]) -> None:
+    asked = pope(texts)
+    found = scored("yes_no", POPE, asked)
+    each = {
+        name: ref.pope_f1([one for one in asked if one["subset"] == name])
+        for name in ("random", "popular", "adversarial")
+    }
+    known = [one for one in each.values() if one is not None]
+    if len(known) == 3:
+        assert found["score"] == pytest.approx(sum(known) / 3)
+        assert {name: found["parts"][f"f1_{name}"] for name in each} == pytest.approx(each)
+    else:
+        assert found["score"] is None
+    assert found["n"] == len(asked) and found["n_expected"] == 8910
+
+
+def test_the_interval_of_pope_draws_pictures() -> None:
+    rng = np.random.default_rng(3)
+    right = [("no", "yes")[i % 2] for i in range(1200)]
+    texts = [r if rng.random() < 0.85 else {"yes": "no", "no": "yes"}[r] for r in right]
+    found = scored("yes_no", POPE, pope(texts))
+    again = scored("yes_no", POPE, pope(texts))
+    assert found == again and found["lo"] is not None and found["hi"] is not None
+    fresh = []
+    for _ in range(200):
+        drawn = [r if rng.random() < 0.85 else {"yes": "no", "no": "yes"}[r] for r in right]
+        one = pope(drawn)
+        subsets = ("random", "popular", "adversarial")
+        f1 = [ref.pope_f1([q for q in one if q["subset"] == name]) for name in subsets]
+        fresh.append(sum(x for x in f1 if x is not None) / 3)
+    width = found["hi"] - found["lo"]
+    assert width == pytest.approx(3.92 * float(np.std(fresh)), rel=0.25)
+    alone = scored("yes_no", POPE, pope(["yes"] * 6))
+    assert alone["lo"] is None and alone["hi"] is None
+    perfect = scored("yes_no", POPE, pope(right))
+    assert perfect["score"] == perfect["hi"] == 100 and 97 < (perfect["lo"] or 0) < 100
+
+
+# ---- GQA
+
+
+def test_the_number_of_gqa_is_the_share_of_right_answers() -> None:
+    texts = ["Yes.", "no", "Left", "on the left", "woman"]
+    right = [["yes"], ["no"], ["left"], ["left"], ["man"]]
+    asked = [
+        {"text": t, "right": r, "picture": f"p{i // 2}"}
+        for i, (t, r) in enumerate(zip(texts, right, strict=True))
+    ]
+    found = scored("exact", GQA, asked)
+    assert found["score"] == pytest.approx(60.0) and found["n"] == 5
+    low, high = mean_interval(np.array([1.0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 2]))
+    assert (found["lo"], found["hi"]) == pytest.approx((100 * max(low, 0), 100 * min(high, 1)))
+
+
+# ---- MME
+
+
+@given(st.sampled_from(WORDS) | st.text(max_size=8))
+@example("y.")
+@example("y e")
+@example(" Yes, it is")
+@example("Nope")
+@example("know")
+@example("...n")
+@example("İyes")
+def test_what_an_answer_to_mme_says(text: str) -> None:
+    assert mme.said(text) == ref.mme_said(text)
+    for right in ("yes", "no"):
+        assert mme.score(text, [right]) == float(ref.mme_said(text) == right)
+
+
+def of_mme(texts: Sequence[str], categories: Sequence[str]) -> list[dict[str, Any]]:
+    """Two questions about each picture; categories come in turn."""
+    return [
+        {"text": text, "right": [("yes", "no")[i % 2]], "picture": f"p{i // 2}",
+         "category": categories[i // 2 % len(categories)]}
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=16, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_the_number_of_mme_is_the_sum_over_categories(texts: list[str]) -> None:
+    categories = ["existence", "OCR", "code_reasoning"]
+    asked = of_mme(texts[: len(texts) // 2 * 2], categories)
+    found, each = scored("mme", MME, asked), ref.mme_points(asked)
+    assert found["score"] == pytest.approx(math.fsum(each.values()))
+    assert {name: found["parts"][name] for name in each} == pytest.approx(each)
+    perception = sum(each[name] for name in ("existence", "OCR") if name in each)
+    assert found["parts"]["perception"] == pytest.approx(perception)
+    assert found["parts"]["cognition"] == pytest.approx(each.get("code_reasoning", 0.0))
+    other = sum(ref.mme_said(one["text"]) == "other" for one in asked)
+    assert found["parts"]["other_share"] == pytest.approx(100 * other / len(asked))
+
+
+def test_the_most_points_and_the_interval_of_mme() -> None:
+    categories, rng = [*PERCEPTION, *COGNITION], np.random.default_rng(1)
+    right = [("yes", "no")[i % 2] for i in range(28 * 30)]
+    best = scored("mme", MME, of_mme(right, categories))
+    assert best["score"] == best["lo"] == best["hi"] == 2800
+    assert (best["parts"]["perception"], best["parts"]["cognition"]) == (2000, 800)
+    texts = [r if rng.random() < 0.8 else "other" for r in right]
+    found = scored("mme", MME, of_mme(texts, categories))
+    assert found == scored("mme", MME, of_mme(texts, categories))
+    assert found["lo"] is not None and found["hi"] is not None and found["score"] is not None
+    fresh = []
+    for _ in range(150):
+        drawn = [r if rng.random() < 0.8 else "other" for r in right]
+        fresh.append(sum(ref.mme_points(of_mme(drawn, categories)).values()))
+    assert found["hi"] - found["lo"] == pytest.approx(3.92 * float(np.std(fresh)), rel=0.25)
+
+
+def test_a_question_of_a_pair_that_failed_makes_no_pair() -> None:
+    asked = of_mme(["yes", "no", "yes"], ["existence"])
+    found = scored("mme", MME, asked)
+    assert found["score"] == pytest.approx(100 + 50)
