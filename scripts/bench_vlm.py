@@ -26,16 +26,17 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import asap  # noqa: F401  # first: transformers imports torchvision
 from asap.backbones.llava.extra import require_transformers
 from asap.backbones.llava.language import LanguageModel
 from asap.backbones.llava.parts import Projector, clip_trunk
+from asap.core.crops import PictureRows
 from asap.core.rows import rowwise
 from asap.data.base import Sample
 from asap.engine.backend import backend_of
@@ -54,6 +55,7 @@ from asap.methods.language.sparsevlm import SparseVLM
 from asap.methods.prunesid import PruneSID
 from asap.methods.visionzip import VisionZip
 from asap.methods.vispruner import VisPruner
+from asap.spec.answer_spec import AnswerSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = "random weights, block {block} forced"
@@ -156,8 +158,11 @@ def candidate(parts: Parts, method: Method, pruner: Pruner | None) -> Candidate:
     reduced = ReducedViT(parts.tower, method, backend=backend_of(parts.language.device))
     if pruner is not None:
         pruner.check(len(parts.language.layers), reduced.adapter.anatomy.patches)
-    encoder = PictureEncoder(reduced, "method")
-    visual = partial(rowwise, parts.projector)
+
+    def visual(picture: PictureRows) -> Tensor:
+        return rowwise(parts.projector, picture.rows)
+
+    encoder = PictureEncoder(reduced, AnswerSpec())
     return Candidate(encoder, visual, Decoder(parts.language, pruner))
 
 

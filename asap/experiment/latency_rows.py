@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import Any, cast
 
 import torch
 from tqdm import tqdm
 
 from asap.backbones.llava.checkpoint import Llava
-from asap.core.rows import rowwise
 from asap.errors import RequestError
 from asap.experiment.rows import Row
 from asap.experiment.timed_rows import refuse_timing, timed_together
@@ -163,8 +161,7 @@ def _head(session: Session, row: Row, plan: LatencyPlan) -> dict[str, Any]:
 def _candidate(session: Session, method: Method, pruner: Pruner | None) -> Candidate:
     answerer, encoder = session.answerer(pruner), session.encoder(method)
     assert isinstance(encoder, PictureEncoder)
-    visual = partial(rowwise, answerer.llava.projector)
-    return Candidate(encoder, visual, answerer.decoder)
+    return Candidate(encoder, answerer.visual, answerer.decoder)
 
 
 def _peak(candidate: Candidate, question: TimedQuestion, spans: Spans) -> int | None:

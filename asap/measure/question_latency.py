@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from asap.core.crops import PictureRows
 from asap.data.base import Sample
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
@@ -85,7 +86,7 @@ class Candidate:
     """
 
     encoder: PictureEncoder
-    visual: Callable[[Tensor], Tensor]
+    visual: Callable[[PictureRows], Tensor]
     decoder: Decoder
 
     @property
@@ -98,8 +99,8 @@ class Candidate:
         spans.start()
         encoded, trace = self.encoder(question.images, question.image_ids)
         spans.mark()
-        rows = encoded.of(0)
-        visual = self.visual(rows)
+        picture = encoded.of(question.sample, 0)
+        visual = self.visual(picture)
         spans.mark()
         found = self.decoder.prefill(visual, question.prefix, question.suffix, room=1)
         spans.mark()
@@ -107,13 +108,13 @@ class Candidate:
         spans.mark()
         return Asked(
             seconds=dict(zip(SPANS, spans.seconds(), strict=True)),
-            visual_rows=len(rows),
+            visual_rows=len(visual),
             prompt_rows=len(question.prefix) + len(question.suffix),
             layer_rows=found.rows,
             stops=tuple(trace.stop_block.tolist()),
             macs_tower=int(trace.macs_backbone.sum()),
             macs_vision_method=int(trace.macs_method.sum()),
-            macs_projector=language.cost.projector(len(rows), rows.shape[1]),
+            macs_projector=language.cost.projector(*picture.rows.shape),
             macs_prefill=found.macs,
             macs_language_method=found.macs_pruner,
             condition=gauge(),
