@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_tables import DEIT, DENSE, FULL, POOL, accuracy, cell, throughput
 
 from asap.measure.ratios import why_refused
-from asap.report.columns import BESIDE
+from asap.report.beside import BESIDE
 from asap.report.monospace import fitted, width_of, wrapped
 from asap.report.paper import paper_table
 from asap.report.printed import console_width, printed

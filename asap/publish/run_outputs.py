@@ -14,6 +14,7 @@ from asap.publish.pictures import draw_pictures, examples_of
 from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.records.identity import LANGUAGE
 from asap.records.kinds import TRAINED_HEAD
+from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.latex import to_latex
@@ -83,8 +84,10 @@ def write_outputs(
     spec, title = session.spec, title or session.spec.title
     if not any(result.records for result in results):
         return None
-    premise = premise_remark(results)
-    remarks = [*spec.remarks, *([premise] if premise else []), *sweep_remarks(results, circled())]
+    over = is_over_benchmarks(results)  # of whose rows each benchmark's own table says the rest
+    premise = None if over else premise_remark(results)
+    remarks = [*spec.remarks, *([premise] if premise else [])]
+    remarks += [] if over else sweep_remarks(results, circled())
     if spec.backbone.weights == "random":
         remarks.insert(0, RANDOM_WEIGHTS)
     table = build_table(results, remarks, spec.paper_table)
@@ -110,7 +113,8 @@ def write_outputs(
         found, absent = charts(results, circled())
         for chart in found:
             files += save(chart.figure(), figures / f"{stem}-{chart.name}")
-        pictures = draw_pictures(session, results, spec.measure.panels, figures, stem)
+        panels = 0 if over else spec.measure.panels
+        pictures = draw_pictures(session, results, panels, figures, stem)
     files += [figures / name for picture in pictures for name in picture.files]
     manifest = manifest_of(title, remarks, results, pictures, spec.paper_table)
     rows = tables / f"{stem}.rows.json"

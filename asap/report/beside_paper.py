@@ -1,10 +1,10 @@
 """The paper's numbers beside a row's own, and their differences."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asap.report import footnotes, paper
-from asap.report.columns import BESIDE, MAIN_TABLES, Beside
+from asap.report.beside import BESIDE, MAIN_TABLES, Beside
 from asap.report.result import Result
 from asap.report.table import TableRow
 
@@ -33,6 +33,18 @@ def add_paper(row: TableRow, result: Result, backbone: str, table: str) -> None:
         else:
             _add_difference(row, result, b)
     _add_paper_notes(row, result, model, table)
+
+
+def column_notes(pairs: Iterable[tuple[str, str | None]], table: str) -> dict[str, list[str]]:
+    """What one of the paper's tables contradicts in whole columns, by the key of the paper's
+    number; pairs: (model, name in the paper) of the rows.
+    """
+    key_of = {b.column: b.paper for b in BESIDE[table]}
+    notes: dict[str, list[str]] = {}
+    for note in footnotes.footnotes(table, pairs):
+        if not note.methods and note.column is not None:
+            notes.setdefault(key_of[note.column], []).append(note.text)
+    return notes
 
 
 def _add_difference(row: TableRow, result: Result, b: Beside) -> None:

@@ -4,9 +4,9 @@ ones of ours, then the paper's own numbers.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from asap.report.beside import BESIDE, PUBLISHED, Beside
 from asap.report.table import TableColumn
 
 ROW, FORM, PAIRED, COST = "", "in the paper's form", "against dense, paired", "cost per image"
@@ -37,58 +37,6 @@ EXTRA_KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Beside:
-    """A column of one of the paper's tables and the values shown for it.
-
-    column: its name in results/paper; ours, paper, minus: keys of our value, the paper's and their
-    difference; spec: number format; dense: only for dense rows (True), the others (False) or both.
-    """
-
-    column: str
-    title: str
-    ours: str
-    paper: str
-    minus: str
-    spec: str
-    dense: bool | None = None
-
-
-_TOP1 = ("paper_top1", "top1_minus_paper")
-_SIGNED, _PERCENT = "+z.2f", ".2f"
-_MAIN = (
-    Beside("acc_base", "Acc (%), base", "top1", *_TOP1, _PERCENT, True),
-    Beside("acc_reduced", "Acc (%), reduced", "top1", *_TOP1, _PERCENT, False),
-    Beside(
-        "acc_delta", "Δ", "top1_delta", "paper_top1_delta", "top1_delta_minus_paper", _SIGNED, False
-    ),
-    Beside(
-        "flops_pct", "FLOPs (%)", "flops_pct", "paper_flops_pct", "flops_pct_minus_paper", _SIGNED,
-        False,
-    ),
-    Beside(
-        "throughput_pct", "Throughput (%)", "throughput_pct", "paper_throughput_pct",
-        "throughput_pct_minus_paper", _SIGNED, False,
-    ),
-)  # fmt: skip
-_ACCURACY = Beside("acc", "Acc (%)", "top1", *_TOP1, _PERCENT, False)
-_RATE = Beside(
-    "throughput_img_s", "Images per second", "infer_samples_per_sec", "paper_samples_per_sec",
-    "samples_per_sec_minus_paper", ",.1f",
-)  # fmt: skip
-MAIN_TABLES = ("image_classification", "kinetics")  # of accuracies before and after reduction
-BESIDE = {
-    **dict.fromkeys(MAIN_TABLES, _MAIN),
-    "anchor_image": (_ACCURACY, _MAIN[-1]),
-    "alpha_sweep": (_ACCURACY, _RATE),
-    "accumulation_overhead": (
-        Beside("flops_g", "GFLOPs", "infer_gmacs", "paper_gmacs", "gmacs_minus_paper", ".3f"),
-        _RATE,
-    ),
-}  # by the paper's table
-PUBLISHED = tuple(dict.fromkeys(b.title for table in BESIDE.values() for b in table))  # groups
-
-
 def number(key: str, spec: str) -> Text:
     """Text of one value. The z of a format turns a rounded -0.00 into 0.00."""
     return lambda values: None if values.get(key) is None else format(values[key], spec)
@@ -100,7 +48,7 @@ def columns(gmacs: float, paper_table: str | None = None) -> tuple[TableColumn, 
     With a table of the paper: its columns too, each with our value, the paper's and their
     difference. Without: the name that the paper gives each row's method.
     """
-    beside = [column for b in BESIDE.get(paper_table or "", ()) for column in _published(b)]
+    beside = [column for b in BESIDE.get(paper_table or "", ()) for column in published(b)]
     ours = (*_form(), *_ours(decimals(gmacs)), *(() if beside else (_named(),)))
     return (*_identity(), *ours, *_speed(), *_further(), *_tokens(), *beside)
 
@@ -151,7 +99,7 @@ def _ours(decimals: int) -> list[TableColumn]:
     ]
 
 
-def _published(b: Beside) -> list[TableColumn]:
+def published(b: Beside) -> list[TableColumn]:
     """Ours, the paper's and the difference; for FLOPs also ours in the paper's rounding."""
     signed = f"+z{b.spec.removeprefix('+z')}"
     found = [

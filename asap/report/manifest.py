@@ -113,7 +113,7 @@ def _parsed(content: Mapping) -> Manifest:
 
 def _row(content: Mapping) -> RowRef:
     row = RowRef(**content)
-    for name in ("label", "left_out", "on"):
+    for name in ("label", "left_out", "on", "data"):
         if not isinstance(value := getattr(row, name), str | None):
             raise TypeError(f"{name} of a row is {value!r}")
     if not all(isinstance(one, str) for pair in row.records.items() for one in pair):

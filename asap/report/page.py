@@ -18,7 +18,7 @@ from asap.report.figures.style import svg
 from asap.report.html_table import HtmlTable, html_frame, html_table, tips
 from asap.report.inline import animation_uri, inline_svg, picture_uri
 from asap.report.manifest import Drawn
-from asap.report.paper import paper_model
+from asap.report.paper import in_table, paper_model
 from asap.report.provenance import Fact, facts
 from asap.report.result import Result
 from asap.report.result_table import build_table
@@ -132,7 +132,7 @@ def _show(section: Section, anchor: str, default: Mapping[str, Any]) -> _Shown:
         tables,
         [_figure(chart, f"{anchor}-{chart.name}") for chart in there],
         [picture for picture in drawn if picture is not None],
-        missing | _failed(section.results) | _unpublished(section.results) | gone | absent,
+        missing | _failed(section.results) | _unpublished(section) | gone | absent,
         facts(section.results),
     )
 
@@ -175,9 +175,9 @@ def _failed(results: Sequence[Result]) -> dict[str, str]:
     return found
 
 
-def _unpublished(results: Sequence[Result]) -> dict[str, str]:
-    names = dict.fromkeys(str(result.backbone) for result in results if result.backbone)
-    unknown = [name for name in names if paper_model(name) is None]
+def _unpublished(section: Section) -> dict[str, str]:
+    names = dict.fromkeys(str(result.backbone) for result in section.results if result.backbone)
+    unknown = [n for n in names if paper_model(n) is None and not in_table(section.paper_table, n)]
     if not unknown:
         return {}
     return {"Beside the paper": f"the paper has no numbers for {', '.join(unknown)}"}

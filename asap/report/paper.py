@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from asap.spec.run_spec import LLAVA
+
 log = logging.getLogger(__name__)
 
 _NUMBERS = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct")
 # Columns of names in the tables that ours are set beside, and the overhead table's models.
-_NAMES = ("model", "anchor", "alpha", "method")
+_NAMES = ("model", "anchor", "alpha", "method", "tokens")
+# Tables of answers to questions, by LLaVA. A row's name there may need its tokens: "ToMe, 64".
+ANSWERS = ("llava15", "llava_next", "composition", "anchor_llava_next")
 _CLIP = ("vit_large_patch14_clip_quickgelu_336.openai", "vit_large_patch14_clip_336.openai")
 _OVERHEAD = {
     "DeiT-Base": "DeiT-B",
@@ -113,6 +117,8 @@ def published(
 
     `method` is the row's name there; the dense row of a main table has the base accuracy.
     """
+    if table in ANSWERS:
+        return {**full_row(table)} or None if dense else _answered(table, method)
     model = paper_model(backbone) or backbone
     if table == "accumulation_overhead" and model == _VIDEO:
         model = backbone  # the paper's is the one of 336 pixels
@@ -125,17 +131,43 @@ def published(
     rows = [row for row in paper_table(table) if _is_row(table, row, model, method)]
     if table == "accumulation_overhead" and not rows:
         rows = _below(table, _OVERHEAD.get(model), method)
-    return {k: float(v) for k, v in rows[0].items() if k not in _NAMES and v} if rows else None
+    return {**_numbers(rows[0])} if rows else None
 
 
 def in_table(table: str, backbone: str) -> bool:
-    """Whether one of the paper's tables has this backbone."""
+    """Whether one of the paper's tables has this backbone; of LLaVA any checkpoint but the bundled
+    one, as its numbers must show which it is.
+    """
+    if table in ANSWERS:
+        return backbone.startswith(f"{LLAVA}:")
     model = paper_model(backbone)
     if table == "accumulation_overhead":
         return model in _OVERHEAD or backbone.startswith("vit_large_patch14_clip")
     if table == "alpha_sweep":
         return model == "DeiT-Base"
     return model is not None and any(row["model"] == model for row in paper_table(table))
+
+
+def full_row(table: str) -> dict[str, float]:
+    """The numbers of the unreduced LLaVA by column. Of a table without such a row those of the
+    table of its model; empty if there are none.
+    """
+    for name in (table, "llava_next" if "llava_next" in table else "llava15"):
+        for row in paper_table(name):
+            if "(Full)" in row.get("method", ""):
+                return _numbers(row)
+    return {}
+
+
+def _answered(table: str, method: str | None) -> dict[str, float | None] | None:
+    """The row of a table of answers; None also where the name fits several."""
+    names = [(row.get("method") or row["anchor"], row.get("tokens")) for row in paper_table(table)]
+    fitting = [i for i, (name, n) in enumerate(names) if method in (name, f"{name}, {n}")]
+    return {**_numbers(paper_table(table)[fitting[0]])} if len(fitting) == 1 else None
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {k: float(v) for k, v in row.items() if k not in _NAMES and v}
 
 
 def _is_row(table: str, row: dict[str, str], model: str, method: str | None) -> bool:

@@ -4,10 +4,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from asap.report.columns import NAMED, PUBLISHED, ROW, Values, decimals, number, rate
+from asap.report.benchmarks.table import OVER
+from asap.report.beside import PUBLISHED
+from asap.report.columns import NAMED, ROW, Values, decimals, number, rate
 from asap.report.monospace import width_of
 from asap.report.questions import SCORES
 from asap.report.table import Table, TableColumn
+from asap.report.table_parts import parts
 
 MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # width that is kept for a method's name before more numbers are shown
@@ -28,6 +31,8 @@ def printed(table: Table, title: str, width: int) -> str:
     Always method, top-1 with its difference and interval, MACs and speed, if measured; the paper's
     numbers, GMACs and images per second where there is room. Footnotes are of shown cells only.
     """
+    if any(column.group == OVER for column in table.columns):
+        return _over_benchmarks(table, title, width)
     shown = _columns(table)
     for columns in _more(table):
         wider = _in_order([*shown, *columns])
@@ -36,6 +41,28 @@ def printed(table: Table, title: str, width: int) -> str:
     head = f"{what}: {' '.join(title.split())}"
     caption = (*table.caption, *_how_many(table))
     return replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
+
+
+def _over_benchmarks(table: Table, title: str, width: int) -> str:
+    """Its parts one below the other, without intervals, and of the paper the differences alone."""
+    found = []
+    for part in parts(table):
+        columns = [_plain(column) for column in part.columns if column.title != "paper"]
+        head = f"{part.title}: {' '.join(title.split())}"
+        if any(column.group in PUBLISHED for column in part.columns):
+            head = f"Ours minus the paper's: {' '.join(title.split())}"
+        found.append(replace(part, title=head, columns=tuple(columns)).to_console(width))
+    return "\n".join(found)
+
+
+def _plain(column: TableColumn) -> TableColumn:
+    """A column of a table over benchmarks in few letters."""
+    if column.group in PUBLISHED:
+        return replace(column, title=column.group, group="")
+    if column.group != OVER:
+        return replace(column, group=ROW)
+    key = column.keys[0]
+    return replace(column, group=ROW, text=number(key, ".0f" if key == "mme" else ".1f"))
 
 
 def _columns(table: Table) -> list[TableColumn]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asap.report.benchmarks import values as benchmarks
+from asap.report.benchmarks.named import named
+from asap.report.beside import PUBLISHED_SCORES
 from asap.report.columns import COST, PAIRED, SPEED, Text, Values, number
 from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
 SCORES, ROWS = "right, in %", "rows and cost per question"
+OF_PARTS = "parts of the benchmark's number"
 NOTES = {
     "infer_gmacs": "Of a question: tower, projector and the prefill of the language model, which "
     "all questions of a picture take anew.",
@@ -49,6 +53,8 @@ def values_of(about: Mapping[str, Any]) -> dict[str, float]:
     names = ("average", "pictures", "n_cut", "n_empty", "visual_rows", "prompt_rows", "kv_mib")
     found |= {name: about[name] for name in names}
     found |= {f"gmacs_{part}": about[f"gmacs_{part}"] for part in _PARTS}
+    if (benchmark := about.get("benchmark")) is not None:
+        found |= benchmarks.values_of(benchmark)
     layers = about["layer_rows"]
     found["layer_visual_rows"] = sum(layers) / len(layers) - about["prompt_rows"]
     return {name: value for name, value in found.items() if value is not None}
@@ -58,12 +64,16 @@ def with_columns(
     shown: Sequence[TableColumn], results: Sequence[Result]
 ) -> tuple[TableColumn, ...]:
     """The columns of a table of questions: those `shown`, and what only questions have."""
+    scored = _benchmarks(results)
+    titles = {named(one["name"]).title for one in scored}
+    shown = [c for c in shown if c.group not in PUBLISHED_SCORES or c.group in titles]
     behind = next(i for i, column in enumerate(shown, start=1) if "mcnemar_p" in column.keys)
     return (
         *shown[:behind],
         TableColumn("cor-\nrected", PAIRED, ("mcnemar_c",), number("mcnemar_c", "")),
         TableColumn("cor-\nrupted", PAIRED, ("mcnemar_b",), number("mcnemar_b", "")),
         *shown[behind:],
+        *(column for one in scored for column in _of_benchmark(one)),
         *(column for name in _categories(results) for column in _of_category(name, results)),
         TableColumn("Avg", SCORES, ("average",), number("average", ".2f")),
         TableColumn("Rel\n(%)", SCORES, ("relative",), number("relative", ".1f")),
@@ -135,6 +145,24 @@ def worded(table: Table) -> Table:
 
 def _about(result: Result) -> Mapping[str, Any] | None:
     return None if result.accuracy is None else result.accuracy.get("questions")
+
+
+def _benchmarks(results: Sequence[Result]) -> list[Mapping[str, Any]]:
+    """The numbers of each benchmark, of the first row that has it."""
+    abouts = [about for result in results if (about := _about(result)) is not None]
+    found = [about["benchmark"] for about in abouts if about.get("benchmark") is not None]
+    return list({one["name"]: one for one in reversed(found)}.values())
+
+
+def _of_benchmark(score: Mapping[str, Any]) -> list[TableColumn]:
+    """A benchmark's number, and the parts that it is made of."""
+    one = named(score["name"])
+    keys = (one.column, f"{one.column}_lo", f"{one.column}_hi")
+    of_parts = [(part, benchmarks.part_key(one.column, part)) for part in score["parts"]]
+    return [
+        TableColumn(f"{one.title}\n({score['metric']})", SCORES, keys, benchmarks.shown(one)),
+        *(TableColumn(part, OF_PARTS, (key,), number(key, ".2f")) for part, key in of_parts),
+    ]
 
 
 def _categories(results: Sequence[Result]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -10,7 +11,7 @@ from asap.errors import RequestError
 from asap.records.identity import LANGUAGE, VISION, method_of
 from asap.records.schema import AccuracyRecord, ThroughputRecord
 from asap.records.store import Store
-from asap.spec.run_spec import MethodSpec, RunSpec
+from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
 
 Read = Callable[[], pd.DataFrame]
 
@@ -28,6 +29,7 @@ class RowRef:
     left_out: str | None = None  # key of a baseline's record on the images that calibration took
     own_weights: bool = False  # its backbone has the weights of its own checkpoint
     on: str | None = None  # its backbone, used if no record names it
+    data: str | None = None  # its data set, likewise
 
     @property
     def keys(self) -> list[str]:
@@ -42,10 +44,10 @@ class Result:
     paper_method: the row's name in the paper's tables; ours: an extension that the paper does not
     have; records: by kind; read: functions that read the tables "answers" and "traces" beside the
     accuracy record when they are needed; reason: why a record is missing; note: a footnote of this
-    row; on: its backbone, used if no record names it; config: the settings of its run, from the
-    config.yaml beside its record; left_out: a baseline's record on the images that calibration
-    took; own_weights: its backbone has the weights of its own checkpoint, not those of the other
-    rows.
+    row; on, data: its backbone and data set, used if no record names them; config: the settings of
+    its run, from the config.yaml beside its record; left_out: a baseline's record on the images
+    that calibration took; own_weights: its backbone has the weights of its own checkpoint, not
+    those of the other rows.
     """
 
     label: str
@@ -56,6 +58,7 @@ class Result:
     reason: str | None = None
     note: str | None = None
     on: str | None = None
+    data: str | None = None
     config: Mapping[str, Any] | None = None
     left_out: AccuracyRecord | None = None
     own_weights: bool = False
@@ -78,7 +81,8 @@ class Result:
         reason = f"record {lost[0]} is gone or of another version of the code" if lost else None
         result = cls(
             row.label, row.paper, row.ours, found,
-            reason=reason or row.reason, note=row.note, on=row.on, own_weights=row.own_weights,
+            reason=reason or row.reason, note=row.note, on=row.on, data=row.data,
+            own_weights=row.own_weights,
         )  # fmt: skip
         if "accuracy" in found:
             cell = store.cell(row.records["accuracy"])
@@ -96,7 +100,7 @@ class Result:
             self.label, self.paper_method, self.ours, self.note, self.reason,
             {kind: record["key"] for kind, record in self.records.items()},
             None if self.left_out is None else self.left_out["key"],
-            self.own_weights, self.on,
+            self.own_weights, self.on, self.data,
         )  # fmt: skip
 
     def record(self, kind: str) -> Mapping[str, Any] | None:
@@ -235,4 +239,11 @@ def unmeasured(
     return Result(
         row.label, row.paper, row.ours or ours,
         reason=reason, note=row.note, on=spec.backbone.shown,
+        data=_data_name(spec.data),
     )  # fmt: skip
+
+
+def _data_name(data: DataSpec) -> str:
+    """What tables call a data set where no record does: of the user's own files their name."""
+    own = data.name in ("questions", "folder") and data.path is not None
+    return data.title or (f"{data.name} {Path(data.path or '').name}" if own else data.name)

@@ -8,12 +8,15 @@ answers paired image by image.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asap.errors import RequestError
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
-from asap.report import clips, footnotes, paper, questions
+from asap.report import clips, paper, questions
 from asap.report import columns as layout
+from asap.report.benchmarks.gate import benchmark_gates
+from asap.report.benchmarks.table import benchmarks_table, is_over_benchmarks
+from asap.report.beside_paper import column_notes
 from asap.report.gate import gates
+from asap.report.mixtures import refuse_mixtures
 from asap.report.result import Result, accuracy_name, unreadable
 from asap.report.scalars import ambiguous, metrics
 from asap.report.table import Table
@@ -37,9 +40,11 @@ def build_table(
 
     The first result of a backbone whose method is `dense` is the baseline of its rows. Raises
     RequestError if the records mix data sets, precisions or (for speed) devices, or if there is no
-    record at all.
+    record at all. Answers to the questions of several benchmarks are a table over these.
     """
-    _refuse_mixtures(results)
+    if is_over_benchmarks(results):
+        return benchmarks_table(results, remarks, paper_table)
+    refuse_mixtures(results)
     backbones = _backbones(results)
     dense = _baselines(results, backbones)
     unread = unreadable(results)
@@ -49,7 +54,7 @@ def build_table(
     )
     several = ambiguous(results)
     own = [metrics(result, several) for result in results]
-    verdicts = gates(dense, backbones)
+    verdicts = gates(dense, backbones) | benchmark_gates(dense, rows, paper_table)
     for row, result, backbone, numbers in zip(rows, results, backbones, own, strict=True):
         judged = None if result is dense.get(backbone) else result.accuracy  # the gate covers dense
         row.values["comparable"] = verdicts[backbone].verdict(judged)
@@ -73,61 +78,6 @@ def build_table(
             dict.fromkeys([*layout.csv_keys(columns), *more, *sorted(set().union(*own))])
         ),
     )
-
-
-def _refuse_mixtures(results: Sequence[Result]) -> None:
-    records = [record for result in results for record in result.records.values()]
-    if not records:
-        raise RequestError("no finished record to make a table of: run an experiment first")
-    speeds = [result.throughput for result in results if result.throughput is not None]
-    _refuse_other_data(records)
-    _refuse_mixed("precision", "precision", records)
-    _refuse_mixed("device of throughput", "device_name", speeds)
-    _refuse_mixed("clock of throughput", "clock", speeds)
-    # Rows with a checkpoint of their own may differ: a footnote names their backbone.
-    shared = [
-        record for result in results if not result.own_weights for record in result.records.values()
-    ]
-    loaded: dict[str, list[Mapping[str, Any]]] = {}
-    for record in shared:
-        if "backbone" in record["identity"]:
-            loaded.setdefault(record["backbone"], []).append(record["identity"]["backbone"])
-    for name, weights in loaded.items():
-        _refuse_mixed(f"set of weights of {name}", "weights", weights)
-    for name in dict.fromkeys(record["backbone"] for record in shared):
-        found = [r["identity"] for r in shared if r["backbone"] == name]
-        answered = [identity for identity in found if "answer" in identity]
-        _refuse_mixed("way to answer questions", "answer", answered)
-        found = [identity for identity in found if "preprocessing" in identity]
-        _refuse_mixed(f"preprocessing for {name}", "preprocessing", found)
-
-
-def _refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:
-    """RequestError unless all records have the same digests of images and labels; names are
-    compared only where records have no digests.
-    """
-    digests = [record["identity"].get("data") for record in records]
-    if None in digests:
-        _refuse_mixed("data set", "data", records)
-        return
-    found = {str(digest): record["data"] for digest, record in zip(digests, records, strict=True)}
-    names = list(dict.fromkeys(found.values()))
-    if len(found) > 1 and len(names) > 1:
-        _refuse_mixed("data set", "data", records)
-    if len(found) > 1:
-        raise RequestError(
-            f"one table holds one data set, these records have {len(found)} with other images or "
-            f"labels that are all called {names[0]!r}: make one table of each"
-        )
-
-
-def _refuse_mixed(what: str, key: str, records: Sequence[Mapping[str, Any]]) -> None:
-    found = list(dict.fromkeys(str(record.get(key)) for record in records))
-    if len(found) > 1:
-        raise RequestError(
-            f"one table holds one {what}, these records have {' and '.join(map(repr, found))}: "
-            "make one table of each"
-        )
 
 
 def _backbones(results: Sequence[Result]) -> list[str]:
@@ -215,10 +165,8 @@ def _column_notes(
             f"Rows differ in n: each leaves out the {things} that it could not {_verb(things)}."
         ]
     pairs = [(b, c.paper_method) for c, b in zip(results, backbones, strict=True) if c.paper_method]
-    key_of = {b.column: b.paper for b in layout.BESIDE[paper_table]}
-    for note in footnotes.footnotes(paper_table, pairs):
-        if not note.methods and note.column is not None:
-            notes.setdefault(key_of[note.column], []).append(note.text)
+    for key, texts in column_notes(pairs, paper_table).items():
+        notes.setdefault(key, []).extend(texts)
     return notes
 
 

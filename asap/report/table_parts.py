@@ -1,9 +1,11 @@
 """The result table in parts for a page, without the columns that its data cannot fill."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from asap.report import clips, questions
+from asap.report.benchmarks.table import OVER
+from asap.report.beside import PUBLISHED
 from asap.report.clips import CHANGES, CLIPS
 from asap.report.columns import (
     COST,
@@ -11,12 +13,11 @@ from asap.report.columns import (
     FURTHER,
     NAMED,
     PAIRED,
-    PUBLISHED,
     ROW,
     SPEED,
     TOKENS,
 )
-from asap.report.questions import ROWS, SCORES
+from asap.report.questions import OF_PARTS, ROWS, SCORES
 from asap.report.table import Table
 
 _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
@@ -25,10 +26,14 @@ _MASK_KEYS = {"sink_on_object_pct", "object_share_pct", "object_recall_pct"}
 def parts(table: Table) -> tuple[Table, ...]:
     """The table in parts for a page: accuracy and cost; beside the paper's numbers, if it has this
     backbone; latency, memory and energy, if they were measured; frames and clips of a video, or
-    scores and rows of questions; speed, tokens and sinks. The first part has the caption, the last
-    the remarks. Columns that the data cannot fill are left out. If only speed was measured, that is
-    the first part, and none is about accuracy.
+    scores and rows of questions; speed, tokens and sinks. A table over benchmarks has scores, rows
+    and costs in its first part, and a second one beside the paper's numbers.
+
+    The first part has the caption, the last the remarks. Columns that the data cannot fill are left
+    out. If only speed was measured, that is the first part, and none is about accuracy.
     """
+    if any(column.group == OVER for column in table.columns):
+        return _over_benchmarks(table)
     table = _without_undefined(table)
     shown = (ROW, FORM, PAIRED, COST, NAMED)
     first = table.select("Accuracy and cost", shown)
@@ -42,6 +47,8 @@ def parts(table: Table) -> tuple[Table, ...]:
         middle.append(table.select("Frames and clips", (ROW, CLIPS, CHANGES)))
     if SCORES in groups:
         middle.append(table.select("Scores by category", (ROW, SCORES)))
+        if OF_PARTS in groups:
+            middle.append(table.select("Parts of the benchmark's number", (ROW, OF_PARTS)))
         middle.append(table.select("Rows and cost of the language model", (ROW, ROWS)))
     evaluated = any(row.values.get("n") is not None for row in table.rows)
     timed = any(row.values.get("infer_samples_per_sec") is not None for row in table.rows)
@@ -49,9 +56,20 @@ def parts(table: Table) -> tuple[Table, ...]:
     ending = "Tokens and sinks" if SCORES in groups else "Speed, tokens and sinks"
     last = table.select(ending, (ROW, SPEED, TOKENS))
     found = [fast, *middle] if timed and not evaluated else [first, *middle, last]
+    return _in_turn([_worded(part, groups) for part in found])
+
+
+def _over_benchmarks(table: Table) -> tuple[Table, ...]:
+    found = [table.select("Scores, rows and costs", (ROW, OVER, ROWS))]
+    beside = table.select("Paper, and ours minus the paper's", (ROW, *PUBLISHED))
+    return _in_turn([*found, *([beside] if len(beside.columns) > 1 else [])])
+
+
+def _in_turn(found: Sequence[Table]) -> tuple[Table, ...]:
+    """The parts of one table: the caption above the first, the remarks below the last."""
     return tuple(
         replace(
-            _worded(part, groups),
+            part,
             caption=part.caption if i == 0 else (),
             remarks=part.remarks if i == len(found) - 1 else (),
         )

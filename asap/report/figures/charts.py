@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.clips import has_clips
 from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
 from asap.report.figures.alpha import alpha, draw_alpha
@@ -46,6 +47,8 @@ def charts(
 
     default: the tau, clusters and alpha to circle.
     """
+    if is_over_benchmarks(results):
+        return [], dict.fromkeys([_COST, _ROWS], "needs the rows of one benchmark: see its own run")
     there = [
         *_cost(results),
         *_speed(results),
