@@ -48,7 +48,9 @@ from asap.engine.kernels.walk import step_vectors
 from asap.engine.kernels.weights import mean_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-SHARED_MEMORY = {80: 166912, 86: 101376, 89: 101376, 90: 232448}  # bytes that a block may have
+SHARED_MEMORY = {  # bytes that a block may have
+    80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376,
+}  # fmt: skip
 IMAGES, TOKENS, HEADS = 64, 197, 12
 
 

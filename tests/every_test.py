@@ -23,6 +23,9 @@ if not torch.cuda.is_available():  # read when Triton is imported: kernels run o
 import checked
 import jaxtyping
 
+# On a GPU torch rounds a convolution's float32 to 11 bits unless it is told not to.
+torch.backends.cudnn.allow_tf32 = False
+
 jaxtyping.jaxtyped = checked.jaxtyped  # what the import hook of pyproject.toml puts on asap
 
 import asap  # first: it makes torchvision importable

@@ -206,6 +206,16 @@ def test_a_recording_outlives_inference_mode() -> None:
     assert torch.equal(recorded(third), asap.ReducedViT(net, ToMe(3), backend=CUDA())(third))
 
 
+def test_a_model_that_is_moved_forgets_its_recordings() -> None:
+    """Another weight may lie where one of them was."""
+    fake = FakeGraphs()
+    model = asap.ReducedViT(backbone(KEY, torch.float32), ToMe(3), backend=CUDA(fake))
+    (images, _), *_ = batches()
+    for _ in range(3):
+        model(images), model(images), model.to("cpu")
+    assert fake.recorded == 3
+
+
 def test_graphs_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cpu")
     assert backend_of(device).recorder is None

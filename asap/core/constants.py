@@ -20,10 +20,18 @@ _owners: list[list[Tensor]] = []
 def on_device(
     values: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.int64
 ) -> Int[Tensor, "n"]:
-    """The numbers on the device; not to be written to, since the next call gets the same tensor."""
+    """The numbers on the device; not to be written to, since the next call gets the same tensor.
+
+    RuntimeError while a CUDA graph is recorded, if they are not there already: every replay would
+    copy them again, from memory that the host has used for something else by then.
+    """
     key = (values, device, dtype)
     found = _kept.pop(key, None)
     if found is None:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "numbers of the host are new to the device while a graph is recorded"
+            )
         with torch.inference_mode(False):
             found = torch.tensor(values, dtype=dtype).to(device, non_blocking=True)
     _kept[key] = found

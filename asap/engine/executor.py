@@ -93,6 +93,10 @@ class ReducedViT(nn.Module):
         kept = (self._graphs, *(one.graphs for one in self._passes.values()))
         return next((one.failed for one in kept if one is not None and one.failed), None)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "ReducedViT":
+        self._passes, self._graphs = {}, None  # recordings know the weights by their addresses
+        return super()._apply(fn, recurse)
+
     @torch.no_grad()
     def forward(
         self,
@@ -126,9 +130,8 @@ class ReducedViT(nn.Module):
             raise ValueError("an empty batch has no result: give at least one image")
         ids = None if image_ids is None else [int(i) for i in image_ids]
         if self.method.draws and (ids is None or len(ids) != len(images)):
-            raise ValueError(
-                f"{type(self.method).__name__} draws at random: pass image_ids, one each"
-            )
+            kind = type(self.method).__name__
+            raise ValueError(f"{kind} draws at random: pass image_ids, one each")
         return ids, drawn_of(self.method, self.adapter.anatomy, ids, images.device)
 
     def _classified(self, images: Tensor, image_ids: Any) -> Classified:
@@ -226,9 +229,8 @@ class ReducedViT(nn.Module):
         if acts and self.method.position == "in_attention":
             self._prune_queries(index, block, now, eager)
         else:
-            needs = self.method.needs if acts else NOTHING
-            proportional = self.method.proportional_attention
-            heads, attended = attention_half(block, now, needs, proportional, eager)
+            asked = self.method.needs if acts else NOTHING, self.method.proportional_attention
+            heads, attended = attention_half(block, now, *asked, eager)
         if acts and self.method.position == "after_attention":
             self._reduce(index, now, heads, attended)
         mlp_half(block, now)
@@ -257,8 +259,7 @@ class ReducedViT(nn.Module):
                 left = outcome.left[segment.places].tolist()
                 out = kept_products(heads, batch, segment, method, decision, left, now.backend)
             else:
-                proportional = method.proportional_attention
-                alone = (batch, [segment], NOTHING, proportional, eager, now.backend)
+                alone = batch, [segment], NOTHING, method.proportional_attention, eager, now.backend
                 out = attend(heads, *alone).rows
             outputs.append(out)
         attended = torch.cat(outputs)

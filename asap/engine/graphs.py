@@ -10,10 +10,11 @@ host (`core/constants.py`). Work that reads is found by its first call and never
 
 import gc
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -100,45 +101,100 @@ class Graphs:
 
 
 class CUDAGraphs:
-    """Records CUDA graphs that share one memory pool and one stream for recording."""
+    """Records CUDA graphs that share one pool of memory and one stream for recording."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
+        self.room: _Room | None = None  # made when something is recorded first
 
     def record(self, work: Callable[[], T]) -> Callable[[], T]:
-        graph, found = torch.cuda.CUDAGraph(), []
-        collects = gc.isenabled()
-        gc.disable()  # a graph or an event that is freed meanwhile would spoil the recording
+        if self.room is None:
+            self.room = _Room(self.device)
         try:
-            with (
-                torch.cuda.device(self.device),
-                owned() as constants,
-                torch.cuda.graph(
-                    graph,
-                    pool=self.pool,
-                    stream=self.stream,
-                    capture_error_mode="thread_local",  # other threads may load data meanwhile
-                ),
-            ):
-                found.append(work())
+            graph, found, constants = self.room.capture(work)
         except BaseException:
-            self.pool = torch.cuda.graph_pool_handle()  # the old one may count as still recording
+            self.room = None  # graphs recorded before keep the old one
             raise
-        finally:
-            if collects:
-                gc.enable()
 
         def replay() -> T:
             assert constants is not None  # the graph reads them
             graph.replay()
-            return found[0]
+            return found
 
         return replay
 
 
-@cache
+class _Room:
+    """A stream for recording, and the pool in which what is recorded has its memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+        # A pool whose graphs are all gone must not be used again, though cuBLAS keeps a workspace
+        # in it: this graph never goes. Recorded outside inference mode, since torch also makes the
+        # random numbers' seed with the first graph, and writes to it in every replay.
+        with torch.inference_mode(False):
+            self.first = self.capture(lambda: torch.zeros(1, device=device))
+
+    def capture(self, work: Callable[[], T]) -> tuple[Any, T, list[Tensor]]:
+        """A graph of the work, what the work gave, and the constants that it reads."""
+        graph = torch.cuda.CUDAGraph()
+        with _one_at_a_time, _nothing_freed(), torch.cuda.device(self.device):
+            before = torch.cuda.current_stream(self.device)
+            try:
+                with (
+                    owned() as constants,
+                    torch.cuda.graph(
+                        graph,
+                        pool=self.pool,
+                        stream=self.stream,
+                        capture_error_mode="thread_local",  # other threads may load data meanwhile
+                    ),
+                ):
+                    found = work()
+            except BaseException:
+                self._abandon(before)
+                raise
+        return graph, found, constants
+
+    def _abandon(self, before: Any) -> None:
+        """Undo what `torch.cuda.graph` leaves behind where it fails to begin or to end.
+
+        Its stream stays the current one, on which nothing waits for what other streams did. And the
+        allocator holds that a recording goes on: no memory is given back any more, not even for
+        another recording.
+        """
+        torch.cuda.set_stream(before)
+        place = before.device_index, self.pool
+        try:
+            torch._C._cuda_endAllocateToPool(*place)
+            torch._C._cuda_releasePool(*place)
+        except (AttributeError, RuntimeError):  # it had ended
+            return
+
+
+@contextmanager
+def _nothing_freed() -> Iterator[None]:
+    """A graph or an event that the garbage collector frees meanwhile would spoil a recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+_one_at_a_time = threading.Lock()  # torch records one graph at a time in a process
+_of_thread = threading.local()
+
+
 def cuda_graphs(device: torch.device) -> CUDAGraphs:
-    """The recorder of a device, the same for all models, so that they share memory."""
-    return CUDAGraphs(device)
+    """The recorder of a device, the same for all models, so that they share memory; but each thread
+    has its own, since two that run at once would write to that memory in turn.
+    """
+    recorders = _of_thread.__dict__
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index not in recorders:
+        recorders[index] = CUDAGraphs(torch.device("cuda", index))
+    return recorders[index]

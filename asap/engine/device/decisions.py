@@ -72,10 +72,12 @@ def site_at(
         norms = value_norms(heads.v)
     if layout.length is None and method.mixed_lengths:
         offsets = memory.plans[layout.side].offsets
-        places = offsets[:-1, None] + torch.arange(layout.longest, device=offsets.device)
-        places = places.clamp(max=layout.rows - 1)
+        place = torch.arange(layout.longest, device=offsets.device)
+        places = (offsets[:-1, None] + place).clamp(max=layout.rows - 1)
         lengths, sizes = offsets.diff(), held.sizes[places]
-        tokens, norms = sizes[..., None][..., :0], None if norms is None else norms[places]
+        tokens = sizes[..., None][..., :0]
+        if norms is not None:  # rows behind the last image may hold NaN, and 0 * NaN is NaN
+            norms = norms[places].masked_fill(place >= lengths[:, None], 0.0)
     elif layout.length is None:  # watched images have all their tokens
         tokens, sizes = memory.ones[..., None][..., :0], memory.ones
     else:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap.engine.kernels.launch import architecture, jit, runs, tl, upcasts
+from asap.engine.kernels.launch import jit, much_shared_memory, runs, tl, upcasts
 
 
 @jit
@@ -107,13 +107,12 @@ def linear_gelu(
 
 
 def tile_of(rows: int, inputs: int, outputs: int) -> dict[str, Any]:
-    """How the output is cut: into large tiles if there are enough of them for a device's cores.
-
-    Ada has less than half of Hopper's shared memory.
+    """How the output is cut: into large tiles if there are enough of them for a device's cores, and
+    where these fit into shared memory.
     """
     step = 64 if inputs % 64 == 0 else 32
     if outputs % 128 or rows * outputs < 128 * 128 * 128:
         return {"ROWS": 64, "COLUMNS": 64, "STEP": step, "num_warps": 4, "num_stages": 4}
-    if outputs % 256 or architecture() < 90:
+    if outputs % 256 or not much_shared_memory():
         return {"ROWS": 128, "COLUMNS": 128, "STEP": 32, "num_warps": 8, "num_stages": 4}
     return {"ROWS": 128, "COLUMNS": 256, "STEP": step, "num_warps": 8, "num_stages": 3}

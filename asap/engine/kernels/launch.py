@@ -82,3 +82,10 @@ def architecture() -> int:
     if not INSTALLED or INTERPRETED:
         return 90
     return import_module("triton.runtime").driver.active.get_current_target().arch
+
+
+def much_shared_memory() -> bool:
+    """Whether a block may have 227 KB of shared memory: on Hopper and the Blackwell of data centres
+    (100, 103). Ada and the Blackwell of graphics cards (120) have 99 KB.
+    """
+    return architecture() in (90, 100, 103)

@@ -39,8 +39,8 @@ class SplitMatrix:
         """Room for P beside maps `like` these (dtype and device)."""
         pitch, half = pitch_of(n), like.dtype in (torch.float16, torch.bfloat16)
         kind = torch.float16 if half else like.dtype
-        parts = torch.zeros(2 if half else 1, images, pitch, pitch, dtype=kind)
-        parts = parts.to(like.device)
+        size = 2 if half else 1, images, pitch, pitch
+        parts = torch.zeros(size, dtype=kind, device=like.device)
         low = parts[1] if len(parts) == 2 else None
         return SplitMatrix(parts[0], low, n, SCALE if half else 1.0)
 

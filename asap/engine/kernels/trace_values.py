@@ -43,7 +43,13 @@ def _write(held, held_row, value, value_row, image, takes, COMBINE: tl.constexpr
         tl.store(to, new, mask=takes)
 
 
-@jit(do_not_specialize=["images", "number", "spent", "width"])
+# Columns lie in other places of a trace from block to block: aligned in one, not in the next.
+@jit(
+    do_not_specialize=["images", "number", "spent", "width"],
+    do_not_specialize_on_alignment=[
+        f"{kind}{i}" for kind in ("held", "value") for i in range(MOST)
+    ],
+)
 @no_type_check
 def _values_kernel(
     chosen,
