@@ -193,7 +193,7 @@ def cuda_graphs(device: torch.device) -> CUDAGraphs:
     """The recorder of a device, the same for all models, so that they share memory; but each thread
     has its own, since two that run at once would write to that memory in turn.
     """
-    recorders = _of_thread.__dict__
+    recorders: dict[int, CUDAGraphs] = _of_thread.__dict__.setdefault("recorders", {})
     index = torch.cuda.current_device() if device.index is None else device.index
     if index not in recorders:
         recorders[index] = CUDAGraphs(torch.device("cuda", index))
