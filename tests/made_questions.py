@@ -31,7 +31,9 @@ def answers(wrong: set[int], pictures: int = 4, **columns: Any) -> pd.DataFrame:
         "question": [f"is it {i} {c} {s} ?" for i, c, s, _ in asked],
         "answers": [[a] for a in right], "text": said,
         "score": [float(a == b) for a, b in zip(said, right, strict=True)],
-        "gap": [1.0 + i for i in range(n)], "finite": [1] * n, "cut": [0] * n,
+        "gap": [1.0 + i for i in range(n)], "visual_rows": [PATCHES] * n,
+        "yes_no_gap": [(1.0 + i) * (1 if s == "yes" else -1) for i, s in enumerate(said)],
+        "finite": [1] * n, "cut": [0] * n,
         "object_recall": [NAN] * n, "sink_on_object": [NAN] * n,
     }  # fmt: skip
     return pd.DataFrame({**values, **columns})

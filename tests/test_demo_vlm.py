@@ -24,9 +24,13 @@ def config() -> dict:
     return yaml.safe_load(text)
 
 
-def table(path: Path) -> dict[str, dict[str, str]]:
+def lines(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
-        return {row["method"]: row for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    return {row["method"]: row for row in lines(path)}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,26 @@ def test_rows_are_compared_and_reported_from_their_records(results: Path) -> Non
     made = run(f"results={results}", module="asap.report")
     assert made.returncode == 0, made.stderr
     assert "Demo of VLM questions" in (results / "report.html").read_text("utf-8")
+
+
+def test_flips_are_counted_listed_and_drawn(results: Path) -> None:
+    """Of a method that shows its sink, and of one that shows only what it keeps."""
+    every = lines(results / "tables" / "demo-of-vlm-questions-flips.csv")
+    for label in ("ASAP (prun.), 7", "VisionZip, 7"):
+        told = run(
+            "demo of vlm questions", "Full", label, "--images=1", f"--results={results}",
+            module="asap.compare",
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+        flips = [row for row in every if row["row"] == label]
+        assert flips, "a scene of this budget flips an answer"
+        (line,) = [one for one in told.stdout.splitlines() if one.startswith("Of ")]
+        corrects = sum(row["flip"] == "corrected" for row in flips)
+        assert f"{label} corrects {corrects} " in line
+        assert f"and corrupts {len(flips) - corrects} (" in line
+        files = [Path(one.strip()) for one in told.stdout.splitlines() if "-flips." in one]
+        assert sorted(path.suffix for path in files) == [".csv", ".png", ".svg"]
+        assert lines(next(f for f in files if f.suffix == ".csv")) == flips
 
 
 def test_the_recorded_table_has_every_row_and_the_premise_holds_in_it() -> None:

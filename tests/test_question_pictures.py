@@ -12,6 +12,7 @@ from asap.data.base import Sample
 from asap.publish.pictures.questions import one_a_picture
 from asap.report.answer_text import answer_text
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
+from asap.report.figures.flip_panels import FlipPanel, flip_panels
 from asap.report.figures.image_panels import ImagePanel
 from asap.report.figures.style import RIGHT, WRONG
 from asap.report.figures.treated import SideBySide, Treated, at_equal_rows, draw_side_by_side
@@ -93,6 +94,22 @@ def test_an_answer_of_several_lines_leaves_the_other_one_in_its_line(tmp_path: P
     said = texts(tmp_path / "e")
     assert "reduced: nobody else" in said and "Who is there?" in said
     assert "2: nobody else" in texts(tmp_path / "f")
+
+
+def test_a_flip_is_drawn_with_both_answers(tmp_path: Path) -> None:
+    asked_so = "Is there a $5 spoon in the picture?\nAnswer the question using a single word."
+    one = FlipPanel(
+        panel(), asked_so, "yes", "corrected: false negative", ("No", "Yes"), True,
+        (-1.25, float("nan")), (576, 1230),
+    )  # fmt: skip
+    flip_panels([one], ("LLaVA", "ASAP"), tmp_path / "a", "a random anchor")
+    said = texts(tmp_path / "a")
+    for part in (
+        "Is there a $5 spoon in the picture? Answer the", "right: yes", "LLaVA, 576 visual rows:",
+        "No  (yes − no: -1.25)", "ASAP, 1,230 visual rows:", "distance to a random anchor",
+    ):  # fmt: skip
+        assert part in said, part
+    assert RIGHT in said and WRONG in said and "nan" not in said
 
 
 def test_a_picture_with_several_questions_is_drawn_once() -> None:

@@ -7,22 +7,23 @@
 
 A table is called by its title or file name, a row by its label; the beginning of a title, label or
 key is enough where it is the only one. Prints the difference with its interval and McNemar's p, and
-shows the images on which the two disagree most. Exit codes: 0 done; 2 the request is wrong.
+shows the images on which the two disagree most. Of yes/no questions it counts, lists in a CSV and
+draws the answers that the second row corrects and corrupts. Exit codes: 0 done; 2 the request is
+wrong.
 """
 
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from asap.cli.compare_flips import show_flips, stem_of_pair
 from asap.cli.console import Parser, as_flags, set_up_logging
-from asap.cli.recorded_spec import saved_spec
+from asap.cli.recorded_spec import session_of
 from asap.errors import RequestError
-from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.publish.all_records import label_of
 from asap.publish.pictures.panels import NOT_FINITE, named
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = compare(first, second)
         log.info("%s", summary(found))
         _show_images(found, _find(cells, str(first.key)), given.images, given.results)
+        show_flips(first, second, _find(cells, str(second.key)), given.images, given.results)
     except RequestError as error:
         log.error("error: %s", error)
         return 2
@@ -194,7 +196,7 @@ def _show_images(found: Comparison, cell: Cell, count: int, results: Path) -> No
         log.info("  %s: label %s, first %s, second %s", about, row["label"], first, second)
     if shown.empty:
         return
-    stem = f"compare-{found.first.key}-{found.second.key}"
+    stem = stem_of_pair(found.first, found.second)
     try:
         files = _draw(found, shown, cell, results, results / "figures" / stem)
     except RequestError as error:
@@ -223,10 +225,8 @@ def _draw(
     found: Comparison, shown: pd.DataFrame, cell: Cell, results: Path, path: Path
 ) -> list[Path]:
     """Draw the pairs as pictures. RequestError if the record's data or backbone is missing."""
-    session = Session(replace(saved_spec(cell), results=results))
+    session = session_of(cell, found.first, results)
     data, pre = session.data, session.preprocessing.identity
-    if data.digest != found.first.measured["identity"]["data"]["content"]:
-        raise RequestError("the data is no longer what the record was made from")
     pairs = []
     for row in shown.to_dict("records"):
         inputs = data[row["index"]].inputs

@@ -17,6 +17,7 @@ from asap.records.kinds import TRAINED_HEAD
 from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
+from asap.report.flips import all_flips, to_csv
 from asap.report.latex import to_latex
 from asap.report.manifest import manifest_of, write_manifest
 from asap.report.nonfinite import counts
@@ -109,6 +110,8 @@ def write_outputs(
     ]
     if not spec.answers:  # timm's columns are about classes
         files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
+    elif flips := all_flips(results):
+        files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
     with guarded(figures):
         found, absent = charts(results, circled())
         for chart in found:

@@ -6,6 +6,7 @@ from pathlib import Path
 from asap.data.base import evenly
 from asap.measure.session import Session
 from asap.publish.pictures.clips import draw_clips
+from asap.publish.pictures.flips import picture_of_flips
 from asap.publish.pictures.panels import draw_panels
 from asap.publish.pictures.questions import draw_questions
 from asap.publish.pictures.side_by_side import draw_compared, model_of
@@ -36,6 +37,7 @@ def draw_pictures(
         return [picture for picture in drawn if picture is not None]
     if isinstance(session.task, Questions):
         drawn = draw_questions(session, results, method, count, folder, stem)
+        drawn.append(picture_of_flips(session, results, method, count, folder / f"{stem}-flips"))
         return [picture for picture in drawn if picture is not None]
     chosen = evenly(len(session.data), count)
     many = evenly(len(session.data), _WALKS * count)

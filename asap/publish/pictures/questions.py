@@ -90,13 +90,14 @@ def _draw_panels(
         return []
     before, after = (one.answers() for one in (full, row))
     panels = [
-        AnswerPanel(_panel(session, method, sample), _answered(before, after, sample))
+        AnswerPanel(panel_under(session, method, sample), _answered(before, after, sample))
         for sample in one_a_picture(readable(session, positions))
     ]
     return answer_panels(panels, path) if panels else []
 
 
-def _panel(session: Session, method: Method, sample: Sample) -> ImagePanel:
+def panel_under(session: Session, method: Method, sample: Sample) -> ImagePanel:
+    """The panels of a readable sample's picture under a method that `explains`, without answers."""
     seen = explain(session.backbone, method, on_device(session, sample), sample.image_ids[0])
     return panel_of_explained(session, seen, sample, "", "")
 
@@ -124,7 +125,7 @@ def _draw_compared(
     if full is None or not rows or not samples:
         return []
     samples = [_in_turn(session, full.answers(), one, i) for i, one in enumerate(samples)]
-    compared = [_compare(session, [full, *rows], one) for one in samples]
+    compared = [compare_rows(session, [full, *rows], one) for one in samples]
     shown = [one for one in compared if one is not None]
     return draw_side_by_side(shown, path) if shown else []
 
@@ -135,10 +136,10 @@ def _in_turn(session: Session, answers: pd.DataFrame, sample: Sample, turn: int)
     return session.data[about[_STRIDE * turn % len(about)]]
 
 
-def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide | None:
+def compare_rows(session: Session, rows: Sequence[Result], sample: Sample) -> SideBySide | None:
     """A sample under rows, of which the first is the unreduced one; None if one cannot answer."""
     try:
-        told = [asked(session, *_stages(session, row), sample) for row in rows]
+        told = [asked(session, *stages_of(session, row), sample) for row in rows]
     except CannotAnswer:
         return None
     rule = RULES[sample.extras["kind"]]
@@ -156,7 +157,7 @@ def _compare(session: Session, rows: Sequence[Result], sample: Sample) -> SideBy
     return SideBySide(pixels_of(session, sample), right, grid, tuple(treated), question)
 
 
-def _stages(session: Session, row: Result) -> tuple[Method, Pruner | None]:
+def stages_of(session: Session, row: Result) -> tuple[Method, Pruner | None]:
     """The methods of a row's two stages."""
     language = row.method_in(LANGUAGE)
     pruner = None if language is None else pruner_of_record(language)
@@ -167,14 +168,14 @@ def question_example(session: Session, row: Result, sample: Sample) -> Example |
     """A picture under a row and one question about it, for a dashboard; merged patches have their
     mean colour, those that are not left in the last layer are dark. None if it has no answer.
     """
-    method, pruner = _stages(session, row)
+    method, pruner = stages_of(session, row)
     try:
         told = asked(session, method, pruner, sample)
     except CannotAnswer:
         return None
     label = f"{sample.extras['question']} {' | '.join(sample.target)}"
     if method.explains and pruner is None:
-        panel = _panel(session, method, sample)
+        panel = panel_under(session, method, sample)
         return replace(example_of(panel), label=label, prediction=told.answer.text)
     pixels = pixels_of(session, sample)
     left = merged_view(pixels, session.preprocessing.patch_grid, told.left.numpy())

@@ -108,9 +108,10 @@ def draw_side_by_side(rows: Sequence[SideBySide], path: Path) -> list[Path]:
             _draw_row(line, row)
         for place, text in zip(axes[0], titles, strict=True):
             _above(place, text, 17 + 11 * further, INK, weight="bold")
-        text = "Merged patches have their token's mean colour, dropped ones are dark. "
-        figure.text(0.5, 0.09 / height, text + "Percentages: MACs against dense.", ha="center",
-                    color=FAINT, size=8)  # fmt: skip
+        text = "Merged patches have their token's mean colour, dropped ones are dark."
+        if any(one.macs_pct is not None for row in rows for one in row.treated):
+            text += " Percentages: MACs against dense."
+        figure.text(0.5, 0.09 / height, text, ha="center", color=FAINT, size=8)
         return save(figure, path)
 
 
