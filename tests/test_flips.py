@@ -137,5 +137,6 @@ def test_all_rows_are_in_one_table_in_their_order() -> None:
         ("a, b", CORRECTED, "1"), ("a, b", CORRUPTED, "4"),
     ]  # fmt: skip
     assert lines[0]["said_after"] == "no way" and lines[0]["gap_before"] == "2.0000"
+    assert [lines[0][name] for name in ("id", "rows_after")] == ["101", "64"]
     assert all_flips([row({1})]) == {} == all_flips([])
     assert to_csv({"same": found["same"]}).count("\n") == 1, "no flip: the head alone"

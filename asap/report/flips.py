@@ -82,7 +82,7 @@ def _questions(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     frame["error"] = [POSITIVE if answer == "no" else NEGATIVE for answer in right]
     frame["answer"] = right
     for column, name in _OF_BOTH.items():
-        frame[f"{name}_before"], frame[f"{name}_after"] = (f[column].tolist() for f in (one, two))
+        frame[f"{name}_before"], frame[f"{name}_after"] = (f[column].to_numpy() for f in (one, two))
     moved = -(frame["gap_after"] - frame["gap_before"]).abs().astype(np.float64)
     order = frame.assign(moved=moved).sort_values([*_KIND, "moved", "index"], ignore_index=True)
     return order.drop(columns="moved")
