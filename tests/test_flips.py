@@ -18,6 +18,7 @@ from asap.report.flips import (
     CORRUPTED,
     NEGATIVE,
     POSITIVE,
+    YES_NO,
     all_flips,
     chosen,
     flips_of,
@@ -25,9 +26,10 @@ from asap.report.flips import (
     to_csv,
 )
 from asap.report.result import Result
+from asap.tasks.scoring.rules import SAID
 
 N = 4 * len(ASKED)  # questions of the made rows, of which every third is not a yes/no question
-YES_NO = [i for i in range(N) if i % 3 < 2]
+ASKED_SO = [i for i in range(N) if i % 3 < 2]
 
 
 def row(wrong: set[int], label: str = "ASAP", **columns: Any) -> Result:
@@ -46,7 +48,7 @@ def test_every_answer_that_only_one_row_has_right_is_a_flip_of_its_kind(
     expected = {
         (flip, error): [] for flip in (CORRECTED, CORRUPTED) for error in (NEGATIVE, POSITIVE)
     }
-    for i in YES_NO:
+    for i in ASKED_SO:
         if (i in first) != (i in second):
             flip = CORRECTED if i in first else CORRUPTED
             expected[flip, NEGATIVE if i % 3 == 0 else POSITIVE].append(i)
@@ -58,7 +60,7 @@ def test_every_answer_that_only_one_row_has_right_is_a_flip_of_its_kind(
         assert own["index"].tolist() == sorted(positions, reverse=True)
         assert found.count(flip, error) == len(positions)
     paired = found.paired
-    assert paired.n == len(YES_NO) and not paired.partial
+    assert paired.n == len(ASKED_SO) and not paired.partial
     assert (paired.c, paired.b) == tuple(
         sum(len(expected[flip, e]) for e in (NEGATIVE, POSITIVE)) for flip in (CORRECTED, CORRUPTED)
     )
@@ -86,7 +88,7 @@ def test_answers_that_are_not_finite_or_could_not_be_read_are_no_flips() -> None
     error = ["the picture is gone" if i == 3 else None for i in range(N)]
     found = flips_of(FULL, row({0}, finite=finite, error=error))
     assert found is not None
-    assert found.paired.n == len(YES_NO) - 2 and found.questions["index"].tolist() == [0]
+    assert found.paired.n == len(ASKED_SO) - 2 and found.questions["index"].tolist() == [0]
     assert flips_of(FULL, row(set(), finite=[0] * N)) is None
 
 
@@ -95,6 +97,10 @@ def test_without_yes_no_questions_there_are_no_flips() -> None:
     assert flips_of(row({1}, kind=other), row(set(), kind=other)) is None
     with pytest.raises(RequestError, match="different labels"):
         flips_of(FULL, row(set(), question=["?"] * N))
+
+
+def test_every_rule_that_hears_yes_or_no_has_flips() -> None:
+    assert set(YES_NO) == set(SAID)
 
 
 def test_gaps_that_are_not_known_stand_last() -> None:

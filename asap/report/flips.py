@@ -19,6 +19,7 @@ from asap.report.statistics import (
 
 CORRECTED, CORRUPTED = "corrected", "corrupted"
 NEGATIVE, POSITIVE = "false negative", "false positive"
+YES_NO = ("yes_no", "mme")  # kinds of questions, by the rules of their scores
 _KIND = ["flip", "error"]
 _OF_BOTH = {"text": "said", "yes_no_gap": "gap", "visual_rows": "rows"}
 RULE = (
@@ -33,8 +34,8 @@ class Flips:
 
     paired: of all yes/no questions to which both answers are finite; b and c are the corrupted and
     the corrected ones. questions: these, one a row, with the columns flip (`CORRECTED`: only the
-    second is right, `CORRUPTED`: only the first), error (of the wrong answer: `NEGATIVE`, no where
-    yes is right, or `POSITIVE`), index (in the second row's data), id, cluster, path, category,
+    second is right, `CORRUPTED`: only the first), error (of the wrong answer: `NEGATIVE` where yes
+    is right, else `POSITIVE`), index (in the second row's data), id, cluster, path, category,
     subset, question, answer (the right one), and of both rows, ending in _before and _after: said
     (the answer), gap (the first word's logit of yes minus that of no, NaN if not known), rows (sent
     to the language model). They stand by flip and error, then by the change of the gap, the largest
@@ -59,7 +60,7 @@ def flips_of(first: Result, second: Result) -> Flips | None:
     one, two = pairable(first), pairable(second)
     if not are_questions(one) or not are_questions(two):
         return None
-    one, two = (frame[frame["kind"] == "yes_no"] for frame in (one, two))
+    one, two = (frame[frame["kind"].isin(YES_NO)] for frame in (one, two))
     if one.empty or two.empty:
         return None
     one, two = matched(one, two)
