@@ -3,13 +3,15 @@
 from dataclasses import asdict
 
 import pytest
+from made_scores import MODEL, row
 from omegaconf import OmegaConf
 from test_configs import spec_of
 
 from asap.errors import RequestError
 from asap.methods import build
 from asap.methods.asap.method import Asap
-from asap.report.paper import paper_table
+from asap.report.paper import paper_table, published
+from asap.report.result_table import build_table
 from asap.spec.configs import refuse_unused_points
 
 # The differences from only pooling with a budget, by the paper's names (vlm.md, section 6).
@@ -30,16 +32,16 @@ def options(experiment: str, *given: str) -> dict[str | None, dict | None]:
     """All options of each row's method by its name in the paper; None: it reduces nothing."""
     rows = spec_of(f"experiment={experiment}", *given).rows
     found = {}
-    for row in rows:
-        method = build(row.name, row.options)
-        found[row.paper] = asdict(method) if isinstance(method, Asap) else None
+    for one in rows:
+        method = build(one.name, one.options)
+        found[one.paper] = asdict(method) if isinstance(method, Asap) else None
     assert len(found) == len(rows)
     return found
 
 
 def test_the_rows_of_the_composition_differ_as_the_paper_names_them() -> None:
     found = options("composition", "points.asap={tau: 2.5, clusters: 7}")
-    assert list(found) == [row["method"] for row in paper_table("composition")] == [*COMPOSITION]
+    assert list(found) == [one["method"] for one in paper_table("composition")] == [*COMPOSITION]
     common = asdict(Asap(tau=2.5, clusters=7, miss="force", max_tokens=64))
     for name, differs in COMPOSITION.items():
         assert found[name] == (None if differs is None else common | differs), name
@@ -47,13 +49,33 @@ def test_the_rows_of_the_composition_differ_as_the_paper_names_them() -> None:
 
 def test_the_anchors_share_everything_but_the_anchor() -> None:
     found = options("anchor_llava_next", "budget=7", "points.asap.tau=2.5")
-    anchors = [row["anchor"] for row in paper_table("anchor_llava_next")]
+    anchors = [one["anchor"] for one in paper_table("anchor_llava_next")]
     assert list(found) == [None, *anchors]
     common = asdict(Asap(tau=2.5, miss="force", max_tokens=7))
     for name, anchor in zip(anchors, ("random", "pca", "sink"), strict=True):
         assert found[name] == common | {"anchor": anchor}
 
 
+@pytest.mark.parametrize("name", ["composition", "anchor_llava_next"])
+def test_every_row_stands_beside_the_papers(name: str) -> None:
+    """With the paper's own numbers as ours, and the full model's of the table of its model."""
+    spec = spec_of(f"experiment={name}")
+    results = [
+        row(data, one.label, numbers[column], paper=one.paper)
+        for one in spec.rows
+        if (numbers := published(name, MODEL, one.paper, one.name == "dense")) is not None
+        for data, column in (("gqa", "gqa"), ("pope", "pope"))
+    ]
+    assert len(results) == 2 * len(spec.rows)
+    table = build_table(results, paper_table=spec.paper_table)
+    for line in table.rows:
+        values = line.values
+        assert values["paper_pope"] == values["pope"] and values["pope_minus_paper"] == 0
+        assert values["paper_gqa"] == values["gqa"] and values["gqa_minus_paper"] == 0
+        assert values["avg_minus_paper"] == pytest.approx(0), "over the two alone"
+
+
+@pytest.mark.filterwarnings("ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
 def test_one_option_of_a_point_may_be_given_where_rows_refer_to_it() -> None:
     rows = [{"with": {"tau": "${points.asap.tau}"}}, {"with": "${points.all}"}]
     config = OmegaConf.create({"rows": rows})

@@ -31,7 +31,7 @@ def show_flips(first: Result, second: Result, cell: Cell, count: int, results: P
     if found.questions.empty:
         return
     stem = f"{stem_of_pair(first, second)}-flips"
-    files = [write_file(results / "tables" / f"{stem}.csv", to_csv({second.label: found}))]
+    files = [write_file(results / "tables" / f"{stem}.csv", to_csv([(second, found)]))]
     shown = chosen(found.questions, count)
     if not shown.empty:
         log.info("drawn: %s", RULE)

@@ -110,7 +110,7 @@ def write_outputs(
     ]
     if not spec.answers:  # timm's columns are about classes
         files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
-    elif flips := all_flips(results):
+    elif not over and (flips := all_flips(results)):
         files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
     with guarded(figures):
         found, absent = charts(results, circled())

@@ -1,6 +1,6 @@
 """Yes/no questions that one of two rows answers right and the other wrong (Appendix K)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,26 +116,30 @@ def _counted(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
-def all_flips(results: Sequence[Result]) -> Mapping[str, Flips]:
-    """The flips from the first unreduced row to each other row, by its label, in order; without
-    rows that have none of its questions.
+def all_flips(results: Sequence[Result]) -> list[tuple[Result, Flips]]:
+    """Each reducing row and its flips from the unreduced row of its backbone and data, in order;
+    without rows that lack that or have no yes/no questions.
     """
     rows = [result for result in results if result.has_answers]
-    full = next((result for result in rows if result.is_dense), None)
-    if full is None:
-        return {}
-    found = {row.label: flips_of(full, row) for row in rows if row is not full}
-    return {label: flips for label, flips in found.items() if flips is not None}
+    full = {_asked_of(row): row for row in reversed(rows) if row.is_dense}
+    reducing = [row for row in rows if not row.is_dense and _asked_of(row) in full]
+    found = ((row, flips_of(full[_asked_of(row)], row)) for row in reducing)
+    return [(row, flips) for row, flips in found if flips is not None]
 
 
-def to_csv(rows: Mapping[str, Flips]) -> str:
-    """All flips, one a line, in the order of the rows; texts on one line each."""
-    frames = [found.questions.assign(row=label) for label, found in rows.items()]
+def _asked_of(row: Result) -> tuple[str | None, str]:
+    """The backbone, and the digest of the questions."""
+    return row.backbone, str(row.measured["identity"]["data"]["content"])
+
+
+def to_csv(rows: Sequence[tuple[Result, Flips]]) -> str:
+    """All flips of these rows, one a line, in their order; texts on one line each."""
+    frames = [found.questions.assign(model=row.backbone, row=row.label) for row, found in rows]
     frame = pd.concat(frames, ignore_index=True)
     for name in ("question", "answer", "said_before", "said_after"):
         frame[name] = frame[name].map(answer_text)
     of_both = [f"{name}_{when}" for name in _OF_BOTH.values() for when in ("before", "after")]
     about = ["index", "id", "path", "category", "subset", "question", "answer"]
-    return frame[["row", *_KIND, *about, *of_both]].to_csv(
+    return frame[["model", "row", *_KIND, *about, *of_both]].to_csv(
         index=False, float_format="%.4f", lineterminator="\n"
     )
