@@ -133,6 +133,7 @@ def test_the_config_of_llava_on_the_hub_gives_its_sizes(tmp_path):
         macs = int(backbone_macs(cost, tokens, "after_attention")[0])
         assert rows < 576 or macs == 183_016_929_280
         assert round(macs / 1e9, 3 if rows == 576 else 2) == giga
+        assert rows < 576 or round(5 * macs / 1e9, 3) == 915.085  # LLaVA-NeXT's five images
     assert config.text_config.rope_parameters == {"rope_theta": 10000.0, "rope_type": "default"}
     assert (config.text_config.eos_token_id, config.text_config.num_key_value_heads) == (2, 32)
 

@@ -1,23 +1,29 @@
 """LLaVA-NeXT against Hugging Face's own model and processor, on a checkpoint of random weights."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made_llava import hugging_face, made_llava_next
+from made_llava import edit, hugging_face, made_llava, made_llava_next
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asap.backbones.llava.checkpoint import Llava, load_llava
 from asap.data.base import image_sample
+from asap.data.images.decoding import UnreadableImage, check_resized, mask_to_patches
 from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
+from asap.errors import RequestError
 from asap.measure.questions import LlavaAnswerer, PictureEncoder
 from asap.methods import build
 from asap.spec.answer_spec import AnswerSpec
 
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 ROWS = {(112, 112): 88, (200, 100): 52, (100, 200): 56, (80, 60): 70}
 SIZES = [*ROWS, (60, 80), (301, 99), (99, 301), (57, 56), (3, 40), (500, 333)]
 
@@ -90,3 +96,130 @@ def test_native_answers_are_hugging_faces(text: str, tmp_path: Path) -> None:
         found = answerer.decoder.generate(visual, prompt.prefix, prompt.suffix, 5, llava.frame.eos)
         torch.testing.assert_close(found.first, first, rtol=1e-5, atol=1e-5 * first.abs().max())
         assert said.tolist() == [*found.ids, *llava.frame.eos][: len(said)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fixed_crops_are_the_references(size: tuple[int, int], folder: Path) -> None:
+    """A black canvas of two by two tiles, and the whole picture squeezed into one."""
+    found = load_llava(str(folder)).preprocessing.transform(picture(*size))
+    width, height = size
+    scale = min(112 / width, 112 / height)
+    if width >= height:
+        inside = 112, min(112, math.ceil(height * scale))
+    else:
+        inside = min(112, math.ceil(width * scale)), 112
+    canvas = np.zeros((112, 112, 3), np.uint8)
+    top, left = (112 - inside[1]) // 2, (112 - inside[0]) // 2
+    resized = picture(*size).resize(inside, Image.Resampling.BICUBIC)
+    canvas[top : top + inside[1], left : left + inside[0]] = np.array(resized)
+    squeezed = np.array(picture(*size).resize((56, 56), Image.Resampling.BICUBIC))
+    tiles = [squeezed, canvas[:56, :56], canvas[:56, 56:], canvas[56:, :56], canvas[56:, 56:]]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    expected = [((torch.from_numpy(t).permute(2, 0, 1).float() / 255) - mean) / std for t in tiles]
+    assert torch.equal(found, torch.stack(expected))
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "random_drop": {"keep": 0.5, "block": 1},
+    "tome": {"tokens": 6},
+    "asap": {"tau": 1e9, "clusters": 3, "miss": "force", "max_tokens": 6},
+    "visionzip": {"dominant": 4, "contextual": 2},
+    "vispruner": {"tokens": 6},
+    "prunesid": {"tokens": 6},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_image_of_a_picture_has_its_own_budget(name: str, folder: Path) -> None:
+    """Rows of a fixed picture: five times those of an image alone, as that image has them."""
+    llava = load_llava(str(folder))
+    rows, answerer, sample = encoded(llava, (80, 60), name, **METHODS[name])
+    tower = PictureEncoder(ReducedViT(llava.tower, build(name, METHODS[name])), AnswerSpec())
+    alone = [tower(sample.inputs[i : i + 1], sample.image_ids[i : i + 1])[0] for i in range(5)]
+    parts = [one.of(sample, 0).rows for one in alone]
+    assert torch.equal(rows.rows, torch.cat(parts)) and len(rows) == sum(map(len, parts))
+    assert sorted(rows.order.tolist()) == list(range(len(rows))), "no newline row, all once"
+    assert rows.order[: len(parts[0])].tolist() == list(range(len(parts[0])))
+    most = {"dense": 16, "random_drop": 8}.get(name, 6)
+    assert len(rows) == 5 * most if name != "asap" else len(rows) <= 5 * most
+    answer = answerer.answer(sample, rows)
+    assert answer.visual_rows == len(rows) == answer.tokens[0] - answer.prompt_rows
+    projected = llava.projector(rows.rows)[rows.order]
+    torch.testing.assert_close(answerer.visual(rows), projected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_native_picture_that_a_method_left_whole_is_read_as_the_full_model_reads_it(
+    folder: Path,
+) -> None:
+    llava = load_llava(str(folder), anyres="native")
+    for name, options in (
+        ("tome", {"r": 0}),
+        ("asap", {"tau": 1e9}),
+        ("vispruner", {"tokens": 16}),
+    ):
+        full, _, _ = encoded(llava, (200, 100))
+        kept, answerer, _ = encoded(llava, (200, 100), name, **options)
+        assert torch.equal(kept.order, full.order) and torch.equal(kept.held, full.held)
+        assert torch.equal(answerer.visual(kept), answerer.visual(full))
+    cut, _, _ = encoded(llava, (200, 100), "vispruner", tokens=8)
+    assert len(cut) == 8 * 3 and (cut.order >= 0).all()
+
+
+def test_the_parts_of_the_checkpoint_and_the_modes(folder: Path, tmp_path: Path) -> None:
+    fixed, native = load_llava(str(folder)), load_llava(str(folder), anyres="native")
+    assert set(fixed.digests) == set(native.digests) >= {"newline", "tower"}
+    assert fixed.preprocessing.identity["anyres"] == "fixed" and fixed.crops == 5
+    assert native.preprocessing.identity["canvases"] == [
+        [56, 112], [112, 56], [112, 112], [168, 56], [56, 168],
+    ]  # fmt: skip
+    other = shutil.copytree(folder, tmp_path / "other")
+    file = other / "model.safetensors"
+    tensors = load_file(file)
+    (name,) = (one for one in tensors if one.endswith("image_newline"))
+    save_file({**tensors, name: tensors[name] + 1}, file)
+    changed = load_llava(str(other)).digests
+    assert {part for part in changed if changed[part] != fixed.digests[part]} == {"newline"}
+    half = load_llava(str(folder)).to("cpu", torch.float16)
+    assert half.newline is not None and half.newline.dtype == torch.float16
+    assert sum(p.numel() for p in half.parameters()) == sum(t.numel() for t in tensors.values()) - (
+        sum(tensors[k].numel() for k in tensors if "layers.3." in k or "post_layernorm" in k)
+    )
+
+
+def test_what_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
+    earlier = made_llava(tmp_path / "llava")
+    for place, given, said in (
+        (folder, {"picture": "crop"}, "picture='crop' is for LLaVA-1.5"),
+        (folder, {"anyres": "all"}, "anyres='all' is not possible: use one of fixed, native"),
+        (earlier, {"anyres": "fixed"}, "anyres='fixed' is for LLaVA-NeXT"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            load_llava(str(place), **given)
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    for name, canvases, said in (
+        ("config.json", [[112, 100]], "are not pairs of multiples of 56"),
+        ("config.json", [112], "are not pairs"),
+        ("preprocessor_config.json", [[112, 112]], "give files that belong together"),
+    ):
+        edit(copied / name, image_grid_pinpoints=canvases)
+        with pytest.raises(RequestError, match=said):
+            load_llava(str(copied))
+        shutil.copy(folder / name, copied / name)
+
+
+def test_a_mask_is_cut_as_its_picture_is(folder: Path) -> None:
+    transform = load_llava(str(folder)).preprocessing.transform
+    mask = np.zeros((60, 80), bool)
+    mask[:30, :40] = True
+    found = mask_to_patches(mask, transform, (4, 4)).view(5, 4, 4)
+    assert found[0, :2, :2].all() and found[0].sum() == 4
+    assert found[1, 1:].all() and not found[1, 0].any(), "a line of padding above"
+    assert not found[2:].any()
+
+
+def test_a_picture_too_thin_for_its_canvas_is_refused(folder: Path) -> None:
+    transform = load_llava(str(folder)).preprocessing.transform
+    check_resized((3, 40), transform)
+    with pytest.raises(UnreadableImage, match="too thin"):
+        check_resized((2, 10**6), transform)

@@ -114,7 +114,7 @@ class Questions(Task):
         column("kv_bytes", "int"),
         column("object_share", "float"),  # object patches among patches
         column("object_recall", "float"),  # of the visual rows that leave the last layer
-        column("sink_on_object", "float"),  # 1 or 0; of crops, the share of the known sinks
+        column("sink_on_object", "float"),  # 1 or 0; that of the whole picture, not of its crops
     )
 
     @classmethod
@@ -217,14 +217,11 @@ def _objects(
     if sample.mask is None:
         return dict.fromkeys(OBJECT, NAN)
     left = torch.isin(held, torch.tensor(answer.kept, dtype=held.dtype))
-    marked = sample.mask.view(len(trace["assignment"]), -1)
-    sinks = trace["sink"].tolist() if "sink" in trace else []
-    on_object = [sink_on_object(sink, mask) for sink, mask in zip(sinks, marked, strict=False)]
-    known = [one for one in on_object if not math.isnan(one)]
+    sink = int(trace["sink"][0]) if "sink" in trace else -1  # of the whole picture
     return {
         "object_share": object_share(sample.mask),
         "object_recall": object_recall(torch.where(left, held, -1), sample.mask),
-        "sink_on_object": sum(known) / len(known) if known else NAN,
+        "sink_on_object": sink_on_object(sink, sample.mask),
     }
 
 
