@@ -15,10 +15,12 @@ from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.gqa import GQA
 from asap.data.questions.mme import COGNITION, MME, PERCEPTION
 from asap.data.questions.pope import POPE
+from asap.data.questions.vizwiz import VIZWIZ
+from asap.data.questions.vqav2 import VQAV2
 from asap.records.question_schema import BenchmarkScore
 from asap.report.statistics import mean_interval
 from asap.tasks.benchmark_score import RULES, benchmark_score
-from asap.tasks.scoring import mme
+from asap.tasks.scoring import mme, option
 from asap.tasks.scoring.rules import RULES as KINDS
 from asap.tasks.scoring.rules import SAID
 
@@ -50,7 +52,8 @@ def scored(kind: str, benchmark: Benchmark, asked: Sequence[dict[str, Any]]) -> 
 
 
 def test_every_benchmark_has_a_rule() -> None:
-    assert {POPE.rule, GQA.rule, MME.rule} <= RULES.keys()
+    each = (POPE, GQA, MME, *VIZWIZ.values(), *VQAV2.values())
+    assert {one.rule for one in each} | {"circular"} == RULES.keys()
 
 
 # ---- POPE
@@ -183,3 +186,77 @@ def test_a_question_of_a_pair_that_failed_makes_no_pair() -> None:
     asked = of_mme(["yes", "no", "yes"], ["existence"])
     found = scored("mme", MME, asked)
     assert found["score"] == pytest.approx(100 + 50)
+
+
+# ---- VQA accuracy
+
+
+def test_the_numbers_of_vizwiz() -> None:
+    answers = [["red"] * 10, ["red"] * 4 + ["x"] * 6, ["unanswerable"] * 10, ["unanswerable"] * 10]
+    texts = ["red", "Unanswerable.", "unanswerable", "blue"]
+    asked = [
+        {"text": t, "right": a, "picture": f"p{i}",
+         "subset": "answerable" if i < 2 else "unanswerable"}
+        for i, (t, a) in enumerate(zip(texts, answers, strict=True))
+    ]  # fmt: skip
+    found = scored("vqa", VIZWIZ["val"], asked)
+    assert found["score"] == pytest.approx(50.0)
+    assert found["parts"] == pytest.approx(
+        {"answerable": 50.0, "unanswerable": 50.0, "says_unanswerable": 50.0}
+    )
+    assert found["n"] == 4 and found["n_expected"] == 4319
+
+
+def test_the_number_of_vqav2_and_of_its_kinds_of_answers() -> None:
+    answers = [["yes"] * 10, ["2"] * 2 + ["3"] * 8, ["cat"] * 10]
+    asked = [
+        {"text": t, "right": a, "picture": "p0", "subset": k}
+        for t, a, k in zip(("Yes", "2", "dog"), answers, ("yes/no", "number", "other"), strict=True)
+    ]
+    found = scored("vqa", VQAV2["val"], asked)
+    assert found["score"] == pytest.approx(100 * (1 + 0.6 + 0) / 3)
+    assert found["parts"] == pytest.approx({"yes/no": 100.0, "number": 60.0, "other": 0.0})
+
+
+def test_what_a_server_scores_has_no_number() -> None:
+    asked = [{"text": t, "right": [], "picture": f"p{i}"} for i, t in enumerate(("red", "no"))]
+    for benchmark in (VIZWIZ["test"], VQAV2["test-dev"]):
+        found = benchmark_score(frame("unscored", asked), benchmark)
+        assert found["status"] == "not scored here" and found["n"] == 2
+        assert (found["score"], found["lo"], found["hi"], found["parts"]) == (None, None, None, {})
+
+
+# ---- MMBench
+
+MMBENCH = Benchmark("mmbench", "dev", "right in every turn", "circular", 1164)
+SAYS = ["A", "B", "E", "A.", "(B)", "(B).", ":C:", "a", "is", "the", "answer", "Wax", "snow.", "C)"]
+sayings = st.lists(st.sampled_from(SAYS), max_size=6).map(" ".join) | st.text(max_size=12)
+
+
+@given(sayings, st.sampled_from([["wax", "snow"], ["a", "b", "wax"], ["Snow", "no", "ice", "w"]]))
+@example("A dog is here", ["a dog", "a cat"])
+@example("A dog", ["a dog", "a cat"])
+@example("It is A or B", ["wax", "snow"])
+@settings(max_examples=300, deadline=None)
+def test_the_option_that_an_answer_names(text: str, options: list[str]) -> None:
+    found = ref.option(text, options)
+    assert option.named(text, options) == found
+    for k in range(len(options)):
+        letter = "ABCD"[k]
+        assert option.score(text, [letter, *options]) == float(found == letter)
+
+
+@given(st.lists(st.sampled_from(["A", "B", "snow", "nothing"]), min_size=6, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_a_question_counts_if_every_turn_is_right(texts: list[str]) -> None:
+    asked = [
+        {"text": t, "picture": f"p{i // 2}", "id": 241 + i // 2 + 1_000_000 * (i % 2),
+         "right": ["A", "snow", "wax"] if i % 2 else ["B", "wax", "snow"]}
+        for i, t in enumerate(texts)
+    ]  # fmt: skip
+    found = scored("option", MMBENCH, asked)
+    assert found["score"] == pytest.approx(ref.circular(asked))
+    assert found["n"] == (len(texts) + 1) // 2 and found["n_expected"] == 1164
+    plain = [ref.option(one["text"], one["right"][1:]) == one["right"][0] for one in asked]
+    assert found["parts"]["accuracy"] == pytest.approx(100 * sum(plain) / len(plain))
+    assert found["parts"]["orders"] == len(texts)

@@ -6,8 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from made_benchmarks import MME_CATEGORIES, SHORT, made_gqa, made_mme, made_pope, texts_of
+import torch
+from made_benchmarks import (
+    MMBENCH,
+    MME_CATEGORIES,
+    SHORT,
+    UNANSWERABLE,
+    made_gqa,
+    made_mmbench,
+    made_mme,
+    made_pope,
+    made_scienceqa,
+    made_vizwiz,
+    made_vqav2,
+    texts_of,
+)
 from timm.data.transforms_factory import create_transform
 
 from asap.data.base import Subset
@@ -17,8 +32,13 @@ from asap.errors import RequestError
 from asap.spec.run_spec import DataSpec
 
 TRANSFORM: Any = create_transform((3, 56, 56), is_training=False, crop_pct=1.0)
-MADE: dict[str, Callable[..., Path]] = {"pope": made_pope, "gqa": made_gqa, "mme": made_mme}
-WITH_LLAVA = ("pope", "gqa", "mme")
+MADE: dict[str, Callable[..., Path]] = {
+    "pope": made_pope, "gqa": made_gqa, "mme": made_mme, "scienceqa": made_scienceqa,
+    "vizwiz": made_vizwiz, "vqav2": made_vqav2, "mmbench": made_mmbench,
+}  # fmt: skip
+LETTER = "Answer with the option's letter from the given choices directly."
+USUAL = {name: LETTER if name in ("scienceqa", "mmbench") else SHORT for name in MADE}
+USUAL["vizwiz"] = UNANSWERABLE
 
 
 def opened(name: str, folder: Path | None = None, limit: int | None = None, **options: Any) -> Any:
@@ -39,18 +59,25 @@ def test_a_benchmark_is_found_in_the_folder_of_all_of_them(name: str, tmp_path: 
     about = benchmark_of(data)
     assert about is not None and about.name == name == data.name
     assert all(data[i].error is None for i in range(len(data)))
-    some = opened(name, folder, limit=2)
-    assert isinstance(some, Subset) and benchmark_of(some) == about and len(some) == 2
+    some = opened(name, folder, limit=1)
+    assert isinstance(some, Subset) and benchmark_of(some) == about and len(some) == 1
     folder.rename(tmp_path / folder.name.swapcase())
     assert texts_of(opened(name, benchmarks=str(tmp_path))) == asked
 
 
-@pytest.mark.parametrize("name", WITH_LLAVA)
-def test_with_and_without_llavas_file_the_same_is_asked(name: str, tmp_path: Path) -> None:
-    data = opened(name, MADE[name](tmp_path / "a"))
-    official = opened(name, MADE[name](tmp_path / "b", llava=False))
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("pope", {}), ("gqa", {}), ("mme", {}), ("scienceqa", {}), ("vizwiz", {"split": "test"}),
+     ("vqav2", {"split": "test"})],
+)  # fmt: skip
+def test_with_and_without_llavas_file_the_same_is_asked(
+    name: str, more: dict, tmp_path: Path
+) -> None:
+    data = opened(name, MADE[name](tmp_path / "a", **more))
+    official = opened(name, MADE[name](tmp_path / "b", llava=False, **more))
     assert texts_of(data) == texts_of(official) and data.digest == official.digest
-    assert all(text.endswith(f"\n{SHORT}") for _, text, _, _ in texts_of(data))
+    assert data.label_digest == official.label_digest
+    assert all(text.endswith(f"\n{USUAL[name]}") for _, text, _, _ in texts_of(data))
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -59,8 +86,8 @@ def test_an_instruction_of_ones_own(name: str, tmp_path: Path) -> None:
     for (_, text, _, _), (_, usual, _, _) in zip(
         texts_of(data), texts_of(opened(name, benchmarks=str(tmp_path))), strict=True
     ):
-        assert text.endswith("\nSay it.") and SHORT not in text
-        assert usual.startswith(text.removesuffix("\nSay it."))
+        assert text.endswith("\nSay it.") and USUAL[name] not in text
+        assert usual == f"{text.removesuffix('Say it.')}{USUAL[name]}"
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -78,7 +105,7 @@ def test_what_is_no_folder_of_the_benchmark_is_refused(name: str, tmp_path: Path
         open_data(DataSpec(name, path=str(tmp_path), cache="auto"), TRANSFORM, (4, 4))
 
 
-@pytest.mark.parametrize("name", ["pope", "gqa"])
+@pytest.mark.parametrize("name", ["pope", "gqa", "vizwiz", "vqav2"])
 def test_pictures_that_are_missing_are_counted_and_named(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,3 +283,173 @@ def test_mme_of_another_version_than_llavas_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("other than", "not"))
     with pytest.raises(RequestError, match=r"line 2 of .*0001\.txt asks what it does not"):
         opened("mme", folder)
+
+
+# ---- ScienceQA
+
+
+def test_the_questions_of_scienceqa_with_a_picture(tmp_path: Path) -> None:
+    data = opened("scienceqa", made_scienceqa(tmp_path))
+    assert [s[0] for s in texts_of(data)] == ["5/image.png#5", "11/image.png#11"]
+    assert [data[i].target for i in range(2)] == [("C",), ("A",)]
+    assert data[0].extras["question"] == (
+        "Context: A passage.\nFigure: a parachute.\nWhat could it show?\nA. speed\nB. height\n"
+        f"C. mass\n{LETTER}"
+    )
+    assert {data[i].extras["kind"] for i in range(2)} == {"letter"}
+    with pytest.raises(RequestError, match=r"pid_splits\.json has no split 'val'"):
+        opened("scienceqa", benchmarks=str(tmp_path), split="val")
+    with pytest.raises(RequestError, match=r"data\.split='train'"):
+        opened("scienceqa", benchmarks=str(tmp_path), split="train")
+    (tmp_path / "scienceqa").rename(tmp_path / "SQA")
+    assert len(opened("scienceqa", benchmarks=str(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"answer": 3}, "'5' of .* has answer=3 of 3 choices"),
+        ({"answer": True}, "has answer=True"),
+        ({"choices": "ABC"}, "has choices=ABC"),
+        ({"choices": [1, 2, 3]}, "has choices=1: give a text"),
+        ({"question": ""}, "question=''"),
+        ({"hint": "Another."}, None),  # LLaVA's text is asked
+        ({"image": None}, "line|entry 2 of .* asks"),
+    ],
+)
+def test_bad_problems_of_scienceqa(change: dict, said: str | None, tmp_path: Path) -> None:
+    folder = made_scienceqa(tmp_path)
+    file = folder / "problems.json"
+    problems = json.loads(file.read_text())
+    problems["5"] |= change
+    file.write_text(json.dumps(problems))
+    if said is None:
+        assert len(opened("scienceqa", folder)) == 2
+        return
+    with pytest.raises(RequestError, match=said):
+        opened("scienceqa", folder)
+
+
+# ---- VizWiz and VQAv2
+
+
+def test_the_questions_of_vizwiz_val(tmp_path: Path) -> None:
+    data = opened("vizwiz", made_vizwiz(tmp_path))
+    about = benchmark_of(data)
+    assert about is not None and (about.split, about.n_expected) == ("val", 4319)
+    assert about.answers_public
+    samples = [data[i] for i in range(3)]
+    assert [s.target for s in samples[:2]] == [
+        (*("red",) * 8, "dark red", ""), ("unanswerable",) * 10
+    ]  # fmt: skip
+    assert [s.extras["subset"] for s in samples] == ["answerable", "unanswerable", "answerable"]
+    assert samples[0].source == "VizWiz_val_00000000.jpg#VizWiz_val_00000000"
+    assert samples[2].extras["question"] == f"Whats the date? \n{UNANSWERABLE}"
+
+
+@pytest.mark.parametrize(("name", "split"), [("vizwiz", "test"), ("vqav2", "test-dev")])
+def test_answers_that_a_server_has(name: str, split: str, tmp_path: Path) -> None:
+    folder = MADE[name](tmp_path, split="test")
+    data = opened(name, folder)
+    about = benchmark_of(data)
+    assert about is not None and about.split == split and not about.answers_public
+    assert all(data[i].target == () for i in range(3))
+    assert {data[i].extras["kind"] for i in range(3)} == {"unscored"}
+    with pytest.raises(RequestError, match=r"has no .*val"):
+        opened(name, folder, split="val")
+    MADE[name](tmp_path)
+    both, val = opened(name, folder), opened(name, folder, split="val")
+    assert texts_of(both) == texts_of(val) and benchmark_of(val) == benchmark_of(both) != about
+    assert texts_of(opened(name, folder, split=split)) == texts_of(data)
+    with pytest.raises(RequestError, match=r"data\.split='x'"):
+        opened(name, folder, split="x")
+
+
+def test_the_questions_of_vqav2_val(tmp_path: Path) -> None:
+    data = opened("vqav2", made_vqav2(tmp_path))
+    samples = [data[i] for i in range(3)]
+    assert [s.source for s in samples[1:]] == [
+        "COCO_val2014_000000262148.jpg#262148001", "COCO_val2014_000000393225.jpg#393225001"
+    ]  # fmt: skip
+    assert [s.target[0] for s in samples] == ["down", "yes", "2"]
+    assert [s.extras["subset"] for s in samples] == ["other", "yes/no", "number"]
+    assert samples[0].extras["question"] == f"Where is he looking?\n{SHORT}"
+
+
+def test_bad_files_of_vqav2(tmp_path: Path) -> None:
+    folder = made_vqav2(tmp_path)
+    file = folder / "v2_mscoco_val2014_annotations.json"
+    given = json.loads(file.read_text())
+    few = [{**given["annotations"][0], "answers": [{"answer": "a"}]}, *given["annotations"][1:]]
+    for content, said in (
+        ({"annotations": given["annotations"][1:]}, "has question_id=393225001, which"),
+        ({"annotations": few}, "entry 1 of .* 4 answers or more"),
+        ({"annotations": {}}, "where a list should be"),
+        ([], "has no annotations"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(RequestError, match=said):
+            opened("vqav2", folder)
+
+
+# ---- MMBench
+
+
+def test_the_questions_of_mmbench(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        data = opened("mmbench", made_mmbench(tmp_path))
+    assert "the files have 2 questions, the published set has 1,164" in caplog.text
+    assert len(data) == 6 and len({data[i].cluster for i in range(6)}) == 2
+    samples = [data[i] for i in range(6)]
+    assert [s.source.split("#")[1] for s in samples] == [
+        *("241", "1000241", "1986", "1001986", "2001986", "3001986")
+    ]
+    assert [s.target for s in samples[:2]] == [("B", "wax", "snow"), ("A", "snow", "wax")]
+    assert [s.target[0] for s in samples[2:]] == ["A", "D", "C", "B"]
+    assert samples[0].extras["question"] == (
+        f"A passage.\nFigure: a board.\nWhich one?\nA. wax\nB. snow\n{LETTER}"
+    )
+    assert samples[2].extras["question"].startswith("What's the relation?\nA. rival\n")
+    assert samples[0].image is not None and not torch.equal(samples[0].image, samples[2].image)
+    with pytest.raises(RequestError, match="are in its file"):
+        opened("mmbench", benchmarks=str(tmp_path), images=str(tmp_path))
+
+
+def test_a_picture_of_mmbench_may_be_that_of_another_row(tmp_path: Path) -> None:
+    folder = made_mmbench(tmp_path)
+    base, file = texts_of(opened("mmbench", folder)), folder / MMBENCH
+    table = pd.read_table(file, dtype=str)
+    table.loc[table["index"] == "1000241", "image"] = "241"
+    table.to_csv(file, sep="\t", index=False)
+    assert texts_of(opened("mmbench", folder)) == base
+    table.loc[table["index"] == "1000241", "image"] = "5"
+    table.to_csv(file, sep="\t", index=False)
+    with pytest.raises(RequestError, match=r"question 1000241 of .* has no picture"):
+        opened("mmbench", folder)
+    table.loc[table["index"] == "1000241", "image"] = "A" * 100
+    table.to_csv(file, sep="\t", index=False)
+    damaged = opened("mmbench", folder)
+    assert sum(damaged[i].error is not None for i in range(6)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns="answer"), "has no column answer"),
+        (lambda t: t.assign(answer=""), "has the answer .*give the letter"),
+        (lambda t: t.assign(answer="D"), "question 241 of .*give the letter"),
+        (lambda t: t.assign(B=""), "two options or more"),
+        (lambda t: t.assign(question=""), "question=None"),
+        (lambda t: t.assign(index="x"), "index='x'"),
+        (lambda t: t.assign(index="241"), "'241' about .* twice"),
+        (lambda t: t[t["index"].isin(["241", "1986"])], "one order of its options"),
+        (lambda t: t[:0], "has no question"),
+    ],
+)
+def test_bad_files_of_mmbench(change: Callable, said: str, tmp_path: Path) -> None:
+    folder = made_mmbench(tmp_path)
+    file = folder / MMBENCH
+    change(pd.read_table(file, dtype=str)).to_csv(file, sep="\t", index=False)
+    with pytest.raises(RequestError, match=said) as refused:
+        opened("mmbench", folder)
+    assert "\n" not in str(refused.value)

@@ -22,8 +22,12 @@ from asap.data.options import DataOptions, Opening
 from asap.data.questions.digits_qa import DigitsQaOptions
 from asap.data.questions.gqa import GqaOptions
 from asap.data.questions.jsonl import QuestionsOptions
+from asap.data.questions.mmbench import MmbenchOptions
 from asap.data.questions.mme import MmeOptions
 from asap.data.questions.pope import PopeOptions
+from asap.data.questions.scienceqa import ScienceQaOptions
+from asap.data.questions.vizwiz import VizWizOptions
+from asap.data.questions.vqav2 import Vqav2Options
 from asap.data.slices import part_of
 from asap.errors import RequestError
 from asap.spec.paths import given_path
@@ -47,6 +51,10 @@ DATA_SETS: dict[str, type[DataOptions]] = {
     "pope": PopeOptions,
     "gqa": GqaOptions,
     "mme": MmeOptions,
+    "scienceqa": ScienceQaOptions,
+    "vizwiz": VizWizOptions,
+    "vqav2": Vqav2Options,
+    "mmbench": MmbenchOptions,
 }
 _FROM_A_VARIABLE = ("imagenet", "kinetics")  # an unset variable of the shell is an empty path
 

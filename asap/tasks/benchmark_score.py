@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 
 from asap.data.questions.benchmark import Benchmark
+from asap.data.questions.mmbench import TURN
 from asap.data.questions.mme import COGNITION, PERCEPTION
 from asap.records.question_schema import BenchmarkScore
 from asap.report.bootstrap import drawn_sums, percentiles
 from asap.report.statistics import wilson_interval
 from asap.report.yes_no import Counts, f1_counts, f1_of
 from asap.tasks.question_scores import says_yes, share_of
-from asap.tasks.scoring import circular, mme, vqa
+from asap.tasks.scoring import mme, vqa
 
-UNANSWERABLE = "unanswerable"  # a right answer of VizWiz, and its category
+UNANSWERABLE = "unanswerable"  # an answer that VizWiz has
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ def benchmark_score(frame: pd.DataFrame, benchmark: Benchmark) -> BenchmarkScore
 
 
 def _mean(frame: pd.DataFrame) -> Found:
-    """The mean score of the questions."""
+    """The mean score of the questions; also of each subset."""
     share = share_of(frame, clustered=True)
-    return Found(share["score"], (share["lo"], share["hi"]), share["n"])
+    named = frame[frame["subset"] != ""].groupby("subset", sort=False)
+    parts = {str(name): share_of(own, clustered=True)["score"] for name, own in named}
+    return Found(share["score"], (share["lo"], share["hi"]), share["n"], parts)
 
 
 def _mean_f1(frame: pd.DataFrame) -> Found:
@@ -131,8 +134,7 @@ def _circular(frame: pd.DataFrame) -> Found:
     of MMBench, Liu et al. 2023); the number of a question's order is in its id.
     """
     ids = np.array([int(path.rpartition("#")[2]) for path in frame["path"]])
-    number = circular.question(ids)
-    together = frame.assign(number=number).groupby("number", sort=False)
+    together = frame.assign(number=ids % TURN).groupby("number", sort=False)
     each = together.agg({"score": "min", "cluster": "first", "index": "first"})
     share = share_of(each, clustered=True)
     plain = share_of(frame, clustered=True)["score"]
@@ -145,15 +147,11 @@ def _circular(frame: pd.DataFrame) -> Found:
 
 
 def _answerable(frame: pd.DataFrame) -> Found:
-    """The mean score, and what drives it in VizWiz: answers that the question is unanswerable."""
+    """As `_mean`, and what drives it in VizWiz: answers that the question is unanswerable."""
     found = _mean(frame)
     says_so = [vqa.normalised(text) == UNANSWERABLE for text in frame["text"]]
-    parts = {"unanswerable_share": 100 * sum(says_so) / len(says_so)}
-    answerable = frame[frame["category"] != UNANSWERABLE]
-    if len(answerable):
-        parts["answerable"] = share_of(answerable, clustered=True)["score"]
-        parts["n_answerable"] = len(answerable)
-    return Found(found.score, found.interval, found.n, parts)
+    parts = {"says_unanswerable": 100 * sum(says_so) / len(says_so)}
+    return Found(found.score, found.interval, found.n, {**found.parts, **parts})
 
 
 RULES: dict[str, Callable[[pd.DataFrame], Found]] = {

@@ -81,8 +81,14 @@ class BenchmarkOptions(DataOptions):
         bare = text.removesuffix(f"\n{usual}")
         return f"{bare}\n{usual if self.instruction is None else self.instruction}"
 
-    def picture_files(self, folder: Path, listed: Path) -> Callable[[Sequence[str]], Pictures]:
-        """The pictures of paths that a file of the benchmark's folder has listed."""
+    def picture_files(
+        self, folder: Path, listed: Path, places: Sequence[str] = ()
+    ) -> Callable[[Sequence[str]], Pictures]:
+        """The pictures of paths that a file of the benchmark's folder has listed.
+
+        places: where in the folder they may be, else `pictures`.
+        """
+        places = places or self.pictures
         if self.images is not None:
             found = Path(self.images)
             if not found.is_dir():
@@ -90,10 +96,10 @@ class BenchmarkOptions(DataOptions):
                     f"data.images={found} is not a folder: give that of the pictures"
                 )
             return lambda paths: PictureFiles(found, paths, listed)
-        there = [folder / name for name in self.pictures if (folder / name).is_dir()]
+        there = [folder / name for name in places if (folder / name).is_dir()]
         if not there:
             raise RequestError(
-                f"{folder} has no folder of pictures ({' or '.join(self.pictures)}): put it there, "
+                f"{folder} has no folder of pictures ({' or '.join(places)}): put it there, "
                 "or give it with data.images=<folder>"
             )
         return lambda paths: PictureFiles(there[0], paths, listed)
@@ -104,13 +110,15 @@ class BenchmarkOptions(DataOptions):
         pictures_at: Callable[[Sequence[str]], Pictures],
         opening: Opening,
         benchmark: Benchmark,
+        counted: int | None = None,
     ) -> DataSet:
-        """The benchmark's data set."""
+        """The benchmark's data set; counted: its questions, if several of `asked` are one."""
         called = f"{benchmark.name} {benchmark.split}"
-        if benchmark.n_expected not in (None, len(asked)) and benchmark.rule != "circular":
+        n = len(asked) if counted is None else counted
+        if benchmark.n_expected not in (None, n):
             log.warning(
                 "%s: the files have %s questions, the published set has %s",
-                called, f"{len(asked):,}", f"{benchmark.n_expected:,}",
+                called, f"{n:,}", f"{benchmark.n_expected:,}",
             )  # fmt: skip
         return question_set(asked, pictures_at, opening, called, benchmark)
 
@@ -125,6 +133,11 @@ def first_file(folder: Path, names: Sequence[str], what: str) -> Path:
 def optional_file(folder: Path, names: Sequence[str]) -> Path | None:
     """The first of these files that the folder has, if any."""
     return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def lettered(options: Sequence[str]) -> list[str]:
+    """A line for each option, with its letter."""
+    return [f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options)]
 
 
 def right_answers(kind: str, answers: Sequence[str], where: str) -> tuple[str, ...]:

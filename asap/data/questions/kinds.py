@@ -33,6 +33,19 @@ def _letters(answers: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
+def _option(answers: Sequence[str]) -> tuple[str, ...]:
+    letter, *options = answers
+    if len(options) < 2 or letter not in [chr(ord("A") + i) for i in range(len(options))]:
+        raise ValueError("give the letter of an option, then the texts of two options or more")
+    return letter, *options
+
+
+def _none(answers: Sequence[str]) -> tuple[str, ...]:
+    if answers:
+        raise ValueError("these are scored elsewhere: give another kind with answers")
+    return ()
+
+
 def _annotators(answers: Sequence[str]) -> tuple[str, ...]:
     if len(answers) < LEAST_ANNOTATORS:
         raise ValueError(
@@ -48,4 +61,6 @@ KINDS = {
     "letter": Kind(_letters, max_new_tokens=128),  # the letter may come after a reason
     "vqa": Kind(_annotators),
     "mme": Kind(_yes_no),  # yes or no, as MME reads it
+    "option": Kind(_option, max_new_tokens=128),  # its letter, or its text, as MMBench reads it
+    "unscored": Kind(_none),  # a server has the right answers
 }

@@ -42,12 +42,18 @@ def llava_questions(file: Path) -> list[LlavaQuestion]:
 class LlavaTexts:
     """LLaVA's texts of the questions of an official file.
 
-    file: LLaVA's question file, None if there is none; key: what a question is found by.
+    file: LLaVA's question file, None if there is none; key: what a question is found by; read:
+    how the file is read.
     """
 
-    def __init__(self, file: Path | None, key: Callable[[LlavaQuestion], Hashable]):
+    def __init__(
+        self,
+        file: Path | None,
+        key: Callable[[LlavaQuestion], Hashable],
+        read: Callable[[Path], list[LlavaQuestion]] = llava_questions,
+    ):
         self.file = file
-        self._texts = {} if file is None else {key(one): one for one in llava_questions(file)}
+        self._texts = {} if file is None else {key(one): one for one in read(file)}
         self._left = dict(self._texts)
 
     def of(self, key: Hashable, official: str, where: str) -> tuple[str, bool]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from asap.tasks.scoring import exact, letter, mme, vqa, yes_no
+from asap.tasks.scoring import exact, letter, mme, option, vqa, yes_no
 
 # From a model's text and the right answers to a score in [0, 1].
 RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
@@ -11,6 +11,8 @@ RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "letter": letter.score,
     "vqa": vqa.score,
     "mme": mme.score,
+    "option": option.score,
+    "unscored": lambda text, answers: 0.0,
 }
 # What an answer to a question of these kinds says: yes, no, or other.
 SAID: dict[str, Callable[[str], str]] = {"yes_no": yes_no.said, "mme": mme.said}
