@@ -1,20 +1,22 @@
 """Choose tau and K of ASAP before a language model, on questions that are not evaluated.
 
     python scripts/choose_vlm_points.py experiment=demo_vlm data.split=calibration data.pictures=100
-    python scripts/choose_vlm_points.py experiment=llava15 model=FOLDER data.path=FILE
+    python scripts/choose_vlm_points.py experiment=llava15 model=FOLDER data.path=FILE limit=500
+
+experiment=composition has the points of llava15, and anchor_llava_next those of llava_next.
 
 1. tau, without labels. On LLaVA-1.5 the sink emerges "typically" in layers 11 to 13 of 24: tau is
    the threshold by which half of the pictures have stopped in block 12 of 23, or at that share of
    the depth. It is midway between the median over pictures of the largest column mass up to that
-   block and of that up to the block before.
-2. K, with labels. Some K answer the questions, with a budget of 128 of 576 rows in proportion; the
-   best average over the categories is chosen, of equally good ones the first. The same for the
-   quiet anchor, which is ours.
+   block and of that up to the block before. The crops of LLaVA-NeXT count as pictures.
+2. K, without labels: that of `MANY` whose pooling leaves, without a budget, the number of rows that
+   is nearest to the paper's, on average: 230 of 576 on LLaVA-1.5, 1,050 of 2,880 on LLaVA-NeXT.
+3. Of the questions made here, data=digits_qa, also K with labels. Some K answer the questions, with
+   a budget of 128 of 576 rows in proportion; the best average over the categories is chosen, of
+   equally good ones the first. The same for the quiet anchor, which is ours.
 
-Other depths are tried too and printed, but not chosen: a later stop costs more. So are the rows
-that pooling leaves without a budget, 230 of 576 in the paper.
-Records go to the run's results folder. Pictures that do not stop are reduced in the last block but
-one (miss=force).
+Other depths are tried too and printed, but not chosen: a later stop costs more. Records go to the
+run's results folder. Pictures that do not stop are reduced in the last block but one (miss=force).
 """
 
 import math
@@ -34,12 +36,14 @@ from asap.experiment.job import Job
 from asap.experiment.pipeline import run
 from asap.measure.session import Session
 from asap.methods import Asap
-from asap.publish.pictures.panels import on_device
+from asap.publish.pictures.panels import images_on_device
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 STOPS, MIDDLE, DEPTH = (8, 12, 16, 20), 12, 23  # blocks of LLaVA-1.5's tower
-ROWS, BUDGET, PATCHES = 230, 128, 576  # left by pooling alone; by a budget; patches
+BUDGET, PATCHES = 128, 576  # rows left by a budget; patches of an image
+POOLED = {False: 230 / 576, True: 1050 / 2880}  # share left by pooling alone; True: LLaVA-NeXT
 CLUSTERS = (2, 4, 8, 16)
+MANY = (2, 3, *range(4, 17, 2), 20, 24, 32)
 QUIET = {"anchor": "quiet", "distance": "self_aligned"}
 
 
@@ -54,10 +58,11 @@ def pictures(data: DataSet) -> list[Sample]:
 
 
 def traces(session: Session, method: Asap, samples: Sequence[Sample]) -> list[Trace]:
-    """The trace of each picture."""
+    """The trace of each picture, of all its crops."""
     model = ReducedViT(session.backbone, method, backend=session.backend())
     return [
-        model(on_device(session, one)[None], one.image_ids, return_trace=True)[1] for one in samples
+        model(images_on_device(session, one), one.image_ids, return_trace=True)[1]
+        for one in samples
     ]
 
 
@@ -66,6 +71,20 @@ def chosen_tau(mass: np.ndarray, stop: int) -> float:
     largest = np.maximum.accumulate(np.nan_to_num(mass), axis=1)
     before = float(np.median(largest[:, stop - 2])) if stop > 1 else 0.0
     return round((before + float(np.median(largest[:, stop - 1]))) / 2, 3)
+
+
+def mean_rows(session: Session, samples: Sequence[Sample], setting: dict[str, Any]) -> float:
+    """The rows of a picture that a setting leaves, over all its crops: the mean over pictures."""
+    method = Asap(**setting)
+    prefix = session.model(method).adapter.anatomy.prefix
+    found = traces(session, method, samples)
+    return float(np.mean([int((one.tokens[:, -1] - prefix).sum()) for one in found]))
+
+
+def nearest(rows: dict[int, float], wanted: float) -> int:
+    """The K that leaves the number of rows nearest to the wanted one, of equally near ones the
+    first."""
+    return min(rows, key=lambda k: abs(rows[k] - wanted))
 
 
 def best(averages: dict[str, float]) -> str:
@@ -83,6 +102,10 @@ def answered(spec: RunSpec, settings: Sequence[dict[str, Any]]) -> dict[str, flo
     return {one.label: one.measured["questions"]["average"] for one in results}
 
 
+def setting_of(tau: float, k: int) -> dict[str, Any]:
+    return {"tau": tau, "clusters": k, "miss": "force"}
+
+
 def told(setting: dict[str, Any]) -> str:
     return f"tau={setting['tau']:g} K={setting['clusters']}"
 
@@ -91,23 +114,34 @@ def told(setting: dict[str, Any]) -> str:
 def choose(spec: RunSpec, job: Job) -> None:
     session, wide = Session(spec), Asap(tau=1e9)
     samples = pictures(session.data)
-    anatomy = ReducedViT(session.backbone, wide).adapter.anatomy
-    mass = np.stack([t.mass[0].numpy() for t in traces(session, wide, samples)])
-    print(f"{len(mass)} pictures; pooling is to leave {anatomy.patches * ROWS / PATCHES:.1f} rows")
-    budget = round(anatomy.patches * BUDGET / PATCHES)
-    settings, middle = [], []
+    anatomy = session.model(wide).adapter.anatomy
+    mass = np.concatenate([one.mass.numpy() for one in traces(session, wide, samples)])
+    crops = len(mass) / len(samples)
+    wanted = anatomy.patches * crops * POOLED[crops > 1]
+    print(f"{len(samples)} pictures; pooling is to leave {wanted:.1f} rows")
+    taus = {}
     for depth in STOPS:
         stop = math.ceil(anatomy.depth * depth / DEPTH)
-        tau = chosen_tau(mass, stop)
+        taus[depth] = tau = chosen_tau(mass, stop)
         forced = 100 * float((np.nan_to_num(mass).max(1) <= tau).mean())
         print(f"half have stopped by block {stop}: tau={tau:g}, {forced:.1f} % never do")
-        for k in CLUSTERS:
-            setting = {"tau": tau, "clusters": k, "miss": "force"}
-            found = traces(session, Asap(**setting), samples)
-            rows = np.mean([int(t.tokens[0, -1]) - anatomy.prefix for t in found])
-            print(f"  {told(setting)}: {rows:.1f} rows")
-            settings.append(setting | {"max_tokens": budget})
-            middle += [told(setting)] if depth == MIDDLE else []
+        rows = {}
+        for k in MANY if depth == MIDDLE else CLUSTERS:
+            rows[k] = mean_rows(session, samples, setting_of(tau, k))
+            print(f"  {told(setting_of(tau, k))}: {rows[k]:.1f} rows")
+        if depth == MIDDLE:
+            said = f"tau: {tau:g}, clusters: {nearest(rows, wanted)}"
+            print(f"  nearest to the paper's rows: points.asap='{{{said}}}'")
+    if spec.data.name == "digits_qa":
+        by_labels(spec, taus, round(anatomy.patches * BUDGET / PATCHES))
+
+
+def by_labels(spec: RunSpec, taus: dict[int, float], budget: int) -> None:
+    """Choose K by the answers, at the tau of the middle depth; taus: by depth."""
+    settings = [
+        setting_of(tau, k) | {"max_tokens": budget} for tau in taus.values() for k in CLUSTERS
+    ]
+    middle = [told(setting_of(taus[MIDDLE], k)) for k in CLUSTERS]
     for name, more in (("pooling", {}), ("quiet anchor (ours)", QUIET)):
         averages = answered(spec, [one | more for one in settings])
         print(f"{name}, {budget} rows:")

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_llava import made_llava_next
 from made_questions import ROWS, asked
+from test_questions_run import spec_of
 
 from asap.data.base import Sample
+from asap.measure.session import Session
 from asap.publish.pictures.questions import one_a_picture
 from asap.report.answer_text import answer_text
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
@@ -146,3 +149,22 @@ def test_half_of_the_pictures_stop_by_the_middle_block(script) -> None:
 
 def test_the_first_of_equally_good_settings(script) -> None:
     assert script.best({"a": 70.0, "b": 71.5, "c": 71.5}) == "b"
+
+
+def test_the_number_of_clusters_that_leaves_the_papers_rows(script) -> None:
+    assert script.nearest({2: 120.0, 4: 200.0, 8: 260.0, 16: 261.0}, 230.0) == 4
+
+
+def test_the_rows_of_a_picture_are_those_of_all_its_crops(
+    script, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A LLaVA-NeXT whose five crops of 16 patches stay whole, or have at most 3 rows each."""
+    spec = spec_of(
+        made_llava_next(tmp_path_factory.mktemp("next")), tmp_path_factory.mktemp("results")
+    )
+    session = Session(spec)
+    samples = script.pictures(session.data)
+    assert len(samples) == 2 < len(session.data) and samples[0].n_images == 5
+    assert script.mean_rows(session, samples, {"tau": 1e9}) == 5 * 16
+    cut = script.mean_rows(session, samples, script.setting_of(1.01, 2) | {"max_tokens": 3})
+    assert 5 * 2 <= cut <= 5 * 3
