@@ -25,7 +25,10 @@ from asap.measure.latency_summary import summary_of
 from asap.measure.question_latency import SPANS, Asked, TimedQuestion, ask_all
 from asap.measure.spans import Marks
 from asap.measure.timed_questions import chosen
+from asap.report.printed import printed
 from asap.report.result import Result
+from asap.report.result_table import build_table
+from asap.report.table_parts import parts
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import BackboneSpec, DataSpec, MeasureSpec, RunSpec
@@ -217,6 +220,18 @@ def test_rows_and_macs_are_those_of_the_same_questions_answered(measured) -> Non
         assert record["weights_mb"] == pytest.approx(weights)
     ratios = record_of(results[0])["ratios"]
     assert all(ratio["median"] == ratio["lo"] == ratio["hi"] == 1 for ratio in ratios.values())
+
+
+@pytest.mark.whole_run
+def test_answers_and_times_are_one_table(measured) -> None:
+    _, _, results = measured
+    made = build_table(results)
+    titles = [part.title for part in parts(made)]
+    assert titles[0] == "Accuracy and cost" and titles[-1] == "Tokens and sinks"
+    assert "Time of a question" in titles
+    text = printed(made, "Both", 120)
+    assert text.index("Accuracy and cost: Both") < text.index("Time of a question: Both")
+    assert made.rows[1].values["visual_rows"] == made.rows[1].values["timed_visual_rows"] == 8
 
 
 @pytest.mark.whole_run

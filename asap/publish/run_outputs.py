@@ -14,6 +14,7 @@ from asap.publish.pictures import draw_pictures, examples_of
 from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.records.identity import LANGUAGE
 from asap.records.kinds import TRAINED_HEAD
+from asap.records.latency_record import LATENCY
 from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
@@ -66,7 +67,9 @@ def line_of(result: Result) -> str:
 
 
 def _speed_of(result: Result) -> str:
-    record = result.throughput
+    record, asked = result.throughput, result.record(LATENCY.name)
+    if asked is not None:
+        return f"{asked['times_ms']['total']['median']:.1f} ms per question"
     if record is None:
         return "recorded"
     ratio = record["ratio_fused"]

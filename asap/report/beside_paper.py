@@ -39,10 +39,10 @@ def column_notes(pairs: Iterable[tuple[str, str | None]], table: str) -> dict[st
     """What one of the paper's tables contradicts in whole columns, by the key of the paper's
     number; pairs: (model, name in the paper) of the rows.
     """
-    key_of = {b.column: b.paper for b in BESIDE[table]}
+    key_of = {b.column: b.paper for b in BESIDE.get(table, ())}
     notes: dict[str, list[str]] = {}
     for note in footnotes.footnotes(table, pairs):
-        if not note.methods and note.column is not None:
+        if not note.methods and note.column in key_of:
             notes.setdefault(key_of[note.column], []).append(note.text)
     return notes
 
@@ -72,7 +72,7 @@ def _add_paper_notes(row: TableRow, result: Result, model: str, table: str) -> N
     if own is not None and own.method != name:
         row.note(f"The paper's only ASAP row for {model} is {own.method!r}.", "paper_top1")
         name = own.method
-    key_of = {b.column: b.paper for b in BESIDE[table]}
+    key_of = {b.column: b.paper for b in BESIDE.get(table, ())}
     for note in footnotes.footnotes(table, [(model, name)]):
-        if note.methods and note.column is not None:
+        if note.methods and note.column in key_of:
             row.note(note.text, key_of[note.column])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asap.errors import RequestError
+from asap.records.latency_record import LATENCY
 from asap.report.result import Result
 
 
@@ -23,6 +24,9 @@ def refuse_other_models(results: Sequence[Result]) -> None:
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
     _refuse_mixed("clock of throughput", "clock", speeds)
+    times = [one for result in results if (one := result.record(LATENCY.name)) is not None]
+    _refuse_mixed("device of times", "device_name", times)
+    _refuse_mixed("clock of times", "clock", times)
     # Rows with a checkpoint of their own may differ: a footnote names their backbone.
     shared = [
         record for result in results if not result.own_weights for record in result.records.values()

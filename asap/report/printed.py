@@ -7,11 +7,14 @@ from dataclasses import replace
 from asap.report.benchmarks.table import OVER
 from asap.report.beside import PUBLISHED
 from asap.report.columns import NAMED, ROW, Values, decimals, number, rate
+from asap.report.latency import PAPER, TIMES
 from asap.report.monospace import width_of
 from asap.report.questions import SCORES
 from asap.report.table import Table, TableColumn
 from asap.report.table_parts import parts
 
+_METHOD = TableColumn("Method", ROW, ("method",), number("method", ""), left=True)
+MEDIANS = "ms per question, medians"
 MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # width that is kept for a method's name before more numbers are shown
 # Columns shown beside the paper's main table; beside its other tables all are.
@@ -33,6 +36,9 @@ def printed(table: Table, title: str, width: int) -> str:
     """
     if any(column.group == OVER for column in table.columns):
         return _over_benchmarks(table, title, width)
+    times = _times(table, title, width)
+    if times and not _measured(table, "n"):
+        return times
     shown = _columns(table)
     for columns in _more(table):
         wider = _in_order([*shown, *columns])
@@ -40,7 +46,28 @@ def printed(table: Table, title: str, width: int) -> str:
     what = "Accuracy and cost" if _measured(table, "n") or not _timed(table) else "Speed"
     head = f"{what}: {' '.join(title.split())}"
     caption = (*table.caption, *_how_many(table))
-    return replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
+    said = replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
+    return f"{said}\n{times}" if times else said
+
+
+def _times(table: Table, title: str, width: int) -> str:
+    """The times of questions: medians, and the whole against full; empty if there are none."""
+    found = [column for column in table.columns if column.group == TIMES]
+    if not found:
+        return ""
+    rows = TableColumn(
+        "visual\nrows", ROW, ("timed_visual_rows",), number("timed_visual_rows", ".1f")
+    )
+    medians = [replace(c, text=number(c.keys[0], ".2f"), group=MEDIANS) for c in found]
+    ratio = number("total_over_full", ".3f")
+    against = TableColumn("total,\nx full", ROW, ("total_over_full",), ratio)
+    beside = [replace(c, group=NAMED) for c in table.columns if c.group == PAPER]
+    beside = [c for c in beside if c.keys[0].startswith("paper_")]
+    columns = (_METHOD, rows, *medians, against, *beside)
+    head = f"Time of a question: {' '.join(title.split())}"
+    evaluated = _measured(table, "n")  # then the caption and the remarks stand above
+    kept = replace(table, caption=(), remarks=()) if evaluated else table
+    return replace(kept, title=head, columns=columns).to_console(width)
 
 
 def _over_benchmarks(table: Table, title: str, width: int) -> str:
@@ -71,7 +98,7 @@ def _columns(table: Table) -> list[TableColumn]:
     found = (
         [TableColumn("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
     )
-    found += [TableColumn("Method", ROW, ("method",), number("method", ""), left=True)]
+    found += [_METHOD]
     if _measured(table, "n"):
         difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
         title = "right\n(%)" if _measured(table, "visual_rows") else "top-1\n(%)"

@@ -10,7 +10,7 @@ from typing import Any
 
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
-from asap.report import clips, paper, questions
+from asap.report import clips, latency, paper, questions
 from asap.report import columns as layout
 from asap.report.benchmarks.gate import benchmark_gates
 from asap.report.benchmarks.table import benchmarks_table, is_over_benchmarks
@@ -59,6 +59,7 @@ def build_table(
         judged = None if result is dense.get(backbone) else result.accuracy  # the gate covers dense
         row.values["comparable"] = verdicts[backbone].verdict(judged)
         row.values |= numbers
+        latency.add_latency(row, result, latency.has_latency(results), paper_table)
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
@@ -66,13 +67,17 @@ def build_table(
         columns += clips.columns()
     asked = questions.has_questions(results)
     columns = questions.with_columns(columns, results) if asked else columns
-    more = questions.csv_keys(results) if asked else ()
+    columns += latency.columns(results, paper_table)
+    more = [*(questions.csv_keys(results) if asked else ()), *latency.csv_keys(results)]
     return Table(
         title="Results",
         columns=columns,
         rows=rows,
-        caption=_caption(results, dense),
-        remarks=(*remarks, *(gate.line for gate in verdicts.values())),
+        caption=(*_caption(results, dense), *latency.caption(results)),
+        remarks=(
+            *(*remarks, *latency.remarks(results, paper_table)),
+            *(gate.line for gate in verdicts.values()),
+        ),
         column_notes=_column_notes(results, backbones, paper_table, unread),
         csv_keys=tuple(
             dict.fromkeys([*layout.csv_keys(columns), *more, *sorted(set().union(*own))])
@@ -148,6 +153,7 @@ def _column_notes(
         ],
         "top1_minus_paper": [_PAPERS_DATA[paper_table == "kinetics"]],
     }
+    notes |= {key: [text] for key, text in latency.notes(results).items()}
     things = _things(results)
     for key, text in {"clips": clips.NOTES, "questions": questions.NOTES}.get(things, {}).items():
         notes.setdefault(key, []).append(text)

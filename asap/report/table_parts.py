@@ -17,6 +17,7 @@ from asap.report.columns import (
     SPEED,
     TOKENS,
 )
+from asap.report.latency import AGAINST, PAPER, SIZES, TIMES
 from asap.report.questions import OF_PARTS, ROWS, SCORES
 from asap.report.table import Table
 
@@ -30,7 +31,8 @@ def parts(table: Table) -> tuple[Table, ...]:
     and costs in its first part, and a second one beside the paper's numbers.
 
     The first part has the caption, the last the remarks. Columns that the data cannot fill are left
-    out. If only speed was measured, that is the first part, and none is about accuracy.
+    out. If only speeds, or times of questions, were measured, they are the first part, and none is
+    about accuracy.
     """
     if any(column.group == OVER for column in table.columns):
         return _over_benchmarks(table)
@@ -55,8 +57,22 @@ def parts(table: Table) -> tuple[Table, ...]:
     fast = table.select("Speed", (ROW, SPEED))
     ending = "Tokens and sinks" if SCORES in groups else "Speed, tokens and sinks"
     last = table.select(ending, (ROW, SPEED, TOKENS))
+    asked = _times(table) if TIMES in groups else []
+    if asked and not evaluated:
+        return _in_turn(asked)
+    middle += asked
     found = [fast, *middle] if timed and not evaluated else [first, *middle, last]
     return _in_turn([_worded(part, groups) for part in found])
+
+
+def _times(table: Table) -> list[Table]:
+    """The time of a question, what there was to compute, and the paper's times if there are any."""
+    found = [
+        table.select("Time of a question", (ROW, TIMES, AGAINST)),
+        table.select("Rows, cost and memory of the timed questions", (ROW, SIZES)),
+    ]
+    beside = table.select("Times beside the paper's", (ROW, PAPER))
+    return [*found, *([beside] if any(c.group == PAPER for c in table.columns) else [])]
 
 
 def _over_benchmarks(table: Table) -> tuple[Table, ...]:
