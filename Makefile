@@ -86,7 +86,7 @@ check: $(STAMP)  ## run the quick ones: units and contracts, on one thread, no o
 	$(pytest) -n 2 --dist loadfile -m "not process and not slow and not whole_run"
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
-	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu
+	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu -n 4 --dist worksteal
 
 test-kernels: $(STAMP)  ## run the GPU kernels at up to 2,880 tokens on the CPU (interpreted, minutes), and compile them all
 	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 tests/test_kernels_*.py

@@ -1,11 +1,14 @@
 """Everything that a GPU has to answer about this project, as one command: tests, decisions, speed.
 
-    python scripts/bench_gpu.py                       # about 14 minutes on one GPU
+    python scripts/bench_gpu.py                       # at most 13 minutes on one GPU
     python scripts/bench_gpu.py --parts speed --backbones deit_base --batches 256
+    python scripts/bench_gpu.py --seconds 560         # the same, cut off after so long
     python scripts/bench_gpu.py --dry                 # a rehearsal on CPU, a minute
 
-Each part is a process of its own with a time limit, so that a crash costs that part alone, and each
-writes what it has as soon as it has it, into results/bench/<device>/:
+Each part, and of "speed" each model, is a process of its own with a time limit, so that a crash or
+a hang costs that one alone. Each writes what it has as soon as it has it, and a method that fails
+is left out with its reason. The order is that of what is worth most, should the time not suffice.
+In results/bench/<device>/:
 
 speed       speed.csv: time of a batch over that of the fused dense model and of the best dense
             model, interleaved, for DeiT in half precision. ASAP's stop blocks (5 to 7) are given,
@@ -16,13 +19,14 @@ decisions   decisions.csv: what stop blocks, sinks and token sets differ from th
             same bits; whether `engine.strict` makes a batch's cuts invisible, and what it costs.
 kernels     kernels.csv, by bench_kernels.py
 questions   vlm.csv, by bench_vlm.py: a LLaVA of 7B with random weights; needs the extra vlm
-tests       tests.txt: the end of `make test-gpu`, and how long it took
+tests       tests.txt: what `make test-gpu` says
 
-summary.json says which part ended how, and which targets were met.
+summary.json says which part ended how, and which targets were met; log.txt has all that was said.
 """
 
 import argparse
 import csv
+import faulthandler
 import json
 import os
 import random
@@ -30,37 +34,63 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from bounded_part import run_part
 from torch import Tensor, nn
 
 import asap
 from asap.backbones.preprocess import preprocessing_of
 from asap.core.macs import backbone_macs
 from asap.data.digits.scenes import DigitScenes
-from asap.engine.backend import backend_of
+from asap.engine.backend import Backend, backend_of
 from asap.engine.executor import ReducedViT
 from asap.engine.trace import Trace
 from asap.measure.baselines import BEST, EAGER, FUSED, dense_baselines
 from asap.measure.device import measuring_alone, stopwatch
-from asap.methods import ATS, Asap, EViT, Method, Observation, RandomDrop, Site, ToMe, ZeroTPrune
+from asap.methods import (
+    ATS,
+    Asap,
+    Dense,
+    EViT,
+    Method,
+    Observation,
+    RandomDrop,
+    Site,
+    ToMe,
+    ZeroTPrune,
+)
 from asap.methods.registry import build
 from asap.records.schema import environment
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 
+T = TypeVar("T")
+Outcome = tuple[Tensor, dict[str, Tensor]]  # logits, values of the trace by name
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = {  # seconds that each may take
-    "speed": 300, "decisions": 150, "kernels": 120, "questions": 180, "tests": 300,
+OWN = "digits_vit"  # the embedded model, with its own decisions
+PARTS = {  # seconds that each may take; in this order
+    "speed": {"deit_base": 110, "deit_small": 60, "deit_tiny": 60, OWN: 60},
+    "decisions": {"": 130}, "kernels": {"": 80}, "questions": {"": 110}, "tests": {"": 170},
 }  # fmt: skip
+FILES = {"speed": "speed.csv", "decisions": "decisions.csv"}  # to which rows are added
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BACKBONES = ("deit_base", "deit_small", "deit_tiny")
+BACKBONES = tuple(PARTS["speed"])
 LEFT = 64  # tokens after the reduction
+SHARED = [
+    "-n",
+    "8",
+    "--dist",
+    "worksteal",
+]  # compiling kernels takes the processor most of the time
+LEAST = 10  # seconds with which a part is worth beginning
 CLEAR = 1e-5  # a decision with a smaller margin may differ by rounding
 ASAP, STATIC, TOME = "ASAP, stops given", "ASAP static", "ToMe"
 
@@ -98,13 +128,27 @@ class Where:
     dry: bool
     out: Path
 
-    def write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write all rows so far; a part that is stopped leaves what it had."""
+    def add(self, part: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write further rows at once; a part that is stopped leaves what it had."""
         self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / name).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
+        path, fields = self.out / FILES[part], list(rows[0])
+        begins = not path.exists()
+        if not begins:
+            fields = path.read_text("utf-8").splitlines()[0].split(",")
+        with path.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fields, lineterminator="\n")
+            if begins:
+                writer.writeheader()
             writer.writerows(rows)
+
+
+def guarded(what: str, call: Callable[[], T]) -> T | None:
+    """What the call gives; None, and the reason is printed, if it fails."""
+    try:
+        return call()
+    except Exception:  # whatever a method, a kernel or the device raises: the others go on
+        print(f"left out: {what}:\n{traceback.format_exc(limit=-6)}", flush=True)
+        return None
 
 
 # ---- speed
@@ -128,12 +172,19 @@ def timed(
     return took
 
 
-def share_of(model: ReducedViT, images: Tensor) -> float:
-    """MACs of backbone and method against dense."""
-    _, trace = model(images, range(len(images)), return_trace=True)
+def first_pass(
+    backbone: nn.Module, method: Method, backend: Backend, images: Tensor
+) -> tuple[ReducedViT, float]:
+    """The model, and the MACs of backbone and method over those of dense on these images.
+
+    Its second and third pass record work and replay it, so that what cannot be timed fails here.
+    """
+    model, ids = ReducedViT(backbone, method, backend=backend), range(len(images))
+    for _ in range(3):
+        _, trace = model(images, ids, return_trace=True)
     full = trace.tokens.new_full(trace.tokens.shape, model.adapter.anatomy.tokens)
     dense = backbone_macs(model.adapter.cost, full.numpy(), "").sum()
-    return float(trace.macs.sum()) / float(dense)
+    return model, float(trace.macs.sum()) / float(dense)
 
 
 def schedule(each: float, depth: int) -> list[int]:
@@ -162,19 +213,6 @@ def methods_for(backbone: nn.Module) -> dict[str, Method]:
     }
 
 
-def fitting(backbone: nn.Module, methods: Mapping[str, Method]) -> dict[str, Method]:
-    """Those that the backbone allows: a rehearsal's has too few blocks for some."""
-    found = {}
-    for name, method in methods.items():
-        try:
-            ReducedViT(backbone, method)
-        except ValueError as error:
-            print(f"left out: {name}: {error}")
-        else:
-            found[name] = method
-    return found
-
-
 def compared(
     backbone: nn.Module,
     images: Tensor,
@@ -185,16 +223,18 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Rows of speed.csv: every model against the fused and the best dense one, round by round."""
     ids, backend = range(len(images)), backend_of(where.device)
-    dense = dense_baselines(backbone, ["best"], backend)
-    models = {name: ReducedViT(backbone, m, backend=backend) for name, m in methods.items()}
+    dense = dense_baselines(backbone)
+    asked = {name: (method, backend) for name, method in {BEST: Dense(), **methods}.items()}
     if not where.dry:
         strict = backend_of(where.device, strict=True)
-        models |= {
-            f"{name}, strict": ReducedViT(backbone, methods[name], backend=strict)
-            for name in (ASAP, TOME, "ASAP (pool.)")
-            if name in methods
-        }
-    shares = {name: share_of(model, images) for name, model in models.items()}
+        alike = (name for name in (ASAP, TOME, "ASAP (pool.)") if name in methods)
+        asked |= {f"{name}, strict": (methods[name], strict) for name in alike}
+    models: dict[str, ReducedViT] = {}
+    shares: dict[str, float] = {}
+    for name, (method, how) in asked.items():
+        made = guarded(name, partial(first_pass, backbone, method, how, images))
+        if made is not None:
+            models[name], shares[name] = made
     calls: dict[str, Callable[[], object]] = {k: lambda m=m: m(images) for k, m in dense.items()}
     calls |= {k: lambda m=m: m(images, ids) for k, m in models.items()}
     took = timed(calls, where, rounds)
@@ -203,60 +243,62 @@ def compared(
         over = {
             other: [a / b for a, b in zip(took[name], took[base], strict=True)]
             for other, base in (("fused", FUSED), ("eager", EAGER), ("best", BEST))
+            if base in took
         }
-        model, share = models.get(name), shares.get(name, 1.0)
-        q1, _, q3 = quantiles(over["best"], n=4)
+        model, share, best = models.get(name), shares.get(name, 1.0), over.get("best")
+        q1, _, q3 = [None] * 3 if best is None else quantiles(best, n=4)
+        ratios = {k: median(over[k]) if k in over else None for k in ("fused", "eager", "best")}
+        numbers = {f"over_{k}": v for k, v in ratios.items()}
+        numbers |= {"over_best_q1": q1, "over_best_q3": q3}
+        numbers["over_best_over_share"] = None if best is None else median(best) / share
         rows.append({
             **about, "batch": len(images), "model": name, "rounds": rounds,
             "path": "" if model is None else model.path,
             "unrecorded": "" if model is None else model.unrecorded or "",
             "macs_share": f"{share:.4f}", "ms": f"{1e3 * median(took[name]):.3f}",
-            **{f"over_{k}": f"{median(v):.4f}" for k, v in over.items()},
-            "over_best_q1": f"{q1:.4f}", "over_best_q3": f"{q3:.4f}",
-            "over_best_over_share": f"{median(over['best']) / share:.4f}",
+            **{k: "" if v is None else f"{v:.4f}" for k, v in numbers.items()},
             "device": name_of(where), "torch": torch.__version__,
         })  # fmt: skip
     return rows
 
 
-def speed(where: Where, backbones: Sequence[str], batches: Sequence[int], rounds: int) -> None:
-    """speed.csv, after each backbone and batch."""
+def speed(where: Where, name: str, batches: Sequence[int], rounds: int) -> None:
+    """Rows of speed.csv for a model, after each batch or precision."""
+    if name == OWN:
+        own, scenes = embedded(where, max(batches))
+        for precision in ("fp32",) if where.dry else ("fp16", "bf16", "fp32"):
+            net, images = own.to(DTYPES[precision]), scenes.to(DTYPES[precision])
+            about = {"backbone": name, "precision": precision, "decisions": "its own"}
+            found = compared(net, images, demo_methods(), where, rounds, about)
+            where.add("speed", found)
+            show(found)
+        return
     from timm.models.vision_transformer import VisionTransformer
 
-    rows: list[dict[str, Any]] = []
-    for precision in ("fp32",) if where.dry else ("fp16",):
-        for name in backbones:
-            torch.manual_seed(0)
-            width = {"deit_base": 768, "deit_small": 384, "deit_tiny": 192}[name]
-            size: dict[str, Any] = {"embed_dim": width, "depth": 12, "num_heads": width // 64}
-            if where.dry:
-                size = {"embed_dim": 64, "depth": 6, "num_heads": 1, "img_size": 64}
-            net = VisionTransformer(**size).eval().to(where.device, DTYPES[precision])
-            for batch in batches:
-                shape = (batch, 3, size.get("img_size", 224), size.get("img_size", 224))
-                images = torch.randn(shape).to(where.device, DTYPES[precision])
-                about = {"backbone": name, "precision": precision, "decisions": "given stops"}
-                rows += compared(net, images, fitting(net, methods_for(net)), where, rounds, about)
-                where.write("speed.csv", rows)
-                show(rows, about, batch)
-    own, scenes = embedded(where, max(batches))
-    for precision in ("fp32",) if where.dry else ("fp16", "bf16", "fp32"):
-        net, images = own.to(DTYPES[precision]), scenes.to(DTYPES[precision])
-        about = {"backbone": "digits_vit", "precision": precision, "decisions": "its own"}
-        rows += compared(net, images, demo_methods(), where, rounds, about)
-        where.write("speed.csv", rows)
-        show(rows, about, len(images))
+    torch.manual_seed(0)
+    precision = "fp32" if where.dry else "fp16"
+    width = {"deit_base": 768, "deit_small": 384, "deit_tiny": 192}[name]
+    size: dict[str, Any] = {"embed_dim": width, "depth": 12, "num_heads": width // 64}
+    if where.dry:
+        size = {"embed_dim": 64, "depth": 6, "num_heads": 1, "img_size": 64}
+    net = VisionTransformer(**size).eval().to(where.device, DTYPES[precision])
+    side = size.get("img_size", 224)
+    for batch in batches:
+        images = torch.randn(batch, 3, side, side).to(where.device, DTYPES[precision])
+        about = {"backbone": name, "precision": precision, "decisions": "given stops"}
+        found = compared(net, images, methods_for(net), where, rounds, about)
+        where.add("speed", found)
+        show(found)
 
 
-def show(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], batch: int) -> None:
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
-        if row["batch"] == batch and all(row[k] == v for k, v in about.items()):
-            print(
-                f"{row['backbone']} {row['precision']} b={batch} {row['model']:<34} "
-                f"{row['ms']:>9} ms  MACs {row['macs_share']}  fused {row['over_fused']}  "
-                f"best {row['over_best']}  {row['path']} {row['unrecorded']}",
-                flush=True,
-            )
+        print(
+            f"{row['backbone']} {row['precision']} b={row['batch']} {row['model']:<34} "
+            f"{row['ms']:>9} ms  MACs {row['macs_share']}  fused {row['over_fused']}  "
+            f"best {row['over_best']}  {row['path']} {row['unrecorded']}",
+            flush=True,
+        )
 
 
 # ---- decisions
@@ -287,35 +329,45 @@ def demo_methods() -> dict[str, Method]:
 
 
 def decisions(where: Where, scenes: int) -> None:
-    """decisions.csv, after each method and precision."""
+    """Rows of decisions.csv, after each method and precision: first all in float32."""
     net, images = embedded(Where(torch.device("cpu"), where.dry, where.out), scenes)
-    here, ids, rows = images.to(where.device), list(range(scenes)), []
-    for label, method in demo_methods().items():
-        logits, trace = in_batches(ReducedViT(net, method), images, ids, 64)
-        for precision in ("fp32",) if where.dry else DTYPES:
-            placed = asap.load_backbone("digits_vit", "bundled").eval()
-            placed = placed.to(where.device, DTYPES[precision])
-            x = here.to(DTYPES[precision])
-            backends = {
-                False: backend_of(where.device),
-                True: backend_of(where.device, strict=True),
-            }
-            models = {s: ReducedViT(placed, method, backend=b) for s, b in backends.items()}
-            found = [in_batches(models[False], x, ids, 64) for _ in range(3)]
-            strict = [in_batches(models[True], x, ids, size) for size in (64, 48)]
-            rows.append({
-                "method": label, "precision": precision, "scenes": scenes,
-                "path": models[False].path, **flips(found[-1], (logits, trace)),
-                "same_bits_on_repeat": alike(found[1], found[2]) and alike(found[0], found[1]),
-                "strict_path": models[True].path, "strict_same_in_other_batches": alike(*strict),
-            })  # fmt: skip
-            where.write("decisions.csv", rows)
-            print({k: rows[-1][k] for k in list(rows[-1])}, flush=True)
+    here, ids = images.to(where.device), list(range(scenes))
+    methods = demo_methods()
+    expected = {k: in_batches(ReducedViT(net, one), images, ids, 64) for k, one in methods.items()}
+    for precision in ("fp32",) if where.dry else DTYPES:
+        placed = asap.load_backbone("digits_vit", "bundled").eval()
+        placed = placed.to(where.device, DTYPES[precision])
+        x = here.to(DTYPES[precision])
+        for label, method in methods.items():
+            asked = partial(decided, placed, method, x, ids, expected[label], where)
+            row = guarded(f"{label} in {precision}", asked)
+            if row is not None:
+                about = {"method": label, "precision": precision, "scenes": scenes}
+                where.add("decisions", [about | row])
+                print(about | row, flush=True)
 
 
-def in_batches(
-    model: ReducedViT, images: Tensor, ids: Sequence[int], size: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+def decided(
+    net: nn.Module,
+    method: Method,
+    images: Tensor,
+    ids: Sequence[int],
+    expected: Outcome,
+    where: Where,
+) -> dict[str, Any]:
+    """What a method decides on the device, against what it should; on repeat; and in strict."""
+    ours = ReducedViT(net, method, backend=backend_of(where.device))
+    strict = ReducedViT(net, method, backend=backend_of(where.device, strict=True))
+    found = [in_batches(ours, images, ids, 64) for _ in range(3)]
+    cut = [in_batches(strict, images, ids, size) for size in (64, 48)]
+    return {
+        "path": ours.path, "unrecorded": ours.unrecorded or "", **flips(found[-1], expected),
+        "same_bits_on_repeat": alike(found[1], found[2]) and alike(found[0], found[1]),
+        "strict_path": strict.path, "strict_same_in_other_batches": alike(*cut),
+    }  # fmt: skip
+
+
+def in_batches(model: ReducedViT, images: Tensor, ids: Sequence[int], size: int) -> Outcome:
     """Logits and trace values of all images, on the CPU."""
     parts: list[tuple[Tensor, Trace]] = []
     for start in range(0, len(images), size):
@@ -326,15 +378,13 @@ def in_batches(
     return torch.cat([logits for logits, _ in parts]), values
 
 
-def alike(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> bool:
+def alike(one: Outcome, other: Outcome) -> bool:
     """Whether two runs have the same bits."""
     pairs = [(one[0], other[0]), *((one[1][k], other[1][k]) for k in one[1])]
     return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
-def flips(
-    ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Tensor, dict[str, Tensor]]
-) -> dict[str, Any]:
+def flips(ours: Outcome, theirs: Outcome) -> dict[str, Any]:
     """How many images differ from the CPU's, and which of them had no decision within rounding."""
     trace, expected = ours[1], theirs[1]
     margins = [v for k, v in expected.items() if k.startswith("margin")]
@@ -366,19 +416,18 @@ def name_of(where: Where) -> str:
 
 
 def tests(where: Where) -> int:
-    """tests.txt: what `make test-gpu` says at its end."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"]
-    command += ["--co", "-m", "gpu"] if where.dry else ["-m", "gpu", "--durations=20"]
-    env = {"ASAP_TEST_DEVICE": "cpu" if where.dry else "cuda"}
-    began = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
-    text = done.stdout[-20_000:] + done.stderr[-2_000:]
+    """tests.txt: what `make test-gpu` says, test by test."""
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
+    command.append("--continue-on-collection-errors")  # tests of packages that are not there
+    command += ["-n", "0", "--co", "-m", "gpu"] if where.dry else ["-m", "gpu", *SHARED]
+    env = {**os.environ, "ASAP_TEST_DEVICE": "cpu" if where.dry else "cuda"}
     where.out.mkdir(parents=True, exist_ok=True)
-    took = f"{time.monotonic() - began:.0f} s, exit code {done.returncode}\n"
-    (where.out / "tests.txt").write_text(took + text, "utf-8")
-    print(took + text[-600:])
+    path = where.out / "tests.txt"
+    with path.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    print(path.read_text("utf-8", errors="replace")[-3000:])
     return done.returncode
 
 
@@ -392,7 +441,7 @@ def kernels(where: Where) -> int:
 def questions(where: Where) -> int:
     import bench_vlm
 
-    given = ["--dry", "--questions", "4", "--warm", "1"] if where.dry else []
+    given = ["--dry", "--questions", "4", "--warm", "1"] if where.dry else ["--questions", "150"]
     return bench_vlm.main([*given, "--out", str(where.out)])
 
 
@@ -402,7 +451,7 @@ def targets(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     def of(backbone: str, batch: int, column: str) -> float | None:
         for row in rows:
             place = (row["backbone"], row["precision"], row["batch"], row["model"])
-            if place == (backbone, "fp16", str(batch), ASAP):
+            if place == (backbone, "fp16", str(batch), ASAP) and row[column]:
                 return float(row[column])
         return None
 
@@ -428,9 +477,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batches", nargs="+", type=int, default=[256, 32])
     made.add_argument("--rounds", type=int, default=11)
     made.add_argument("--scenes", type=int, default=1000)
+    made.add_argument(
+        "--seconds", type=float, help="for all parts together; the last gets the rest"
+    )
     made.add_argument("--dry", action="store_true", help="rehearse on CPU with tiny models")
     made.add_argument("--out", type=Path, help="folder; default: results/bench/<device>")
-    made.add_argument("--here", action="store_true", help="one part, in this process")
+    made.add_argument("--here", type=float, help="one part in this process, for so many seconds")
     return made
 
 
@@ -444,28 +496,58 @@ def main(arguments: list[str] | None = None) -> int:
     folder = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     where = Where(device, given.dry, given.out or ROOT / "results" / "bench" / folder)
     if given.dry:
-        given.backbones, given.batches = ["deit_tiny"], [4]
+        dry = {"deit_tiny", OWN} & set(given.backbones)
+        given.backbones, given.batches = [one for one in BACKBONES if one in dry], [4]
         given.rounds, given.scenes = 2, min(given.scenes, 8)
-    if given.here:
+    if given.here is not None:
+        faulthandler.dump_traceback_later(max(1.0, given.here - 5))  # where it hangs
         return one_part(given.parts[0], where, given)
-    ended: dict[str, str] = {}
+    where.out.mkdir(parents=True, exist_ok=True)
+    (where.out / "log.txt").write_text("", "utf-8")
     for part in given.parts:
-        words = [sys.executable, __file__, "--here", "--parts", part, "--out", str(where.out)]
-        words += ["--backbones", *given.backbones, "--rounds", str(given.rounds)]
-        words += ["--batches", *map(str, given.batches), "--scenes", str(given.scenes)]
-        began = time.monotonic()
-        print(f"== {part}", flush=True)
-        try:
-            done = subprocess.run(
-                [*words, *(["--dry"] if given.dry else [])], timeout=PARTS[part], check=False
-            )
-            how = "done" if done.returncode == 0 else f"exit code {done.returncode}"
-        except subprocess.TimeoutExpired:
-            how = f"stopped after {PARTS[part]} s"
-        ended[part] = f"{how}, {time.monotonic() - began:.0f} s"
+        if part in FILES:
+            (where.out / FILES[part]).unlink(missing_ok=True)
+    todo = [
+        (part, model, PARTS[part][model])
+        for part in PARTS
+        if part in given.parts
+        for model in PARTS[part]
+        if not model or model in given.backbones
+    ]
+    ended = ended_before(where, given.parts)
+    end = None if given.seconds is None else time.monotonic() + given.seconds
+    for number, (part, model, most) in enumerate(todo):
+        name = f"{part} {model}".strip()
+        left = None if end is None else end - time.monotonic()
+        seconds = most if left is None else left if number + 1 == len(todo) else min(most, left)
+        if seconds < LEAST:
+            ended[name] = "no time was left"
+        else:
+            print(f"== {name}, at most {seconds:.0f} s", flush=True)
+            words = command_of(part, model, seconds, where, given)
+            ended[name] = run_part(words, seconds, where.out / "log.txt")
         _summary(where, ended)
     print(json.dumps(ended, indent=1))
     return 0 if all(how.startswith("done") for how in ended.values()) else 1
+
+
+def ended_before(where: Where, parts: Sequence[str]) -> dict[str, str]:
+    """How the other parts ended in an earlier call, of which the files are still there."""
+    path = where.out / "summary.json"
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text("utf-8"))["parts"]
+    return {name: how for name, how in kept.items() if name.split()[0] not in parts}
+
+
+def command_of(
+    part: str, model: str, seconds: float, where: Where, given: argparse.Namespace
+) -> list[str]:
+    """The command line of a part as a process of its own."""
+    words = [sys.executable, "-u", __file__, "--here", f"{seconds:.0f}", "--parts", part]
+    words += ["--out", str(where.out), "--backbones", model or BACKBONES[0]]
+    words += ["--batches", *map(str, given.batches), "--scenes", str(given.scenes)]
+    return [*words, "--rounds", str(given.rounds), *(["--dry"] if given.dry else [])]
 
 
 def _summary(where: Where, ended: Mapping[str, str]) -> None:
@@ -482,11 +564,13 @@ def one_part(part: str, where: Where, given: argparse.Namespace) -> int:
         return tests(where)
     if part == "questions":
         return questions(where)
+    # As in every run: convolutions in float32 are not rounded to 11 bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with measuring_alone(where.device), torch.inference_mode():
         if part == "kernels":
             return kernels(where)
         if part == "speed":
-            speed(where, given.backbones, given.batches, given.rounds)
+            speed(where, given.backbones[0], given.batches, given.rounds)
         else:
             decisions(where, given.scenes)
     return 0

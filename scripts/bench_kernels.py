@@ -25,6 +25,7 @@ import re
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -426,9 +427,18 @@ def rates(dtype: torch.dtype, device: str) -> tuple[float, float]:
 
 def bench(model: str, shape: Shape, rounds: int, chosen: list[str]) -> list[dict[str, Any]]:
     """A line of the CSV for every case; the kernels and torch's versions take turns."""
-    work = {case.__name__: case(shape) for name in chosen for case in CASES[name]}
-    clocks = {(k, "kernel"): Clock(w.kernel, shape.device) for k, w in work.items()}
-    clocks |= {(k, "torch"): Clock(w.torch, shape.device) for k, w in work.items() if w.torch}
+    work: dict[str, Work] = {}
+    clocks: dict[tuple[str, str], Clock] = {}
+    for case in (case for name in chosen for case in CASES[name]):
+        name = case.__name__
+        try:
+            one = case(shape)
+            clocks[name, "kernel"] = Clock(one.kernel, shape.device)
+            work[name] = one
+            if one.torch is not None:
+                clocks[name, "torch"] = Clock(one.torch, shape.device)
+        except Exception:  # whatever a compiler or a device raises: the others are timed
+            print(f"left out: {name} of {model}:\n{traceback.format_exc(limit=-6)}", flush=True)
     taken: dict[tuple[str, str], list[float]] = {key: [] for key in clocks}
     order, shuffled = list(clocks), random.Random(0)
     for _ in range(rounds):
@@ -465,6 +475,18 @@ def table_of(lines: list[dict[str, Any]]) -> Table:
     return table
 
 
+def write(lines: list[dict[str, Any]], out: Path | None) -> Path:
+    """Write kernels.csv; its path."""
+    name = re.sub(r"[^a-z0-9]+", "-", str(lines[0]["device"]).lower()).strip("-")
+    path = (out or ROOT / "results" / "bench" / name) / "kernels.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -491,28 +513,26 @@ def main(arguments: list[str] | None = None) -> int:
     if given.dry:
         given.images, given.tokens, given.rounds = 2, 17, 2
     register_kernels()
-    lines = []
+    lines, path = list[dict[str, Any]](), None
     with torch.inference_mode():
         for dtype in given.dtypes:
             for model in given.models:
                 shape = Shape(given.images, given.tokens, *MODELS[model], DTYPES[dtype], device)
                 lines += bench(model, shape, given.rounds, given.kernels)
+                if lines and (given.out is not None or not given.dry):
+                    path = write(lines, given.out)  # one that is stopped leaves what it had
                 if device == "cuda":
                     torch.cuda.empty_cache()
+    if not lines:
+        console.print("No kernel could be timed.")
+        return 1
     console.print(table_of(lines))
     if missing := sorted(set(kernel_files()) - set(CASES)):
         console.print(f"Not timed, without a case in this script: {', '.join(missing)}.")
     if given.dry:
         console.print("A rehearsal on CPU: these times mean nothing.")
-    if given.out is not None or not given.dry:
-        name = re.sub(r"[^a-z0-9]+", "-", str(lines[0]["device"]).lower()).strip("-")
-        folder = given.out or ROOT / "results" / "bench" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "kernels.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
-        console.print(f"Written: {folder / 'kernels.csv'}")
+    if path is not None:
+        console.print(f"Written: {path}")
     return 0
 
 

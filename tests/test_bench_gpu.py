@@ -1,6 +1,9 @@
 """The command of a first session on a GPU: what it compares and what it counts, without a GPU."""
 
+import csv
+import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from asap.engine.kernels import launch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import bench_gpu
-from bench_gpu import ASAP, GivenStops, flips, targets
+from bench_gpu import ASAP, PARTS, GivenStops, Where, flips, targets
+from bounded_part import run_part
 
 
 @pytest.mark.parametrize("fake", [None, FakeGraphs(strict=False)])
@@ -62,3 +66,73 @@ def test_without_a_gpu_the_rehearsal_is_named(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         bench_gpu.main([])
     assert stopped.value.code == 2 and "--dry" in capsys.readouterr().err
+
+
+def test_rows_that_come_later_are_added_under_the_same_head(tmp_path):
+    where = Where(torch.device("cpu"), True, tmp_path)
+    where.add("decisions", [{"method": "a", "flips": 1}])
+    where.add("decisions", [{"flips": 2, "method": "b"}])
+    found = list(csv.DictReader((tmp_path / "decisions.csv").open(encoding="utf-8")))
+    assert found == [{"method": "a", "flips": "1"}, {"method": "b", "flips": "2"}]
+
+
+def test_a_method_that_fails_is_left_out_with_its_reason(capsys):
+    assert bench_gpu.guarded("works", lambda: 3) == 3
+    assert bench_gpu.guarded("breaks", lambda: [][1]) is None
+    assert "left out: breaks" in (said := capsys.readouterr().out) and "IndexError" in said
+
+
+def test_all_parts_take_13_minutes_at_most_and_what_is_worth_most_comes_first():
+    assert sum(sum(part.values()) for part in PARTS.values()) <= 13 * 60
+    assert [*PARTS] == ["speed", "decisions", "kernels", "questions", "tests"]
+    assert next(iter(PARTS["speed"])) == "deit_base"
+
+
+@pytest.mark.parametrize(("seconds", "given"), [(None, [80, 110, 170]), (200.0, [80, 110, 10])])
+def test_parts_share_the_time_and_the_summary_says_how_each_ended(
+    tmp_path, monkeypatch, seconds, given
+):
+    limits = []
+
+    def ends(words, limit, log):
+        limits.append(limit)
+        clock[0] += limit
+        return "done, 1 s"
+
+    clock = [0.0]
+    monkeypatch.setattr(bench_gpu, "run_part", ends)
+    monkeypatch.setattr(bench_gpu.time, "monotonic", lambda: clock[0])
+    asked = ["--dry", "--out", str(tmp_path), "--parts", "tests", "kernels", "questions"]
+    (tmp_path / "summary.json").write_text('{"parts": {"tests": "old", "decisions": "done, 9 s"}}')
+    assert bench_gpu.main(asked if seconds is None else [*asked, "--seconds", str(seconds)]) == 0
+    assert limits == given
+    told = json.loads((tmp_path / "summary.json").read_text())["parts"]
+    assert list(told) == ["decisions", "kernels", "questions", "tests"]
+    assert told["tests"] == "done, 1 s" and told["decisions"] == "done, 9 s"
+
+
+HANGS = """
+import subprocess, sys, time
+print("began", flush=True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.process
+def test_a_part_that_hangs_ends_with_all_that_it_started_and_leaves_what_it_said(tmp_path):
+    log = tmp_path / "log.txt"
+    assert run_part([sys.executable, "-c", "print('hello')"], 30, log).startswith("done, ")
+    assert run_part([sys.executable, "-c", "raise SystemExit(3)"], 30, log).startswith(
+        "exit code 3"
+    )
+    assert run_part([sys.executable, "-c", HANGS], 3, log).startswith("stopped after 3 s")
+    said = log.read_text("utf-8").split()
+    assert said[:2] == ["hello", "began"]
+    state = Path(f"/proc/{said[2]}/status")
+    for _ in range(100):
+        if not state.exists() or "zombie" in state.read_text("utf-8"):
+            return
+        time.sleep(0.05)
+    pytest.fail("what the part started still runs")
