@@ -74,6 +74,7 @@ REQUESTS = {
     "no file of questions": ("task=vlm data=questions", "data.path is missing"),
     "speed": ("task=vlm measure=throughput", "measure.throughput=true times images alone"),
     "a head": ("task=vlm head=attention", "head= is for the frames of clips"),
+    "a head with hydra's sign": ("task=vlm +head=linear", r"leave out the \+ of \+head="),
     "calibration": ("task=vlm calibrate.macs_pct=-30", "calibrate.macs_pct is for classes"),
     "an unknown order": ("task=vlm answer.order=row", "use one of method, spatial"),
     "no token": ("task=vlm answer.max_new_tokens=0", "give 1 or more"),

@@ -20,9 +20,9 @@ from asap.data.images.folder import ImageFolder
 from asap.data.open import DATA_SETS
 from asap.errors import RequestError
 from asap.spec.configs import read_method
-from asap.spec.paths import PathText, given_path
+from asap.spec.paths import PathText, folder_name, given_path
 from asap.spec.read import read_spec
-from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec, groups
+from asap.spec.run_spec import BackboneSpec, DataSpec, MethodSpec, RunSpec, groups
 
 TO_32 = create_transform(32)
 PLAIN = {
@@ -98,6 +98,17 @@ def test_the_home_folder_is_meant_by_a_tilde_at_the_beginning(option, monkeypatc
             own = isinstance(found, DataSpec) and name in found.options
             found = found.options[name] if own else getattr(found, name)
         assert str(found) == meant
+
+
+def test_a_snapshot_of_the_hub_is_called_after_its_repository(tmp_path):
+    snapshot = tmp_path / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    assert BackboneSpec("llava", str(snapshot)).shown == "llava:llava-1.5-7b-hf"
+    assert folder_name(str(snapshot.parent)) == "snapshots"
+    (tmp_path / "mine").symlink_to(snapshot)
+    assert BackboneSpec("llava", str(tmp_path / "mine")).shown == "llava:llava-1.5-7b-hf"
+    assert BackboneSpec("llava", "bundled").shown == "llava"
+    assert BackboneSpec(f"local-dir:{snapshot}").shown == f"local-dir:{'c' * 40}"  # it is in keys
 
 
 def test_an_environment_variable_that_is_set_to_nothing_is_named(monkeypatch):

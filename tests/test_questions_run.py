@@ -21,14 +21,17 @@ from test_ranks import in_ranks
 
 from asap.experiment.pipeline import run
 from asap.measure import joint_evaluation
+from asap.measure.questions import LlavaAnswerer
 from asap.measure.session import Session
 from asap.publish.pictures.asked import asked
 from asap.records.key import key_of
+from asap.records.lasting import LASTING
 from asap.records.store import Cell
 from asap.report.result import Result
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import RunSpec
+from asap.tasks.questions import CannotAnswer
 
 pytestmark = pytest.mark.whole_run
 ROWS = [
@@ -223,6 +226,44 @@ CHANGES: dict[str, Change] = {
     "the limit": lambda _: {"answer": {"max_new_tokens": 4}},
     "the questions": lambda _: {"data": {"name": "digits_qa", "pictures": 3}},
 }
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_only_a_question_that_may_be_answered_later_is_asked_again(
+    lasts: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    real, asked_of, failing = LlavaAnswerer.answer, [], True
+
+    def answer(self: LlavaAnswerer, sample: Any, *more: Any) -> Any:
+        asked_of.append(sample.index)
+        if failing and sample.index == 2:
+            raise CannotAnswer("the prompt is too long", lasts)
+        return real(self, sample, *more)
+
+    monkeypatch.setattr(LlavaAnswerer, "answer", answer)
+    _, (first,) = run(spec_of(folder, tmp_path, {"method": "dense"}))
+    assert first.measured["n_failed"] == 1 and set(asked_of) == set(first.answers()["index"])
+    said = first.answers()["error"].dropna().tolist()
+    assert said == [f"{LASTING if lasts else ''}the prompt is too long"]
+    failing = False
+    asked_of.clear()
+    with caplog.at_level("INFO"):
+        _, (again,) = run(spec_of(folder, tmp_path, {"method": "dense"}))
+    assert asked_of == ([] if lasts else [2])
+    assert again.measured["n_failed"] == int(lasts)
+    assert ("1 of 1 failed questions are asked again" in caplog.text) is not lasts
+
+
+def test_a_cut_run_keeps_what_would_fail_again(folder: Path, tmp_path: Path) -> None:
+    """Of a shard's failures only those that may be gone are dropped."""
+    session, (result,) = run(spec_of(folder, tmp_path, {"method": "dense"}))
+    cell = session.store.cell(str(result.key))
+    whole = cell.evaluated()
+    errors: list[str | None] = [None] * len(result.answers())
+    errors[1], errors[3] = f"{LASTING}the prompt is too long", "missing: no such file"
+    column = whole.answers.schema.get_field_index("error")
+    answers = whole.answers.set_column(column, whole.answers.schema.field(column), [errors])
+    assert replace(whole, answers=answers).failed == [3] and whole.failed == []
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -93,6 +93,8 @@ def not_composed(reason: str) -> str:
         hint = f"did you mean {near[0]!r}? " if near else ""
         what = f"there is no '{group}/{name}'" if name else f"{group}= is empty"
         return f"{what}: {hint}use one of {choices.replace(' ', ', ')}"
+    if twice := re.search(r"Multiple values for (\S+?)\. To override", reason):
+        return f"{twice[1]} has a choice already: leave out the + of +{twice[1]}=..."
     if "override must be a string" in reason:
         reason = f"{reason}: a group such as head cannot be null: leave it out"
     unknown = re.match(r"Could not override '([^']+)'", reason)

@@ -71,7 +71,7 @@ def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
     """True if there is a final record. The cell stays locked until `held` is closed.
 
     Images that could not be read are tried again. If some can be read now, the record becomes an
-    unfinished run that lacks them.
+    unfinished run that lacks them. So are questions that failed, but for those that always would.
     """
     held.enter_context(cell.lock())
     if cell.key not in session.memory.shared:  # a joint pass has just tried its images
@@ -82,10 +82,10 @@ def _is_recorded(session: Session, cell: Cell, held: ExitStack) -> bool:
     failed = cell.failed()
     if not (again := session.readable(failed)):
         return True
+    now = "are asked again" if session.spec.answers else "can be read now"
     log.info(
-        "%s: %d of %d failed %s can be read now",
-        cell.key, len(again), len(failed), session.task.examples,
-    )  # fmt: skip
+        "%s: %d of %d failed %s %s", cell.key, len(again), len(failed), session.task.examples, now
+    )
     cell.reopen(again)
     return False
 

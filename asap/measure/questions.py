@@ -102,7 +102,8 @@ class LlavaAnswerer:
             )
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            raise CannotAnswer("the device is out of memory for this question") from None
+            said = "the device is out of memory for this question"
+            raise CannotAnswer(said, lasts=False) from None
         except ValueError as error:
             raise CannotAnswer(one_line(error)) from None
         text = len(prompt.prefix) + len(prompt.suffix)

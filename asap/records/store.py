@@ -153,9 +153,8 @@ class Cell:
         return read_shards(self.path, self.columns)
 
     def failed(self) -> list[int]:
-        """The examples of the record that could not be read, by position. Raises as `answers`."""
-        answers = self.answers()
-        return answers["index"][answers["error"].notna()].tolist()
+        """Positions of the record's examples that another try may read. Raises as `answers`."""
+        return self.evaluated().failed
 
     # -- writing
 

@@ -19,10 +19,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asap.errors import one_line
+from asap.records.lasting import worth_another_try
 
 GROUP = 8192  # rows that are written together; writing needs memory for these only
 _TRACES = "traces"  # the column of a shard that holds an example's rows of the other table
@@ -103,8 +103,8 @@ class Evaluated:
 
     @property
     def failed(self) -> list[int]:
-        """The examples that could not be read, by position in the data set."""
-        return self.answers.filter(pc.field("error").is_valid())["index"].to_pylist()
+        """The examples that may be read by another try, by position in the data set."""
+        return worth_another_try(self.answers)
 
     @property
     def columns(self) -> Columns:

@@ -36,3 +36,14 @@ def path_argument(text: str) -> Path:
         return Path(given_path("path", text))
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def folder_name(place: str) -> str:
+    """The name of a folder. A snapshot in the hub's cache, whose own name is a commit, has that of
+    its repository.
+    """
+    folder = Path(place).expanduser().resolve()
+    above = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and above.startswith("models--"):
+        return above.split("--")[-1]
+    return folder.name

@@ -7,7 +7,7 @@ from types import UnionType
 from typing import Any, get_args
 
 from asap.spec.answer_spec import AnswerSpec
-from asap.spec.paths import PathText
+from asap.spec.paths import PathText, folder_name
 
 VISION = "vision"  # the stage that encodes images; records name stages in the same way
 LANGUAGE = "language"  # the stage that reads the images' rows beside a text, and answers
@@ -38,11 +38,11 @@ class BackboneSpec:
 
     @property
     def shown(self) -> str:
-        """The name in records and tables; for a folder its last part, without the path."""
+        """The name in records and tables; for a folder its name, without the path."""
         kind, found, place = self.name.partition(":")
         kind = kind.lower().replace("_", "-")
         if self.name == LLAVA and self.weights != "bundled":
-            return f"{LLAVA}:{Path(self.weights).expanduser().resolve().name}"
+            return f"{LLAVA}:{folder_name(self.weights)}"
         if not found:
             return self.name
         return f"{kind}:{Path(place).expanduser().resolve().name if kind == 'local-dir' else place}"

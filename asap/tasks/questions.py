@@ -14,6 +14,7 @@ from torch import Tensor
 from asap.core.crops import PictureRows
 from asap.data.base import DataSet, Sample
 from asap.data.questions.benchmark import Benchmark, benchmark_of
+from asap.records.lasting import LASTING
 from asap.records.tables import column
 from asap.tasks.base import Task
 from asap.tasks.classification import OBJECT
@@ -23,7 +24,15 @@ from asap.tasks.scoring.rules import RULES, SAID
 
 
 class CannotAnswer(Exception):
-    """A question that fails alone, such as for lack of memory. The message is one line."""
+    """A question that fails alone. The message is one line.
+
+    lasts: every later try would fail too, as with a prompt that is too long; False for lack of
+    memory.
+    """
+
+    def __init__(self, reason: str, lasts: bool = True) -> None:
+        super().__init__(reason)
+        self.lasts = lasts
 
 
 @runtime_checkable
@@ -132,7 +141,8 @@ class Questions(Task):
             try:
                 answer = self._answer(sample, picture)
             except CannotAnswer as reason:
-                rows.append({**_asked(sample), **_nothing(), "error": str(reason)})
+                error = f"{LASTING if reason.lasts else ''}{reason}"
+                rows.append({**_asked(sample), **_nothing(), "error": error})
             else:
                 about = {**_answered(sample, answer), **_costs(answer, own)}
                 objects = _objects(sample, answer, picture.held, own)

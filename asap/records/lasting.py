@@ -1,0 +1,12 @@
+"""Errors of examples that every later try would meet again, such as a prompt that is too long."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LASTING = "cannot be answered: "  # how they begin; all others may be gone in the next run
+
+
+def worth_another_try(answers: pa.Table) -> list[int]:
+    """The positions of examples that failed, except those whose error lasts."""
+    lasts = pc.starts_with(pc.field("error"), pattern=LASTING)  # null where there is no error
+    return answers.filter(~lasts)["index"].to_pylist()
