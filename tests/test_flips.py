@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_questions import ASKED, FULL, answers, asked
+from made_scores import row as score_row
+from matplotlib.patches import Rectangle
 
 from asap.errors import RequestError
+from asap.report.figures.charts import charts
+from asap.report.figures.flip_counts import draw_flip_counts, flip_counts
 from asap.report.flips import (
     CORRECTED,
     CORRUPTED,
@@ -118,6 +122,27 @@ def test_rows_are_compared_with_the_full_model_of_their_own_block() -> None:
     assert [(one.backbone, flips.questions["index"].tolist()) for one, flips in found] == [
         ("a", [0]), ("b", [1, 0]),
     ]  # fmt: skip
+
+
+def test_the_chart_has_both_directions_of_every_row_and_is_of_one_set_of_questions() -> None:
+    rows = [FULL, row({1, 3, 4, 6}, "worse"), row(set(), "better")]
+    data = flip_counts(rows)
+    assert data["label"].tolist() == ["worse", "better"] and set(data["n"]) == {8}
+    columns = [
+        f"{flip} {error}" for flip in (CORRECTED, CORRUPTED) for error in (NEGATIVE, POSITIVE)
+    ]
+    assert data[columns].to_numpy().tolist() == [[0, 0, 2, 1], [0, 1, 0, 0]]
+    bars = [
+        (bar.get_y() + bar.get_height() / 2, bar.get_x(), bar.get_width())
+        for bar in draw_flip_counts(data).axes[0].patches
+        if isinstance(bar, Rectangle) and bar.get_width()
+    ]
+    assert sorted(bars) == [(0, -2, -1), (0, 0, -2), (1, 0, 1)]
+    (chart,) = [one for one in charts(rows, {})[0] if one.name == "flip-counts"]
+    assert chart.data.equals(data)
+    assert flip_counts([FULL, row({1})]).empty and flip_counts([]).empty
+    other = [score_row("gqa", label, 1.0) for label in ("Full", "other")]
+    assert flip_counts([*other, *rows]).empty
 
 
 kinds = st.sampled_from([(f, e) for f in (CORRECTED, CORRUPTED) for e in (NEGATIVE, POSITIVE)])

@@ -120,7 +120,7 @@ def all_flips(results: Sequence[Result]) -> list[tuple[Result, Flips]]:
     """Each reducing row and its flips from the unreduced row of its backbone and data, in order;
     without rows that lack that or have no yes/no questions.
     """
-    rows = [result for result in results if result.has_answers]
+    rows = [row for row in results if row.has_answers and "questions" in row.measured]
     full = {_asked_of(row): row for row in reversed(rows) if row.is_dense}
     reducing = [row for row in rows if not row.is_dense and _asked_of(row) in full]
     found = ((row, flips_of(full[_asked_of(row)], row)) for row in reducing)

@@ -31,15 +31,14 @@ def picture_of_flips(
 ) -> Picture | None:
     """`count` flips from the unreduced row to the row of a method of the session; None without."""
     full = next((r for r in results if r.is_dense and r.has_answers), None)
-    row = next((r for r in results if r.has_answers and r.method == describe(method)), None)
+    named = [r for r in results if r.has_answers and r.method == describe(method)]
+    row = next((r for r in named if full is not None and r.backbone == full.backbone), None)
     found = None if full is None or row is None else flips_of(full, row)
     if full is None or row is None or found is None or found.questions.empty:
         return None
     files = draw_flips(session, (full, row), chosen(found.questions, count), path)
     words = in_words(found, full.label, row.label)
-    return Picture.of(
-        files, "Yes/no answers that reduction corrects and corrupts", f"{words} {RULE}"
-    )
+    return Picture.of(files, "What was kept where a yes/no answer flips", f"{words} {RULE}")
 
 
 def draw_flips(

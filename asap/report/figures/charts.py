@@ -11,6 +11,7 @@ from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.clips import has_clips
 from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
 from asap.report.figures.alpha import alpha, draw_alpha
+from asap.report.figures.flip_counts import draw_flip_counts, flip_counts
 from asap.report.figures.histograms import (
     draw_stop_blocks,
     draw_token_counts,
@@ -53,6 +54,7 @@ def charts(
         *_cost(results),
         *_speed(results),
         *_sweeps(results, default),
+        *_flips(_told_apart(results)),
         *_images(_told_apart(results)),
     ]
     reasons = {title: reason for title, reason in _NEEDS.items() if not _has(there, title)}
@@ -61,6 +63,7 @@ def charts(
 
 _COST, _SWEEP, _ALPHA = "Accuracy against MACs", "τ × K", "Over α"
 _ROWS = "Accuracy against rows in the language model"
+_FLIPS = "Yes/no answers that reduction corrects and corrupts"
 _SPEED = "Speed-up against MACs"
 _MASS, _STOPS, _TOKENS = "Largest column mass", "Stop blocks", "Token counts"
 _MOST = 24  # rows of small charts that one figure holds
@@ -129,6 +132,12 @@ def _sweeps(results: Sequence[Result], default: Mapping[str, Any]) -> list[Chart
         *(_numbered("tau-k", _SWEEP, text, i, data, draw_tau_k) for i, data in enumerate(grids)),
         *(_numbered("alpha", _ALPHA, text, i, data, draw_alpha) for i, data in enumerate(lines)),
     ]
+
+
+def _flips(results: Sequence[Result]) -> list[Chart]:
+    data = flip_counts(results)
+    caption = "Right: wrong answers of the full model that become right. Left: the reverse."
+    return [Chart("flip-counts", _FLIPS, caption, data, draw_flip_counts)] if len(data) else []
 
 
 def _numbered(name: str, title: str, caption: str, i: int, data: pd.DataFrame, draw: Draw) -> Chart:
