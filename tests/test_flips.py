@@ -37,7 +37,7 @@ ASKED_SO = [i for i in range(N) if i % 3 < 2]
 
 
 def row(wrong: set[int], label: str = "ASAP", **columns: Any) -> Result:
-    made = asked("asap", label, wrong)
+    made = asked("visionzip", label, wrong)
     frame = answers(wrong, **columns)
     return replace(made, read={**made.read, "answers": lambda: frame})
 
