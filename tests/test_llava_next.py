@@ -1,5 +1,6 @@
 """LLaVA-NeXT against Hugging Face's own model and processor, on a checkpoint of random weights."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -8,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_llava import edit, hugging_face, made_llava, made_llava_next
+from made_llava import GRIDS, edit, hugging_face, made_llava, made_llava_next
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_configs import spec_of
+from test_llava_loading import HUB_CONFIG
 from torch import Tensor
 
-from asap.backbones.llava.checkpoint import Llava, load_llava
+from asap.backbones.llava.anyres import AnyRes
+from asap.backbones.llava.checkpoint import Llava, load_llava, modules_of
+from asap.backbones.llava.pictures import PictureSettings
+from asap.backbones.llava.settings import llava_config
 from asap.data.base import image_sample
 from asap.data.images.decoding import UnreadableImage, check_resized, mask_to_patches
 from asap.engine.decoder import Decoder
@@ -21,6 +27,7 @@ from asap.engine.executor import ReducedViT
 from asap.errors import RequestError
 from asap.measure.questions import LlavaAnswerer, PictureEncoder
 from asap.methods import build
+from asap.report.paper import paper_table
 from asap.spec.answer_spec import AnswerSpec
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -223,3 +230,55 @@ def test_a_picture_too_thin_for_its_canvas_is_refused(folder: Path) -> None:
     check_resized((3, 40), transform)
     with pytest.raises(UnreadableImage, match="too thin"):
         check_resized((2, 10**6), transform)
+
+
+# Rows that LLaVA-NeXT itself reads of a picture of (height, width) pixels: newline rows included.
+NATIVE_ROWS = {
+    (480, 640): 2340, (427, 640): 2144, (333, 500): 1464, (1000, 300): 2232, (200, 200): 1176,
+    (640, 640): 2928,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", NATIVE_ROWS)
+def test_rows_of_a_picture_at_full_size(size: tuple[int, int]) -> None:
+    cut = AnyRes(PictureSettings(336, MEAN, STD), GRIDS, 24, unpads=True)
+    window = cut.grid(size[1], size[0]).window
+    assert window is not None
+    top, bottom, left, right = window
+    assert 576 + (bottom - top) * (right - left + 1) == NATIVE_ROWS[size]
+
+
+def test_the_configs_on_the_hub_give_the_papers_sizes(tmp_path: Path) -> None:
+    canvases = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+    stated = {**HUB_CONFIG, "model_type": "llava_next", "image_grid_pinpoints": canvases}
+    mistral = {
+        "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+        "sliding_window": None, "vocab_size": 32064,
+    }  # fmt: skip
+    for text, heads in ((stated["text_config"], 32), (mistral, 8)):
+        (tmp_path / "config.json").write_text(json.dumps({**stated, "text_config": text}))
+        config = llava_config(tmp_path)
+        assert config.image_grid_pinpoints == canvases
+        assert config.text_config.num_key_value_heads == heads
+        with torch.device("meta"):
+            tower, projector, _, _ = modules_of(config)
+        assert len(tower.blocks) == 23 and projector.linear_1.in_features == 1024
+
+
+def test_the_experiment_has_the_papers_rows_and_five_budgets_in_each() -> None:
+    spec = spec_of("experiment=llava_next")
+    printed = [
+        row["method"] if row["tokens"] == "2880" else f"{row['method']}, {row['tokens']}"
+        for row in paper_table("llava_next")
+    ]
+    assert [row.paper for row in spec.rows if row.paper is not None] == printed
+    for row in spec.rows[1:]:
+        total, given = int(row.label.split(", ")[1]), build(row.name, row.options)
+        if row.pruner is None:
+            counts = ("tokens", "max_tokens", "dominant", "contextual")
+            assert 5 * sum(getattr(given, name, 0) for name in counts) == total
+        elif row.pruner.name == "fastv":
+            mean = (2 * 2880 + 30 * row.pruner.options["rank"]) / 32
+            assert mean == pytest.approx(total, abs=1)
+    assert spec.backbone.preprocess["anyres"] == "fixed" and spec.paper_table == "llava_next"

@@ -103,6 +103,11 @@ def test_rows_that_are_answered_in_other_ways_are_in_tables_of_their_own() -> No
     assert len(set(groups)) == 4
     more = [group[len(groups[0]) :] for group in groups[1:]]
     assert more == [("order spatial",), ("max_new_tokens 4",), ("picture crop",)]
+    pictures = {"preprocessing": {"anyres": "native"}, "answer": {"crops": "crop"}}
+    other = usual.with_records(
+        accuracy={**usual.measured, "identity": {**usual.measured["identity"], **pictures}}
+    )
+    assert group_of(other.measured, "questions")[-2:] == ("crops crop", "anyres native")
     for other, said in ((others[0], "way to answer"), (others[1], "way to"), (cropped, "preproc")):
         with pytest.raises(RequestError, match=f"one table holds one {said}"):
             build_table([usual, other])
