@@ -108,6 +108,8 @@ def test_rows_that_are_answered_in_other_ways_are_in_tables_of_their_own() -> No
         accuracy={**usual.measured, "identity": {**usual.measured["identity"], **pictures}}
     )
     assert group_of(other.measured, "questions")[-2:] == ("crops crop", "anyres native")
+    assert "LLaVA-NeXT's own crops" in " ".join(build_table([other]).caption)
+    assert "crops" not in " ".join(build_table([usual]).caption)
     for other, said in ((others[0], "way to answer"), (others[1], "way to"), (cropped, "preproc")):
         with pytest.raises(RequestError, match=f"one table holds one {said}"):
             build_table([usual, other])

@@ -30,6 +30,12 @@ NOTES = {
     "object_recall_pct": "Of the rows that are left in the last layer of the language model.",
 }
 _PARTS = ("tower", "projector", "prefill", "vision_method", "language_method")
+_CROPS = {  # by backbone.preprocess.anyres
+    "fixed": "Every picture is read as the whole of it and 2 x 2 crops, with their padding and "
+    "without newline rows (anyres=fixed).",
+    "native": "Every picture is read as the whole of it and LLaVA-NeXT's own crops; one that is "
+    "not reduced without their padding, with newline rows (anyres=native).",
+}
 
 
 def has_questions(results: Sequence[Result]) -> bool:
@@ -118,9 +124,16 @@ def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
 
 
 def caption(results: Sequence[Result]) -> list[str]:
-    """A line on how many questions about how many pictures."""
+    """Lines on how many questions about how many pictures, and on crops of pictures."""
     found = [about for result in results if (about := _about(result)) is not None]
-    return list(dict.fromkeys(map(_asked, found)))
+    return [*dict.fromkeys(map(_asked, found)), *crops_of(results)]
+
+
+def crops_of(results: Sequence[Result]) -> list[str]:
+    """A line on how pictures are cut into crops; empty for a model that does not."""
+    records = [result.accuracy for result in results if result.accuracy is not None]
+    modes = [one["identity"].get("preprocessing", {}).get("anyres") for one in records]
+    return [_CROPS[mode] for mode in dict.fromkeys(modes) if mode is not None]
 
 
 def _asked(about: Mapping[str, Any]) -> str:

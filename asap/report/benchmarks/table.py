@@ -16,7 +16,7 @@ from asap.report.beside_paper import add_paper, column_notes
 from asap.report.columns import ROW, number, published
 from asap.report.mixtures import refuse_other_data, refuse_other_models
 from asap.report.nonfinite import nonfinite_note
-from asap.report.questions import NOTES, ROWS
+from asap.report.questions import NOTES, ROWS, crops_of
 from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
@@ -195,7 +195,8 @@ def _caption(results: Sequence[Result], found: Sequence[Benchmark]) -> tuple[str
     record = next(r.accuracy for r in results if r.accuracy is not None)
     model = paper.paper_model(record["backbone"]) or record["backbone"]
     over = ", ".join(one.title for one in found)
-    return (f"{model} on {over}. Precision: {record['precision']}, on {record['device']}.",)
+    said = f"{model} on {over}. Precision: {record['precision']}, on {record['device']}."
+    return (said, *crops_of(results))
 
 
 def _column_notes(
