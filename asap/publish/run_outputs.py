@@ -11,11 +11,13 @@ from asap.measure.session import Session
 from asap.publish.all_records import PAGE, circled, write_page_of
 from asap.publish.mirrors import tensorboard, wandb
 from asap.publish.pictures import draw_pictures, examples_of
+from asap.publish.submissions import write_submissions
 from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.records.identity import LANGUAGE
 from asap.records.kinds import TRAINED_HEAD
 from asap.records.latency_record import LATENCY
 from asap.report.benchmarks.table import is_over_benchmarks
+from asap.report.benchmarks.unscored import is_unscored
 from asap.report.drawn import drawn, note_drawn, sources
 from asap.report.figures import charts, save
 from asap.report.flips import all_flips, to_csv
@@ -60,8 +62,9 @@ def line_of(result: Result) -> str:
     if result.accuracy is None:
         return f"{result.label}: {_speed_of(result)}"
     record = result.accuracy
+    score = f"{accuracy_name(record)} {record['top1']:.2f} %"
     return (
-        f"{result.label}: {accuracy_name(record)} {record['top1']:.2f} %, "
+        f"{result.label}: {'not scored here' if is_unscored(result) else score}, "
         f"{result.gmacs:.4g} GMACs, {counts(record)}"
     )
 
@@ -113,7 +116,8 @@ def write_outputs(
     ]
     if not spec.answers:  # timm's columns are about classes
         files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
-    elif not over and (flips := all_flips(results)):
+    files += write_submissions(results, tables, title)
+    if spec.answers and not over and (flips := all_flips(results)):
         files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
     with guarded(figures):
         found, absent = charts(results, circled())

@@ -14,6 +14,7 @@ from asap.report import clips, latency, paper, questions
 from asap.report import columns as layout
 from asap.report.benchmarks.gate import benchmark_gates
 from asap.report.benchmarks.table import benchmarks_table, is_over_benchmarks
+from asap.report.benchmarks.unscored import is_unscored
 from asap.report.beside_paper import column_notes
 from asap.report.gate import gates
 from asap.report.mixtures import refuse_mixtures
@@ -206,7 +207,7 @@ def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[st
     lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
     lines[0] += f" Accuracy on {devices}." if devices else ""
     for backbone, result in dense.items():
-        if result.accuracy is not None:
+        if result.accuracy is not None and not is_unscored(result):
             low, high = result.accuracy["top1_interval"]
             lines[0] += (
                 f" Dense {paper.paper_model(backbone) or backbone}: "

@@ -7,6 +7,7 @@ import numpy as np
 
 from asap.records.kinds import HEAD, KINDS
 from asap.records.tables import matrix
+from asap.report.benchmarks.unscored import is_unscored
 from asap.report.columns import columns, csv_keys
 from asap.report.questions import values_of
 from asap.report.result import Result
@@ -28,6 +29,8 @@ def scalars(result: Result) -> dict[str, int | float]:
         found["gmacs"] = result.gmacs
         found["top1_lo"], found["top1_hi"] = record["top1_interval"]
         found |= of_clips(record) | of_questions(record)
+        if is_unscored(result):
+            found = {k: v for k, v in found.items() if not k.startswith(("top", "score_", "avera"))}
     if result.throughput is not None:
         found["images_per_s"] = result.throughput["images_per_s"]["median"]
         for name in _RATIOS:

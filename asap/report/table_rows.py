@@ -7,6 +7,7 @@ from typing import Any
 from asap.errors import one_line
 from asap.records.files_left_out import counts_in_words
 from asap.report import paper
+from asap.report.benchmarks.unscored import withhold
 from asap.report.beside_paper import add_paper
 from asap.report.clips import add_clips
 from asap.report.nonfinite import nonfinite, nonfinite_note
@@ -62,6 +63,7 @@ def make_row(
     _add_speed(row, result, has_speed)
     add_clips(row, result)
     add_questions(row, result, dense)
+    withhold(row, result)
     add_paper(row, result, backbone, paper_table)
     return row
 

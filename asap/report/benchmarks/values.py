@@ -27,7 +27,7 @@ def score_of(result: Result) -> BenchmarkScore | None:
     )  # fmt: skip
 
 
-def values_of(score: Mapping[str, Any]) -> dict[str, float]:
+def values_of(score: Mapping[str, Any]) -> dict[str, int | float]:
     """The numbers of a `BenchmarkScore` by key; those that are not known are left out."""
     column = named(score["name"]).column
     found = {column: score["score"], f"{column}_n": score["n"]}

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from asap.report.benchmarks.table import is_over_benchmarks
+from asap.report.benchmarks.unscored import is_unscored
 from asap.report.clips import has_clips
 from asap.report.figures.accuracy_macs import accuracy_macs, draw_accuracy_macs
 from asap.report.figures.alpha import alpha, draw_alpha
@@ -51,7 +52,7 @@ def charts(
     if is_over_benchmarks(results):
         return [], dict.fromkeys([_COST, _ROWS], "needs the rows of one benchmark: see its own run")
     there = [
-        *_cost(results),
+        *_cost([one for one in results if not is_unscored(one)]),
         *_speed(results),
         *_sweeps(results, default),
         *_flips(_told_apart(results)),
