@@ -1,15 +1,21 @@
 """The paper's ablations before a language model: composition (Table 10), anchors (Table 11)."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
+from made_llava import made_llava, made_llava_next
 from made_scores import MODEL, row
 from omegaconf import OmegaConf
 from test_configs import spec_of
 
 from asap.errors import RequestError
+from asap.experiment.pipeline import run
 from asap.methods import build
 from asap.methods.asap.method import Asap
+from asap.publish.run_outputs import write_outputs
+from asap.records.disk import stem_of
 from asap.report.paper import paper_table, published
 from asap.report.result_table import build_table
 from asap.spec.configs import refuse_unused_points
@@ -83,3 +89,28 @@ def test_one_option_of_a_point_may_be_given_where_rows_refer_to_it() -> None:
     for given in ("points.quiet.tau=2", "points.as={}"):
         with pytest.raises(RequestError, match=f"{given} is for no row of this run"):
             refuse_unused_points(config, [given])
+
+
+@pytest.mark.whole_run
+@pytest.mark.parametrize(
+    ("name", "made", "crops", "whole"),
+    [("composition", made_llava, 1, 2), ("anchor_llava_next", made_llava_next, 5, 1)],
+)
+def test_the_rows_answer_with_at_most_the_budget(
+    name: str, made: Callable[[Path], Path], crops: int, whole: int, tmp_path: Path
+) -> None:
+    """On random weights; the first `whole` rows have no budget."""
+    spec = spec_of(
+        f"experiment={name}", f"model={made(tmp_path / 'model')}", "data=digits_qa",
+        "data.pictures=1", "budget=5", "points.asap.tau=1.01", "answer.max_new_tokens=1",
+        "device=cpu", "measure.panels=1", f"results={tmp_path / 'results'}",
+    )  # fmt: skip
+    session, results = run(spec)
+    assert [result.reason for result in results] == [None] * len(spec.rows)
+    rows = [result.answers()["visual_rows"] for result in results]
+    assert set(rows[0]) == {16 * crops}
+    assert all(2 * crops <= n <= 5 * crops for own in rows[whole:] for n in own)
+    outputs = write_outputs(session, results)
+    assert outputs is not None
+    written = {path.name.removeprefix(f"{stem_of(spec.title)}-") for path in outputs.files}
+    assert {"flips.csv", "answers.png"} <= written
