@@ -13,7 +13,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -163,6 +163,15 @@ def kernel_or_plain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert launch.runs(torch.zeros(1, device=device)) == (request.param == "kernel")
     return request.param
+
+
+@pytest.fixture
+def cuda() -> Iterator[Any]:
+    """A machine with one CUDA device, which is pretended: see `tests/pretended_cuda`."""
+    from pretended_cuda import pretending
+
+    with pretending() as machine:
+        yield machine
 
 
 @pytest.fixture

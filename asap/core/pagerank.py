@@ -25,7 +25,7 @@ def start_scores(
     """Scores of mean 1; `emphasised`: the first token has sqrt(tokens) times the others' score."""
     scores = like.new_ones(tokens)
     if emphasised:
-        scores[0] = tokens**0.5
+        scores[:1] = tokens**0.5  # scores[0] would copy the number from the host's memory
     return scores * (tokens / scores.sum())
 
 
