@@ -1,5 +1,6 @@
 """Forward passes on the pretended device: what a GPU would refuse or wait for, method by method."""
 
+from collections import Counter
 from copy import deepcopy
 from typing import Any
 
@@ -38,11 +39,12 @@ def on_cuda(
     model = asap.ReducedViT(
         there, method(name, key, dtype, COUNT), backend=backend_of(device, **how)
     )
+    waits, copied, found = Counter(), Counter(), None
     with torch.inference_mode():
         for batch in range(BATCHES):
             waits, copied = machine.device.waits.copy(), machine.device.copied.copy()
             images[:, :, :2] = batch - BATCHES + 1  # the last one is the one that is expected
-            logits, trace = model(images, IDS[:COUNT], return_trace=True)
+            found = model(images, IDS[:COUNT], return_trace=True)
         waits, copied = machine.device.waits - waits, machine.device.copied - copied
     assert model.unrecorded is None
     if model.path in ("graphs", "launches", "strict graphs"):
@@ -50,7 +52,8 @@ def on_cuda(
         allowed = {"Event.synchronize", "the begin of a capture"}
         assert waits.pop(once) == 1 and waits.keys() <= allowed, waits
         assert copied.total() <= 1, copied  # what is drawn for the images
-    return model, (logits.cpu(), trace)
+    assert found is not None
+    return model, (found[0].cpu(), found[1])
 
 
 def on_cpu(name: str, key: str, dtype: torch.dtype) -> Found:
@@ -90,7 +93,7 @@ def test_every_method_runs_in_graphs(name: str, key: str, cuda: PretendedCuda) -
     key = accepted(name, key)
     model, found = on_cuda(name, key, FLOAT, cuda)
     assert model.path == ("recorded torch" if name in READ_OTHERWISE else "graphs")
-    assert (cuda.api.captures > 0) == (name not in READ_OTHERWISE)
+    assert (cuda.api.captures > 1) == (name not in READ_OTHERWISE)
     assert_agree(found, on_cpu(name, key, FLOAT))
 
 
@@ -173,7 +176,7 @@ def test_a_capture_takes_nothing_from_the_host(work: Any, cuda: PretendedCuda) -
     graphs, x = Graphs(CUDAGraphs(torch.device("cuda"))), torch.ones(2, device="cuda")
     for _ in range(3):
         graphs.run("key", work, x)
-    assert graphs.failed and cuda.api.captures == 0
+    assert graphs.failed and cuda.api.captures == 1  # of the room for recordings
 
 
 def test_a_graph_repeats_its_operators_on_the_same_memory(cuda: PretendedCuda) -> None:
@@ -226,14 +229,14 @@ def test_numbers_sent_ahead_are_there_after_a_wait(cuda: PretendedCuda) -> None:
 def test_what_a_kernel_is_launched_with(cuda: PretendedCuda) -> None:
     rows, weight = torch.randn(6, 8, device="cuda"), torch.ones(8, device="cuda")
     hidden, out = torch.empty_like(rows), torch.empty_like(rows)
-    norm.add_norm(rows, None, weight, weight, 1e-6, out_rows=out, out_hidden=hidden)
+    norm.add_norm(rows, None, weight, weight, 1e-5, out_rows=out, out_hidden=hidden)
     assert cuda.launches.count == 1
     torch.testing.assert_close(hidden.cpu(), torch.nn.functional.layer_norm(rows.cpu(), (8,)) + 1)
     with pytest.raises(Refused, match="on the CPU"):
-        norm.add_norm(rows, None, torch.ones(8), weight, 1e-6, out_rows=out, out_hidden=hidden)
+        norm.add_norm(rows, None, torch.ones(8), weight, 1e-5, out_rows=out, out_hidden=hidden)
     with pytest.raises(Refused, match="strides"):
         norm.add_norm(
-            rows.T.contiguous().T, None, weight, weight, 1e-6, out_rows=out, out_hidden=hidden
+            rows.T.contiguous().T, None, weight, weight, 1e-5, out_rows=out, out_hidden=hidden
         )
 
 

@@ -6,6 +6,7 @@ a CUDA graph is its operators run again on the same memory (`recording.py`); ker
 where they are launched, and their plain versions compute (`launches.py`).
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def pretending() -> Iterator[PretendedCuda]:
     lifted = torch._C._only_lift_cpu_tensors()
     with pytest.MonkeyPatch.context() as patch, guarded(), Functions(device), device:
         patch.setattr(constants, "_kept", OrderedDict())  # nothing is on the device yet
-        graphs.cuda_graphs.cache_clear()
+        patch.setattr(graphs, "_of_thread", threading.local())  # and nothing is recorded
         api.put_in_place(patch)
         launches.put_in_place(patch)
         torch._C._set_only_lift_cpu_tensors(True)
@@ -51,4 +52,3 @@ def pretending() -> Iterator[PretendedCuda]:
             yield PretendedCuda(device, api, launches)
         finally:
             torch._C._set_only_lift_cpu_tensors(lifted)
-            graphs.cuda_graphs.cache_clear()

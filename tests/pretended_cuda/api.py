@@ -57,7 +57,7 @@ class Api:
 
         class Stream:
             def __init__(self, device: Any = None, priority: int = 0) -> None:
-                self.device = torch.device("cuda", number_of(device))
+                self.device_index = number_of(device)
 
             def synchronize(self) -> None:
                 api.device.wait("Stream.synchronize")
@@ -183,6 +183,7 @@ class Api:
             "Stream": self.Stream,
             "stream": self.stream,
             "current_stream": told(self.stream_now),
+            "set_stream": lambda stream: None,
             "default_stream": told(self.stream_now),
             "Event": self.Event,
             "CUDAGraph": self.CUDAGraph,

@@ -1,6 +1,5 @@
 """The pretended device: every operator goes through it, is checked, and runs on the CPU."""
 
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,8 +34,7 @@ class PretendedDevice(TorchDispatchMode):
         self.waits, self.copied = Counter[str](), Counter[str]()
         self.recording: Recording | None = None
         self.sent: list[tuple[Tensor, Tensor]] = []  # copies to the host that are on their way
-        self.pinned = weakref.WeakSet[Any]()
-        self.pins = set[int]()
+        self.pins = list[Tensor]()  # pinned memory of the host
 
     # ---- the host's side
 
@@ -55,14 +53,15 @@ class PretendedDevice(TorchDispatchMode):
 
     def pin(self, host: Tensor) -> Tensor:
         """Mark memory of the host as pinned."""
-        storage = host.untyped_storage()
-        self.pins.add(storage.data_ptr())
-        weakref.finalize(storage, self.pins.discard, storage.data_ptr())
-        host._pinned_storage = storage  # lives as long as the tensor
+        self.pins.append(host)
         return host
 
     def is_pinned(self, host: Tensor) -> bool:
-        return not isinstance(host, Pretended) and host.untyped_storage().data_ptr() in self.pins
+        if isinstance(host, Pretended):
+            return False
+        return host.untyped_storage().data_ptr() in {
+            x.untyped_storage().data_ptr() for x in self.pins
+        }
 
     # ---- operators
 
@@ -94,7 +93,7 @@ class PretendedDevice(TorchDispatchMode):
         if "device" in kwargs:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
-        work = STANDINS.get(func, func)
+        work = STANDINS.get(func) or func
         return self.run(str(func), work, args, kwargs, _written(func, args, kwargs))
 
     def run(
@@ -120,8 +119,11 @@ class PretendedDevice(TorchDispatchMode):
         if empty:
             garbage(found)
         if self.recording is not None:
-            again = None if empty else lambda args, kwargs: work(*args, **kwargs)
-            self.recording.add(name, again, (own_args, own_kwargs), found)
+
+            def again(args: Any, kwargs: Any) -> Any:
+                return work(*args, **kwargs)
+
+            self.recording.add(name, None if empty else again, (own_args, own_kwargs), found)
         return self.outside(found, (args, kwargs))
 
     def outside(self, found: Any, given: Any) -> Any:

@@ -22,7 +22,7 @@ class Functions(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         kwargs = {name: _numbered(value) for name, value in (kwargs or {}).items()}
         args = tuple(_numbered(value) for value in args)
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         if func is Tensor.is_pinned:
             return self.device.is_pinned(first)
         if func is Tensor.pin_memory and not isinstance(first, Pretended):

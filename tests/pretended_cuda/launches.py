@@ -151,11 +151,10 @@ class Launches:
             given = (args, kwargs)
             if self.inside or not any(isinstance(x, Pretended) for x in tensors_of(given)):
                 return function(*args, **kwargs)
-            before = self.count
-            self.inside = True
+            before, recording = self.count, self.device.recording
+            self.inside, self.device.recording = True, None
             try:
                 copies = mapped(given, _copied)
-                recording, self.device.recording = self.device.recording, None
                 waits = self.device.waits.copy()
                 shown = function(*copies[0], **copies[1])
                 if self.device.waits != waits:
@@ -181,7 +180,8 @@ class Launches:
         def work(*own: Tensor) -> Any:
             values = iter(own)
             args, kwargs = mapped(given, lambda _: next(values))
-            return IN_THE_CORE.get(function.__name__, function)(*args, **kwargs)
+            plain = IN_THE_CORE.get(function.__name__) or function
+            return plain(*args, **kwargs)
 
         own = [x.numbers if isinstance(x, Pretended) else x for x in outer]
         if device.recording is not None:

@@ -29,7 +29,7 @@ class Address:
     @staticmethod
     def of(x: Tensor) -> "Address":
         where = StorageWeakRef(x.untyped_storage())
-        return Address(where, x.dtype, tuple(x.shape), x.stride(), x.storage_offset())
+        return Address(where, x.dtype, tuple(x.shape), x.stride(), int(x.storage_offset()))
 
     def tensor(self) -> Tensor:
         """RuntimeError if the memory was freed."""
