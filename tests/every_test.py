@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -168,6 +169,8 @@ def kernel_or_plain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def cuda() -> Iterator[Any]:
     """A machine with one CUDA device, which is pretended: see `tests/pretended_cuda`."""
+    if torch.cuda.is_available() or sys.platform != "linux":
+        pytest.skip("a CUDA device is pretended on Linux, where there is none")
     from pretended_cuda import pretending
 
     with pretending() as machine:
