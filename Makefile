@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 IMAGENET ?=
 KINETICS ?=
+LLAVA ?=
+DATA ?=
 ARGS ?=
 BACKBONE ?= deit_base
 # What is given is taken to the letter, whatever signs it has: make expands no $ in it, and it reaches
@@ -24,6 +26,8 @@ endif
 ifneq ($(value HEAD_224),)
 override export HEAD_224 := $(value HEAD_224)
 endif
+override LLAVA := $(value LLAVA)
+override DATA := $(value DATA)
 override VENV := $(value VENV)
 override ARGS := $(value ARGS)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -44,6 +48,7 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: kinetics-clip-vit-large _kinetics-given
+.PHONY: llava15 llava-next _llava-given
 .PHONY: matched-macs throughput sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
@@ -55,7 +60,7 @@ kinetics_path = $(call in_shell,data.path=$(call in_hydra,$(KINETICS)))
 on_imagenet = @$(PY) -m asap.run $(1) $(imagenet_path) $(ARGS)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
 		printf '  %-22s %s\n' "$$name" "$$what"; done
 
 setup: $(STAMP)  ## make the virtual environment and install everything into it
@@ -128,6 +133,17 @@ kinetics_groups = data=kinetics $(if $(filter head=%,$(ARGS)),,head=attention)
 kinetics-clip-vit-large: _kinetics-given $(STAMP)  ## the paper's video block at 336 and 224 pixels: KINETICS=/data/k400; without training clips HEAD=FILE HEAD_224=FILE
 	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(kinetics_groups) $(kinetics_path) $(ARGS)
 
+# The benchmarks that DATA has are run one after the other; what it lacks is said first.
+llava15: _llava-given $(STAMP)  ## the paper's LLaVA-1.5 table, of the benchmarks in a folder: LLAVA=/models/llava-1.5-7b-hf DATA=/data/eval
+	$(call on_benchmarks,llava15)
+
+llava-next: _llava-given $(STAMP)  ## the LLaVA-NeXT table: LLAVA=/models/llava-v1.6-vicuna-7b-hf DATA=/data/eval
+	$(call on_benchmarks,llava_next)
+
+on_benchmarks = @names=$$($(PY) scripts/benchmarks_in.py $(call in_shell,$(DATA)) --table $(1)) && \
+	$(PY) -m asap.run -m experiment=$(1) data=$$names $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \
+	$(call in_shell,model=$(call in_hydra,$(LLAVA))) $(if $(filter precision=%,$(ARGS)),,precision=fp16) $(ARGS)
+
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)
 
@@ -153,6 +169,10 @@ _imagenet-given:
 
 _kinetics-given:
 	@$(if $(KINETICS),:,$(error KINETICS is empty: make $(firstword $(MAKECMDGOALS)) KINETICS=/data/k400, which is one of: CVDF's copy (val/ and annotations/val.csv); class folders val/<class name>/*.mp4; clips with PySlowFast's val.csv or mmaction2's kinetics400_val_list_videos.txt; OpenDataLab's videos_val/))
+
+_llava-given:
+	@$(if $(LLAVA),:,$(error LLAVA is empty: make $(firstword $(MAKECMDGOALS)) LLAVA=/models/llava-1.5-7b-hf DATA=/data/eval; LLAVA is the folder of a checkpoint as Hugging Face saves it, docs/reproduce-llava.md says what is in it))
+	@$(if $(DATA),:,$(error DATA is empty: make $(firstword $(MAKECMDGOALS)) LLAVA=/models/llava-1.5-7b-hf DATA=/data/eval; DATA holds a folder for each benchmark (pope, gqa, MME, ...), as playground/data/eval of LLaVA's evaluation))
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(if $(filter True,$(PYTHON_IS_NEW)),:,$(error PYTHON=$(PYTHON) is missing or older than Python 3.11: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11))

@@ -1,0 +1,159 @@
+"""The make targets of the tables over benchmarks, run as make would, on a tiny LLaVA."""
+
+import csv
+import logging
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from composed_once import composed_once
+from hydra.core.global_hydra import GlobalHydra
+from made_benchmarks import made_gqa, made_mme, made_pope
+from made_llava import made_llava
+
+import asap.cli.run
+import asap.publish.run_outputs
+import asap.report.page
+from asap.cli.jobs import BOARD
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "device=cpu", "answer.max_new_tokens=2",
+    'rows=[{method: dense, label: Full, paper: "LLaVA (Full)"}, {method: tome, label: "ToMe, 64", '
+    'paper: "ToMe, 64", with: {r: 2}}]',
+)  # fmt: skip
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_llava(tmp_path_factory.mktemp("models") / "llava-1.5-7b-hf")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("all") / "ev al"
+    for make in (made_pope, made_gqa):
+        make(folder)
+    return folder
+
+
+def commands(*given: str) -> list[list[str]]:
+    """The words of the commands that make would run, the two of the target last."""
+    done = subprocess.run(["make", "-n", *given], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    line = next(x for x in done.stdout.replace("\\\n", " ").split("\n") if "asap.run" in x)
+    first, _, second = line.removeprefix("names=$(").partition(") && ")
+    return [shlex.split(first), shlex.split(second)]
+
+
+def script(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, output and error output of a script, run in this process."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", list(words))
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    out, err = capsys.readouterr()
+    return int(str(end.value.code)), out, err
+
+
+def asked(target: str, *given: str, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:
+    """The arguments of asap.run, with the names that the folder gives; what was said of others."""
+    found, run = commands(target, *given)
+    code, out, err = script(*found[1:], capsys=capsys)
+    assert code == 0, err
+    names = [word.replace("$names", out.strip()) for word in run]
+    return names[names.index("asap.run") + 1 :], err
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Run]:
+    """`call(*arguments)`: exit code and output of asap.run with them, in this process."""
+    log = logging.getLogger("asap")
+    before = (list(log.handlers), log.propagate, log.level)
+    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
+        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        GlobalHydra.instance().clear()
+        log.handlers.clear()
+        BOARD.folder = None
+        given = [*arguments, *SMALL, f"results={tmp_path / 'results'}"]
+        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
+        with composed_once(), pytest.raises(SystemExit) as stop:
+            asap.cli.run.main()
+        out, err = capsys.readouterr()
+        return int(str(stop.value.code)), " ".join((out + err).split())
+
+    yield run
+    BOARD.folder = None
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
+def test_the_benchmarks_of_a_folder_become_one_table(
+    model: Path, data: Path, call: Run, tmp_path: Path, capsys
+) -> None:
+    given = (f"LLAVA={model}", f"DATA={data}", "ARGS=precision=fp32")
+    arguments, missing = asked("llava15", *given, capsys=capsys)
+    assert "data=gqa,pope" in arguments and "precision=fp16" not in arguments
+    assert "does not have mme (a folder mme), scienceqa (" in missing
+    code, said = call(*arguments)
+    assert code == 0 and "LLaVA-1.5 on pope" in said and "Scores, rows and costs: LLaVA-1.5" in said
+    with (tmp_path / "results/tables/llava-1-5.csv").open(newline="") as file:
+        full, tome = csv.DictReader(file)
+    assert (full["gqa_n"], full["pope_n"], tome["paper_pope"]) == ("3", "18", "52.5")
+    assert full["gqa_comparable"] == "no: not applicable (3 of 12,578 questions)"
+    assert tome["gqa_minus_paper"] == "" and float(full["rel_pct"]) == 100
+    assert "MMB" not in (tmp_path / "results/tables/llava-1-5.md").read_text()
+    page = (tmp_path / "results/report.html").read_text()
+    assert "Scores, rows and costs" in page and "Paper, and ours minus" in page
+    # A second time nothing is asked, and the table is the same.
+    before = (tmp_path / "results/tables/llava-1-5.csv").read_bytes()
+    code, said = call(*arguments)
+    assert code == 0 and "Full: 3 questions" not in said
+    assert (tmp_path / "results/tables/llava-1-5.csv").read_bytes() == before
+
+
+def test_a_benchmark_that_cannot_be_read_is_an_empty_column_with_its_reason(
+    model: Path, data: Path, call: Run, tmp_path: Path
+) -> None:
+    code, said = call(
+        "-m", "experiment=llava15", "data=pope,mme,gqa", f"benchmarks='{data}'", f"model={model}"
+    )
+    assert code == 1 and "1 failed: " in said
+    table = (tmp_path / "results/tables/llava-1-5.md").read_text()
+    assert "No record of MME: benchmarks=" in table and "Mean over GQA, POPE. Without MME" in table
+
+
+def test_llava_next_has_the_benchmarks_of_its_table(tmp_path: Path, capsys) -> None:
+    for make in (made_pope, made_mme):
+        make(tmp_path)
+    (tmp_path / "vizwiz").mkdir()
+    given = (f"LLAVA={tmp_path}", f"DATA={tmp_path}")
+    arguments, _ = asked("llava-next", *given, capsys=capsys)
+    assert {"experiment=llava_next", "data=mme,pope", "precision=fp16"} <= set(arguments)
+    assert "vizwiz" in " ".join(asked("llava15", *given, capsys=capsys)[0])
+
+
+@pytest.mark.parametrize("given", [(), ("LLAVA=/x",), ("DATA=/x",)])
+def test_without_a_folder_make_says_which(given: tuple[str, ...]) -> None:
+    command = ["make", "--no-print-directory", "llava15", *given]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    name = "DATA" if given == ("LLAVA=/x",) else "LLAVA"
+    assert done.returncode == 2 and f"{name} is empty: make llava15 LLAVA=" in done.stderr
+
+
+@pytest.mark.parametrize(("folder", "said"), [("", "has no benchmark"), ("x", "is not a folder")])
+def test_a_folder_without_benchmarks_is_refused_in_one_line(
+    folder: str, said: str, tmp_path: Path, capsys
+) -> None:
+    given = ("scripts/benchmarks_in.py", str(tmp_path / folder))
+    code, out, err = script(*given, capsys=capsys)
+    (line,) = err.splitlines()
+    assert (code, out) == (2, "") and line.startswith("error: ") and said in line
