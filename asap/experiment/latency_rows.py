@@ -1,7 +1,6 @@
 """Latency records of a run's rows on questions: those missing are timed together, with full."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -24,7 +23,7 @@ from asap.methods.language.base import Pruner
 from asap.records.key import key_of
 from asap.records.latency_record import LATENCY, LatencyRecord
 from asap.records.store import Cell
-from asap.spec.read import typed_value
+from asap.spec.read import read_group
 from asap.spec.run_spec import RunSpec
 
 FULL = "full"
@@ -52,11 +51,7 @@ class LatencyPlan:
     @classmethod
     def of(cls, spec: RunSpec) -> "LatencyPlan":
         """The plan that a run asks for; RequestError for another key than the fields."""
-        given = typed_value(spec.measure.also[LATENCY.name] or {}, Mapping[str, Any], NAMED)
-        names = [field.name for field in fields(cls)]
-        if unknown := sorted(given.keys() - set(names)):
-            raise RequestError(f"{NAMED}: unknown key {unknown[0]!r} (known: {', '.join(names)})")
-        return cls(**{k: typed_value(v, int, f"{NAMED}.{k}") for k, v in given.items()})
+        return read_group(cls, spec.measure.also[LATENCY.name], NAMED)
 
 
 class Latency:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from asap.calibrate import at_budget
 from asap.errors import RequestError
 from asap.experiment.accuracy_rows import Accuracy
+from asap.experiment.cost_rows import Cost
 from asap.experiment.head import with_head
 from asap.experiment.job import Job
 from asap.experiment.latency_rows import Latency
@@ -38,7 +39,7 @@ from asap.spec.run_spec import RunSpec
 log = logging.getLogger("asap")
 # In this order. Timing comes last, so that its errors cost no other record. Under torchrun the
 # workers wait during it, and nothing else is running.
-MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Throughput(), Latency())
+MEASUREMENTS: tuple[Measurement, ...] = (Accuracy(), Cost(), Throughput(), Latency())
 
 
 def evaluate(jobs: Sequence[Job], memory: InMemory) -> None:

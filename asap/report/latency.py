@@ -78,16 +78,16 @@ def csv_keys(results: Sequence[Result]) -> tuple[str, ...]:
     return ("weights_mb", "latency_questions", "latency_clock") if has_latency(results) else ()
 
 
-def notes(results: Sequence[Result]) -> dict[str, str]:
+def notes(results: Sequence[Result]) -> dict[str, list[str]]:
     """What the columns mean, by key."""
-    return dict(_NOTES) if has_latency(results) else {}
+    return {key: [text] for key, text in _NOTES.items()} if has_latency(results) else {}
 
 
-def add_latency(row: TableRow, result: Result, timed: bool, paper_table: str) -> None:
-    """Add the values of `columns` to a row. timed: whether some row of the table was timed."""
+def add_to(row: TableRow, result: Result, results: Sequence[Result], paper_table: str) -> None:
+    """Add the values of `columns` to the row of a result, one of `results`."""
     record = _record(result)
     if record is None:
-        if timed:
+        if has_latency(results):
             reason = (result.reason or "it was not measured").rstrip(".")
             row.note(f"No record of times: {reason}.", *(f"{span}_ms" for span in SPANS))
         return

@@ -4,22 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asap.errors import RequestError
+from asap.records.cost_record import COST
 from asap.records.latency_record import LATENCY
 from asap.report.result import Result
 
 
 def refuse_mixtures(results: Sequence[Result]) -> None:
     """RequestError if the records of a table cannot be compared, or if there is none."""
-    records = [record for result in results for record in result.records.values()]
-    if not records:
+    if not any(result.records for result in results):
         raise RequestError("no finished record to make a table of: run an experiment first")
-    refuse_other_data(records)
+    refuse_other_data([record for result in results for record in _measured(result)])
     refuse_other_models(results)
 
 
 def refuse_other_models(results: Sequence[Result]) -> None:
     """RequestError if the records differ in precision, weights, device, or how they are made."""
-    records = [record for result in results for record in result.records.values()]
+    records = [record for result in results for record in _measured(result)]
     speeds = [result.throughput for result in results if result.throughput is not None]
     _refuse_mixed("precision", "precision", records)
     _refuse_mixed("device of throughput", "device_name", speeds)
@@ -29,7 +29,7 @@ def refuse_other_models(results: Sequence[Result]) -> None:
     _refuse_mixed("clock of times", "clock", times)
     # Rows with a checkpoint of their own may differ: a footnote names their backbone.
     shared = [
-        record for result in results if not result.own_weights for record in result.records.values()
+        record for result in results if not result.own_weights for record in _measured(result)
     ]
     loaded: dict[str, list[Mapping[str, Any]]] = {}
     for record in shared:
@@ -43,6 +43,11 @@ def refuse_other_models(results: Sequence[Result]) -> None:
         _refuse_mixed("way to answer questions", "answer", answered)
         found = [identity for identity in found if "preprocessing" in identity]
         _refuse_mixed(f"preprocessing for {name}", "preprocessing", found)
+
+
+def _measured(result: Result) -> list[Mapping[str, Any]]:
+    """Its records but that of costs by arithmetic, which are of no data and no weights."""
+    return [record for kind, record in result.records.items() if kind != COST.name]
 
 
 def refuse_other_data(records: Sequence[Mapping[str, Any]]) -> None:

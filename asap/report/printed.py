@@ -8,6 +8,7 @@ from asap.report.benchmarks.table import OVER
 from asap.report.beside import PUBLISHED
 from asap.report.columns import NAMED, ROW, Values, decimals, number, rate
 from asap.report.latency import PAPER, TIMES
+from asap.report.modular_cost import MODULAR
 from asap.report.monospace import width_of
 from asap.report.questions import SCORES
 from asap.report.table import Table, TableColumn
@@ -36,7 +37,7 @@ def printed(table: Table, title: str, width: int) -> str:
     """
     if any(column.group == OVER for column in table.columns):
         return _over_benchmarks(table, title, width)
-    times = _times(table, title, width)
+    times = _costs(table, title, width) + _times(table, title, width)
     if times and not _measured(table, "n"):
         return times
     shown = _columns(table)
@@ -48,6 +49,16 @@ def printed(table: Table, title: str, width: int) -> str:
     caption = (*table.caption, *_how_many(table))
     said = replace(table, title=head, columns=tuple(shown), caption=caption).to_console(width)
     return f"{said}\n{times}" if times else said
+
+
+def _costs(table: Table, title: str, width: int) -> str:
+    """The modular costs without their parts; empty if there are none."""
+    columns = [column for column in table.columns if column.group in MODULAR]
+    columns = [column for column in columns if not column.keys[0].startswith("tflops_of_")]
+    if not columns:
+        return ""
+    shown = replace(table, title=" ".join(title.split()), columns=(_METHOD, *columns))
+    return shown.to_console(width)
 
 
 def _times(table: Table, title: str, width: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
-from asap.report import clips, latency, paper, questions
+from asap.report import clips, latency, modular_cost, paper, questions
 from asap.report import columns as layout
 from asap.report.benchmarks.gate import benchmark_gates
 from asap.report.benchmarks.table import benchmarks_table, is_over_benchmarks
@@ -23,6 +23,7 @@ from asap.report.scalars import ambiguous, metrics
 from asap.report.table import Table
 from asap.report.table_rows import make_row, prepared
 
+_FURTHER = (modular_cost, latency)  # of records beside those of accuracy and throughput
 _NAMED = 3  # images that a footnote names
 _PAPERS_DATA = (
     "The paper's numbers are for the 50,000 ImageNet-1k validation images.",
@@ -55,12 +56,14 @@ def build_table(
     )
     several = ambiguous(results)
     own = [metrics(result, several) for result in results]
+    judges = any(result.accuracy or result.throughput for result in results)
     verdicts = gates(dense, backbones) | benchmark_gates(dense, rows, paper_table)
     for row, result, backbone, numbers in zip(rows, results, backbones, own, strict=True):
         judged = None if result is dense.get(backbone) else result.accuracy  # the gate covers dense
         row.values["comparable"] = verdicts[backbone].verdict(judged)
         row.values |= numbers
-        latency.add_latency(row, result, latency.has_latency(results), paper_table)
+        for one in _FURTHER:
+            one.add_to(row, result, results, paper_table)
     gmacs = max((row.values.get("infer_gmacs") or 0.0 for row in rows), default=0.0)
     in_paper = any(paper.in_table(paper_table, b) for b in backbones)
     columns = layout.columns(gmacs, paper_table if in_paper else None)
@@ -68,16 +71,22 @@ def build_table(
         columns += clips.columns()
     asked = questions.has_questions(results)
     columns = questions.with_columns(columns, results) if asked else columns
-    columns += latency.columns(results, paper_table)
-    more = [*(questions.csv_keys(results) if asked else ()), *latency.csv_keys(results)]
+    more = list(questions.csv_keys(results)) if asked else []
+    for one in _FURTHER:
+        columns += one.columns(results, paper_table)
+        more += one.csv_keys(results)
     return Table(
         title="Results",
         columns=columns,
         rows=rows,
-        caption=(*_caption(results, dense), *latency.caption(results)),
+        caption=(
+            *_caption(results, dense),
+            *(line for one in _FURTHER for line in one.caption(results)),
+        ),
         remarks=(
-            *(*remarks, *latency.remarks(results, paper_table)),
-            *(gate.line for gate in verdicts.values()),
+            *remarks,
+            *(line for one in _FURTHER for line in one.remarks(results, paper_table)),
+            *(gate.line for gate in verdicts.values() if judges),
         ),
         column_notes=_column_notes(results, backbones, paper_table, unread),
         csv_keys=tuple(
@@ -154,7 +163,8 @@ def _column_notes(
         ],
         "top1_minus_paper": [_PAPERS_DATA[paper_table == "kinetics"]],
     }
-    notes |= {key: [text] for key, text in latency.notes(results).items()}
+    for one in _FURTHER:
+        notes |= one.notes(results)
     things = _things(results)
     for key, text in {"clips": clips.NOTES, "questions": questions.NOTES}.get(things, {}).items():
         notes.setdefault(key, []).append(text)
@@ -204,7 +214,8 @@ def _left_out(unread: Mapping[int, str], things: str) -> str:
 def _caption(results: Sequence[Result], dense: Mapping[str, Result]) -> tuple[str, ...]:
     records = [record for result in results for record in result.records.values()]
     devices = " and ".join(dict.fromkeys(c.accuracy["device"] for c in results if c.accuracy))
-    lines = [f"Data: {records[0]['data']}. Precision: {records[0]['precision']}."]
+    first = next((one for one in records if "data" in one["identity"]), records[0])
+    lines = [f"Data: {first['data']}. Precision: {first['precision']}."]
     lines[0] += f" Accuracy on {devices}." if devices else ""
     for backbone, result in dense.items():
         if result.accuracy is not None and not is_unscored(result):

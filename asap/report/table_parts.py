@@ -18,6 +18,7 @@ from asap.report.columns import (
     TOKENS,
 )
 from asap.report.latency import AGAINST, PAPER, SIZES, TIMES
+from asap.report.modular_cost import MODULAR
 from asap.report.questions import OF_PARTS, ROWS, SCORES
 from asap.report.table import Table
 
@@ -57,7 +58,8 @@ def parts(table: Table) -> tuple[Table, ...]:
     fast = table.select("Speed", (ROW, SPEED))
     ending = "Tokens and sinks" if SCORES in groups else "Speed, tokens and sinks"
     last = table.select(ending, (ROW, SPEED, TOKENS))
-    asked = _times(table) if TIMES in groups else []
+    asked = [table.select("Modular costs", (ROW, *MODULAR))] if MODULAR[0] in groups else []
+    asked += _times(table) if TIMES in groups else []
     if asked and not evaluated:
         return _in_turn(asked)
     middle += asked

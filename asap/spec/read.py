@@ -177,6 +177,11 @@ def _row(
     return _build(MethodSpec, {**head, **row, **parts}, "rows")
 
 
+def read_group(kind: type, given: Any, where: str) -> Any:
+    """The settings of a group as its dataclass; RequestError names what it does not have."""
+    return _build(kind, given, where)
+
+
 def _build(kind: type, given: Any, where: str) -> Any:
     if isinstance(given, kind):
         return given

@@ -1,0 +1,36 @@
+"""The record of what a row costs by arithmetic alone, `cost.json`."""
+
+from typing import Any, TypedDict
+
+from asap.records.kinds import HEAD, Kind, declare
+
+
+class CostRecord(TypedDict):
+    """`cost.json`: nothing is measured, and no weights are read.
+
+    MACs of a question, exact integers: `macs` as this project counts them, by part (tower,
+    projector, prefill, method); `macs_paper` in the convention that the paper's first row shows,
+    in which the tower has its last block too, and neither the projector nor the text is counted.
+    """
+
+    schema_version: int
+    key: str
+    identity: dict[str, Any]
+    label: str
+    metrics: dict[str, float]
+    backbone: str
+    data: str
+    precision: str
+    stage: str  # the row in the paper's table
+    visual_rows: int
+    text_rows: int
+    stop: int | None  # the block in which every picture is taken to stop; None: never
+    macs: dict[str, int]
+    macs_paper: int
+    weights_bytes: int
+    kv_bytes: int  # of the cache after prefill
+    environment: dict[str, Any]
+    created: str
+
+
+COST = declare(Kind("cost", 1, CostRecord.__required_keys__ - HEAD))
