@@ -110,6 +110,8 @@ def test_the_rows_answer_with_at_most_the_budget(
     rows = [result.answers()["visual_rows"] for result in results]
     assert set(rows[0]) == {16 * crops}
     assert all(2 * crops <= n <= 5 * crops for own in rows[whole:] for n in own)
+    stops = [list(result.traces()["vision.stop_block"]) for result in results[1:]]
+    assert all(own == stops[0] for own in stops), "the same mass exceeds the same tau"
     outputs = write_outputs(session, results)
     assert outputs is not None
     written = {path.name.removeprefix(f"{stem_of(spec.title)}-") for path in outputs.files}
