@@ -376,6 +376,18 @@ def test_the_questions_of_vqav2_val(tmp_path: Path) -> None:
     assert samples[0].extras["question"] == f"Where is he looking?\n{SHORT}"
 
 
+def test_a_question_of_vizwiz_may_say_nothing(tmp_path: Path) -> None:
+    folder = made_vizwiz(tmp_path)
+    rows = json.loads((folder / "val.json").read_text())
+    rows[0]["question"] = ""
+    (folder / "val.json").write_text(json.dumps(rows))
+    assert opened("vizwiz", folder)[0].extras["question"] == f"\n{UNANSWERABLE}"
+    del rows[0]["answers"]
+    (folder / "val.json").write_text(json.dumps(rows))
+    with pytest.raises(RequestError, match=r"entry 1 of .* has no field 'answers'"):
+        opened("vizwiz", folder)
+
+
 def test_bad_files_of_vqav2(tmp_path: Path) -> None:
     folder = made_vqav2(tmp_path)
     file = folder / "v2_mscoco_val2014_annotations.json"
@@ -411,6 +423,7 @@ def test_the_questions_of_mmbench(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     )
     assert samples[2].extras["question"].startswith("What's the relation?\nA. rival\n")
     assert samples[0].image is not None and not torch.equal(samples[0].image, samples[2].image)
+    assert "lack the option" not in caplog.text
     with pytest.raises(RequestError, match="are in its file"):
         opened("mmbench", benchmarks=str(tmp_path), images=str(tmp_path))
 
@@ -432,13 +445,26 @@ def test_a_picture_of_mmbench_may_be_that_of_another_row(tmp_path: Path) -> None
     assert sum(damaged[i].error is not None for i in range(6)) == 1
 
 
+def test_an_option_named_none_is_left_out_as_by_llava(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made_mmbench(tmp_path)
+    table = pd.read_table(folder / MMBENCH, dtype=str)
+    table.loc[table["B"] == "rival", "B"] = "none"  # the right one of the last turn
+    table.to_csv(folder / MMBENCH, sep="\t", index=False)
+    with caplog.at_level(logging.WARNING):
+        data = opened("mmbench", folder)
+    assert "1 rows lack the option that is right" in caplog.text
+    assert data[5].target == ("B", "nan-like")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda t: t.drop(columns="answer"), "has no column answer"),
-        (lambda t: t.assign(answer=""), "has the answer .*give the letter"),
-        (lambda t: t.assign(answer="D"), "question 241 of .*give the letter"),
-        (lambda t: t.assign(B=""), "two options or more"),
+        (lambda t: t.assign(answer=""), "question 241 of .* has answer='' of 2 options"),
+        (lambda t: t.assign(answer="AB"), "has answer='AB'"),
+        (lambda t: t.assign(A=""), "of 0 options"),
         (lambda t: t.assign(question=""), "question=None"),
         (lambda t: t.assign(index="x"), "index='x'"),
         (lambda t: t.assign(index="241"), "'241' about .* twice"),

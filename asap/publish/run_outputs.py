@@ -116,9 +116,10 @@ def write_outputs(
     ]
     if not spec.answers:  # timm's columns are about classes
         files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
-    files += write_submissions(results, tables, title)
-    if spec.answers and not over and (flips := all_flips(results)):
-        files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
+    elif not over:
+        files += write_submissions(results, tables, title)
+        if flips := all_flips(results):
+            files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
     with guarded(figures):
         found, absent = charts(results, circled())
         for chart in found:

@@ -5,6 +5,7 @@
 The file asks a question once for each turn of its options (CircularEval).
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,12 +22,12 @@ from asap.data.questions.benchmark_files import (
     first_file,
     lettered,
     refuse_twice,
-    right_answers,
 )
 from asap.data.questions.encoded_pictures import EncodedPictures
 from asap.data.questions.json_files import text_of
 from asap.errors import RequestError, one_line
 
+log = logging.getLogger("asap")
 OPTIONS = "ABCD"
 TURN = 1_000_000  # a turn of the options adds this to the number of the question
 _FILES = ("mmbench_dev_20230712.tsv", "mmbench_dev_en_20231003.tsv", "MMBench_DEV_EN.tsv")
@@ -61,6 +62,12 @@ class MmbenchOptions(BenchmarkOptions):
                 f"{file} asks every question with one order of its options: get {_FILES[0]}, which "
                 "has all of them"
             )
+        if lost := sum(ord(one.answers[0]) - ord("A") >= len(one.answers) - 1 for one in asked):
+            log.warning(
+                "%s: %s rows lack the option that is right: as LLaVA's code, this one leaves out "
+                "options named None or nan, and those behind them",
+                file.name, f"{lost:,}",
+            )  # fmt: skip
         about = Benchmark("mmbench", "dev", _METRIC, "circular", _QUESTIONS.get(file.name))
         return self.opened(asked, lambda paths: pictures.at(paths), opening, about, len(numbers))
 
@@ -74,13 +81,15 @@ class MmbenchOptions(BenchmarkOptions):
             if (option := row.get(letter)) is None:
                 break
             options.append(option)
-        answer = right_answers("option", [row["answer"] or "", *options], where)
+        right = row["answer"] or ""
+        if len(right) != 1 or right not in OPTIONS or not options:
+            raise RequestError(f"{where} has answer={right!r} of {len(options)} options")
         hint = [one for one in [row.get("hint")] if one is not None]
         question = text_of(row["question"], "question", where)
         text = "\n".join((*hint, question, *lettered(options)))
         return Asked(
             index, pictures.path_of(index), self.worded(text, LETTER, complete=False), "option",
-            answer, "mmbench", "",
+            (right, *options), "mmbench", "",
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from asap.data.questions.json_files import entry, objects
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.picture_files import picture_path
 from asap.data.questions.vqa_answers import annotators
+from asap.errors import RequestError
 from asap.spec.check import one_of
 
 USUAL = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
@@ -80,7 +81,10 @@ class VizWizOptions(BenchmarkOptions):
 
     def _asked(self, where: str, given: dict[str, Any], split: str) -> Asked:
         image = picture_path(entry(given, "image", where), where)
-        text = self.worded(entry(given, "question", where), USUAL, complete=False)
+        question = entry(given, "question", where, object)  # which may say nothing
+        if not isinstance(question, str):
+            raise RequestError(f"{where} has question={question!r}: download the file again")
+        text = self.worded(question, USUAL, complete=False)
         if split == "test":
             return _of_test(image, text)
         group = "answerable" if entry(given, "answerable", where, int) else "unanswerable"
