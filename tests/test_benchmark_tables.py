@@ -125,7 +125,7 @@ def test_a_column_whose_full_model_is_not_the_papers_is_not_comparable() -> None
     marked = table_of(results).column_notes
     assert "Not comparable" in marked["pope"][-1] and "Not comp" not in marked["gqa"][-1]
     assert tome["avg_minus_paper"] == "" and float(tome["avg"]) > 0
-    assert "the gate of POPE" in notes(results, "ToMe, 64", "avg_minus_paper")
+    assert "no gate is passed for POPE." in notes(results, "ToMe, 64", "avg_minus_paper")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,8 @@ def test_a_benchmark_that_is_not_scored_is_in_no_average() -> None:
     assert (found["Full"]["avg"], found["Half"]["rel_pct"]) == ("60.0", "50.0")
     table = table_of(results)
     assert "Mean over GQA. Without VQAv2" in " ".join(table.column_notes["avg"])
-    assert "(test-dev): not scored here." in notes(results, "Half", "vqav2")
+    assert "(test-dev) is not scored here. The right" in notes(results, "Half", "vqav2")
+    assert "VQAv2 (test-dev)" in parts(table)[0].to_markdown()
 
 
 def test_the_papers_average_is_over_the_same_benchmarks() -> None:
@@ -251,6 +252,7 @@ def test_one_benchmark_alone_has_its_number_its_parts_and_the_papers() -> None:
     titles = [part.title for part in parts(table)]
     assert "Parts of the benchmark's number" in titles and "Beside the paper" in titles
     text = "\n".join(part.to_markdown() for part in parts(table))
+    assert "The metric of mme; 100 questions (test)." in text
     assert "1850 [1849, 1851]" in text and "GQA" not in text and "-22" in text
     assert "Baseline gate, MME: passed" in text
     assert line["comparable"] == "yes" and "1850" in printed(table, "MME", 120)

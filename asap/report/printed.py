@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from asap.report.benchmarks.named import BENCHMARKS
 from asap.report.benchmarks.table import OVER
 from asap.report.beside import PUBLISHED
 from asap.report.columns import NAMED, ROW, Values, decimals, number, rate
@@ -21,6 +22,7 @@ _NAME = 24  # width that is kept for a method's name before more numbers are sho
 # Columns shown beside the paper's main table; beside its other tables all are.
 _MAIN = {"paper_top1_delta", "paper_flops_pct"}
 _FAST = {"paper_throughput_pct"}  # beside it, where only speed was measured
+_BENCHMARKS = tuple(one.column for one in BENCHMARKS)
 _FURTHER = ("timed_macs_pct", "latency_p50_ms")  # shown where only speed was measured
 
 
@@ -110,6 +112,8 @@ def _columns(table: Table) -> list[TableColumn]:
         [TableColumn("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
     )
     found += [_METHOD]
+    scored = [c for c in table.columns if c.group == SCORES and c.keys[0] in _BENCHMARKS]
+    found += [replace(column, group=ROW) for column in scored if _measured(table, column.keys[0])]
     if _measured(table, "n"):
         difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
         title = "right\n(%)" if _measured(table, "visual_rows") else "top-1\n(%)"
@@ -158,6 +162,7 @@ def _in_order(columns: Iterable[TableColumn]) -> list[TableColumn]:
     order = (
         "model",
         "method",
+        *_BENCHMARKS,
         "top1",
         "top1_delta",
         "infer_gmacs",

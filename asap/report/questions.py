@@ -160,6 +160,17 @@ def _about(result: Result) -> Mapping[str, Any] | None:
     return None if result.accuracy is None else result.accuracy.get("questions")
 
 
+def benchmark_notes(results: Sequence[Result]) -> dict[str, str]:
+    """What the numbers of benchmarks are, by the key of their column."""
+    return {
+        named(
+            one["name"]
+        ).column: f"{one['metric'][:1].upper()}{one['metric'][1:]}; {one['n']:,} questions "
+        f"({one['split']})."
+        for one in _benchmarks(results)
+    }
+
+
 def _benchmarks(results: Sequence[Result]) -> list[Mapping[str, Any]]:
     """The numbers of each benchmark, of the first row that has it."""
     abouts = [about for result in results if (about := _about(result)) is not None]
@@ -173,7 +184,7 @@ def _of_benchmark(score: Mapping[str, Any]) -> list[TableColumn]:
     keys = (one.column, f"{one.column}_lo", f"{one.column}_hi")
     of_parts = [(part, benchmarks.part_key(one.column, part)) for part in score["parts"]]
     return [
-        TableColumn(f"{one.title}\n({score['metric']})", SCORES, keys, benchmarks.shown(one)),
+        TableColumn(one.title, SCORES, keys, benchmarks.shown(one)),
         *(TableColumn(part, OF_PARTS, (key,), number(key, ".2f")) for part, key in of_parts),
     ]
 

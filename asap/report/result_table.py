@@ -168,6 +168,7 @@ def _column_notes(
     things = _things(results)
     for key, text in {"clips": clips.NOTES, "questions": questions.NOTES}.get(things, {}).items():
         notes.setdefault(key, []).append(text)
+    notes |= {key: [text] for key, text in questions.benchmark_notes(results).items()}
     if any(result.accuracy is not None and result.accuracy["clustered"] for result in results):
         notes["mcnemar_p"] = [
             f"McNemar's exact test takes the {things} as independent; the interval allows for "

@@ -79,7 +79,8 @@ def means_beside_paper(
             if row.values.get(key) is None or row.values.get(f"paper_{key}") is None:
                 continue
             if open_:
-                row.note(f"Not comparable: the gate of {', '.join(open_)}.", f"{key}_minus_paper")
+                said = f"Not comparable: no gate is passed for {', '.join(open_)}."
+                row.note(said, f"{key}_minus_paper")
             else:
                 row.values[f"{key}_minus_paper"] = row.values[key] - row.values[f"paper_{key}"]
 

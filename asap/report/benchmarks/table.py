@@ -10,6 +10,7 @@ from asap.report import paper
 from asap.report.benchmarks.gate import benchmark_gate, mark, not_comparable
 from asap.report.benchmarks.means import add_means, averaged, means_beside_paper, note_means
 from asap.report.benchmarks.named import AVERAGE, RELATIVE, Benchmark, in_order, named
+from asap.report.benchmarks.unscored import SAID
 from asap.report.benchmarks.values import score_of, shown, values_of
 from asap.report.beside import BESIDE
 from asap.report.beside_paper import add_paper, column_notes
@@ -66,7 +67,10 @@ def benchmarks_table(results: Sequence[Result], remarks: Sequence[str], paper_ta
     add_means(rows, full, found)
     of_chosen = [gate for one, gate in zip(found, gates, strict=True) if one in chosen]
     means_beside_paper(rows, chosen, of_chosen, paper_table)
-    columns = _columns(found, paper_table if paper.in_table(paper_table, backbone) else None)
+    splits = {s["name"]: s["split"] for s in map(score_of, results) if s is not None}
+    columns = _columns(
+        found, splits, paper_table if paper.in_table(paper_table, backbone) else None
+    )
     notes = _column_notes(results, found, paper_table) | note_means(chosen, found)
     for one, gate in zip(found, gates, strict=True):
         if gate.state == "failed":
@@ -136,7 +140,7 @@ def _add_score(row: TableRow, one: Benchmark, result: Result | None) -> None:
     row.values |= {**values_of(score), f"{column}_split": score["split"]}
     row.values[f"{column}_key"] = result.key
     if score["score"] is None:
-        row.note(f"{one.title} ({score['split']}): {score['status']}.", column)
+        row.note(f"{one.title} ({score['split']}) is not scored here. {SAID}", column)
     if about["n_cut"]:
         row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", column)
     if about["n_empty"]:
@@ -168,13 +172,21 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _columns(found: Sequence[Benchmark], table: str | None) -> tuple[TableColumn, ...]:
+def _columns(
+    found: Sequence[Benchmark], splits: Mapping[str, str], table: str | None
+) -> tuple[TableColumn, ...]:
+    """splits: those that were asked, by the benchmark's name."""
+
+    def title(one: Benchmark) -> str:
+        split = splits.get(one.data)
+        return f"{one.title}\n({split})" if one.several and split else one.title
+
     keys = {one.column: (one.column, f"{one.column}_lo", f"{one.column}_hi") for one in found}
     wanted = {*keys, AVERAGE, RELATIVE}
     beside = [b for b in BESIDE.get(table or "", ()) if b.ours in wanted]
     return (
         TableColumn("Method", ROW, ("method",), number("method", ""), left=True),
-        *(TableColumn(one.title, OVER, keys[one.column], shown(one)) for one in found),
+        *(TableColumn(title(one), OVER, keys[one.column], shown(one)) for one in found),
         TableColumn("Avg", OVER, (AVERAGE,), number(AVERAGE, ".1f")),
         TableColumn("Rel\n(%)", OVER, (RELATIVE,), number(RELATIVE, ".1f")),
         TableColumn("visual\nrows", ROWS, ("visual_rows",), number("visual_rows", ".1f")),

@@ -1,5 +1,6 @@
 """Rows whose right answers only a server has: the scores of 0 in their records are not shown."""
 
+from asap.report.benchmarks.named import named
 from asap.report.benchmarks.values import score_of
 from asap.report.result import Result
 from asap.report.table import TableRow
@@ -21,4 +22,6 @@ def withhold(row: TableRow, result: Result) -> None:
         return
     for key in [one for one in row.values if one.startswith(_SCORES)]:
         del row.values[key]
-    row.note(SAID, *_SHOWN)
+    score = score_of(result)
+    column = [] if score is None else [named(score["name"]).column]
+    row.note(SAID, *_SHOWN, *column)
