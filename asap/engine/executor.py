@@ -13,13 +13,13 @@ from asap.backbones.accepted import adapter_of
 from asap.core.macs import backbone_macs
 from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
-from asap.engine.attention import Attended, Heads, attend
+from asap.engine.attention import Attended, Heads
 from asap.engine.backend import Backend, backend_device, backend_of
 from asap.engine.device.decisions import fits
 from asap.engine.device.flow import NotOnDevice
 from asap.engine.device.forward import DevicePass
 from asap.engine.graphs import Graphs
-from asap.engine.query_pruning import kept_products, shown_shares
+from asap.engine.query_pruning import attended_rows, shown_shares
 from asap.engine.regroup import Answer, outcome_of
 from asap.engine.steps import (
     Classified,
@@ -118,9 +118,15 @@ class ReducedViT(nn.Module):
         self, images: Float[Tensor, "b 3 h w"], image_ids: Any = None
     ) -> tuple[Float[Tensor, "total dim"], PackedTokens, Trace]:
         """Normalised final tokens in packed order, the batch with their layout, and the trace."""
-        done = self._run(images, *self._given(images, image_ids))
-        trace = self._trace(done.trace, done.batch.source)
-        return self.adapter.features(done.batch), done.batch, trace
+        with backend_device(images.device):
+            ids, drawn = self._given(images, image_ids)
+            if (done := self._on_device(images, drawn)) is not None and done.final is not None:
+                trace = self._trace(done.trace, done.source)
+                batch = done.final.packed(trace.tokens[:, -1])
+            else:
+                now = self._run(images, ids, drawn)
+                batch, trace = now.batch, self._trace(now.trace, now.batch.source)
+            return self.adapter.features(batch), batch, trace
 
     def _given(self, images: Tensor, image_ids: Any) -> tuple[list[int] | None, Tensor | None]:
         """The images' names, and what the method draws for them. ValueError for a bad call."""
@@ -137,24 +143,13 @@ class ReducedViT(nn.Module):
     def _classified(self, images: Tensor, image_ids: Any) -> Classified:
         """The pass up to the logits: on the device, or recorded as a whole, or as it is."""
         ids, drawn = self._given(images, image_ids)
-        late = self.method.draws and drawn is None  # it needs the images' names
-        free = not late and not torch.is_autocast_enabled(images.device.type)
-        if free and (one := self._device_pass(images)) is not None:
-            try:
-                done = one(images, drawn)
-            except torch.OutOfMemoryError:  # a smaller batch may come, which needs the memory
-                self._passes.clear()
-                raise
-            except NotOnDevice as reason:
-                log.info("%s runs step by step: %s", type(self.method).__name__, reason)
-                self._ordinary = True
-            else:
-                return replace(done, logits=done.logits.clone())
+        if (done := self._on_device(images, drawn)) is not None:
+            return replace(done, logits=done.logits.clone())
         inputs = (images,) if drawn is None else (images, drawn)
-        graphs = self._recording(images) if free else None
-        names = ids if graphs is None else None  # another batch has other ones
+        graphs = self._recording(images) if self._free(images, drawn) else None
 
         def work(images: Tensor, *drawn: Tensor) -> Classified:
+            names = ids if graphs is None else None  # another batch has other ones
             now = self._run(images, names, *drawn)
             return Classified(self.adapter.classify(now.batch), now.trace, now.batch.source)
 
@@ -163,6 +158,24 @@ class ReducedViT(nn.Module):
         key = images.shape, images.dtype, images.device, self._weight.data_ptr()
         done = graphs.run(key, work, *inputs)
         return replace(done, logits=done.logits.clone())
+
+    def _free(self, images: Tensor, drawn: Tensor | None) -> bool:
+        """Whether a pass needs nothing but its inputs: no images' names, and no autocast."""
+        autocast = torch.is_autocast_enabled(images.device.type)
+        return not autocast and not (self.method.draws and drawn is None)
+
+    def _on_device(self, images: Tensor, drawn: Tensor | None) -> Classified | None:
+        """What a pass on the device gives, until the next one; None where there is no such pass."""
+        one = self._device_pass(images) if self._free(images, drawn) else None
+        try:
+            return None if one is None else one(images, drawn)
+        except torch.OutOfMemoryError:  # a smaller batch may come, which needs the memory
+            self._passes.clear()
+            raise
+        except NotOnDevice as reason:
+            log.info("%s runs step by step: %s", type(self.method).__name__, reason)
+            self._ordinary = True
+            return None
 
     @property
     def _weight(self) -> Tensor:
@@ -194,11 +207,9 @@ class ReducedViT(nn.Module):
     def _recording(self, images: Tensor) -> Graphs | None:
         """The recordings of this model's own steps; None where nothing is to be recorded."""
         recorder = (self.backend or backend_of(images.device)).recorder
-        if recorder is None:
-            return None
-        if self._graphs is None or self._graphs.recorder is not recorder:
+        if recorder and (self._graphs is None or self._graphs.recorder is not recorder):
             self._graphs = Graphs(recorder)
-        return self._graphs
+        return self._graphs if recorder else None
 
     def _run(
         self, images: Tensor, image_ids: list[int] | None, drawn: Tensor | None = None
@@ -212,8 +223,7 @@ class ReducedViT(nn.Module):
     def _start(
         self, images: Tensor, image_ids: list[int] | None, drawn: Tensor | None
     ) -> ForwardState:
-        backend = self.backend or backend_of(images.device)
-        anatomy = self.adapter.anatomy
+        backend, anatomy = self.backend or backend_of(images.device), self.adapter.anatomy
         batch = pack(self.adapter.embed(images), anatomy.prefix, backend.alone_below)
         layout = (len(images), anatomy.depth, anatomy.patches, anatomy.prefix)
         trace = Trace.empty(*layout, self.method.trace_columns, images.device)
@@ -252,17 +262,7 @@ class ReducedViT(nn.Module):
                 answer = self._ask(index, segment, now, heads, shown)
                 answers |= {} if answer is None else {segment: answer}
         outcome = outcome_of(batch, list(answers.values()))
-        outputs = []
-        for segment in batch.segments:
-            if segment.active:
-                decision = answers[segment].decision if segment in answers else None
-                left = outcome.left[segment.places].tolist()
-                out = kept_products(heads, batch, segment, method, decision, left, now.backend)
-            else:
-                alone = batch, [segment], NOTHING, method.proportional_attention, eager, now.backend
-                out = attend(heads, *alone).rows
-            outputs.append(out)
-        attended = torch.cat(outputs)
+        attended = attended_rows(heads, batch, answers, outcome, method, eager, now.backend)
         source = apply(now, list(answers.values()), outcome, averages=False)
         if source is not None:
             attended, hidden = attended[source], hidden[source]

@@ -5,7 +5,7 @@ that it keeps are multiplied with keys and values. Dropped tokens still serve as
 Rows keep their old places until the whole batch is regrouped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,8 @@ from asap.core.packed import PackedTokens, Segment
 from asap.engine import attention
 from asap.engine.attention import Heads, joined, log_sizes, shares
 from asap.engine.backend import Backend
-from asap.methods.base import Decision, Method
+from asap.engine.regroup import Answer, Outcome
+from asap.methods.base import Decision, Method, Needs
 
 
 def shown_shares(
@@ -60,6 +61,29 @@ def smoothed(
         return share
     unit = epsilon * share.amax(-1, keepdim=True)
     return (share + unit / (share.shape[-1] if length is None else length)) / (1 + unit)
+
+
+def attended_rows(
+    heads: Heads,
+    batch: PackedTokens,
+    answers: Mapping[Segment, Answer],
+    outcome: Outcome,
+    method: Method,
+    eager: bool,
+    backend: Backend,
+) -> Float[Tensor, "rows width"]:
+    """Attention of the whole batch: of active segments, that of the queries which remain."""
+    outputs = []
+    for segment in batch.segments:
+        if segment.active:
+            decision = answers[segment].decision if segment in answers else None
+            left = outcome.left[segment.places].tolist()
+            out = kept_products(heads, batch, segment, method, decision, left, backend)
+        else:
+            alone = batch, [segment], Needs(), method.proportional_attention, eager, backend
+            out = attention.attend(heads, *alone).rows
+        outputs.append(out)
+    return torch.cat(outputs)
 
 
 def kept_products(

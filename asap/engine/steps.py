@@ -15,6 +15,7 @@ from asap.core.ranking import value_norms
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
 from asap.engine.backend import Backend
+from asap.engine.device.final_rows import FinalRows
 from asap.engine.regroup import Answer, Outcome, outcome_of, regroup
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Site
@@ -34,11 +35,14 @@ class ForwardState:
 
 @dataclass(frozen=True)
 class Classified:
-    """A finished pass: logits, and the trace with the token that holds each patch."""
+    """A finished pass: logits, and the trace with the token that holds each patch; of a pass on the
+    device also the rows that it left.
+    """
 
     logits: Float[Tensor, "n outputs"]
     trace: Trace
     source: Int[Tensor, "b patches"]
+    final: FinalRows | None = None
 
 
 def drawn_of(

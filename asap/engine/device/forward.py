@@ -24,6 +24,7 @@ from asap.engine.backend import Backend
 from asap.engine.device import layers
 from asap.engine.device.attend import attend
 from asap.engine.device.decisions import decide, observes, site_at
+from asap.engine.device.final_rows import FinalRows
 from asap.engine.device.flow import Flow, Layout, NotOnDevice, Planned, Stop
 from asap.engine.device.memory import Memory, ragged
 from asap.engine.device.query_pruning import attend_kept, compute_heads, shown_shares
@@ -232,8 +233,9 @@ class DevicePass:
         self._count(self.anatomy.depth, layout)
         if not observes(self.method):
             self.state = None  # it was this pass's alone
-        logits = self.adapter.classify_ragged(ragged(memory, layout))
-        return Classified(logits, memory.trace, memory.source)
+        tokens = ragged(memory, layout)
+        final = FinalRows(tokens, memory.tokens[layout.side].positions[: layout.rows])
+        return Classified(self.adapter.classify_ragged(tokens), memory.trace, memory.source, final)
 
     # ---- rows
 
