@@ -552,11 +552,12 @@ def command_of(
 
 def _summary(where: Where, ended: Mapping[str, str]) -> None:
     path = where.out / "speed.csv"
-    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    text = path.read_text("utf-8") if path.exists() else ""
+    rows = list(csv.DictReader(text.splitlines()))
     found = {"device": name_of(where), "environment": environment(), "parts": dict(ended)}
     where.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**found, "targets": targets(rows)}, indent=1)
-    (where.out / "summary.json").write_text(text + "\n", "utf-8")
+    summary = json.dumps({**found, "targets": targets(rows)}, indent=1)
+    (where.out / "summary.json").write_text(summary + "\n", "utf-8")
 
 
 def one_part(part: str, where: Where, given: argparse.Namespace) -> int:

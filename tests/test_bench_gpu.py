@@ -72,7 +72,8 @@ def test_rows_that_come_later_are_added_under_the_same_head(tmp_path):
     where = Where(torch.device("cpu"), True, tmp_path)
     where.add("decisions", [{"method": "a", "flips": 1}])
     where.add("decisions", [{"flips": 2, "method": "b"}])
-    found = list(csv.DictReader((tmp_path / "decisions.csv").open(encoding="utf-8")))
+    text = (tmp_path / "decisions.csv").read_text("utf-8")
+    found = list(csv.DictReader(text.splitlines()))
     assert found == [{"method": "a", "flips": "1"}, {"method": "b", "flips": "2"}]
 
 
