@@ -18,6 +18,7 @@ from asap.data.questions.pope import POPE
 from asap.data.questions.vizwiz import VIZWIZ
 from asap.data.questions.vqav2 import VQAV2
 from asap.records.question_schema import BenchmarkScore
+from asap.report.answer_text import right_ones
 from asap.report.statistics import mean_interval
 from asap.tasks.benchmark_score import RULES, benchmark_score
 from asap.tasks.scoring import mme, option
@@ -227,6 +228,13 @@ def test_what_a_server_scores_has_no_number() -> None:
 
 
 # ---- MMBench
+
+
+def test_what_people_are_shown_of_the_right_answers() -> None:
+    assert right_ones("vqa", ["red", "red", "dark red", "red"]) == ("red", "dark red")
+    assert right_ones("option", ["B", "wax", "snow"]) == ("B",)
+    assert right_ones("unscored", []) == ()
+
 
 MMBENCH = Benchmark("mmbench", "dev", "right in every turn", "circular", 1164)
 SAYS = ["A", "B", "E", "A.", "(B)", "(B).", ":C:", "a", "is", "the", "answer", "Wax", "snow.", "C)"]

@@ -1,4 +1,6 @@
-"""What a model said, as a terminal or a figure can show it."""
+"""What a model said, and what is right, as a terminal or a figure can show it."""
+
+from collections.abc import Sequence
 
 
 def answer_text(text: str, most: int | None = None) -> str:
@@ -11,3 +13,8 @@ def answer_text(text: str, most: int | None = None) -> str:
     if most is not None and len(said) > most:
         said = f"{said[: most - 1].rstrip()}…"
     return said or "–"
+
+
+def right_ones(kind: str, answers: Sequence[str]) -> tuple[str, ...]:
+    """The right answers to a question of a kind, each once; of options the letter."""
+    return tuple(answers[:1]) if kind == "option" else tuple(dict.fromkeys(answers))

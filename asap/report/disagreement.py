@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from asap.records.tables import matrix
+from asap.report.answer_text import right_ones
 from asap.report.result import Result, pairable
 from asap.report.statistics import (
     PairedDifference,
@@ -51,7 +52,8 @@ def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     asked = are_questions(one)
     frame = one[["index", "id", "path", "question" if asked else "label"]].reset_index(drop=True)
     if asked:
-        frame["label"] = [" | ".join(right) for right in one["answers"]]
+        right = zip(one["kind"], one["answers"], strict=True)
+        frame["label"] = [" | ".join(right_ones(kind, list(texts))) for kind, texts in right]
     said = _text if asked else _best
     frame["first"], frame["second"] = said(one), said(two)
     frame["first_right"], frame["second_right"] = hits(one)[0], hits(two)[0]

@@ -17,7 +17,7 @@ from asap.publish.pictures.panels import on_device, panel_of_explained, pixels_o
 from asap.publish.pictures.side_by_side import model_of
 from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.records.identity import LANGUAGE
-from asap.report.answer_text import answer_text
+from asap.report.answer_text import answer_text, right_ones
 from asap.report.example_table import Example, example_of
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
 from asap.report.figures.image_panels import ImagePanel
@@ -109,7 +109,8 @@ def _answered(before: pd.DataFrame, after: pd.DataFrame, sample: Sample) -> tupl
     about = pairs[readable & (pairs["cluster"] == sample.cluster)]
     return tuple(
         Answered(
-            row["question"], tuple(row["answers"]), row["text"], row["text_after"],
+            row["question"], right_ones(row["kind"], list(row["answers"])), row["text"],
+            row["text_after"],
             row["score_after"] == 1,
         )
         for row in about.to_dict("records")
