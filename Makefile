@@ -133,7 +133,7 @@ kinetics_groups = data=kinetics $(if $(filter head=%,$(ARGS)),,head=attention)
 kinetics-clip-vit-large: _kinetics-given $(STAMP)  ## the paper's video block at 336 and 224 pixels: KINETICS=/data/k400; without training clips HEAD=FILE HEAD_224=FILE
 	@$(PY) -m asap.run -m experiment=kinetics_clip_vit_large$(comma)kinetics_clip_vit_large_224 $(kinetics_groups) $(kinetics_path) $(ARGS)
 
-# The benchmarks that DATA has are run one after the other; what it lacks is said first.
+# The benchmarks that DATA has are run one after the other, or ARGS="data=pope,gqa"; what it lacks is said first.
 llava15: _llava-given $(STAMP)  ## the paper's LLaVA-1.5 table, of the benchmarks in a folder: LLAVA=/models/llava-1.5-7b-hf DATA=/data/eval
 	$(call on_benchmarks,llava15)
 
@@ -141,7 +141,7 @@ llava-next: _llava-given $(STAMP)  ## the LLaVA-NeXT table: LLAVA=/models/llava-
 	$(call on_benchmarks,llava_next)
 
 on_benchmarks = @names=$$($(PY) scripts/benchmarks_in.py $(call in_shell,$(DATA)) --table $(1)) && \
-	$(PY) -m asap.run -m experiment=$(1) data=$$names $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \
+	$(PY) -m asap.run -m experiment=$(1) $(if $(filter data=%,$(ARGS)),,data=$$names) $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \
 	$(call in_shell,model=$(call in_hydra,$(LLAVA))) $(if $(filter precision=%,$(ARGS)),,precision=fp16) $(ARGS)
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"

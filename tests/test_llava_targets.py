@@ -138,6 +138,8 @@ def test_llava_next_has_the_benchmarks_of_its_table(tmp_path: Path, capsys) -> N
     given = (f"LLAVA={tmp_path}", f"DATA={tmp_path}")
     arguments, _ = asked("llava-next", *given, capsys=capsys)
     assert {"experiment=llava_next", "data=mme,pope", "precision=fp16"} <= set(arguments)
+    some, _ = asked("llava-next", *given, "ARGS=data=pope limit=2", capsys=capsys)
+    assert "data=pope" in some and not any("mme" in word for word in some)
     assert "vizwiz" in " ".join(asked("llava15", *given, capsys=capsys)[0])
 
 
