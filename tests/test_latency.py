@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from made_llava import made_llava
+from made_llava import made_llava, made_llava_next
 
 from asap.core.language_macs import LanguageCost
 from asap.data.base import Sample
@@ -268,6 +268,23 @@ def test_what_is_recorded_is_not_timed_again_and_a_new_row_is_timed_beside_full(
     shorter = replace(spec.measure, also={"latency": {"questions": 3, "warmup": 0}})
     _, (few,) = run(replace(more, measure=replace(shorter, accuracy=False)))
     assert few.key != tome.key and record_of(few)["n_questions"] == 3
+
+
+@pytest.mark.whole_run
+def test_pictures_of_several_crops_are_timed_as_they_are_answered(tmp_path) -> None:
+    """Of LLaVA-NeXT: five crops of 16 patches are a batch of the tower."""
+    folder = made_llava_next(tmp_path / "next")
+    plan = {"accuracy": True, "also": {"latency": {"warmup": 0}}}
+    spec = spec_of(folder, tmp_path, rows=[ROWS[0], ROWS[1], ROWS[3]], measure=plan, limit=4)
+    _, results = run(spec)
+    assert [result.reason for result in results] == [None] * 3
+    assert [record_of(result)["visual_rows"] for result in results] == [80, 40, 80]
+    for result in results:
+        record, answered = record_of(result), result.measured["questions"]
+        assert sum(record["stop_histogram"].values()) == 5 * 4 and record["n_questions"] == 4
+        assert record["layer_rows"] == pytest.approx(answered["layer_rows"])
+        for part, gmacs in record["gmacs"].items():
+            assert gmacs == pytest.approx(answered[f"gmacs_{part}"], rel=1e-12), part
 
 
 @pytest.mark.whole_run

@@ -144,6 +144,11 @@ def test_measured_columns_are_filled_where_a_row_was_timed(tmp_path: Path) -> No
     values = made.rows[0].values
     assert values["measured_ms"] == 111
     assert values["measured_memory_gb"] == pytest.approx((13441 + 900) * 2**20 / 1e9)
+    text = printed(made, "Costs", 120)
+    assert text.count("questions about 50 pictures") == text.count("Data: ") == 1
+    small = build_table([results[0].with_records(latency=times({}, weights_mb=8.0))])
+    assert "measured_ms" not in small.rows[0].values
+    assert "no LLaVA-NeXT 7B in half precision" in str(small.rows[0].notes["measured_ms"])
     assert [part.title for part in parts(made)][:2] == ["Modular costs", "Time of a question"]
 
 

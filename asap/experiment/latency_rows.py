@@ -167,5 +167,4 @@ def _peak(candidate: Candidate, question: TimedQuestion, spans: Spans) -> int | 
 
 def _weights(llava: Llava) -> int:
     """Bytes of all weights."""
-    parts = (llava.tower, llava.projector, llava.language)
-    return sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    return sum(p.numel() * p.element_size() for p in llava.parameters())

@@ -15,6 +15,7 @@ TABLE = "modular_cost"
 FLOPS, MEMORY, TIME = "TFLOPs of a question (2 x MACs)", "memory (GB)", "time (ms)"
 MODULAR = (FLOPS, MEMORY, TIME)
 TERA, GIGA, MIB = 1e12, 1e9, 2**20
+SAME_SIZE = 0.01  # within which weights are those of one model
 _PARTS = ("tower", "projector", "prefill", "method")
 # The paper's column, and where its note stands.
 _PAPERS = {"flops_t": "paper_tflops", "gpu_memory_gb": "paper_memory_gb"}
@@ -92,7 +93,7 @@ def add_to(row: TableRow, result: Result, results: Sequence[Result], paper_table
     for note in footnotes(TABLE, [("", record["stage"])]):
         if note.methods and note.column in _PAPERS:
             row.note(note.text, _PAPERS[note.column])
-    _add_measured(row, result)
+    _add_measured(row, result, record)
 
 
 def values_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +128,8 @@ def remarks(results: Sequence[Result], paper_table: str) -> list[str]:
     return []
 
 
-def _add_measured(row: TableRow, result: Result) -> None:
-    """Memory and time, where the row was timed too."""
+def _add_measured(row: TableRow, result: Result, record: Mapping[str, Any]) -> None:
+    """Memory and time, where the row was timed too, on a model of this size."""
     timed = result.record(LATENCY.name)
     if timed is None:
         reason = result.reason or (
@@ -136,9 +137,13 @@ def _add_measured(row: TableRow, result: Result) -> None:
         )
         row.note(f"Empty: {reason.rstrip('.')}.", "measured_memory_gb", "measured_ms")
         return
+    weights = timed["weights_mb"] * MIB
+    if abs(weights / record["weights_bytes"] - 1) > SAME_SIZE:
+        text = f"Empty: what was timed is no {record['backbone']} in half precision."
+        row.note(text, "measured_memory_gb", "measured_ms")
+        return
     row.values["measured_ms"] = timed["times_ms"]["total"]["median"]
     if timed["peak_memory_mb"] is None:
         row.note(f"Empty: {timed['missing']['peak_memory_mb']}.", "measured_memory_gb")
         return
-    used = timed["weights_mb"] + timed["peak_memory_mb"]
-    row.values["measured_memory_gb"] = used * MIB / GIGA
+    row.values["measured_memory_gb"] = (weights + timed["peak_memory_mb"] * MIB) / GIGA

@@ -39,7 +39,9 @@ def printed(table: Table, title: str, width: int) -> str:
     """
     if any(column.group == OVER for column in table.columns):
         return _over_benchmarks(table, title, width)
-    times = _costs(table, title, width) + _times(table, title, width)
+    costs = _costs(table, title, width)
+    again = bool(costs) or _measured(table, "n")
+    times = costs + _times(table, title, width, again)
     if times and not _measured(table, "n"):
         return times
     shown = _columns(table)
@@ -63,8 +65,11 @@ def _costs(table: Table, title: str, width: int) -> str:
     return shown.to_console(width)
 
 
-def _times(table: Table, title: str, width: int) -> str:
-    """The times of questions: medians, and the whole against full; empty if there are none."""
+def _times(table: Table, title: str, width: int, again: bool) -> str:
+    """The times of questions: medians, and the whole against full; empty if there are none.
+
+    again: caption and remarks of the table stand above already.
+    """
     found = [column for column in table.columns if column.group == TIMES]
     if not found:
         return ""
@@ -78,8 +83,7 @@ def _times(table: Table, title: str, width: int) -> str:
     beside = [c for c in beside if c.keys[0].startswith("paper_")]
     columns = (_METHOD, rows, *medians, against, *beside)
     head = f"Time of a question: {' '.join(title.split())}"
-    evaluated = _measured(table, "n")  # then the caption and the remarks stand above
-    kept = replace(table, caption=(), remarks=()) if evaluated else table
+    kept = replace(table, caption=(), remarks=()) if again else table
     return replace(kept, title=head, columns=columns).to_console(width)
 
 
