@@ -101,6 +101,9 @@ def test_what_is_no_folder_of_the_benchmark_is_refused(name: str, tmp_path: Path
     with pytest.raises(RequestError, match=r"has no") as refused:
         opened(name, tmp_path)
     assert "\n" not in str(refused.value)
+    folder = MADE[name](tmp_path)
+    with pytest.raises(RequestError, match=f"give benchmarks={tmp_path}, or data.path={folder}"):
+        opened(name, tmp_path)
     with pytest.raises(RequestError, match="leave it null"):
         open_data(DataSpec(name, path=str(tmp_path), cache="auto"), TRANSFORM, (4, 4))
 

@@ -71,22 +71,23 @@ def _mean_f1(frame: pd.DataFrame) -> Found:
     for the interval. POPE (Li et al. 2023).
     """
     yes, right = says_yes(frame)
-    inside = {str(name): (frame["subset"] == name).to_numpy() for name in frame["subset"].unique()}
-    each = {name: Counts.of(yes[rows], right[rows]) for name, rows in inside.items()}
+    subsets = frame["subset"].to_numpy(object)
+    each = {
+        name: Counts.of(*(v[subsets == name] for v in (yes, right))) for name in _unique(subsets)
+    }
     parts = {
         f"{key}_{name}": 100 * getattr(counts, key)
         for name, counts in each.items()
         for key in ("f1", "accuracy", "precision", "recall", "yes_share")
     }
-    f1 = [100 * counts.f1 for counts in each.values()]
-    score, counted = sum(f1) / len(f1), f1_counts(yes, right)
-    of_subset = [np.where(rows[:, None], counted, 0) for rows in inside.values()]
+    score = 100 * sum(counts.f1 for counts in each.values()) / len(each)
+    pictures = frame["cluster"].to_numpy()
     if score in (0.0, 100.0):  # no spread to draw from: a trial a picture, as of shares
-        pictures = frame["cluster"].nunique()
-        low, high = wilson_interval(pictures if score else 0, pictures)
+        trials = len(np.unique(pictures))
+        low, high = wilson_interval(trials if score else 0, trials)
     else:
-        drawn = drawn_sums(np.concatenate(of_subset, axis=1), frame["cluster"].to_numpy())
-        draws = None if drawn is None else f1_of(drawn.reshape(len(drawn), len(f1), -1)).mean(1)
+        drawn = drawn_sums(_by_group(f1_counts(yes, right), subsets), pictures)
+        draws = None if drawn is None else f1_of(drawn.reshape(len(drawn), len(each), -1)).mean(1)
         low, high = percentiles(draws)
     return Found(score, (100 * low, 100 * high), len(frame), parts)
 
@@ -95,37 +96,23 @@ def _mme(frame: pd.DataFrame) -> Found:
     """The sum over the categories of accuracy and of pictures with both questions right, in %; of
     pictures drawn anew for the interval. MME (Fu et al. 2023).
     """
-    right = frame["score"].to_numpy() == 1
-    pictures = pd.DataFrame(
-        {"category": frame["category"], "cluster": frame["cluster"], "right": right}
-    )
-    each = (
-        pictures.groupby(["category", "cluster"], sort=False)["right"]
-        .agg(["sum", "size"])
-        .reset_index()
-    )
-    both = (each["sum"] == each["size"]) & (each["size"] > 1)
-    counted = np.stack([each["sum"], each["size"], both, np.ones(len(each))], axis=1).astype(
-        np.int64
-    )
-    names = [str(name) for name in each["category"].unique()]
-    of_category = [
-        np.where((each["category"] == name).to_numpy()[:, None], counted, 0) for name in names
-    ]
-    columns = np.concatenate(of_category, axis=1)
-    points = mme.points(columns.sum(axis=0).reshape(len(names), 4))
+    asked = frame[["category", "cluster"]].assign(right=frame["score"] == 1)
+    pairs = asked.groupby(["category", "cluster"], sort=False)["right"].agg(["sum", "size"])
+    right, questions = pairs["sum"].to_numpy(), pairs["size"].to_numpy()
+    both = (right == questions) & (questions > 1)
+    counts = np.stack([right, questions, both, np.ones_like(right)], axis=1).astype(np.int64)
+    categories = pairs.index.get_level_values("category").to_numpy(object)
+    columns, names = _by_group(counts, categories), _unique(categories)
+    points = mme.points(columns.sum(axis=0).reshape(len(names), -1))
     parts = dict(zip(names, points.tolist(), strict=True))
-    groups = {"perception": PERCEPTION, "cognition": COGNITION}
-    parts |= {
-        group: math.fsum(parts[name] for name in names if name in known)
-        for group, known in groups.items()
-        if set(known) & set(names)
-    }
-    drawn = drawn_sums(columns, each["cluster"].to_numpy())
+    for group, known in (("perception", PERCEPTION), ("cognition", COGNITION)):
+        if there := [parts[name] for name in names if name in known]:
+            parts[group] = math.fsum(there)
+    parts["other_share"] = 100 * float((frame["said"] == mme.OTHER).mean())
+    drawn = drawn_sums(columns, pairs.index.get_level_values("cluster").to_numpy())
     draws = None
     if drawn is not None:
-        draws = mme.points(drawn.reshape(len(drawn), len(names), 4)).sum(axis=1)
-    parts["other_share"] = 100 * float((frame["said"] == mme.OTHER).mean())
+        draws = mme.points(drawn.reshape(len(drawn), len(names), -1)).sum(axis=1)
     return Found(math.fsum(points), percentiles(draws), len(frame), parts)
 
 
@@ -138,12 +125,8 @@ def _circular(frame: pd.DataFrame) -> Found:
     each = together.agg({"score": "min", "cluster": "first", "index": "first"})
     share = share_of(each, clustered=True)
     plain = share_of(frame, clustered=True)["score"]
-    return Found(
-        share["score"],
-        (share["lo"], share["hi"]),
-        share["n"],
-        {"accuracy": plain, "orders": len(frame)},
-    )
+    parts = {"accuracy": plain, "orders": len(frame)}
+    return Found(share["score"], (share["lo"], share["hi"]), share["n"], parts)
 
 
 def _answerable(frame: pd.DataFrame) -> Found:
@@ -161,6 +144,17 @@ RULES: dict[str, Callable[[pd.DataFrame], Found]] = {
     "circular": _circular,
     "answerable": _answerable,
 }
+
+
+def _unique(names: np.ndarray) -> list[str]:
+    """The names, each once, as they come."""
+    return list(dict.fromkeys(map(str, names)))
+
+
+def _by_group(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Columns of each group beside one another: (n, k) -> (n, groups * k), 0 in other groups'."""
+    own = [np.where((groups == name)[:, None], counts, 0) for name in _unique(groups)]
+    return np.concatenate(own, axis=1)
 
 
 def _known(value: float) -> float | None:

@@ -55,9 +55,15 @@ class BenchmarkOptions(DataOptions):
         refuse_cache(spec)
         expected = f"with {self.holds}, as LLaVA's docs/Evaluation.md lays it out"
         if spec.path is not None:
-            if not Path(spec.path).is_dir():
+            given = Path(spec.path)
+            if not given.is_dir():
                 raise RequestError(f"data.path={spec.path} is not a folder: give one {expected}")
-            return Path(spec.path)
+            if (inside := self.found_in(given)) is not None:
+                raise RequestError(
+                    f"data.path={spec.path} holds {inside.name}: give benchmarks={spec.path}, or "
+                    f"data.path={inside}"
+                )
+            return given
         if self.benchmarks is None:
             raise RequestError(
                 f"data.path is missing: give the folder of {spec.name}, or benchmarks=<folder>, "

@@ -23,6 +23,7 @@ from asap.data.questions.llava_questions import LlavaTexts
 from asap.data.questions.picture_files import picture_path
 
 _FILE = "testdev_balanced_questions.json"
+_BELOW = ("data/questions1.2/", "data/questions/", "questions1.2/", "questions/")
 _EXPECTED = "expected GQA's file, a JSON object of questions with imageId, question and answer"
 GQA = Benchmark("gqa", "test-dev balanced", "accuracy, in %", "mean", 12_578)
 
@@ -37,7 +38,7 @@ class GqaOptions(BenchmarkOptions):
 
     def open(self, opening: Opening) -> DataSet:
         folder = self.folder(opening.spec)
-        names = [f"data/{_FILE}", _FILE, f"data/questions1.2/{_FILE}", f"questions1.2/{_FILE}"]
+        names = [f"data/{_FILE}", _FILE, *(f"{b}{_FILE}" for b in _BELOW)]
         file = first_file(folder, names, "it is in GQA's questions1.2.zip")
         texts = LlavaTexts(
             optional_file(folder, ["llava_gqa_testdev_balanced.jsonl"]), lambda one: one.id
