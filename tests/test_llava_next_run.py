@@ -3,6 +3,7 @@
 The model is one of random weights in a folder, with tiles of 56 pixels; the scenes have 112.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_llava import made_llava, made_llava_next
+from outcomes import outcome
 from PIL import Image
 from test_questions_run import spec_of
+from test_ranks import in_ranks
 
 from asap.cli.show_question import about as asked_about
 from asap.cli.show_question import show_answers
@@ -50,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def about(folder: Path, results: Path, *rows: dict, **more: Any) -> RunSpec:
     backbone = {"name": "llava", "weights": str(folder)} | more.pop("backbone", {})
-    return spec_of(folder, results, *(rows or ROWS), limit=6, backbone=backbone, **more)
+    return spec_of(folder, results, *(rows or ROWS), backbone=backbone, **{"limit": 6} | more)
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +159,42 @@ def test_panels_show_the_whole_picture(alone: tuple[Session, list[Result]], tmp_
     assert all(drawn) and (tmp_path / "next-answers.png").is_file()
     examples = examples_of(session, results[1], 1)
     assert examples[0].pictures["input"].shape == (56, 56, 3)
+
+
+@pytest.mark.process
+def test_pictures_of_several_sizes_have_their_own_numbers_of_crops(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The same bits in any batch and from two processes; a damaged picture has no crops."""
+    sizes = {"a.png": (120, 80), "b.png": (40, 130), "c.png": (300, 70)}
+    for name, size in sizes.items():
+        Image.linear_gradient("L").convert("RGB").resize(size).save(tmp_path / name)
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    lines = [
+        {"id": f"{name}-{i}", "image": name, "question": f"Is there a {i}?", "answers": "yes"}
+        for name in (*sizes, "d.png")
+        for i in ("three", "cat")
+    ]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("\n".join(json.dumps({**line, "kind": "yes_no"}) for line in lines))
+
+    def spec(results: Path, size: int) -> RunSpec:
+        data = {"name": "questions", "path": str(file)}
+        more = {"backbone": NATIVE, "data": data, "batch_size": size, "limit": None}
+        return about(folder, results, *ROWS[:2], ROWS[3], **more)
+
+    _, found = run(spec(tmp_path / "whole", 64))
+    for result in found:
+        frame = result.answers()
+        assert frame["n"].tolist() == [5, 5, 4, 4, 4, 4, 0, 0]
+        assert frame["error"].notna().tolist() == [False] * 6 + [True] * 2
+        assert len(result.traces()) == 26
+    lines_of = {"a": 6 * (8 + 1), "b": 12 * (4 + 1), "c": 2 * (12 + 1)}  # patches and a newline row
+    rows = [16 + n for n in lines_of.values() for _ in range(2)]
+    assert found[0].answers()["visual_rows"].tolist()[:6] == rows
+    _, others = run(spec(tmp_path / "alone", 1))
+    for one, other in zip(found, others, strict=True):
+        pd.testing.assert_frame_equal(one.answers(), other.answers(), check_exact=True)
+        pd.testing.assert_frame_equal(one.traces(), other.traces(), check_exact=True)
+    assert in_ranks(2, lambda: run(spec(tmp_path / "two", 64))) == [0, 0]
+    assert outcome(tmp_path / "two") == outcome(tmp_path / "whole")
