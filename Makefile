@@ -48,7 +48,7 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: imagenet-deit-base imagenet-deit-small imagenet-deit-tiny imagenet-vit-augreg imagenet-lvvit-s
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: kinetics-clip-vit-large _kinetics-given
-.PHONY: llava15 llava-next _llava-given
+.PHONY: llava15 llava-next llava-composition llava-anchors _llava-given
 .PHONY: matched-macs throughput sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
@@ -139,6 +139,12 @@ llava15: _llava-given $(STAMP)  ## the paper's LLaVA-1.5 table, of the benchmark
 
 llava-next: _llava-given $(STAMP)  ## the LLaVA-NeXT table: LLAVA=/models/llava-v1.6-vicuna-7b-hf DATA=/data/eval
 	$(call on_benchmarks,llava_next)
+
+llava-composition: _llava-given $(STAMP)  ## the composition of methods on LLaVA-1.5 (the paper's Table 10), likewise
+	$(call on_benchmarks,composition)
+
+llava-anchors: _llava-given $(STAMP)  ## the anchor ablation on LLaVA-NeXT (Table 11), likewise
+	$(call on_benchmarks,anchor_llava_next)
 
 on_benchmarks = @names=$$($(PY) scripts/benchmarks_in.py $(call in_shell,$(DATA)) --table $(1)) && \
 	$(PY) -m asap.run -m experiment=$(1) $(if $(filter data=%,$(ARGS)),,data=$$names) $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \

@@ -131,7 +131,7 @@ def test_a_benchmark_that_cannot_be_read_is_an_empty_column_with_its_reason(
     assert "No record of MME: benchmarks=" in table and "Mean over GQA, POPE. Without MME" in table
 
 
-def test_llava_next_has_the_benchmarks_of_its_table(tmp_path: Path, capsys) -> None:
+def test_every_table_has_its_own_benchmarks(tmp_path: Path, capsys) -> None:
     for make in (made_pope, made_mme):
         make(tmp_path)
     (tmp_path / "vizwiz").mkdir()
@@ -141,6 +141,10 @@ def test_llava_next_has_the_benchmarks_of_its_table(tmp_path: Path, capsys) -> N
     some, _ = asked("llava-next", *given, "ARGS=data=pope limit=2", capsys=capsys)
     assert "data=pope" in some and not any("mme" in word for word in some)
     assert "vizwiz" in " ".join(asked("llava15", *given, capsys=capsys)[0])
+    arguments, _ = asked("llava-composition", *given, capsys=capsys)
+    assert {"experiment=composition", "data=mme,pope,vizwiz"} <= set(arguments)
+    arguments, _ = asked("llava-anchors", *given, capsys=capsys)
+    assert {"experiment=anchor_llava_next", "data=mme,pope"} <= set(arguments)
 
 
 @pytest.mark.parametrize("given", [(), ("LLAVA=/x",), ("DATA=/x",)])
