@@ -139,16 +139,29 @@ def eager_attention(
     maps = torch.empty(b if with_map else 0, n, n, dtype=kind, device=q.device)
     head_maps = torch.empty(b if with_heads else 0, h, n, n, dtype=kind, device=q.device)
     step = backend.images_at_once(q)
-    for start in range(0, b, step):
-        # one image as (h, n, d): with a dimension of images, products first copy what they take
-        part = start if step == 1 else slice(start, start + step)
-        scores = (q[part] * scale) @ k[part].transpose(-2, -1)
+    # one image as (h, n, d): with a dimension of images, products first copy what they take
+    alone, product = step == 1, torch.bmm if step == 1 else torch.matmul
+    # memory for one slab's scores and shares, which stays in the cache from slab to slab
+    room = torch.empty(min(b, step), h, n, n, dtype=q.dtype, device=q.device)
+    shared = torch.empty_like(room, dtype=kind if with_map or with_heads else q.dtype)
+
+    def slabs(x: Tensor) -> Sequence[Tensor]:
+        return x.unbind() if alone else x.split(step)
+
+    each = zip(slabs(q), slabs(k.transpose(-2, -1)), slabs(v), slabs(out), strict=True)
+    for slab, (queries, keys, values, to) in enumerate(each):
+        part = slab if alone else slice(slab * step, (slab + 1) * step)
+        fill = 0 if alone else slice(len(queries))
+        scores = product(queries * scale, keys, out=room[fill])
         if bias is not None:
             scores += bias[part]
-        share = scores.softmax(-1, dtype=kind if with_map or with_heads else None)
+        share = torch.softmax(scores, -1, dtype=shared.dtype, out=shared[fill])
         if with_map:
             torch.mean(share, -3, out=maps[part])
         if with_heads:
             head_maps[part] = share
-        out[part] = share.to(v.dtype) @ v[part]
+        if alone:
+            torch.bmm(share.to(v.dtype), values, out=to)
+        else:  # with `out`, one image's bits would not be those of several
+            to.copy_(share.to(v.dtype) @ values)
     return out, maps, head_maps

@@ -125,7 +125,9 @@ def projected(
 
 
 def _add(now: ForwardState, update: Tensor) -> None:
-    now.batch = now.batch.with_rows(now.batch.rows + update)
+    """Add to the rows, in the memory of the update, which nothing else reads."""
+    rows, same = now.batch.rows, update.dtype == now.batch.rows.dtype
+    now.batch = now.batch.with_rows(update.add_(rows) if same else rows + update)
 
 
 def count(index: int, now: ForwardState) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from asap.core import rows
+from asap.core import rows, square_products
 from asap.core.macs import BackboneCost, backbone_macs
 from asap.engine import attention
 
@@ -56,9 +56,10 @@ def torch_count(
 
     The counter counts 2 FLOPs for a MAC; the result here is half of its count. Out of the box it
     counts only matrix products and convolutions, and it may miss fused attention on CPU (torch 2.13
-    does). Here three operations get a formula: fused attention on CPU, and two steps of methods
-    that are not matrix products, with one MAC per number: averaging rows (`index_add_` of rows) and
-    distances between rows (`vector_norm` without keepdim). Two things are not counted as work:
+    does). Here four operations get a formula: fused attention on CPU, products of square matrices
+    by oneDNN, and two steps of methods that are not matrix products, with one MAC per number:
+    averaging rows (`index_add_` of rows) and distances between rows (`vector_norm` without
+    keepdim). Two things are not counted as work:
     padding, which is added on CPU to keep bits stable, and the class token's row of the attention
     where it is computed beside the fused kernel, which computes it too. This changes modules while
     it counts, so the function is not thread-safe.
@@ -98,7 +99,13 @@ def _formulas() -> dict[Any, Any]:
     found: dict[Any, Any] = {aten.index_add_: _averaged, aten.linalg_vector_norm: _distances}
     if hasattr(aten, "_scaled_dot_product_flash_attention_for_cpu"):
         found[aten._scaled_dot_product_flash_attention_for_cpu] = _attention
+    if square_products.OPERATOR is not None:
+        found[square_products.OPERATOR] = _product
     return found
+
+
+def _product(left: Any, right: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(left) * right[0]  # `right` is transposed
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:

@@ -47,6 +47,7 @@ class Asap(AsapOptions):
     all blocks after it see what is left.
     """
 
+    method_version: ClassVar[int] = 2
     explains: ClassVar[bool] = True
     own_order: ClassVar[bool] = True  # the pooled token comes last
     trace_columns: ClassVar[tuple[Column, ...]] = (

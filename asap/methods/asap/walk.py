@@ -1,5 +1,6 @@
 """The lazy walk of a batch of images, block after block."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from asap.core.accelerated import accelerated
+from asap.core.square_products import square_product
 from asap.core.transition import first_walk, rollout_on, start_vectors, walk_on, walk_vectors
 from asap.methods.asap.options import AsapOptions
 from asap.methods.base import Decision, KeptState
@@ -107,11 +109,25 @@ class VectorWalk:
         shown = [True] * len(rows)
         if len(set(self.blocks)) < len(self.blocks):
             shown = (rows[:, 0] >= 0).tolist()
-        chain = [maps[row] for maps, row, here in zip(self.maps, rows, shown, strict=True) if here]
-        walk = first_walk(chain[0], self.alpha)
-        for attention in chain[1:]:
-            walk = walk_on(walk, attention, self.alpha)
-        return walk, (len(chain) - 1) * walk.shape[-1] ** 3
+        calls = [maps for maps, here in zip(self.maps, shown, strict=True) if here]
+        rows = rows if all(shown) else rows[shown]
+        tokens = self.vectors.shape[-1]
+        if square_product(self.vectors) is None:
+            walk = self._through([maps[row] for maps, row in zip(calls, rows, strict=True)])
+        else:  # image by image: P stays in the cache, and maps need no copies
+            walk = self.vectors.new_empty(len(images), tokens, tokens)
+            for one, row in zip(walk.split(1), rows.t().tolist(), strict=True):
+                self._through([maps[i, None] for maps, i in zip(calls, row, strict=True)], one)
+        return walk, (len(calls) - 1) * tokens**3
+
+    def _through(
+        self, maps: Sequence[Float[Tensor, "k n n"]], out: Float[Tensor, "k n n"] | None = None
+    ) -> Float[Tensor, "k n n"]:
+        """P of some images from their maps, from the first block to the last."""
+        walk = first_walk(maps[0], self.alpha, out)
+        for attention in maps[1:]:
+            walk = walk_on(walk, attention, self.alpha, out)
+        return walk
 
     def _grow(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n n"]:
         """P by one product for each block since the last time; earlier maps are not needed."""
@@ -133,12 +149,11 @@ class VectorWalk:
 @dataclass
 class MatrixWalk:
     """P kept and updated in every block: for rollout order, which has no vector recursion, and for
-    measuring the cost of accumulation. fixed: its memory stays, for passes that are recorded."""
+    measuring the cost of accumulation. Its memory stays, also for passes that are recorded."""
 
     alpha: float
     order: str
     walk: Float[Tensor, "images n n"]
-    fixed: bool = False
 
     def restart(self) -> None:
         """Nothing to do: the first block overwrites P."""
@@ -152,22 +167,18 @@ class MatrixWalk:
     ) -> int:
         attention = attention.to(self.walk.dtype)
         step = rollout_on if self.order == "rollout" else walk_on
-        # while all images are there they are in the order of the batch, and need no copies
-        whole = len(images) == len(self.walk)
+        whole = self._whole(images)
+        room = self.walk if whole else None
         if block == 0:
-            after = first_walk(attention, self.alpha)
+            after = first_walk(attention, self.alpha, room)
         else:
-            after = step(self.walk if whole else self.walk[images], attention, self.alpha)
+            after = step(self.walk if whole else self.walk[images], attention, self.alpha, room)
         if not whole:
             self.walk[images] = after
-        elif self.fixed:
-            self.walk.copy_(after)
-        else:
-            self.walk = after
         return 0 if block == 0 else attention.shape[-1] ** 3
 
     def mass(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
-        return self.walk[images].sum(1)
+        return (self.walk if self._whole(images) else self.walk[images]).sum(1)
 
     def class_row(self, images: Int[Tensor, "k"]) -> Float[Tensor, "k n"]:
         return self.walk[images, 0]
@@ -176,6 +187,10 @@ class MatrixWalk:
         self, images: Int[Tensor, "k"], every_block: bool = False
     ) -> tuple[Float[Tensor, "k n n"], int]:
         return self.walk[images], 0
+
+    def _whole(self, images: Int[Tensor, "k"]) -> bool:
+        """While all images are there they are in the order of the batch, and need no copies."""
+        return len(images) == len(self.walk)
 
 
 @dataclass
@@ -224,10 +239,10 @@ class KeptWalk(KeptVectors):
         shares = attention.to(self.vectors.dtype)
         self.vectors.copy_(walk_vectors(self.vectors, shares, self.alpha))
         if self.walk is not None:
-            first = block == 0
-            self.walk.copy_(
-                first_walk(shares, self.alpha) if first else walk_on(self.walk, shares, self.alpha)
-            )
+            if block == 0:
+                first_walk(shares, self.alpha, self.walk)
+            else:
+                walk_on(self.walk, shares, self.alpha, self.walk)
         self.block = block
         return 2 * attention.shape[-1] ** 2
 
@@ -254,7 +269,7 @@ def kept_walk(
             return found
         room = like.new_zeros(images, tokens, tokens) if with_matrix else None
         return KeptWalk(alpha, start_vectors(*size), room)
-    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens), fixed=True)
+    return MatrixWalk(alpha, order, like.new_zeros(images, tokens, tokens))
 
 
 def make_walk(
