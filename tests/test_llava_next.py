@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,13 +240,30 @@ NATIVE_ROWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", NATIVE_ROWS)
-def test_rows_of_a_picture_at_full_size(size: tuple[int, int]) -> None:
+def rows_at_full_size(height: int, width: int) -> int:
+    """Visual rows of an unreduced native picture with tiles of 336 pixels."""
     cut = AnyRes(PictureSettings(336, MEAN, STD), GRIDS, 24, unpads=True)
-    window = cut.grid(size[1], size[0]).window
-    assert window is not None
-    top, bottom, left, right = window
-    assert 576 + (bottom - top) * (right - left + 1) == NATIVE_ROWS[size]
+    kept = cut.grid(width, height).window
+    assert kept is not None
+    top, bottom, left, right = kept
+    return 576 + (bottom - top) * (right - left + 1)
+
+
+def test_rows_of_pictures_at_full_size_are_those_that_hugging_face_counts() -> None:
+    from transformers import LlavaNextProcessor
+    from transformers.models.llava_next.image_processing_pil_llava_next import (
+        LlavaNextImageProcessorPil,
+    )
+
+    theirs: Any = LlavaNextProcessor.__new__(LlavaNextProcessor)  # without a tokenizer
+    theirs.image_processor, theirs.patch_size = LlavaNextImageProcessorPil(), 14
+    theirs.num_additional_image_tokens = 0
+    draw = random.Random(0)
+    others = [(draw.randint(2, 1500), draw.randint(2, 1500)) for _ in range(500)]
+    for height, width in (*NATIVE_ROWS, *others):
+        expected = theirs._get_number_of_features(height, width, 336, 336)
+        assert rows_at_full_size(height, width) == expected, (height, width)
+        assert expected == NATIVE_ROWS.get((height, width), expected)
 
 
 def test_the_configs_on_the_hub_give_the_papers_sizes(tmp_path: Path) -> None:
