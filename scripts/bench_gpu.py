@@ -419,6 +419,7 @@ def tests(where: Where) -> int:
     """tests.txt: what `make test-gpu` says, test by test."""
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
     command.append("--continue-on-collection-errors")  # tests of packages that are not there
+    command += ["--timeout", "90", "--timeout-method", "thread"]  # a kernel that hangs
     command += ["-n", "0", "--co", "-m", "gpu"] if where.dry else ["-m", "gpu", *SHARED]
     env = {**os.environ, "ASAP_TEST_DEVICE": "cpu" if where.dry else "cuda"}
     where.out.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,6 @@ def attention(dtype: torch.dtype, d: int) -> None:
     bias, skip = empty(len(q), dtype=torch.float32), empty(IMAGES, dtype=torch.bool)
     ragged_attention(q, k, v, offsets, TOKENS, d**-0.5)
     ragged_attention(q, k, v, offsets, TOKENS, d**-0.5, bias, skip, lse=True)
-    ragged_attention(q, k, v, offsets, 17, d**-0.5)
     plan = RegroupPlan.empty(len(q), IMAGES, TOKENS - 1, q.device)
     ragged_attention(q, k, v, offsets, TOKENS, d**-0.5, plan=plan, epsilon=1e-6)
 

@@ -10,13 +10,11 @@ from asap.engine.backend.base import Backend
 from asap.engine.device.decisions import watched
 from asap.engine.device.flow import Layout
 from asap.engine.device.memory import Memory
-from asap.engine.kernels.attention import ragged_attention, tile_of
+from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.equal_attention import equal_attention
 from asap.engine.kernels.head_mean_map import head_mean_map
 from asap.methods.base import Method, Needs
-
-STRICT = 64  # tokens for which tiles are chosen where they must not depend on the batch
 
 
 def attend(
@@ -50,8 +48,7 @@ def attend(
             out = found.flatten(1)
         else:
             where, view = (offsets, layout.longest), out.view(q.shape)
-            tile = tile_of(q, STRICT) if backend.strict else {}
-            lse = ragged_attention(q, k, v, *where, scale, bias, None, view, maps, **tile)[1]
+            lse = ragged_attention(q, k, v, *where, scale, bias, None, view, maps)[1]
         if maps:
             n = memory.ones.shape[1] if layout.length is None else layout.length
             room = memory.maps if n == memory.ones.shape[1] else None

@@ -199,7 +199,7 @@ class DevicePass:
     def _keep_queries(self, index: int, layout: Layout, drops: bool = True) -> None:
         """Attention of the queries that the last plan keeps (not `drops`: all), in new places."""
         block, epsilon = self.adapter.blocks[index], self.method.softmax_epsilon
-        attend_kept(block, layout, drops, epsilon, self.memory, self.backend)
+        attend_kept(block, layout, drops, epsilon, self.memory)
         if drops:
             self._move(Flow(layout), None, None)
 

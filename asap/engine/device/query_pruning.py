@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from asap.core.rows import rows_are_chunked, rowwise
 from asap.engine.attention import Heads
-from asap.engine.backend.base import Backend
-from asap.engine.device.attend import STRICT
 from asap.engine.device.flow import Layout
 from asap.engine.device.memory import Memory
-from asap.engine.kernels.attention import ragged_attention, tile_of
+from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.query_pruning import smoothed
 from asap.methods.base import Method
@@ -70,9 +68,7 @@ def shown_shares(
     return row.mean(1) if wanted.heads == "mean" else row
 
 
-def attend_kept(
-    block: Any, layout: Layout, drops: bool, epsilon: float, memory: Memory, backend: Backend
-) -> None:
+def attend_kept(block: Any, layout: Layout, drops: bool, epsilon: float, memory: Memory) -> None:
     """Attention of the queries that the last plan keeps (not `drops`: all), in their new places.
 
     The rows after the norm, which a gate reads, go there too.
@@ -85,7 +81,6 @@ def attend_kept(
         out=memory.attended[:rows].view(q.shape),
         plan=plan,
         epsilon=epsilon,
-        **(tile_of(q, STRICT) if backend.strict else {}),
     )
     if plan is not None and block.attn.gate is not None:
         old = plan.members.index_select(0, plan.begin[:rows])

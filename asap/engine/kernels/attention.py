@@ -162,7 +162,7 @@ def ragged_attention(
         _plain(q, k, v, offsets, scale, bias, skip, out, sums, plan, epsilon)
         return out, sums
     _, heads, d = q.shape
-    how = tile_of(q, longest) | tile
+    how = tile_of(q) | tile
     _attention_kernel[(-(-longest // how["ROWS"]), heads, len(offsets) - 1)](
         q,
         k,
@@ -190,12 +190,15 @@ def ragged_attention(
     return out, sums
 
 
-def tile_of(q: Float[Tensor, "rows heads d"], longest: int) -> dict[str, Any]:
-    """Queries and keys of a tile. Products of float32 are no matrix instructions: their operands
-    stay in registers, so tiles are smaller and, for wide heads, shared by more threads.
+def tile_of(q: Float[Tensor, "rows heads d"]) -> dict[str, Any]:
+    """Queries and keys of a tile: the same for any number of tokens, so that an image's bits do not
+    depend on the longest one beside it, and fewer forms of the kernel are compiled.
+
+    Products of float32 are no matrix instructions: their operands stay in registers, so tiles are
+    smaller and, for wide heads, shared by more threads.
     """
     float32 = q.dtype == torch.float32
-    side = min(32 if float32 else 64, next_power_of_2(longest, 16))
+    side = 32 if float32 else 64
     warps = 8 if float32 and q.shape[2] > 64 else 4
     return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2}
 

@@ -4,12 +4,13 @@ The shares of a head are exp(scores - log-sum-exp), so a tile of the map needs n
 softmax nor the maps of single heads in memory: it sums over the heads in registers.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int32
 from torch import Tensor
 
+from asap.engine.kernels.attention import tile_of
 from asap.engine.kernels.launch import LOG2_E, jit, next_power_of_2, pitch_of, runs, tl, upcasts
 
 
@@ -118,7 +119,7 @@ def head_mean_map(
         _plain(q, k, lse, offsets, n, scale, watched, bias, out)
         return out[:, :n, :n]
     _, heads, d = q.shape
-    how = tile_of(q, n) | tile
+    how = tile_of(q) | {"num_stages": 3} | tile
     tiles = -(-pitch // how["ROWS"]) * -(-pitch // how["COLUMNS"])
     _head_mean_map_kernel[(tiles, images)](
         q,
@@ -150,14 +151,6 @@ def head_mean_map(
 def map_dtype(model: torch.dtype) -> torch.dtype:
     """In which maps of a model of this dtype are stored."""
     return torch.float16 if model.itemsize == 2 else model
-
-
-def tile_of(q: Float[Tensor, "rows heads d"], n: int) -> dict[str, Any]:
-    """Rows and columns of a tile; for float32 as in attention."""
-    float32 = q.dtype == torch.float32
-    side = min(32 if float32 else 64, next_power_of_2(n, 16))
-    warps = 8 if float32 and q.shape[2] > 64 else 4
-    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 3}
 
 
 def _plain(
