@@ -44,9 +44,8 @@ from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.measure.device import device_name
 from asap.measure.latency_summary import summary_of
-from asap.measure.question_latency import Candidate, TimedQuestion, ask_all
+from asap.measure.question_latency import Candidate, TimedQuestion, ask_all, peaks
 from asap.measure.questions import PictureEncoder
-from asap.measure.resources import peak_memory
 from asap.measure.spans import spans_on
 from asap.methods import Asap, Dense, Method
 from asap.methods.language.base import Pruner
@@ -200,6 +199,7 @@ def run(given: argparse.Namespace) -> Path:
         for i, at in enumerate(number % len(pictures) for number in range(given.questions))
     ]  # fmt: skip
     spans = spans_on(device, torch.get_num_threads())
+    held = peaks(models, asked[0], spans)
     found = ask_all(models, asked, given.warm, spans)
     same = {
         "label": LABEL.format(block=sizes.block), "questions": given.questions,
@@ -210,8 +210,7 @@ def run(given: argparse.Namespace) -> Path:
     shown = ("visual_rows", "tower_ms", "prefill_ms", "decode_ms", "total_ms", "total_over_full")
     for name, own in found.items():
         line = row_of(name, summary_of(own, found[FULL], spans.clock, cost, element))
-        with torch.inference_mode():
-            peak = peak_memory(device, lambda name=name: models[name].ask(asked[0], spans))
+        peak = held[name]
         line["peak_mib"] = "" if peak is None else f"{peak / 2**20:.0f}"
         rows.append(line | same)
         print(f"{name:<10}", *(f"{key} {line[key]}" for key in shown), flush=True)

@@ -23,7 +23,7 @@ from asap.measure import question_latency
 from asap.measure.device import Clocks
 from asap.measure.latency_summary import summary_of
 from asap.measure.question_latency import SPANS, Asked, TimedQuestion, ask_all
-from asap.measure.spans import Marks
+from asap.measure.spans import Marks, spans_on
 from asap.measure.timed_questions import chosen
 from asap.report.printed import printed
 from asap.report.result import Result
@@ -54,10 +54,12 @@ def test_spans_are_between_marks_and_a_start_forgets_earlier_ones() -> None:
     assert spans.seconds() == [1.0, 0.25, 4.0] and spans.clock == "wall"
 
 
-def asked(seconds: Any = (4.0, 1.0, 2.0, 3.0), rows: int = 8, mhz: float | None = None) -> Asked:
+def asked(
+    seconds: Any = (4.0, 1.0, 2.0, 3.0), rows: int = 8, mhz: float | None = None, picture: int = 0
+) -> Asked:
     took = dict(zip(SPANS, seconds, strict=True))
     condition = {} if mhz is None else {"sm_mhz": mhz}
-    return Asked(took, rows, 5, (rows, rows, 5), (3,), 1000, 10, 100, 500, 7, condition)
+    return Asked(picture, took, rows, 5, (rows, rows, 5), (3,), 1000, 10, 100, 500, 7, condition)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def test_questions_are_of_evenly_spaced_pictures_equally_many_of_each(
 
 
 def summary(row: list[Asked], full: list[Asked]) -> dict[str, Any]:
+    """Every question is about another picture."""
+    row, full = ([replace(one, picture=i) for i, one in enumerate(own)] for own in (row, full))
     return summary_of(row, full, "wall", COST, element=2)
 
 
@@ -161,6 +165,51 @@ def test_a_ratio_that_scatters_too_much_is_refused_by_name() -> None:
     assert "measure.also.latency.questions" in found["refused"]
 
 
+def test_intervals_are_over_pictures_whose_questions_are_alike() -> None:
+    """Copies of a question tell nothing new of it; two pictures are too few."""
+    draw = random.Random(0)
+    full = [asked() for _ in range(9)]
+    row = [asked((4 * draw.uniform(0.97, 1.03), 1.0, 2.0, 3.0), picture=i) for i in range(9)]
+    once = summary_of(row, full, "wall", COST, 2)["ratios"]["tower"]
+    again = summary_of(row * 8, full * 8, "wall", COST, 2)["ratios"]["tower"]
+    assert once["median"] == again["median"]
+    assert again["hi"] - again["lo"] == pytest.approx(once["hi"] - once["lo"], rel=0.05)
+    alone = [replace(one, picture=i) for i, one in enumerate(row * 8)]
+    assert summary_of(alone, full * 8, "wall", COST, 2)["ratios"]["tower"]["hi"] < again["hi"]
+    two = summary_of(row[:2] * 8, full[:2] * 8, "wall", COST, 2)
+    assert "2 pictures are too few" in two["refused"] and set(two["ratios"].values()) == {None}
+
+
+def test_marks_on_a_gpu_wait_once(monkeypatch) -> None:
+    waits: list[str] = []
+    now = iter(range(100))
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: Any) -> None:
+            self.at = 10.0 * next(now) ** 2  # ms
+
+        def synchronize(self) -> None:
+            waits.append("event")
+
+        def elapsed_time(self, other: Any) -> float:
+            return other.at - self.at
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waits.append("device"))
+    spans = spans_on("cuda", 1)
+    assert spans.clock == "cuda events"
+    for _ in range(2):
+        spans.start()
+        spans.mark()
+        spans.mark()
+    assert waits == ["device", "device"]
+    assert spans.seconds() == pytest.approx([0.07, 0.09]) and waits[2:] == ["event"]
+
+
 # ---- whole runs, on a LLaVA of random weights
 
 
@@ -173,7 +222,7 @@ def spec_of(folder: Path, results: Path, **about: Any) -> RunSpec:
     config: dict[str, Any] = {
         "title": "Latency",
         "backbone": {"name": "llava", "weights": str(folder)},
-        "data": {"name": "digits_qa", "pictures": 2},
+        "data": {"name": "digits_qa", "pictures": 3},
         "measure": {
             "accuracy": True,
             "threads": 1,
@@ -207,7 +256,7 @@ def test_rows_and_macs_are_those_of_the_same_questions_answered(measured) -> Non
         record, answered = record_of(result), result.measured["questions"]
         assert result.reason is None
         assert record["n_questions"] + record["dropped"] == len(session.data)
-        assert record["n_pictures"] == 2 and record["clock"] == "cpu" and record["path"] == "torch"
+        assert record["n_pictures"] == 3 and record["clock"] == "cpu" and record["path"] == "torch"
         assert record["visual_rows"] == answered["visual_rows"]
         assert record["prompt_rows"] == answered["prompt_rows"]
         assert record["layer_rows"] == pytest.approx(answered["layer_rows"])
@@ -256,7 +305,7 @@ def test_what_is_recorded_is_not_timed_again_and_a_new_row_is_timed_beside_full(
     more = read_spec(
         {
             "backbone": {"name": "llava", "weights": spec.backbone.weights},
-            "data": {"name": "digits_qa", "pictures": 2}, "device": "cpu",
+            "data": {"name": "digits_qa", "pictures": 3}, "device": "cpu",
             "measure": {"accuracy": False, "threads": 1, "also": dict(spec.measure.also)},
             "rows": [{"method": "tome", "with": {"tokens": 8}}], "results": str(spec.results),
         },

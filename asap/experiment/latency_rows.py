@@ -12,11 +12,11 @@ from asap.experiment.rows import Row
 from asap.experiment.timed_rows import refuse_timing, timed_together
 from asap.measure.device import DTYPES, device_name, keep_memory, machine
 from asap.measure.latency_summary import MIB, conditions, summary_of
-from asap.measure.question_latency import Candidate, TimedQuestion, ask_all
+from asap.measure.question_latency import Candidate, ask_all, peaks
 from asap.measure.questions import PictureEncoder
-from asap.measure.resources import NO_MEMORY, peak_memory
+from asap.measure.resources import NO_MEMORY
 from asap.measure.session import Session
-from asap.measure.spans import Spans, spans_on
+from asap.measure.spans import spans_on
 from asap.measure.timed_questions import prepared
 from asap.methods import Dense, Method
 from asap.methods.language.base import Pruner
@@ -114,6 +114,7 @@ def _time(session: Session, rows: list[Row], plan: LatencyPlan) -> list[LatencyR
     if full == FULL:
         candidates[FULL] = _candidate(session, Dense(), None)
     spans = spans_on(device, torch.get_num_threads())
+    held = peaks(candidates, ready.questions[0], spans)
     total = plan.warmup + len(ready.questions)
     with tqdm(total=total, desc=f"{'latency':<24}", unit="question", disable=None) as bar:
         found = ask_all(
@@ -124,7 +125,7 @@ def _time(session: Session, rows: list[Row], plan: LatencyPlan) -> list[LatencyR
     for name, row in enumerate(rows):
         own = found[str(name)]
         summary = summary_of(own, found[full], spans.clock, cost, element, session.spec.seed)
-        peak = _peak(candidates[str(name)], ready.questions[0], spans)
+        peak = held[str(name)]
         record = (
             _head(session, row, plan)
             | summary
@@ -157,12 +158,6 @@ def _candidate(session: Session, method: Method, pruner: Pruner | None) -> Candi
     answerer, encoder = session.answerer(pruner), session.encoder(method)
     assert isinstance(encoder, PictureEncoder)
     return Candidate(encoder, answerer.visual, answerer.decoder)
-
-
-def _peak(candidate: Candidate, question: TimedQuestion, spans: Spans) -> int | None:
-    """Bytes that a question holds at most beside the weights; None where nothing tells it."""
-    with torch.inference_mode():
-        return peak_memory(question.images.device, lambda: candidate.ask(question, spans))
 
 
 def _weights(llava: Llava) -> int:

@@ -34,18 +34,20 @@ def summary_of(
 ) -> dict[str, Any]:
     """Times, ratios, rows and MACs of a row and of the full model, on the same questions.
 
-    element: bytes of a number in the cache. A question during which the device's clock was off is
+    element: bytes of a number in the cache. Intervals of ratios are over pictures, whose questions
+    share their rows. A question during which the device's clock was off is
     left out of the times of both. If that leaves too few, all are reported, without ratios.
     """
     steady = steady_rounds(_timings(asked, full, clock), ("row", "full"))
     unsteady = len(steady) < min(FEWEST, len(asked))
     kept = list(range(len(asked))) if unsteady else steady
+    pictures = np.array([asked[i].picture for i in kept])
     times = {name: _milliseconds(one, kept) for name, one in (("row", asked), ("full", full))}
     reasons = ["the device's clock drifted: let it cool"] if unsteady else []
     ratios: dict[str, Ratio | None] = {}
     for span in RATIOS:
-        ratio = paired_ratio(times["row"][span], times["full"][span], seed)
-        reason = _why_refused(ratio, len(kept))
+        ratio = paired_ratio(times["row"][span], times["full"][span], seed, pictures)
+        reason = _why_refused(ratio, len(np.unique(pictures)))
         reasons += [reason] if reason else []
         ratios[span] = None if reason or unsteady else ratio
     return {
@@ -76,11 +78,14 @@ def gmacs_of(asked: Sequence[Asked]) -> dict[str, float]:
     }
 
 
-def _why_refused(ratio: Ratio, questions: int) -> str | None:
+def _why_refused(ratio: Ratio, pictures: int) -> str | None:
     """Why a ratio is too uncertain to print, and a remedy; None if it may be printed."""
     more = "time more questions (measure.also.latency.questions)"
-    if questions < FEWEST:
-        return f"{questions} questions are too few: {more}, at least {FEWEST}"
+    if pictures < FEWEST:
+        return (
+            f"{pictures} pictures are too few for an interval: time at least {FEWEST} "
+            "(measure.also.latency.pictures)"
+        )
     if half_width(ratio) <= WIDEST:
         return None
     return (

@@ -19,6 +19,7 @@ from asap.engine.decoder import Decoder
 from asap.engine.executor import ReducedViT
 from asap.measure.device import Elapsed, gauge, measuring_alone
 from asap.measure.questions import PictureEncoder
+from asap.measure.resources import peak_memory
 from asap.measure.spans import Spans
 from asap.measure.throughput import require_recorded
 from asap.measure.timing import Gauge, Lap
@@ -55,6 +56,7 @@ class Asked:
     projector, of the language model up to the first logits, and of its pruner.
     """
 
+    picture: int
     seconds: Mapping[str, float]
     visual_rows: int
     prompt_rows: int
@@ -107,6 +109,7 @@ class Candidate:
         self.decoder.step(found, found.logits.argmax())
         spans.mark()
         return Asked(
+            picture=question.picture,
             seconds=dict(zip(SPANS, spans.seconds(), strict=True)),
             visual_rows=len(visual),
             prompt_rows=len(question.prefix) + len(question.suffix),
@@ -119,6 +122,21 @@ class Candidate:
             macs_language_method=found.macs_pruner,
             condition=gauge(),
         )
+
+
+def peaks(
+    candidates: Mapping[str, Candidate], question: TimedQuestion, spans: Spans
+) -> dict[str, int | None]:
+    """Bytes that each candidate holds at most beside the weights and the pictures in its first two
+    calls, which record CUDA graphs where the engine has some; None where nothing tells it.
+    """
+    device = question.images.device
+
+    def twice(candidate: Candidate) -> Callable[[], object]:
+        return lambda: [candidate.ask(question, spans) for _ in range(PASSES)]
+
+    with torch.inference_mode():
+        return {name: peak_memory(device, twice(one)) for name, one in candidates.items()}
 
 
 def ask_all(

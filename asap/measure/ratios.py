@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special
 
 from asap.measure.timing import Timings
@@ -97,19 +97,45 @@ def quartiles(values: Float[np.ndarray, "rounds"]) -> Quartiles:
 
 
 def paired_ratio(
-    method: Float[np.ndarray, "rounds"], baseline: Float[np.ndarray, "rounds"], seed: int
+    method: Float[np.ndarray, "rounds"],
+    baseline: Float[np.ndarray, "rounds"],
+    seed: int,
+    clusters: Int[np.ndarray, "rounds"] | None = None,
 ) -> Ratio:
-    """`method / baseline` of images per second, with a 95 % interval for its median.
+    """`method / baseline`, of images per second or of seconds, with a 95 % interval of its median.
 
-    It is the bootstrap interval, widened around the median by `_widening`.
+    It is the bootstrap interval, widened around the median by `_widening`. clusters: of rounds that
+    are drawn together, such as the questions about a picture, whose ratios are alike.
     """
     ratios = method / baseline
     found = quartiles(ratios)
-    draws = np.random.default_rng(seed).integers(len(ratios), size=(DRAWS, len(ratios)))
-    lo, hi = np.percentile(np.median(ratios[draws], axis=1), (2.5, 97.5))
-    middle, wider = found["median"], _widening(len(ratios))
+    count = len(ratios) if clusters is None else len(np.unique(clusters))
+    draws = np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+    if clusters is None:
+        medians = np.median(ratios[draws], axis=1)
+    else:
+        medians = _medians_of_clusters(ratios, np.unique(clusters, return_inverse=True)[1], draws)
+    lo, hi = np.percentile(medians, (2.5, 97.5))
+    middle, wider = found["median"], _widening(count)
     lo, hi = middle - wider * (middle - lo), middle + wider * (hi - middle)
     return Ratio(**found, lo=float(lo), hi=float(hi))
+
+
+def _medians_of_clusters(
+    ratios: Float[np.ndarray, "rounds"],
+    cluster: Int[np.ndarray, "rounds"],
+    draws: Int[np.ndarray, "draws clusters"],
+) -> Float[np.ndarray, "draws"]:
+    """The (lower) median of all ratios of the clusters in each draw; a cluster may be there twice.
+
+    cluster: the number of each ratio's cluster, from 0.
+    """
+    times = np.zeros(draws.shape, dtype=np.int64)  # that a cluster is in a draw
+    np.add.at(times, (np.arange(len(draws))[:, None], draws), 1)
+    order = np.argsort(ratios, kind="stable")
+    below = np.cumsum(times[:, cluster[order]], axis=1)  # ratios up to each, in ascending order
+    middle = (2 * below >= below[:, -1:]).argmax(axis=1)
+    return ratios[order][middle]
 
 
 def _widening(rounds: int) -> float:
