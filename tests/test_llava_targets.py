@@ -19,6 +19,7 @@ import asap.cli.run
 import asap.publish.run_outputs
 import asap.report.page
 from asap.cli.jobs import BOARD
+from asap.cli.report import main as report
 
 pytestmark = pytest.mark.process
 
@@ -79,11 +80,11 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Ru
     for module in (asap.publish.run_outputs, asap.report.page):  # no figures
         monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
 
-    def run(*arguments: str) -> tuple[int, str]:
+    def run(*arguments: str, rows: str = SMALL[2]) -> tuple[int, str]:
         GlobalHydra.instance().clear()
         log.handlers.clear()
         BOARD.folder = None
-        given = [*arguments, *SMALL, f"results={tmp_path / 'results'}"]
+        given = [*arguments, *SMALL[:2], rows, f"results={tmp_path / 'results'}"]
         monkeypatch.setattr(sys, "argv", ["asap.run", *given])
         with composed_once(), pytest.raises(SystemExit) as stop:
             asap.cli.run.main()
@@ -129,6 +130,25 @@ def test_a_benchmark_that_cannot_be_read_is_an_empty_column_with_its_reason(
     assert code == 1 and "1 failed: " in said
     table = (tmp_path / "results/tables/llava-1-5.md").read_text()
     assert "No record of MME: benchmarks=" in table and "Mean over GQA, POPE. Without MME" in table
+
+
+def test_rows_with_other_options_are_in_a_table_of_their_own(
+    model: Path, data: Path, call: Run, tmp_path: Path
+) -> None:
+    """The page and all tables can be made again from the records."""
+    code, said = call(
+        "-m", "experiment=llava15", "data=pope,gqa", f"benchmarks='{data}'", f"model={model}",
+        "++points.tome=1,2", rows=SMALL[2].replace("r: 2", "r: ${points.tome}"),
+    )  # fmt: skip
+    assert code == 0, said
+    for r in (1, 2):
+        path = tmp_path / f"results/tables/llava-1-5--points-tome-{r}.csv"
+        with path.open(newline="") as file:
+            _, tome = csv.DictReader(file)
+        assert float(tome["visual_rows"]) == 16 - 3 * r and tome["gqa_n"] == "3"
+    assert report([str(tmp_path / "results")]) == 0
+    page = (tmp_path / "results/report.html").read_text()
+    assert page.count("Scores, rows and costs") == 4  # two tables, each named twice
 
 
 def test_every_table_has_its_own_benchmarks(tmp_path: Path, capsys) -> None:

@@ -40,7 +40,9 @@ def _group(job: Job, spec: RunSpec, jobs: list[Job]) -> tuple[str, ...]:
     named = (j.spec.backbone for j in sharing if j.spec is not None)
     alike = dict.fromkeys(str(b) for b in named if b.name == spec.backbone.name)
     which = str(list(alike).index(str(spec.backbone)))
-    return (spec.table, _part(job, sharing), which, *common)
+    # A table over benchmarks has one row of each label for a benchmark.
+    own = (str(spec.rows), str(spec.answer), str(spec.limit)) if spec.answers else ()
+    return (spec.table, _part(job, sharing), which, *own, *common)
 
 
 def _what_differs(together: list[Job], jobs: list[Job]) -> str:
@@ -49,7 +51,8 @@ def _what_differs(together: list[Job], jobs: list[Job]) -> str:
     here = [o for o in given if all(o in job.overrides for job in together)]
     apart = [o for o in here if not all(o in job.overrides for job in jobs)]
     pairs = (option.partition("=") for option in apart)
-    return "".join(f", {name}={Path(value.strip(QUOTES)).name}" for name, _, value in pairs)
+    names = ((name.lstrip("+"), value) for name, _, value in pairs)
+    return "".join(f", {name}={Path(value.strip(QUOTES)).name}" for name, value in names)
 
 
 def _part(job: Job, jobs: list[Job]) -> str:
