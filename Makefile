@@ -49,6 +49,7 @@ PYTHON_IS_NEW = $(shell $(PYTHON) -c "import sys; print(sys.version_info >= (3, 
 .PHONY: imagenet-all imagenet-anchors imagenet-alpha imagenet-matched-macs overhead
 .PHONY: kinetics-clip-vit-large _kinetics-given
 .PHONY: llava15 llava-next llava-composition llava-anchors _llava-given
+.PHONY: llava-latency llava-next-latency modular-cost
 .PHONY: matched-macs throughput sweep-tau-k sweep-alpha
 .DEFAULT_GOAL := help
 
@@ -147,8 +148,17 @@ llava-anchors: _llava-given $(STAMP)  ## the anchor ablation on LLaVA-NeXT (Tabl
 	$(call on_benchmarks,anchor_llava_next)
 
 on_benchmarks = @names=$$($(PY) scripts/benchmarks_in.py $(call in_shell,$(DATA)) --table $(1)) && \
-	$(PY) -m asap.run -m experiment=$(1) $(if $(filter data=%,$(ARGS)),,data=$$names) $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \
-	$(call in_shell,model=$(call in_hydra,$(LLAVA))) $(if $(filter precision=%,$(ARGS)),,precision=fp16) $(ARGS)
+	$(PY) -m asap.run -m experiment=$(1) $(if $(filter data=%,$(ARGS)),,data=$$names) $(of_llava) $(ARGS)
+of_llava = $(call in_shell,benchmarks=$(call in_hydra,$(DATA))) \
+	$(call in_shell,model=$(call in_hydra,$(LLAVA))) $(if $(filter precision=%,$(ARGS)),,precision=fp16)
+
+llava-latency:  ## how long a question of POPE takes LLaVA-1.5, part by part, on one GPU, likewise
+llava-next-latency:  ## the same of LLaVA-NeXT
+llava-latency llava-next-latency: _llava-given $(STAMP)
+	@$(PY) -m asap.run experiment=$(subst -,_,$@) $(of_llava) $(ARGS)
+
+modular-cost: $(STAMP)  ## the paper's modular costs on LLaVA-NeXT, by arithmetic
+	@$(PY) -m asap.run experiment=modular_cost $(ARGS)
 
 matched-macs: $(STAMP)  ## every method at the same MACs on the embedded default: ARGS="budget=-25"
 	@$(PY) -m asap.run experiment=matched_macs $(ARGS)

@@ -183,3 +183,23 @@ def test_a_folder_without_benchmarks_is_refused_in_one_line(
     code, out, err = script(*given, capsys=capsys)
     (line,) = err.splitlines()
     assert (code, out) == (2, "") and line.startswith("error: ") and said in line
+
+
+def test_the_targets_of_times_and_costs(model: Path, data: Path, call: Run) -> None:
+    """Questions of POPE are timed; costs need neither model nor data."""
+    given = f"LLAVA={model}", f"DATA={data}"
+    args = "precision=fp32 measure.threads=1 measure.also.latency.questions=4"
+    line = made("llava-latency", *given, f"ARGS={args} measure.also.latency.warmup=0")
+    code, said = call(*line[line.index("asap.run") + 1 :])
+    assert code == 0 and "Time of a question: Times of LLaVA-1.5 on a question" in said
+    assert "A100 with 80 GB; these are of" in " ".join(said.split())
+    next_line = made("llava-next-latency", *given)
+    assert "experiment=llava_next_latency" in next_line and "precision=fp16" in next_line
+    assert made("modular-cost")[-3:] == ["-m", "asap.run", "experiment=modular_cost"]
+
+
+def made(*given: str) -> list[str]:
+    """The words of the one command that make would run for a target."""
+    done = subprocess.run(["make", "-n", *given], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(next(x for x in done.stdout.splitlines() if "asap.run" in x))
