@@ -115,6 +115,22 @@ def test_an_input_keeps_its_place_in_memory() -> None:
     assert len(places) == 2  # the first call's own, then the recording's
 
 
+def test_a_first_call_sees_inputs_as_aligned_as_the_recording_does() -> None:
+    """Triton compiles another kernel for memory that is not, and must not while it is recorded."""
+    places: list[int] = []
+
+    def noting(values: Tensor) -> Tensor:
+        places.append(values.data_ptr() % 16)
+        return values + 0
+
+    given = torch.arange(9.0)[1:]
+    assert given.data_ptr() % 16 == 4
+    graphs = Graphs(FakeGraphs())
+    for _ in range(3):
+        assert torch.equal(graphs.run("key", noting, given), given)
+    assert not any(places)
+
+
 def test_numbers_of_the_host_are_copied_once_and_owned_by_who_uses_them() -> None:
     device = torch.device("cpu")
     first = on_device((3, 1, 2), device)

@@ -287,6 +287,19 @@ def test_every_process_has_a_gpu_of_its_own(monkeypatch):
         pick_device("auto")
 
 
+def test_a_gpu_with_a_number_is_the_current_one(monkeypatch):
+    """Triton launches kernels on the current one, wherever the tensors are."""
+    current = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda one: current.append(str(one)))
+    assert [str(pick_device(name)) for name in ("cuda:1", "cuda", "cpu")] == [
+        "cuda:1",
+        "cuda",
+        "cpu",
+    ]
+    assert current == ["cuda:1"]
+
+
 @pytest.mark.slow
 def test_the_command_under_torchrun(alone, tmp_path):
     """Printed once, and the bytes of one process."""

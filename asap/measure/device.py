@@ -40,7 +40,10 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"device={name!r} cannot be used ({reason}): use device=cpu") from None
-    return torch.device(name)
+    device = torch.device(name)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # kernels of ours are launched on the current one
+    return device
 
 
 def _own_gpu(name: str) -> torch.device:
