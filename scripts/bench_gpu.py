@@ -78,7 +78,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = "digits_vit"  # the embedded model, with its own decisions
 PARTS = {  # seconds that each may take; in this order
     "speed": {"deit_base": 110, "deit_small": 60, "deit_tiny": 60, OWN: 60},
-    "decisions": {"": 130}, "kernels": {"": 80}, "questions": {"": 110}, "tests": {"": 170},
+    "decisions": {"": 130}, "kernels": {"": 80}, "questions": {"": 120}, "tests": {"": 160},
 }  # fmt: skip
 FILES = {"speed": "speed.csv", "decisions": "decisions.csv"}  # to which rows are added
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -442,7 +442,7 @@ def kernels(where: Where) -> int:
 def questions(where: Where) -> int:
     import bench_vlm
 
-    given = ["--dry", "--questions", "4", "--warm", "1"] if where.dry else ["--questions", "150"]
+    given = ["--dry", "--questions", "4", "--warm", "1"] if where.dry else ["--questions", "100"]
     return bench_vlm.main([*given, "--out", str(where.out)])
 
 
