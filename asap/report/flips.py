@@ -127,9 +127,10 @@ def all_flips(results: Sequence[Result]) -> list[tuple[Result, Flips]]:
     return [(row, flips) for row, flips in found if flips is not None]
 
 
-def _asked_of(row: Result) -> tuple[str | None, str]:
-    """The backbone, and the digest of the questions."""
-    return row.backbone, str(row.measured["identity"]["data"]["content"])
+def _asked_of(row: Result) -> tuple[str | None, ...]:
+    """The backbone, and the digests of the questions and of their right answers."""
+    asked = row.measured["identity"]["data"]
+    return row.backbone, *(str(asked[name]) for name in sorted(asked))
 
 
 def to_csv(rows: Sequence[tuple[Result, Flips]]) -> str:
