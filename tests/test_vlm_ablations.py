@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_llava import made_llava, made_llava_next
 from made_scores import MODEL, row
@@ -14,9 +15,12 @@ from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.methods import build
 from asap.methods.asap.method import Asap
+from asap.publish.pictures.flips import draw_flips
 from asap.publish.run_outputs import write_outputs
 from asap.records.disk import stem_of
+from asap.report.flips import CORRECTED, NEGATIVE
 from asap.report.paper import paper_table, published
+from asap.report.result import Result
 from asap.report.result_table import build_table
 from asap.spec.configs import refuse_unused_points
 
@@ -91,6 +95,15 @@ def test_one_option_of_a_point_may_be_given_where_rows_refer_to_it() -> None:
             refuse_unused_points(config, [given])
 
 
+def made_flips(row: Result) -> pd.DataFrame:
+    """The first question about each picture as a flip, whatever was answered."""
+    asked = row.answers().drop_duplicates("cluster")
+    about = asked[["index", "id", "cluster", "path", "category", "subset", "question"]]
+    told = {"flip": CORRECTED, "error": NEGATIVE, "answer": "yes"}
+    told |= {"said_before": "no", "said_after": "yes", "gap_before": -1.0, "gap_after": 1.0}
+    return about.assign(**told, rows_before=80, rows_after=10)
+
+
 @pytest.mark.whole_run
 @pytest.mark.parametrize(
     ("name", "made", "crops", "whole"),
@@ -112,6 +125,9 @@ def test_the_rows_answer_with_at_most_the_budget(
     assert all(2 * crops <= n <= 5 * crops for own in rows[whole:] for n in own)
     stops = [list(result.traces()["vision.stop_block"]) for result in results[1:]]
     assert all(own == stops[0] for own in stops), "the same mass exceeds the same tau"
+    full, sink = results[0], results[-1]
+    drawn = draw_flips(session, (full, sink), made_flips(sink), tmp_path / "flip")
+    assert [path.suffix for path in drawn] == [".svg", ".png"]
     outputs = write_outputs(session, results)
     assert outputs is not None
     written = {path.name.removeprefix(f"{stem_of(spec.title)}-") for path in outputs.files}

@@ -37,8 +37,10 @@ def picture_of_flips(
     if full is None or row is None or found is None or found.questions.empty:
         return None
     files = draw_flips(session, (full, row), chosen(found.questions, count), path)
-    words = in_words(found, full.label, row.label)
-    return Picture.of(files, "What was kept where a yes/no answer flips", f"{words} {RULE}")
+    said = f"{in_words(found, full.label, row.label)} {RULE}"
+    if "anyres" in session.preprocessing.identity:
+        said += " Of a picture that is cut into crops the whole is shown."
+    return Picture.of(files, "What was kept where a yes/no answer flips", said)
 
 
 def draw_flips(
