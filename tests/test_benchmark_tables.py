@@ -17,6 +17,7 @@ from asap.report.latex import to_latex
 from asap.report.manifest import manifest_of
 from asap.report.page import Section, render_page
 from asap.report.printed import printed
+from asap.report.result import Result
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
 
@@ -221,6 +222,18 @@ def test_questions_of_ones_own_are_columns_without_the_papers_numbers() -> None:
     assert [b.title for b in in_order([named("x"), named("mme"), named("gqa")])] == [
         "GQA", "MME", "x",
     ]  # fmt: skip
+
+
+def test_a_row_without_a_record_does_not_make_a_table_over_benchmarks() -> None:
+    """Neither of questions of one's own nor of a manifest that does not know what was asked."""
+    for data in (None, "digits_qa", "questions a.jsonl"):
+        gone = Result("ToMe", reason="failed: a defect", data=data)
+        table = build_table([*ROWS, gone])
+        assert table.title == "Results" and table.rows[-1].values["method"] == "ToMe"
+    one, gone = row("gqa", "Full", 60.0), Result("ToMe", reason="record x is gone", data="gqa")
+    assert build_table([one, gone]).title == "Results"
+    results = [one, row("pope", "Full", 60.0), Result("ToMe", reason="record x is gone")]
+    assert "No record of POPE: record x is gone." in notes(results, "ToMe", "pope")
 
 
 def test_records_that_do_not_belong_together_are_refused() -> None:

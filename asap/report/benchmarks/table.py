@@ -3,13 +3,13 @@ benchmark, their average, rows and costs, and the paper's numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asap.errors import RequestError, one_line
 from asap.report import paper
 from asap.report.benchmarks.gate import benchmark_gate, mark, not_comparable
 from asap.report.benchmarks.means import add_means, averaged, means_beside_paper, note_means
-from asap.report.benchmarks.named import AVERAGE, RELATIVE, Benchmark, in_order, named
+from asap.report.benchmarks.named import AVERAGE, BENCHMARKS, RELATIVE, Benchmark, in_order, named
 from asap.report.benchmarks.unscored import SAID
 from asap.report.benchmarks.values import score_of, shown, values_of
 from asap.report.beside import BESIDE
@@ -27,21 +27,29 @@ _COSTS = ("visual_rows", "layer_visual_rows", "infer_gmacs", "macs_pct_of_dense"
 
 @dataclass(frozen=True)
 class _Line:
-    """The results of one method, by the benchmark's column."""
+    """The results of one method: by the benchmark's column, and those without a record of which it
+    is not known what was asked.
+    """
 
     label: str
-    of: Mapping[str, Result]
+    of: dict[str, Result] = field(default_factory=dict)
+    others: list[Result] = field(default_factory=list)
 
     @property
     def any(self) -> Result:
         """One of them, with a record if there is one."""
-        return next((r for r in self.of.values() if r.records), next(iter(self.of.values())))
+        found = [*self.of.values(), *self.others]
+        return next((result for result in found if result.records), found[0])
+
+    def result(self, one: Benchmark) -> Result | None:
+        """That of a benchmark; else one that may be of it."""
+        return self.of.get(one.column) or next(iter(self.others), None)
 
 
 def is_over_benchmarks(results: Sequence[Result]) -> bool:
     """Whether these are answers to the questions of several benchmarks."""
     asked = any(score_of(result) is not None for result in results)
-    return asked and len({_benchmark(result) for result in results}) > 1
+    return asked and len({_benchmark(result) for result in results} - {None}) > 1
 
 
 def benchmarks_table(results: Sequence[Result], remarks: Sequence[str], paper_table: str) -> Table:
@@ -50,7 +58,7 @@ def benchmarks_table(results: Sequence[Result], remarks: Sequence[str], paper_ta
     A cell without a number has a footnote with the reason. RequestError if the records of a
     benchmark are of several data sets, or if those of all are not of one model in one precision.
     """
-    found = in_order(map(_benchmark, results))
+    found = in_order(one for result in results if (one := _benchmark(result)) is not None)
     _refuse_mixtures(results, found)
     lines = _lines(results)
     backbone = next(result.backbone for result in results if result.backbone is not None)
@@ -86,9 +94,11 @@ def benchmarks_table(results: Sequence[Result], remarks: Sequence[str], paper_ta
     )
 
 
-def _benchmark(result: Result) -> Benchmark:
-    score = score_of(result)
-    return named(str(result.data) if score is None else score["name"])
+def _benchmark(result: Result) -> Benchmark | None:
+    """What was asked; of questions of one's own only a record says it."""
+    if (score := score_of(result)) is not None:
+        return named(score["name"])
+    return next((one for one in BENCHMARKS if one.data == result.data), None)
 
 
 def _refuse_mixtures(results: Sequence[Result], found: Sequence[Benchmark]) -> None:
@@ -101,18 +111,21 @@ def _refuse_mixtures(results: Sequence[Result], found: Sequence[Benchmark]) -> N
 
 def _lines(results: Sequence[Result]) -> list[_Line]:
     """The results by label; of a benchmark that was run twice the one with a record."""
-    found: dict[str, dict[str, Result]] = {}
+    found: dict[str, _Line] = {}
     for result in results:
-        own, column = found.setdefault(result.label, {}), _benchmark(result).column
-        before = own.get(column)
+        line, one = found.setdefault(result.label, _Line(result.label)), _benchmark(result)
+        if one is None:
+            line.others.append(result)
+            continue
+        before = line.of.get(one.column)
         if before is not None and None not in (before.key, result.key) and before.key != result.key:
             raise RequestError(
-                f"the table over benchmarks has two rows {result.label!r} of {column}, records "
+                f"the table over benchmarks has two rows {result.label!r} of {one.column}, records "
                 f"{before.key} and {result.key}: give them labels of their own"
             )
         if before is None or before.key is None:
-            own[column] = result
-    return [_Line(label, own) for label, own in found.items()]
+            line.of[one.column] = result
+    return list(found.values())
 
 
 def _row(line: _Line, found: Sequence[Benchmark], backbone: str) -> TableRow:
@@ -126,7 +139,7 @@ def _row(line: _Line, found: Sequence[Benchmark], backbone: str) -> TableRow:
     if any_.note:
         row.note(any_.note, "method")
     for one in found:
-        _add_score(row, one, line.of.get(one.column))
+        _add_score(row, one, line.result(one))
     return row
 
 
