@@ -172,7 +172,7 @@ def test_a_third_measurement_is_one_file_and_one_line_of_a_list(
     assert [result.record("pulse") for result in without] == [None, None]
     for also, message in (
         ({"pulse": {"rounds": 0}}, r"rounds=0 is not possible"),
-        ({"pulce": {}}, r"measure\.also\.pulce .* accuracy, throughput, latency, pulse"),
+        ({"pulce": {}}, r"measure\.also\.pulce .* accuracy, cost, throughput, latency, pulse"),
     ):
         with pytest.raises(RequestError, match=message):
             run(replace(spec, measure=MeasureSpec(also=also)))
