@@ -66,6 +66,24 @@ def test_the_anchors_share_everything_but_the_anchor() -> None:
         assert found[name] == common | {"anchor": anchor}
 
 
+@pytest.mark.parametrize(
+    ("name", "paper", "main", "there"),
+    [
+        ("composition", "+ ASAP + VisPruner (ASAP Hybrid)", "llava15", "ASAP (Ours) + Hybrid"),
+        ("anchor_llava_next", "Attention Sink (Ours)", "llava_next", "ASAP (Ours), 160"),
+    ],
+)
+def test_a_row_that_a_main_table_has_too_is_evaluated_once(
+    name: str, paper: str, main: str, there: str
+) -> None:
+    one, other = (
+        next(row for row in spec_of(f"experiment={experiment}").rows if row.paper == row_there)
+        for experiment, row_there in ((name, paper), (main, there))
+    )
+    built = [build(row.name, row.options) for row in (one, other)]
+    assert built[0] == built[1] and one.pruner is None is other.pruner
+
+
 @pytest.mark.parametrize("name", ["composition", "anchor_llava_next"])
 def test_every_row_stands_beside_the_papers(name: str) -> None:
     """With the paper's own numbers as ours, and the full model's of the table of its model."""
