@@ -18,6 +18,7 @@ import torch
 from asap.core import constants
 from asap.engine import graphs
 
+from . import gradients
 from .api import Api, guarded
 from .device import PretendedDevice, Refused
 from .functions import Functions
@@ -45,6 +46,7 @@ def pretending() -> Iterator[PretendedCuda]:
     with pytest.MonkeyPatch.context() as patch, guarded(), Functions(device), device:
         patch.setattr(constants, "_kept", OrderedDict())  # nothing is on the device yet
         patch.setattr(graphs, "_of_thread", threading.local())  # and nothing is recorded
+        patch.setattr(torch.autograd, "grad", gradients.grad)
         api.put_in_place(patch)
         launches.put_in_place(patch)
         torch._C._set_only_lift_cpu_tensors(True)

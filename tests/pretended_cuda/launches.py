@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +29,7 @@ from asap.engine.kernels.registry import VERSIONS
 from .device import PretendedDevice, Refused
 from .tensor import Pretended
 
+PROJECT = str(Path(__file__).resolve().parents[2])
 MOST = (2**31 - 1, 65535, 65535)  # programs of a grid
 IN_THE_CORE: dict[str, Callable[..., Any]] = {  # functions that give None where no kernel runs
     "bipartite_matching": matching.bipartite_matching,
@@ -129,7 +131,7 @@ class Launches:
                 elif launches_kernels(value, module):
                     replaced[id(value)] = functools.wraps(value)(self.launching(value))
         for module in list(sys.modules.values()):
-            if getattr(module, "__name__", "").startswith(("asap.", "scripts.")):
+            if (getattr(module, "__file__", None) or "").startswith(PROJECT):
                 for name, value in list(vars(module).items()):
                     if id(value) in replaced:
                         patch.setattr(module, name, replaced[id(value)])

@@ -40,6 +40,10 @@ PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, aten.addmv, at
 COPIES = {aten.copy_, aten._to_copy, aten.copy}
 
 
+LIKE = {aten.empty_like, aten.zeros_like, aten.ones_like, aten.full_like, aten.randn_like}
+LIKE |= {aten.new_empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty_strided}
+
+
 def flags_among(args: Any) -> bool:
     """Whether an indexing operator gets flags, whose number the host needs."""
     return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
@@ -73,8 +77,11 @@ def index_on_host(func: Any, args: Any) -> bool:
 
 
 def refused(func: Any, args: Any, kwargs: Any) -> str | None:
-    """Why CUDA does not take these arguments; None: it does. Copies are not asked about."""
+    """Why CUDA does not take these arguments; None: it does. Copies are not asked about,
+    and what is like another tensor may be elsewhere."""
     packet = func.overloadpacket
+    if packet in LIKE:
+        return None
     held = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     if packet in PRODUCTS and not all(x.is_floating_point() for x in held):
         return f'"{packet}" is not implemented on CUDA for {held[0].dtype}'
