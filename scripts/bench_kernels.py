@@ -43,6 +43,7 @@ from asap.core.matching import bipartite_matching, mean_of_heads
 from asap.core.pooling import mean_weights
 from asap.core.ranking import ranked_target
 from asap.engine import kernels
+from asap.engine.graphs import cuda_graphs
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.embed import patches_of
@@ -387,26 +388,27 @@ class Clock:
     """Times a call in microseconds: on CUDA the tenth of a graph of ten, on CPU by the clock."""
 
     def __init__(self, call: Call, device: str) -> None:
-        self.call, self.graph = call, None
+        self.call = call
+        self.replay: Call | None = None
         call()
         call()
         if device == "cuda":
-            torch.cuda.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                for _ in range(CALLS):
-                    call()
-            self.graph.replay()
+            self.replay = cuda_graphs(torch.device(device)).record(self._ten)
+            self.replay()
             torch.cuda.synchronize()
 
+    def _ten(self) -> None:
+        for _ in range(CALLS):
+            self.call()
+
     def take(self) -> float:
-        if self.graph is None:
+        if self.replay is None:
             began = time.perf_counter()
             self.call()
             return 1e6 * (time.perf_counter() - began)
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        self.graph.replay()
+        self.replay()
         end.record()
         end.synchronize()
         return 1e3 * begin.elapsed_time(end) / CALLS
