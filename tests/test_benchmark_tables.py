@@ -191,6 +191,23 @@ def test_the_papers_average_is_over_the_same_benchmarks() -> None:
     assert "Recomputed" in text
 
 
+def test_a_terminal_shows_no_differences_where_none_is_formed() -> None:
+    results = [row("gqa", "Full", 61.9, n=20), row("pope", "Full", 85.9, n=20)]
+    said = printed(table_of(results), "LLaVA-1.5", 120)
+    assert "Ours minus" not in said and "Baseline gate, POPE: not applicable (20 of 100" in said
+    assert "61.9" in said and "[60.9" not in said
+
+
+def test_answers_that_are_cut_are_said_where_they_are_many() -> None:
+    def cut(n: int) -> str:
+        one = row("pope", "Full", 80.0)
+        about = {**one.measured["questions"], "n_cut": n}
+        found = one.with_records(accuracy={**one.measured, "questions": about, "n": 300})
+        return notes([row("gqa", "Full", 60.0), found], "Full", "pope")
+
+    assert "More than 1 %" in cut(4) and cut(3) == ""
+
+
 def test_other_tables_of_the_paper_are_found_by_their_names() -> None:
     rel = paper.published("anchor_llava_next", MODEL, "Random", False)
     assert rel == {"gqa": 53.3, "pope": 79.6, "mme": 1481, "sqa_img": 66.9, "avg_rel_pct": 89.4}

@@ -88,15 +88,21 @@ def _times(table: Table, title: str, width: int, again: bool) -> str:
 
 
 def _over_benchmarks(table: Table, title: str, width: int) -> str:
-    """Its parts one below the other, without intervals, and of the paper the differences alone."""
-    found = []
-    for part in parts(table):
-        columns = [_plain(column) for column in part.columns if column.title != "paper"]
-        head = f"{part.title}: {' '.join(title.split())}"
-        if any(column.group in PUBLISHED for column in part.columns):
-            head = f"Ours minus the paper's: {' '.join(title.split())}"
-        found.append(replace(part, title=head, columns=tuple(columns)).to_console(width))
-    return "\n".join(found)
+    """Its parts one below the other, without intervals, and of the paper the differences alone,
+    where there is any.
+    """
+    first, *beside = parts(table)
+    minus = [column for part in beside for column in part.columns if column.title == "difference"]
+    named = " ".join(title.split())
+    shown = [replace(first, title=f"{first.title}: {named}")]
+    if any(_measured(table, *column.keys) for column in minus):
+        columns = (first.columns[0], *minus)
+        shown.append(replace(beside[-1], title=f"Ours minus the paper's: {named}", columns=columns))
+    else:
+        shown[0] = replace(shown[0], remarks=table.remarks)
+    return "\n".join(
+        replace(part, columns=tuple(map(_plain, part.columns))).to_console(width) for part in shown
+    )
 
 
 def _plain(column: TableColumn) -> TableColumn:

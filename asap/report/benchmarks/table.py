@@ -22,6 +22,8 @@ from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
 OVER = "scores, 95 % intervals"
+_MANY = 0.01  # of a benchmark's answers; how many there are is in its own table
+_CUT = "More than 1 % of the answers were cut at the limit of new tokens, or are empty."
 _COSTS = ("visual_rows", "layer_visual_rows", "infer_gmacs", "macs_pct_of_dense")
 
 
@@ -154,10 +156,8 @@ def _add_score(row: TableRow, one: Benchmark, result: Result | None) -> None:
     row.values[f"{column}_key"] = result.key
     if score["score"] is None:
         row.note(f"{one.title} ({score['split']}) is not scored here. {SAID}", column)
-    if about["n_cut"]:
-        row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", column)
-    if about["n_empty"]:
-        row.note(f"{about['n_empty']:,} answers are empty.", column)
+    if about["n_cut"] + about["n_empty"] > _MANY * result.measured["n"]:
+        row.note(_CUT, column)
     if result.measured["n_failed"]:
         row.note(f"Without {result.measured['n_failed']:,} that could not be answered.", column)
     if note := nonfinite_note(result.measured):
