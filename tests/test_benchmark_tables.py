@@ -126,7 +126,7 @@ def test_a_column_whose_full_model_is_not_the_papers_is_not_comparable() -> None
     marked = table_of(results).column_notes
     assert "Not comparable" in marked["pope"][-1] and "Not comp" not in marked["gqa"][-1]
     assert tome["avg_minus_paper"] == "" and float(tome["avg"]) > 0
-    assert "no gate is passed for POPE." in notes(results, "ToMe, 64", "avg_minus_paper")
+    assert "the gate of POPE is not passed." in notes(results, "ToMe, 64", "avg_minus_paper")
 
 
 @pytest.mark.parametrize(

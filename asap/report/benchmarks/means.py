@@ -79,7 +79,8 @@ def means_beside_paper(
             if row.values.get(key) is None or row.values.get(f"paper_{key}") is None:
                 continue
             if open_:
-                said = f"Not comparable: no gate is passed for {', '.join(open_)}."
+                which = "gate of {} is" if len(open_) == 1 else "gates of {} are"
+                said = f"Not comparable: the {which.format(', '.join(open_))} not passed."
                 row.note(said, f"{key}_minus_paper")
             else:
                 row.values[f"{key}_minus_paper"] = row.values[key] - row.values[f"paper_{key}"]
