@@ -1,6 +1,7 @@
-"""How long a LLaVA-1.5 of 7B takes for a question, under six methods, without its weights.
+"""How long a LLaVA of 7B takes for a question, under several methods, without its weights.
 
     python scripts/bench_vlm.py                       # about 2 minutes on one GPU with 24 GB
+    python scripts/bench_vlm.py --next                # LLaVA-NeXT, whose pictures are five crops
     python scripts/bench_vlm.py --dry                 # a rehearsal on CPU with tiny sizes, seconds
 
 Tower (CLIP ViT-L/14-336), projector and language model (Vicuna-7B's sizes) are drawn at random on
@@ -13,11 +14,11 @@ whatever the model says. Pictures and ids are on the device beforehand.
 The timing is that of `measure=latency` (asap/measure/question_latency.py); here the weights are
 random, there they are a checkpoint's and the questions a benchmark's.
 
-vlm.csv in results/bench/<device>/: medians and quartiles over questions of the tower (the reduction
-and the trace of it included), the projector, the prefill (pruning included, up to the first
-logits), the first token (the three together, from the same events), one decoded token, and the
-whole; ratios paired by question with the full model, with 95 % intervals; peak memory beside the
-weights; MACs and rows.
+vlm.csv, or vlm-next.csv, in results/bench/<device>/: medians and quartiles over questions of the
+tower (the reduction and the trace of it included), the projector, the prefill (pruning included, up
+to the first logits), the first token (the three together, from the same events), one decoded token,
+and the whole; ratios paired by question with the full model, with 95 % intervals; peak memory
+beside the weights; MACs and rows.
 """
 
 import argparse
@@ -25,19 +26,19 @@ import csv
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import asap  # noqa: F401  # first: transformers imports torchvision
+from asap.backbones.llava.anyres import FIXED, AnyRes
 from asap.backbones.llava.extra import require_transformers
 from asap.backbones.llava.language import LanguageModel
 from asap.backbones.llava.parts import Projector, clip_trunk
-from asap.core.crops import PictureRows
-from asap.core.rows import rowwise
+from asap.backbones.llava.pictures import PictureSettings
 from asap.data.base import Sample
 from asap.engine.backend import backend_of
 from asap.engine.decoder import Decoder
@@ -45,7 +46,7 @@ from asap.engine.executor import ReducedViT
 from asap.measure.device import device_name
 from asap.measure.latency_summary import summary_of
 from asap.measure.question_latency import Candidate, TimedQuestion, ask_all, peaks
-from asap.measure.questions import PictureEncoder
+from asap.measure.questions import PictureEncoder, visual_rows
 from asap.measure.spans import spans_on
 from asap.methods import Asap, Dense, Method
 from asap.methods.language.base import Pruner
@@ -77,7 +78,8 @@ class Sizes:
     heads: int = 32
     vocabulary: int = 32064
     block: int = 12  # where ASAP is made to stop
-    rows: int = 64  # visual rows that are left
+    rows: int = 64  # visual rows that are left, of each crop
+    crops: int = 1  # images of a picture; 5: LLaVA-NeXT's
 
     @property
     def patches(self) -> int:
@@ -85,6 +87,7 @@ class Sizes:
 
 
 TINY = Sizes(56, 14, 32, 6, 32, 48, 6, 4, 64, block=3, rows=8)
+NEXT = {"rows": 32, "crops": 5}  # the paper's 160 of 2,880
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ def random_parts(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Part
 
 
 def candidates(sizes: Sizes) -> dict[str, tuple[Method, Pruner | None]]:
-    """The full model, and six methods at about as many visual rows."""
+    """The full model, and methods at about as many visual rows; of a picture in crops without the
+    pruners, which cannot leave so few on average over the layers.
+    """
     rows = sizes.rows
     contextual = round(rows * 10 / 64)
     forced = Asap(
@@ -141,27 +146,28 @@ def candidates(sizes: Sizes) -> dict[str, tuple[Method, Pruner | None]]:
         max_tokens=rows, plugin="diffusion",
     )  # fmt: skip
     fastv = FastV(2, round(30 * sizes.patches / 576))
+    pruners = {"FastV": (Dense(), fastv), "SparseVLM": (Dense(), SparseVLM())}
     return {
         FULL: (Dense(), None),
         "ASAP": (forced, None),
         "VisionZip": (VisionZip(rows - contextual, contextual), None),
         "VisPruner": (VisPruner(rows), None),
         "PruneSID": (PruneSID(rows), None),
-        "FastV": (Dense(), fastv),
-        "SparseVLM": (Dense(), SparseVLM()),
+        **(pruners if sizes.crops == 1 else {}),
     }
 
 
-def candidate(parts: Parts, method: Method, pruner: Pruner | None) -> Candidate:
+def candidate(parts: Parts, sizes: Sizes, method: Method, pruner: Pruner | None) -> Candidate:
     """A LLaVA under a method in each stage."""
     reduced = ReducedViT(parts.tower, method, backend=backend_of(parts.language.device))
     if pruner is not None:
         pruner.check(len(parts.language.layers), reduced.adapter.anatomy.patches)
-
-    def visual(picture: PictureRows) -> Tensor:
-        return rowwise(parts.projector, picture.rows)
-
-    encoder = PictureEncoder(reduced, AnswerSpec())
+    cut = None
+    if sizes.crops > 1:
+        settings = PictureSettings(sizes.image, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        cut = AnyRes(settings, (FIXED,), sizes.image // sizes.patch, unpads=False)
+    encoder = PictureEncoder(reduced, AnswerSpec(), cut)
+    visual = partial(visual_rows, parts.projector)
     return Candidate(encoder, visual, Decoder(parts.language, pruner))
 
 
@@ -183,18 +189,21 @@ def row_of(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(given: argparse.Namespace) -> Path:
-    """Measure and write vlm.csv; returns its path."""
+    """Measure and write the file; returns its path."""
     device = torch.device("cpu" if given.dry else "cuda")
     sizes, dtype = (TINY, torch.float32) if given.dry else (Sizes(), torch.float16)
+    if given.next:
+        sizes = replace(sizes, **(NEXT | ({"rows": TINY.rows} if given.dry else {})))
     parts = random_parts(sizes, device, dtype)
-    models = {name: candidate(parts, *both) for name, both in candidates(sizes).items()}
-    shape = (min(given.questions, PICTURES), 3, sizes.image, sizes.image)
+    models = {name: candidate(parts, sizes, *both) for name, both in candidates(sizes).items()}
+    shape = (min(given.questions, PICTURES), sizes.crops, 3, sizes.image, sizes.image)
     pictures = torch.randn(shape, device=device, dtype=dtype)
     ids = torch.randint(sizes.vocabulary, (PREFIX + SUFFIX,), device=device)
     asked = [
         TimedQuestion(
-            Sample(i, i, f"question {i}", at, None),
-            pictures[at : at + 1], (at,), ids[:PREFIX], ids[PREFIX:],
+            Sample(i, i, f"question {i}", at, None, extras={"size": (sizes.image, sizes.image)}),
+            pictures[at], tuple(range(at * sizes.crops, (at + 1) * sizes.crops)), ids[:PREFIX],
+            ids[PREFIX:],
         )
         for i, at in enumerate(number % len(pictures) for number in range(given.questions))
     ]  # fmt: skip
@@ -217,11 +226,12 @@ def run(given: argparse.Namespace) -> Path:
     folder = re.sub(r"[^a-z0-9]+", "-", "dry" if given.dry else same["device"].lower()).strip("-")
     out = given.out or ROOT / "results" / "bench" / folder
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "vlm.csv").open("w", encoding="utf-8", newline="") as file:
+    path = out / ("vlm-next.csv" if given.next else "vlm.csv")
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return out / "vlm.csv"
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands.add_argument("--questions", type=int, default=300)
     commands.add_argument("--warm", type=int, default=20, help="questions that do not count")
+    commands.add_argument("--next", action="store_true", help="LLaVA-NeXT in place of LLaVA-1.5")
     commands.add_argument("--dry", action="store_true", help="rehearse on CPU with tiny sizes")
     commands.add_argument("--out", type=Path, help="folder; default: results/bench/<device>")
     given = commands.parse_args(arguments)

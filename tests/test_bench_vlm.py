@@ -27,6 +27,15 @@ def test_the_rehearsal_measures_every_candidate(tmp_path: Path) -> None:
     assert all(float(row["first_token_ms"]) > 0 for row in rows.values())
 
 
+def test_the_rehearsal_of_llava_next_has_five_crops(tmp_path: Path) -> None:
+    given = ["--dry", "--next", "--questions", "2", "--warm", "0", "--out", str(tmp_path)]
+    assert bench_vlm.main(given) == 0
+    lines = (tmp_path / "vlm-next.csv").read_text("utf-8").splitlines()
+    before = {row["model"]: int(row["visual_rows"]) for row in csv.DictReader(lines)}
+    others = dict.fromkeys(("ASAP", "VisionZip", "VisPruner", "PruneSID"), 40)
+    assert before == {"full": 80, **others}
+
+
 def test_sizes_are_those_of_llava_7b() -> None:
     sizes = bench_vlm.Sizes()
     made = bench_vlm.candidates(sizes)

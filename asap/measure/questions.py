@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap.backbones.llava.anyres import AnyRes
 from asap.backbones.llava.checkpoint import Llava
@@ -64,6 +64,22 @@ class PictureEncoder:
         return Encoded(rows, held, self), trace
 
 
+def visual_rows(
+    projector: nn.Module, picture: PictureRows, newline: Float[Tensor, "dim"] | None = None
+) -> Float[Tensor, "m dim"]:
+    """The rows of a picture as a language model reads them: projected, in order, with newline rows
+    where the order has some.
+    """
+    rows = rowwise(projector, picture.rows)
+    if picture.order is None:
+        return rows
+    order = picture.order.to(rows.device)
+    if newline is None or not (picture.order == NEWLINE).any():
+        return rows[order]
+    newline = newline[None].to(rows)
+    return torch.cat([rows, newline])[order.where(order != NEWLINE, len(rows))]
+
+
 @dataclass(frozen=True)
 class LlavaAnswerer:
     """Answers by a LLaVA, whose language model may have a pruner; see `Answerer`."""
@@ -73,15 +89,8 @@ class LlavaAnswerer:
     how: AnswerSpec
 
     def visual(self, picture: PictureRows) -> Float[Tensor, "m dim"]:
-        """The rows as the language model reads them: projected, in order, with newline rows."""
-        rows = rowwise(self.llava.projector, picture.rows)
-        if picture.order is None:
-            return rows
-        order = picture.order.to(rows.device)
-        if self.llava.newline is None or not (picture.order == NEWLINE).any():
-            return rows[order]
-        newline = self.llava.newline[None].to(rows)
-        return torch.cat([rows, newline])[order.where(order != NEWLINE, len(rows))]
+        """The rows as the language model reads them."""
+        return visual_rows(self.llava.projector, picture, self.llava.newline)
 
     @torch.no_grad()
     def answer(self, sample: Sample, picture: PictureRows) -> Answer:
