@@ -420,8 +420,13 @@ def tests(where: Where) -> int:
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
     command.append("--continue-on-collection-errors")  # tests of packages that are not there
     command += ["--timeout", "90", "--timeout-method", "thread"]  # a kernel that hangs
+    command += ["-p", "failures_at_once"]
     command += ["-n", "0", "--co", "-m", "gpu"] if where.dry else ["-m", "gpu", *SHARED]
-    env = {**os.environ, "ASAP_TEST_DEVICE": "cpu" if where.dry else "cuda"}
+    paths = [str(ROOT / "scripts"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    env = {
+        **os.environ, "ASAP_TEST_DEVICE": "cpu" if where.dry else "cuda", "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }  # fmt: skip
     where.out.mkdir(parents=True, exist_ok=True)
     path = where.out / "tests.txt"
     with path.open("w", encoding="utf-8") as file:

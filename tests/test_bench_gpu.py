@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -137,3 +138,19 @@ def test_a_part_that_hangs_ends_with_all_that_it_started_and_leaves_what_it_said
             return
         time.sleep(0.05)
     pytest.fail("what the part started still runs")
+
+
+@pytest.mark.process
+def test_a_run_of_tests_that_is_cut_off_has_said_what_failed(tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        "import time\ndef test_a():\n    assert 1 == 2\ndef test_b():\n    time.sleep(60)\n",
+        "utf-8",
+    )
+    log = tmp_path / "log.txt"
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "failures_at_once", "-n", "0"]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    scripts = str(Path(bench_gpu.__file__).parent)
+    paths = os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])
+    words = ["env", f"PYTHONPATH={paths}", "PYTHONUNBUFFERED=1", *command]
+    assert run_part(words, 100, log).startswith("exit code 7")
+    assert "assert 1 == 2" in log.read_text("utf-8")
