@@ -275,7 +275,8 @@ def test_one_benchmark_alone_has_its_number_its_parts_and_the_papers() -> None:
         row("mme", "ToMe, 64", 900.0, parts=parts_of, paper="ToMe, 64"),
     ]
     table = table_of(results)
-    line = next(iter(csv.DictReader(io.StringIO(table.to_csv()))))
+    line, tome = csv.DictReader(io.StringIO(table.to_csv()))
+    assert (tome["paper_mme"], tome["mme_minus_paper"]) == ("922.0", "-22.0")
     assert (line["mme"], line["mme_perception"], line["mme_ocr_text"]) == (
         "1850.0", "1500.0", "140.0",
     )  # fmt: skip

@@ -95,9 +95,11 @@ def with_columns(
 
 
 def csv_keys(results: Sequence[Result]) -> list[str]:
-    """All names of `values_of`, for the CSV."""
+    """All names of `values_of`, and those of the paper's numbers of a benchmark, for the CSV."""
     found = [values_of(about) for result in results if (about := _about(result)) is not None]
-    return list(dict.fromkeys(name for values in found for name in values))
+    columns = [named(one["name"]).column for one in _benchmarks(results)]
+    more = [key for c in columns for key in (f"paper_{c}", f"{c}_minus_paper")]
+    return list(dict.fromkeys([*(name for values in found for name in values), *more]))
 
 
 def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
