@@ -179,6 +179,9 @@ def test_a_wrong_flag_is_one_line(given: list[str], parts: list[str]) -> None:
     [
         ("In 'config': Could not find 'method/asp' Available options in 'method': asap ats tome",
          ["'method/asp'", "did you mean 'asap'?", "asap, ats, tome"]),
+        ("Could not find 'data/POPE' Available options in 'data': gqa pope", ["mean 'pope'?"]),
+        ("Could not append to config. An item is already at 'measure.also.latency.pictures'. Either",
+         ["measure.also.latency.pictures has a value already: leave out the + of +measure.also.l"]),
         ("In 'config': Could not find 'method/' Available options in 'method': asap ats tome",
          ["method= is empty: use one of asap, ats, tome"]),
         ("Could not override 'metod'. Key 'metod' is not in struct", ["did you mean 'method'?"]),

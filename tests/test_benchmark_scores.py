@@ -170,7 +170,12 @@ def test_the_most_points_and_the_interval_of_mme() -> None:
     categories, rng = [*PERCEPTION, *COGNITION], np.random.default_rng(1)
     right = [("yes", "no")[i % 2] for i in range(28 * 30)]
     best = scored("mme", MME, of_mme(right, categories))
-    assert best["score"] == best["lo"] == best["hi"] == 2800
+    assert best["score"] == best["hi"] == 2800
+    pictures, z = 14 * 30, 1.959963984540054  # Wilson's interval of a share of 1
+    assert best["lo"] == pytest.approx(2800 * pictures / (pictures + z * z))
+    none = scored("mme", MME, of_mme(["other"] * len(right), categories))
+    assert none["score"] == none["lo"] == 0
+    assert none["hi"] == pytest.approx(2800 - (best["lo"] or 0))
     assert (best["parts"]["perception"], best["parts"]["cognition"]) == (2000, 800)
     texts = [r if rng.random() < 0.8 else "other" for r in right]
     found = scored("mme", MME, of_mme(texts, categories))

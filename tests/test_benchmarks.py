@@ -98,6 +98,8 @@ def test_what_is_no_folder_of_the_benchmark_is_refused(name: str, tmp_path: Path
         opened(name, benchmarks=str(tmp_path))
     with pytest.raises(RequestError, match="is not a folder"):
         opened(name, tmp_path / "nothing")
+    with pytest.raises(RequestError, match=r"benchmarks=.*nothing is not a folder"):
+        opened(name, benchmarks=str(tmp_path / "nothing"))
     with pytest.raises(RequestError, match=r"has no") as refused:
         opened(name, tmp_path)
     assert "\n" not in str(refused.value)
@@ -245,6 +247,18 @@ def test_bad_files_of_gqa(content: str, said: str, tmp_path: Path) -> None:
 # ---- MME
 
 
+def test_other_words_in_llavas_file_of_gqa_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made_gqa(tmp_path)
+    opened("gqa", folder)
+    assert "other words" not in caplog.text
+    file = folder / "llava_gqa_testdev_balanced.jsonl"
+    file.write_text(file.read_text().replace("the sky", "the sea"))
+    opened("gqa", folder)
+    assert "has other words than testdev_balanced_questions.json for 1 of 3" in caplog.text
+
+
 @pytest.mark.parametrize("below", ["", "MME_Benchmark"])
 def test_the_questions_of_mme(below: str, tmp_path: Path) -> None:
     data = opened("mme", made_mme(tmp_path, below=below))
@@ -268,6 +282,12 @@ def test_bad_files_of_mme(content: str, said: str, tmp_path: Path) -> None:
     (folder / "MME_Benchmark_release_version/color/0001.txt").write_text(content)
     with pytest.raises(RequestError, match=said):
         opened("mme", folder)
+
+
+def test_what_macos_leaves_beside_questions_of_mme_is_none(tmp_path: Path) -> None:
+    release = made_mme(tmp_path) / "MME_Benchmark_release_version"
+    (release / "color/._0001.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert len(opened("mme", release.parent)) == 56
 
 
 def test_mme_needs_all_categories(tmp_path: Path) -> None:
@@ -313,7 +333,7 @@ def test_the_questions_of_scienceqa_with_a_picture(tmp_path: Path) -> None:
     [
         ({"answer": 3}, "'5' of .* has answer=3 of 3 choices"),
         ({"answer": True}, "has answer=True"),
-        ({"choices": "ABC"}, "has choices=ABC"),
+        ({"choices": "ABC"}, "has choices='ABC'"),
         ({"choices": [1, 2, 3]}, "has choices=1: give a text"),
         ({"question": ""}, "question=''"),
         ({"hint": "Another."}, None),  # LLaVA's text is asked
@@ -391,6 +411,25 @@ def test_a_question_of_vizwiz_may_say_nothing(tmp_path: Path) -> None:
         opened("vizwiz", folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"question": "\ud800"}, "half a sign in question"),
+     ({"answers": [{"answer": "\ud800"}] * 10}, "half a sign in answers"),
+     ({"answers": "a\nb"}, r"answers='a\\nb': download"),
+     ({"answerable": "\ud800\0"}, r"answerable='\\ud800\\x00'"),
+     ({"answers": [7] * 10}, "has the answer 7: ")],
+)  # fmt: skip
+def test_bad_entries_of_vizwiz_are_said_in_one_printable_line(
+    change: dict, said: str, tmp_path: Path
+) -> None:
+    folder = made_vizwiz(tmp_path)
+    rows = json.loads((folder / "val.json").read_text())
+    (folder / "val.json").write_text(json.dumps([rows[0] | change, *rows[1:]]))
+    with pytest.raises(RequestError, match=said) as refused:
+        opened("vizwiz", folder)
+    assert str(refused.value).isprintable()
+
+
 def test_bad_files_of_vqav2(tmp_path: Path) -> None:
     folder = made_vqav2(tmp_path)
     file = folder / "v2_mscoco_val2014_annotations.json"
@@ -459,6 +498,19 @@ def test_an_option_named_none_is_left_out_as_by_llava(
         data = opened("mmbench", folder)
     assert "1 rows lack the option that is right" in caplog.text
     assert data[5].target == ("B", "nan-like")
+
+
+def test_questions_of_mmbench_without_all_turns_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = made_mmbench(tmp_path)
+    opened("mmbench", folder)
+    assert "not asked in as many orders" not in caplog.text
+    table = pd.read_table(folder / MMBENCH, dtype=str)
+    table[:-1].to_csv(folder / MMBENCH, sep="\t", index=False)
+    opened("mmbench", folder)
+    assert "1 of 2 questions are not asked in as many orders as they have" in caplog.text
+    assert "such as 1986" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The model is one of random weights in a folder, with tiles of 56 pixels; the sce
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from test_ranks import in_ranks
 from asap.cli.show_question import about as asked_about
 from asap.cli.show_question import show_answers
 from asap.data.base import image_sample
+from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.measure.session import Session
 from asap.publish.pictures.asked import asked
@@ -59,6 +61,19 @@ def about(folder: Path, results: Path, *rows: dict, **more: Any) -> RunSpec:
 @pytest.fixture(scope="module")
 def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, list[Result]]:
     return run(about(folder, tmp_path_factory.mktemp("alone"), batch_size=10))
+
+
+@pytest.mark.parametrize(
+    ("made", "table", "said"),
+    [(made_llava_next, "llava15", "of LLaVA-1.5, and model= is a LLaVA-NeXT: .*=llava_next "),
+     (made_llava_next, "llava_latency", "of LLaVA-1.5"),
+     (made_llava, "anchor_llava_next", "of LLaVA-NeXT, and model= is a LLaVA-1.5: .*=llava15 ")],
+)  # fmt: skip
+def test_the_paper_table_of_another_llava_is_refused(
+    made: Callable[..., Path], table: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        run(about(made(tmp_path / "model", layers=1), tmp_path, ROWS[0], paper_table=table))
 
 
 def test_a_picture_is_five_images_with_a_trace_each(alone: tuple[Session, list[Result]]) -> None:

@@ -89,12 +89,14 @@ def not_composed(reason: str) -> str:
         return f"this hydra/launcher is not installed: pip install 'asap-vit[{extra}]'"
     if there := re.search(r"Could not find '(.+)/(.*?)' Available options in '.+?': (.+)", reason):
         group, name, choices = there.groups()
-        near = difflib.get_close_matches(name, choices.split(), 1)
+        near = difflib.get_close_matches(name.lower(), choices.split(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         what = f"there is no '{group}/{name}'" if name else f"{group}= is empty"
         return f"{what}: {hint}use one of {choices.replace(' ', ', ')}"
     if twice := re.search(r"Multiple values for (\S+?)\. To override", reason):
         return f"{twice[1]} has a choice already: leave out the + of +{twice[1]}=..."
+    if there := re.search(r"Could not append to config\. An item is already at '(.+?)'", reason):
+        return f"{there[1]} has a value already: leave out the + of +{there[1]}=..."
     if "override must be a string" in reason:
         reason = f"{reason}: a group such as head cannot be null: leave it out"
     unknown = re.match(r"Could not override '([^']+)'", reason)

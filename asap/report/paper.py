@@ -21,6 +21,12 @@ _NUMBERS = ("acc_base", "acc_reduced", "acc_delta", "flops_pct", "throughput_pct
 _NAMES = ("model", "anchor", "alpha", "method", "tokens")
 # Tables of answers to questions, by LLaVA. A row's name there may need its tokens: "ToMe, 64".
 ANSWERS = ("llava15", "llava_next", "composition", "anchor_llava_next")
+LLAVA15, NEXT = "LLaVA-1.5", "LLaVA-NeXT"
+TABLES_OF = {  # of whose answers or times a table is
+    **dict.fromkeys(("llava15", "composition", "llava_latency"), LLAVA15),
+    **dict.fromkeys(("llava_next", "anchor_llava_next", "llava_next_latency"), NEXT),
+    "modular_cost": NEXT,
+}
 _CLIP = ("vit_large_patch14_clip_quickgelu_336.openai", "vit_large_patch14_clip_336.openai")
 _OVERHEAD = {
     "DeiT-Base": "DeiT-B",

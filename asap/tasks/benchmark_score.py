@@ -82,9 +82,8 @@ def _mean_f1(frame: pd.DataFrame) -> Found:
     }
     score = 100 * sum(counts.f1 for counts in each.values()) / len(each)
     pictures = frame["cluster"].to_numpy()
-    if score in (0.0, 100.0):  # no spread to draw from: a trial a picture, as of shares
-        trials = len(np.unique(pictures))
-        low, high = wilson_interval(trials if score else 0, trials)
+    if score in (0.0, 100.0):
+        low, high = _without_spread(score > 0, pictures)
     else:
         drawn = drawn_sums(_by_group(f1_counts(yes, right), subsets), pictures)
         draws = None if drawn is None else f1_of(drawn.reshape(len(drawn), len(each), -1)).mean(1)
@@ -109,11 +108,16 @@ def _mme(frame: pd.DataFrame) -> Found:
         if there := [parts[name] for name in names if name in known]:
             parts[group] = math.fsum(there)
     parts["other_share"] = 100 * float((frame["said"] == mme.OTHER).mean())
-    drawn = drawn_sums(columns, pairs.index.get_level_values("cluster").to_numpy())
+    score, most = math.fsum(points), mme.MOST * len(names)
+    pictures = pairs.index.get_level_values("cluster").to_numpy()
+    if score in (0.0, most):
+        low, high = _without_spread(score > 0, pictures)
+        return Found(score, (most * low, most * high), len(frame), parts)
+    drawn = drawn_sums(columns, pictures)
     draws = None
     if drawn is not None:
         draws = mme.points(drawn.reshape(len(drawn), len(names), -1)).sum(axis=1)
-    return Found(math.fsum(points), percentiles(draws), len(frame), parts)
+    return Found(score, percentiles(draws), len(frame), parts)
 
 
 def _circular(frame: pd.DataFrame) -> Found:
@@ -144,6 +148,14 @@ RULES: dict[str, Callable[[pd.DataFrame], Found]] = {
     "circular": _circular,
     "answerable": _answerable,
 }
+
+
+def _without_spread(all_right: bool, pictures: np.ndarray) -> tuple[float, float]:
+    """The interval where all is right, or nothing, so that draws are all alike: a trial a picture,
+    as of shares; in [0, 1].
+    """
+    trials = len(np.unique(pictures))
+    return wilson_interval(trials if all_right else 0, trials)
 
 
 def _unique(names: np.ndarray) -> list[str]:

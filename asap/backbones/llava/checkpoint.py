@@ -158,7 +158,7 @@ def _refuse_modes(config: Any, picture: str, anyres: str | None) -> None:
     if config.model_type != NEXT and anyres is not None:
         raise RequestError(
             f"backbone.preprocess.anyres={anyres!r} is for LLaVA-NeXT, and model= is a LLaVA-1.5: "
-            "leave it out"
+            "leave it out (experiment=llava15 is the table of LLaVA-1.5), or give a LLaVA-NeXT"
         )
 
 

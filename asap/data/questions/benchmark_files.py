@@ -13,6 +13,7 @@ from asap.data.base import DataSet
 from asap.data.options import DataOptions, Opening
 from asap.data.questions.asked import Asked, question_set, refuse_cache
 from asap.data.questions.benchmark import Benchmark
+from asap.data.questions.json_files import shown
 from asap.data.questions.kinds import KINDS
 from asap.data.questions.picture_files import PictureFiles
 from asap.data.questions.question_set import Pictures
@@ -69,7 +70,13 @@ class BenchmarkOptions(DataOptions):
                 f"data.path is missing: give the folder of {spec.name}, or benchmarks=<folder>, "
                 f"which holds it under the name {self.folders[0]}; it is one {expected}"
             )
-        found = self.found_in(Path(self.benchmarks))
+        root = Path(self.benchmarks)
+        if not root.is_dir():
+            raise RequestError(
+                f"benchmarks={self.benchmarks} is not a folder: give the one that holds the "
+                f"folder {self.folders[0]}"
+            )
+        found = self.found_in(root)
         if found is None:
             names = " or ".join(self.folders)
             raise RequestError(
@@ -151,7 +158,7 @@ def right_answers(kind: str, answers: Sequence[str], where: str) -> tuple[str, .
     try:
         return KINDS[kind].read(answers)
     except ValueError as reason:
-        raise RequestError(f"{where} has the answer {list(answers)}: {reason}") from None
+        raise RequestError(f"{where} has the answer {shown(list(answers))}: {reason}") from None
 
 
 def refuse_twice(asked: Sequence[Asked], file: Path) -> None:

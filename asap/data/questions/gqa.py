@@ -45,7 +45,7 @@ class GqaOptions(BenchmarkOptions):
         )
         found = by_name(document(file, _EXPECTED), file, _EXPECTED)
         asked = [self._asked(*one, texts) for one in found]
-        texts.refuse_more(file)
+        texts.check(file)
         return self.opened(asked, self.picture_files(folder, file), opening, GQA)
 
     def _asked(self, id: str, where: str, given: dict[str, Any], texts: LlavaTexts) -> Asked:

@@ -7,6 +7,8 @@ from typing import Any
 
 from asap.errors import RequestError, one_line
 
+_SHOWN = 60  # signs of a value in an error
+
 
 def content_of(file: Path, expected: str, called: str | None = None) -> str:
     """The text of a file in UTF-8, without a byte order mark. RequestError if it cannot be read.
@@ -33,7 +35,7 @@ def json_lines(
         where = f"line {number} of {file}"
         given = _parsed(text, where, expected)
         if not isinstance(given, dict):
-            raise RequestError(f"{where} is {text.strip()[:60]!r}: {expected}")
+            raise RequestError(f"{where} is {text.strip()[:_SHOWN]!r}: {expected}")
         yield number, where, given
 
 
@@ -60,10 +62,10 @@ def objects(file: Path, expected: str) -> list[tuple[str, dict[str, Any]]]:
 def numbered(value: Any, file: Path, expected: str) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a JSON list with their places in words; RequestError if it is none."""
     if not isinstance(value, list):
-        raise RequestError(f"{file} has {str(value)[:60]!r} where a list should be: {expected}")
+        raise RequestError(f"{file} has {str(value)[:_SHOWN]!r} where a list should be: {expected}")
     for i, one in enumerate(value, 1):
         if not isinstance(one, dict):
-            raise RequestError(f"entry {i} of {file} is {str(one)[:60]!r}: {expected}")
+            raise RequestError(f"entry {i} of {file} is {str(one)[:_SHOWN]!r}: {expected}")
     return [(f"entry {i} of {file}", one) for i, one in enumerate(value, 1)]
 
 
@@ -72,10 +74,12 @@ def by_name(value: Any, file: Path, expected: str) -> list[tuple[str, str, dict[
     or holds something else, or nothing.
     """
     if not isinstance(value, dict) or not value:
-        raise RequestError(f"{file} has {str(value)[:60]!r} where an object should be: {expected}")
+        raise RequestError(
+            f"{file} has {str(value)[:_SHOWN]!r} where an object should be: {expected}"
+        )
     for name, one in value.items():
         if not isinstance(one, dict):
-            raise RequestError(f"{name!r} of {file} is {str(one)[:60]!r}: {expected}")
+            raise RequestError(f"{name!r} of {file} is {str(one)[:_SHOWN]!r}: {expected}")
     return [(name, f"{name!r} of {file}", one) for name, one in value.items()]
 
 
@@ -87,14 +91,26 @@ def entry(given: Mapping[str, Any], name: str, where: str, kind: type = str) -> 
         return text_of(given[name], name, where)
     value = given[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RequestError(f"{where} has {name}={str(value)[:60]}: download the file again")
+        raise RequestError(f"{where} has {name}={shown(value)}: download the file again")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value of a file as an error shows it: short, and on one line whatever is in it."""
+    return repr(value)[:_SHOWN]
 
 
 def text_of(value: Any, name: str, where: str) -> str:
     """The text of a field; RequestError if it is none, or says nothing."""
     if not isinstance(value, str) or not value.strip():
-        raise RequestError(f"{where} has {name}={value!r}: give a text")
+        raise RequestError(f"{where} has {name}={shown(value)}: give a text")
+    return whole_text(value, name, where)
+
+
+def whole_text(value: Any, name: str, where: str) -> str:
+    """The text of a field that may say nothing; RequestError if it is none, or not Unicode."""
+    if not isinstance(value, str):
+        raise RequestError(f"{where} has {name}={shown(value)}: download the file again")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -108,7 +124,7 @@ def name_of(value: Any, name: str, where: str) -> str:
         value = str(value)
     text = text_of(value, name, where)
     if not text.isprintable():
-        raise RequestError(f"{where} has {name}={value!r}: give one line of text")
+        raise RequestError(f"{where} has {name}={shown(value)}: give one line of text")
     return text
 
 

@@ -6,6 +6,8 @@ The file asks a question once for each turn of its options (CircularEval).
 """
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,6 +64,12 @@ class MmbenchOptions(BenchmarkOptions):
                 f"{file} asks every question with one order of its options: get {_FILES[0]}, which "
                 "has all of them"
             )
+        if lacking := _without_all_turns(asked):
+            log.warning(
+                "%s: %s of %s questions are not asked in as many orders as they have options, such "
+                "as %s, and so are easier to get right",
+                file.name, f"{len(lacking):,}", f"{len(numbers):,}", lacking[0],
+            )  # fmt: skip
         if lost := sum(ord(one.answers[0]) - ord("A") >= len(one.answers) - 1 for one in asked):
             log.warning(
                 "%s: %s rows lack the option that is right: as LLaVA's code, this one leaves out "
@@ -91,6 +99,16 @@ class MmbenchOptions(BenchmarkOptions):
             index, pictures.path_of(index), self.worded(text, LETTER, complete=False), "option",
             (right, *options), "mmbench", "",
         )  # fmt: skip
+
+
+def _without_all_turns(asked: Sequence[Asked]) -> list[int]:
+    """The numbers of the questions that have fewer turns than options."""
+    turns = Counter(int(one.id) % TURN for one in asked)
+    options: dict[int, int] = {}  # the fewest, as turns may lack some
+    for one in asked:
+        number, n = int(one.id) % TURN, len(one.answers) - 1
+        options[number] = min(n, options.get(number, n))
+    return [number for number, n in turns.items() if n < options[number]]
 
 
 def _rows(file: Path) -> list[dict[str, str | None]]:

@@ -62,7 +62,7 @@ class MmeOptions(BenchmarkOptions):
             for file in _files(root / category)
             for one in self._asked(root, category, file, texts)
         ]
-        texts.refuse_more(root)
+        texts.check(root)
         return self.opened(asked, lambda paths: PictureFiles(root, paths, root), opening, MME)
 
     def _root(self, folder: Path) -> Path:
@@ -113,7 +113,8 @@ class MmeOptions(BenchmarkOptions):
 def _files(category: Path) -> list[Path]:
     """The text files of a category, by name; RequestError if there is none."""
     below = category / "questions_answers_YN"
-    found = sorted((below if below.is_dir() else category).glob("*.txt"))
+    there = sorted((below if below.is_dir() else category).glob("*.txt"))
+    found = [file for file in there if not file.name.startswith(".")]  # macOS's of archives
     if not found:
         raise RequestError(f"{category} has no questions: get MME's release version")
     return found

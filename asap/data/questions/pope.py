@@ -52,7 +52,7 @@ class PopeOptions(BenchmarkOptions):
             found = [self._asked(*one, subset, texts) for one in objects(file, _EXPECTED)]
             refuse_twice(found, file)
             asked += found
-        texts.refuse_more(folder)
+        texts.check(folder)
         return self.opened(asked, self.picture_files(folder, folder), opening, POPE)
 
     def _asked(self, where: str, given: dict[str, Any], subset: str, texts: LlavaTexts) -> Asked:

@@ -66,7 +66,7 @@ class ScienceQaOptions(BenchmarkOptions):
             place, given = problems[name]
             if given.get("image"):
                 asked.append(self._asked(name, place, given, texts))
-        texts.refuse_more(file)
+        texts.check(file)
         about = Benchmark(
             "scienceqa", self.split, _METRIC, "mean",
             _TEST if self.split == "test" else None,

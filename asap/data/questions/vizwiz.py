@@ -22,11 +22,10 @@ from asap.data.questions.benchmark_files import (
     optional_file,
     refuse_twice,
 )
-from asap.data.questions.json_files import entry, objects
+from asap.data.questions.json_files import entry, objects, whole_text
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.picture_files import picture_path
 from asap.data.questions.vqa_answers import annotators
-from asap.errors import RequestError
 from asap.spec.check import one_of
 
 USUAL = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
@@ -81,10 +80,8 @@ class VizWizOptions(BenchmarkOptions):
 
     def _asked(self, where: str, given: dict[str, Any], split: str) -> Asked:
         image = picture_path(entry(given, "image", where), where)
-        question = entry(given, "question", where, object)  # which may say nothing
-        if not isinstance(question, str):
-            raise RequestError(f"{where} has question={question!r}: download the file again")
-        text = self.worded(question, USUAL, complete=False)
+        question = entry(given, "question", where, object)
+        text = self.worded(whole_text(question, "question", where), USUAL, complete=False)
         if split == "test":
             return _of_test(image, text)
         group = "answerable" if entry(given, "answerable", where, int) else "unanswerable"

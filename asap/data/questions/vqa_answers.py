@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asap.data.questions.benchmark_files import right_answers
-from asap.data.questions.json_files import entry
+from asap.data.questions.json_files import entry, shown, whole_text
 from asap.errors import RequestError
 
 
@@ -14,6 +14,6 @@ def annotators(given: Mapping[str, Any], where: str) -> tuple[str, ...]:
     for one in entry(given, "answers", where, list):
         answer = one.get("answer") if isinstance(one, dict) else None
         if not isinstance(answer, str):
-            raise RequestError(f"{where} has the answer {str(one)[:60]}: download the file again")
-        said.append(answer)
+            raise RequestError(f"{where} has the answer {shown(one)}: download the file again")
+        said.append(whole_text(answer, "answers", where))
     return right_answers("vqa", said, where)

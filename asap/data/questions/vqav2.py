@@ -24,7 +24,7 @@ from asap.data.questions.benchmark_files import (
     optional_file,
     refuse_twice,
 )
-from asap.data.questions.json_files import document, entry, name_of, numbered
+from asap.data.questions.json_files import document, entry, name_of, numbered, whole_text
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.vqa_answers import annotators
 from asap.errors import RequestError
@@ -111,7 +111,7 @@ class Vqav2Options(BenchmarkOptions):
         if id not in answers:
             raise RequestError(f"{where} has question_id={id}, which {folder / _ANNOTATIONS} lacks")
         place, right = answers[id]
-        group = str(right.get("answer_type", ""))
+        group = whole_text(right.get("answer_type", ""), "answer_type", place)
         return Asked(id, image, text, "vqa", annotators(right, place), "vqav2", group)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from asap.tasks.scoring.yes_no import NO, OTHER, YES
 
 _READ = 4  # letters
+MOST = 200.0  # points of a category
 
 
 def said(text: str) -> str:
@@ -31,7 +32,7 @@ def score(text: str, answers: Sequence[str]) -> float:
 def points(
     counts: Int[np.ndarray, "*draws categories 4"],
 ) -> Float[np.ndarray, "*draws categories"]:
-    """Each category's points, of 200: right questions plus pictures with both right, in percent.
+    """Each category's points, of `MOST`: right questions plus pictures with both right, in percent.
 
     counts: right questions, questions, pictures with both right, pictures. NaN without questions.
     """
