@@ -239,6 +239,40 @@ def test_what_a_kernel_is_launched_with(cuda: PretendedCuda) -> None:
         norm.add_norm(apart, None, weight, weight, 1e-5, out_rows=out, out_hidden=hidden)
 
 
+def test_memory_that_runs_out_in_a_capture_is_no_failed_recording(cuda: PretendedCuda) -> None:
+    """The caller has to know, and takes a smaller batch."""
+    graphs, x = Graphs(CUDAGraphs(torch.device("cuda"))), torch.ones(2, device="cuda")
+
+    def work(x: Tensor) -> Tensor:
+        cuda.device.room = room if torch.cuda.is_current_stream_capturing() else None
+        try:
+            return x * 2
+        finally:
+            cuda.device.room = None
+
+    room = 0
+    graphs.run("key", work, x)
+    with pytest.raises(torch.OutOfMemoryError):
+        graphs.run("key", work, x)
+    room = None
+    assert graphs.run("key", work, x).tolist() == [2, 2]
+    assert graphs.failed is None and cuda.api.replays == 1
+
+
+def test_what_is_kept_of_other_batches_goes_when_memory_runs_out(cuda: PretendedCuda) -> None:
+    """Also where a new batch finds no room for what it would keep itself."""
+    net, images = deepcopy(backbone(CLASS, FLOAT)).to("cuda"), pictures(CLASS, FLOAT, COUNT).cuda()
+    model = asap.ReducedViT(net, method("tome_3", CLASS, FLOAT, COUNT))
+    for room in (lambda: cuda.device.largest, lambda: 0):
+        cuda.device.room = None
+        model(images[:1])
+        assert len(model._passes) == 1
+        cuda.device.room = room()
+        with pytest.raises(torch.OutOfMemoryError):
+            model(images)
+        assert not model._passes
+
+
 def test_memory_that_nobody_wrote_shows(cuda: PretendedCuda) -> None:
     assert torch.empty(2, device="cuda").isnan().all()
 

@@ -124,6 +124,17 @@ def test_rows_that_share_their_first_blocks(tmp_path: Path) -> None:
     done(images(tmp_path, *rows), "top5")
 
 
+def test_memory_that_runs_out_halves_the_batch(tmp_path: Path, cuda: PretendedCuda) -> None:
+    """Of the evaluation and of the timing."""
+    run(images(tmp_path / "two", TOME))
+    cuda.device.room = cuda.device.largest
+    about = {"batch_size": 4, "measure": SPEED | {"throughput_images": 4, "latency_calls": 0}}
+    (result,) = run(images(tmp_path / "four", TOME, **about))[1]
+    assert result.reason is None and result.throughput is not None
+    assert result.throughput["batch_size"] == 2
+    assert result.measured["batch_halved"] == 1
+
+
 def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSpec:
     monkeypatch.setitem(data_sets.DATA_SETS, "fake_video", test_head_run.FakeOptions)
     return RunSpec(

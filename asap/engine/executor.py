@@ -166,8 +166,8 @@ class ReducedViT(nn.Module):
 
     def _on_device(self, images: Tensor, drawn: Tensor | None) -> Classified | None:
         """What a pass on the device gives, until the next one; None where there is no such pass."""
-        one = self._device_pass(images) if self._free(images, drawn) else None
         try:
+            one = self._device_pass(images) if self._free(images, drawn) else None
             return None if one is None else one(images, drawn)
         except torch.OutOfMemoryError:  # a smaller batch may come, which needs the memory
             self._passes.clear()

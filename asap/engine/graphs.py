@@ -89,17 +89,29 @@ class Graphs:
         return found
 
     def _record(self, entry: _Entry, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> bool:
-        """Record the work on memory of its own; False, with a warning, if that fails."""
+        """Record the work on memory of its own; False, with a warning, if that fails.
+
+        OutOfMemoryError if memory runs out.
+        """
         with torch.inference_mode(False):
             own = tuple(torch.empty_like(given) for given in inputs)
         try:
             replay = self.recorder.record(lambda: work(*own))
         except RuntimeError as error:
+            if (full := _out_of_memory(error)) is not None:  # a smaller batch may be recorded
+                raise full from None
             entry.fixed, self.failed = False, str(error).splitlines()[0]
             log.warning("not recorded as a CUDA graph, launched step by step: %s", self.failed)
             return False
         entry.replay, entry.inputs = replay, own
         return True
+
+
+def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """The lack of memory that led to an error: a recording may also fail to end after it."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__context__
+    return error
 
 
 class CUDAGraphs:

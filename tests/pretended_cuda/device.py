@@ -26,13 +26,16 @@ class Refused(RuntimeError):
 
 class PretendedDevice(TorchDispatchMode):
     """waits: how often, and in which operator, the host waited for the device. copied: copies from
-    the host by operator. recording: the capture that is going on.
+    the host by operator. recording: the capture that is going on. room: bytes that a new tensor may
+    have, None: any number; largest: those that one had.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits, self.copied = Counter[str](), Counter[str]()
         self.recording: Recording | None = None
+        self.room: int | None = None
+        self.largest = 0
         self.sent: list[tuple[Tensor, Tensor]] = []  # copies to the host that are on their way
         self.pins = list[Tensor]()  # pinned memory of the host
 
@@ -114,7 +117,8 @@ class PretendedDevice(TorchDispatchMode):
             self.recording.hold(
                 [x for x in held if not (isinstance(x, Pretended) or self.is_pinned(x))]
             )
-        found = work(*own_args, **own_kwargs)
+        with torch._C.DisableTorchFunction():
+            found = work(*own_args, **own_kwargs)
         empty = getattr(work, "overloadpacket", None) in EMPTY
         if empty:
             garbage(found)
@@ -136,11 +140,17 @@ class PretendedDevice(TorchDispatchMode):
                 return known[id(x)]
             of = places.get(x.untyped_storage().data_ptr())
             if of is None:
+                self._allocate(x.nbytes)
                 return Pretended(x)
             with torch.inference_mode(of.is_inference()):  # a view is what its tensor is
                 return Pretended(x)
 
         return tree_map_only(Tensor, wrap, found)
+
+    def _allocate(self, nbytes: int) -> None:
+        self.largest = max(self.largest, nbytes)
+        if self.room is not None and nbytes > self.room:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {nbytes} bytes.")
 
     # ---- copies
 

@@ -4,16 +4,25 @@ As on a device, a capture changes no memory; what it allocates stays the graph's
 uses from elsewhere it knows by its address alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .tensor import garbage
+
+
+@contextmanager
+def on_the_host() -> Iterator[None]:
+    """Operators run as they are, without the device that is pretended."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Recording:
 
     def replay(self) -> None:
         """Run every operator again, its results into the memory of the first ones."""
-        with torch.inference_mode():
+        with torch.inference_mode(), on_the_host():
             for _, work, args, found in self.steps:
                 again = work(*tree_map_only(Address, Address.tensor, args))
                 for to, value in zip(tree_leaves(found), tree_leaves(again), strict=True):
