@@ -264,7 +264,7 @@ def test_what_is_kept_of_other_batches_goes_when_memory_runs_out(cuda: Pretended
     net, images = deepcopy(backbone(CLASS, FLOAT)).to("cuda"), pictures(CLASS, FLOAT, COUNT).cuda()
     model = asap.ReducedViT(net, method("tome_3", CLASS, FLOAT, COUNT))
     for room in (lambda: cuda.device.largest, lambda: 0):
-        cuda.device.room = None
+        cuda.device.room, cuda.device.largest = None, 0
         model(images[:1])
         assert len(model._passes) == 1
         cuda.device.room = room()
