@@ -126,6 +126,15 @@ def test_work_that_raises_ends_its_recording(cuda: Torch) -> None:
     assert cuda.current is cuda.usual and not cuda.recording
 
 
+def test_memory_that_runs_out_takes_no_second_pool(cuda: Torch) -> None:
+    def too_much() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder().record(too_much)
+    assert recorder().record(lambda: "smaller")() == "smaller" and len(cuda.pools) == 1
+
+
 def test_numbers_of_the_host_are_not_copied_inside_a_recording(cuda: Torch) -> None:
     """The copy would be recorded, with an address of the host that is free memory later."""
     with pytest.raises(RuntimeError, match="new to the device"):

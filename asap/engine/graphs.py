@@ -126,6 +126,8 @@ class CUDAGraphs:
             self.room = _Room(self.device)
         try:
             graph, found, constants = self.room.capture(work)
+        except torch.OutOfMemoryError:
+            raise  # another pool would need more
         except BaseException:
             self.room = None  # graphs recorded before keep the old one
             raise
