@@ -219,7 +219,7 @@ def test_the_number_of_vqav2_and_of_its_kinds_of_answers() -> None:
         {"text": t, "right": a, "picture": "p0", "subset": k}
         for t, a, k in zip(("Yes", "2", "dog"), answers, ("yes/no", "number", "other"), strict=True)
     ]
-    found = scored("vqa", VQAV2["val"], asked)
+    found = scored("vqav2", VQAV2["val"], asked)
     assert found["score"] == pytest.approx(100 * (1 + 0.6 + 0) / 3)
     assert found["parts"] == pytest.approx({"yes/no": 100.0, "number": 60.0, "other": 0.0})
 

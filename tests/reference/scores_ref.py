@@ -55,6 +55,26 @@ def mme_points(asked: Asked) -> dict[str, float]:
     return found
 
 
+def llava_letter(text: str) -> str:
+    """ScienceQA as LLaVA's script reads it, which scans for the sentence."""
+    if (len(text) == 1 or text[1:3] == ". ") and text[0] in "ABCDE":
+        return text[0]
+    sentence, found, at = "The answer is ", [], 0
+    while (at := text.find(sentence, at)) >= 0:
+        at += len(sentence)
+        letter, behind = text[at : at + 1], text[at + 1 : at + 2]
+        if "A" <= letter <= "Z" and behind not in ("", "\n"):
+            found.append(letter)
+    return found[0] if len(found) == 1 else ""
+
+
+def lmms_letter(text: str) -> str:
+    """ScienceQA as lmms-eval reads it: the bare letter in any case, or a capital with a period."""
+    if len(text) == 1:
+        return text.upper()
+    return text[0] if text[1:2] == "." and text[0].isupper() else ""
+
+
 def option(text: str, options: list[str]) -> str:
     """MMBench's extraction without a judge: over the table of letters and marks, then the texts."""
     split = [part for part in text.split()]

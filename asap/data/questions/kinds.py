@@ -60,6 +60,7 @@ KINDS = {
     "exact": Kind(tuple),
     "letter": Kind(_letters, max_new_tokens=128),  # the letter may come after a reason
     "vqa": Kind(_annotators),
+    "vqav2": Kind(_annotators),  # normalised as by VQAv2's own script
     "mme": Kind(_yes_no),  # yes or no, as MME reads it
     "option": Kind(_option, max_new_tokens=128),  # its letter, or its text, as MMBench reads it
     "unscored": Kind(_none),  # a server has the right answers

@@ -112,7 +112,7 @@ class Vqav2Options(BenchmarkOptions):
             raise RequestError(f"{where} has question_id={id}, which {folder / _ANNOTATIONS} lacks")
         place, right = answers[id]
         group = whole_text(right.get("answer_type", ""), "answer_type", place)
-        return Asked(id, image, text, "vqa", annotators(right, place), "vqav2", group)
+        return Asked(id, image, text, "vqav2", annotators(right, place), "vqav2", group)
 
 
 def _annotations(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -1,16 +1,17 @@
 """The letter of an option, as ScienceQA is scored for LLaVA: by three patterns, never by chance.
 
-An answer names an option if its first line is a bare letter ("B"), if it begins with a letter and a
-period ("B. the cat"), or has the sentence form once ("The answer is B."). Lower-case letters name
-nothing. LLaVA's own pattern of the sentence form takes the first letter of a word too ("The answer
-is Boston"); here the letter stands alone.
+An answer names an option if it is a bare letter ("B"), if it begins with a letter and a period ("B.
+the cat"), or if it has the sentence form once, with a sign behind it ("The answer is B.").
+Lower-case letters name nothing. Where LLaVA's script and lmms-eval disagree, this rule is with one
+of them: the script takes the first letter of a word too ("The answer is Boston") and wants a blank
+behind the period; lmms-eval takes a bare lower-case letter and has no sentence form.
 """
 
 import re
 from collections.abc import Sequence
 
-_BEGINS = re.compile(r"([A-Z])(?:[.\n]|$)")
-_SENTENCE = re.compile(r"The answer is ([A-Z])\b")
+_BEGINS = re.compile(r"([A-Z])(?:\.|\Z)")
+_SENTENCE = re.compile(r"The answer is ([A-Z])(.)")
 
 
 def named(text: str) -> str:
@@ -19,7 +20,7 @@ def named(text: str) -> str:
     if begins := _BEGINS.match(text):
         return begins[1]
     found = _SENTENCE.findall(text)
-    return found[0] if len(found) == 1 else ""
+    return found[0][0] if len(found) == 1 and not found[0][1].isalnum() else ""
 
 
 def score(text: str, answers: Sequence[str]) -> float:

@@ -1,7 +1,8 @@
-"""Yes or no, as MME reads it (Fu et al. 2023), by its evaluation tool.
+"""Yes or no, as MME reads it (Fu et al. 2023), by its evaluation tool as lmms-eval has it.
 
 An answer without its periods is "yes" or "no", or its first four letters have the one or the other;
-of a single letter "y" or "n". Anything else is wrong, whatever is right.
+of a single letter "y" or "n". Anything else is wrong, whatever is right. MME's own script leaves
+periods where they are and reads no single letter.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "exact": exact.score,
     "letter": letter.score,
     "vqa": vqa.score,
+    "vqav2": vqa.score_vqav2,
     "mme": mme.score,
     "option": option.score,
     "unscored": lambda text, answers: 0.0,

@@ -1,15 +1,17 @@
-"""VQA accuracy (Antol et al., "VQA: Visual Question Answering", ICCV 2015), as VizWiz is scored.
+"""VQA accuracy (Antol et al., "VQA: Visual Question Answering", ICCV 2015), of VizWiz and of VQAv2.
 
-Model and annotators are normalised alike, by the rules of EvalAI's server: case, punctuation,
-number words, articles, contractions. An answer is right to the degree to which annotators agree:
+Model and annotators are normalised alike: case, punctuation, number words, articles, contractions.
+An answer is right to the degree to which annotators agree:
 
     mean over the annotators of min(1, matches among the others / 3)
 
-VQAv2's own script differs where all annotators wrote the same: it leaves their answers as they are.
+VizWiz is normalised by the rules of EvalAI's server, which begin with commas, question marks and
+"'s". VQAv2's own script has all rules but these. It leaves answers as they are where all annotators
+wrote the same; here they are normalised too, as in lmms-eval.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _NUMBERS = {
     "none": "0",
@@ -47,16 +49,30 @@ _CONTRACTIONS = {
 
 def score(text: str, answers: Sequence[str]) -> float:
     """The agreement with the annotators' answers, in [0, 1]; 0 if there are fewer than two."""
-    said, given = normalised(text), [normalised(answer) for answer in answers]
-    matches = given.count(said)
-    agreed = [min(1.0, (matches - (one == said)) / 3) for one in given]
-    return sum(agreed) / len(agreed)
+    return _agreement(text, answers, normalised)
+
+
+def score_vqav2(text: str, answers: Sequence[str]) -> float:
+    """The same, with texts normalised as VQAv2's script does."""
+    return _agreement(text, answers, normalised_vqav2)
 
 
 def normalised(text: str) -> str:
-    """The text without what does not count."""
+    """The text without what does not count in VizWiz."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return _words(_unpunctuated(text.replace("\n", " ").replace("\t", " ").strip()))
+    return normalised_vqav2(text)
+
+
+def normalised_vqav2(text: str) -> str:
+    """The text without what does not count in VQAv2."""
+    return _words(_unpunctuated(text.replace("\n", " ").replace("\t", " ").strip()).lower())
+
+
+def _agreement(text: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
+    said, given = normalise(text), [normalise(answer) for answer in answers]
+    matches = given.count(said)
+    agreed = [min(1.0, (matches - (one == said)) / 3) for one in given]
+    return sum(agreed) / len(agreed)
 
 
 def _unpunctuated(text: str) -> str:
