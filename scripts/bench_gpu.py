@@ -25,6 +25,7 @@ summary.json says which part ended how, and which targets were met; log.txt has 
 """
 
 import argparse
+import copy
 import csv
 import faulthandler
 import json
@@ -267,7 +268,8 @@ def speed(where: Where, name: str, batches: Sequence[int], rounds: int) -> None:
     if name == OWN:
         own, scenes = embedded(where, max(batches))
         for precision in ("fp32",) if where.dry else ("fp16", "bf16", "fp32"):
-            net, images = own.to(DTYPES[precision]), scenes.to(DTYPES[precision])
+            kind = DTYPES[precision]  # of a copy: a precision before must not have rounded it
+            net, images = copy.deepcopy(own).to(kind), scenes.to(kind)
             about = {"backbone": name, "precision": precision, "decisions": "its own"}
             found = compared(net, images, demo_methods(), where, rounds, about)
             where.add("speed", found)
