@@ -18,7 +18,7 @@ vlm.csv, or vlm-next.csv, in results/bench/<device>/: medians and quartiles over
 tower (the reduction and the trace of it included), the projector, the prefill (pruning included, up
 to the first logits), the first token (the three together, from the same events), one decoded token,
 and the whole; ratios paired by question with the full model, with 95 % intervals; peak memory
-beside the weights; MACs and rows.
+beside the weights; MACs and rows. Printed at the end: whether the times agree with one another.
 """
 
 import argparse
@@ -47,6 +47,7 @@ from asap.measure.device import device_name
 from asap.measure.latency_summary import summary_of
 from asap.measure.question_latency import Candidate, TimedQuestion, ask_all, peaks
 from asap.measure.questions import PictureEncoder, visual_rows
+from asap.measure.record_parts import describe
 from asap.measure.spans import spans_on
 from asap.methods import Asap, Dense, Method
 from asap.methods.language.base import Pruner
@@ -55,7 +56,9 @@ from asap.methods.language.sparsevlm import SparseVLM
 from asap.methods.prunesid import PruneSID
 from asap.methods.visionzip import VisionZip
 from asap.methods.vispruner import VisPruner
+from asap.report.latency_checks import checks
 from asap.spec.answer_spec import AnswerSpec
+from asap.spec.run_spec import LANGUAGE, VISION
 
 ROOT = Path(__file__).resolve().parents[1]
 LABEL = "random weights, block {block} forced"
@@ -171,6 +174,13 @@ def candidate(parts: Parts, sizes: Sizes, method: Method, pruner: Pruner | None)
     return Candidate(encoder, visual, Decoder(parts.language, pruner))
 
 
+def stages(model: Candidate) -> dict[str, Any]:
+    """The methods by stage, as the identity of a record has them."""
+    found = {VISION: describe(model.encoder.method)}
+    pruner = model.decoder.pruner
+    return found if pruner is None else found | {LANGUAGE: describe(pruner)}
+
+
 def row_of(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """A line of vlm.csv from the fields of a record, without what is the same in all of them."""
     line: dict[str, Any] = {"model": name, "visual_rows": f"{found['visual_rows']:g}"}
@@ -215,14 +225,18 @@ def run(given: argparse.Namespace) -> Path:
         "precision": str(dtype).removeprefix("torch."), "device": device_name(device),
         "clock": spans.clock, "torch": torch.__version__,
     }  # fmt: skip
-    rows, cost, element = [], parts.language.cost, parts.language.dtype.itemsize
+    rows, judged = [], []
+    cost, element = parts.language.cost, parts.language.dtype.itemsize
     shown = ("visual_rows", "tower_ms", "prefill_ms", "decode_ms", "total_ms", "total_over_full")
     for name, own in found.items():
-        line = row_of(name, summary_of(own, found[FULL], spans.clock, cost, element))
+        summary = summary_of(own, found[FULL], spans.clock, cost, element)
+        judged.append((name, summary | {"identity": {"methods": stages(models[name])}}))
+        line = row_of(name, summary)
         peak = held[name]
         line["peak_mib"] = "" if peak is None else f"{peak / 2**20:.0f}"
         rows.append(line | same)
         print(f"{name:<10}", *(f"{key} {line[key]}" for key in shown), flush=True)
+    print(*checks(judged), sep="\n", flush=True)
     folder = re.sub(r"[^a-z0-9]+", "-", "dry" if given.dry else same["device"].lower()).strip("-")
     out = given.out or ROOT / "results" / "bench" / folder
     out.mkdir(parents=True, exist_ok=True)

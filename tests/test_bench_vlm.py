@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import bench_vlm
 
 
-def test_the_rehearsal_measures_every_candidate(tmp_path: Path) -> None:
+def test_the_rehearsal_measures_every_candidate(tmp_path: Path, capsys) -> None:
     """Of 16 visual rows methods of the tower leave 8; pruners leave them to the first layers."""
     given = ["--dry", "--questions", "2", "--warm", "1", "--out", str(tmp_path)]
     assert bench_vlm.main(given) == 0
@@ -25,6 +25,7 @@ def test_the_rehearsal_measures_every_candidate(tmp_path: Path) -> None:
     assert rows["FastV"]["mean_layer_rows"] == f"{(2 * 78 + 4 * 63) / 6:.1f}"
     assert {row["label"] for row in rows.values()} == {"random weights, block 3 forced"}
     assert all(float(row["first_token_ms"]) > 0 for row in rows.values())
+    assert any(words in capsys.readouterr().out for words in ("agree with one another", "too few"))
 
 
 def test_the_rehearsal_of_llava_next_has_five_crops(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from made_questions import FULL as OWN
 from made_questions import ROWS
 from made_scores import FULL, MODEL, lost, paper_block, row
+from test_configs import spec_of
 
 from asap.errors import RequestError
 from asap.report import paper
@@ -17,9 +18,10 @@ from asap.report.latex import to_latex
 from asap.report.manifest import manifest_of
 from asap.report.page import Section, render_page
 from asap.report.printed import printed
-from asap.report.result import Result
+from asap.report.result import Result, unmeasured
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
+from asap.spec.run_spec import DataSpec
 
 COLUMNS = {one.data: one.column for one in BENCHMARKS}
 # Rows whose printed average or share the table contradicts, with what it should print.
@@ -134,6 +136,7 @@ def test_a_column_whose_full_model_is_not_the_papers_is_not_comparable() -> None
     [
         ("pope", {"n": 20}, "20 of 100 questions"),
         ("vqav2", {"split": "val"}, "is of test-dev, not val"),
+        ("scienceqa", {"split": "val", "n_expected": None}, "is of test, not val"),
         ("vizwiz", {"score": None, "status": "not scored here"}, "test: not scored here"),
     ],
 )
@@ -147,7 +150,7 @@ def test_numbers_of_other_questions_are_not_compared(data, about, said) -> None:
 
 
 def _reason(said: str, data: str) -> str:
-    return f"the published number {said}" if data == "vqav2" else said
+    return f"the published number {said}" if data in ("vqav2", "scienceqa") else said
 
 
 def test_averages_are_over_the_questions_of_the_full_row_alone() -> None:
@@ -251,6 +254,20 @@ def test_a_row_without_a_record_does_not_make_a_table_over_benchmarks() -> None:
     assert build_table([one, gone]).title == "Results"
     results = [one, row("pope", "Full", 60.0), Result("ToMe", reason="record x is gone")]
     assert "No record of POPE: record x is gone." in notes(results, "ToMe", "pope")
+
+
+def test_a_row_without_a_record_names_its_benchmark_whatever_its_title() -> None:
+    spec = replace(spec_of("task=vlm"), data=DataSpec("pope", title="A copy"))
+    results = [row("pope", "Full", 86.0), row("gqa", "Full", 60.0), unmeasured(spec, spec.rows[0])]
+    assert "No record of GQA: it was not run." in notes(results, spec.rows[0].label, "gqa")
+
+
+def test_a_number_that_is_not_defined_is_no_server_s() -> None:
+    """As F1 over few questions may be."""
+    results = [row("gqa", "Full", 60.0), row("pope", "Full", None, status="scored")]
+    told = notes(results, "Full", "pope")
+    assert "has no number over these questions" in told and "server" not in told
+    assert "test: no number over these questions" in table_of(results).remarks[-1]
 
 
 def test_records_that_do_not_belong_together_are_refused() -> None:

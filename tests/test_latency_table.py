@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 
 from asap.errors import RequestError
+from asap.measure.session import Session
+from asap.publish import run_outputs
 from asap.records.latency_record import SPANS
 from asap.report.latency_checks import MACS_NOTE, checks, off_its_macs
 from asap.report.printed import printed
 from asap.report.result import Result
 from asap.report.result_table import build_table
+from asap.report.scalars import scalars
 from asap.report.table import Table
 from asap.report.table_parts import parts
 
@@ -159,3 +162,15 @@ def test_a_span_far_from_its_macs_is_explained() -> None:
     made = table(rows())
     assert notes_of(made, 1, "prefill_over_full") == [MACS_NOTE]
     assert notes_of(made, 0, "prefill_over_full") == []
+
+
+def test_a_dashboard_gets_the_times_of_a_row_without_answers(monkeypatch) -> None:
+    full, zipped, _, failed = rows(peak_memory_mb=None)
+    found = scalars(zipped)
+    assert (found["total_ms"], found["prefill_over_full"]) == (77.5, 0.4)
+    assert found["timed_visual_rows"] == 64.0 and "latency_peak_mb" not in found
+    assert all(isinstance(value, int | float) for value in found.values())
+    told: list[str] = []
+    monkeypatch.setattr(run_outputs, "_mirror", lambda session, one: told.append(one.label))
+    run_outputs.mirror(Session.__new__(Session), [full, zipped, failed])
+    assert told == ["Full", "VisionZip, 64"]

@@ -14,7 +14,7 @@ from asap.publish.pictures import draw_pictures, examples_of
 from asap.publish.submissions import write_submissions
 from asap.records.disk import guarded, read_bytes, stem_of, write_file
 from asap.records.identity import LANGUAGE
-from asap.records.kinds import TRAINED_HEAD
+from asap.records.kinds import ACCURACY, TRAINED_HEAD
 from asap.records.latency_record import LATENCY
 from asap.report.benchmarks.table import is_over_benchmarks
 from asap.report.benchmarks.unscored import is_unscored
@@ -48,12 +48,14 @@ class Outputs:
 
 
 def mirror(session: Session, results: list[Result]) -> None:
-    """Log finished rows, and heads, to the dashboards that the run asks for.
+    """Log rows with answers or times of questions, and heads, to the dashboards that the run asks
+    for.
 
     A failure is only a warning.
     """
+    mirrored = (ACCURACY.name, LATENCY.name, TRAINED_HEAD.name)
     for result in results:
-        if result.accuracy is not None or result.record(TRAINED_HEAD.name) is not None:
+        if any(result.record(kind) is not None for kind in mirrored):
             _mirror(session, result)
 
 

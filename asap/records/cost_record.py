@@ -1,11 +1,10 @@
 """The record of what a row costs by arithmetic alone, `cost.json`."""
 
-from typing import Any, TypedDict
-
 from asap.records.kinds import HEAD, Kind, declare
+from asap.records.schema import RecordHead
 
 
-class CostRecord(TypedDict):
+class CostRecord(RecordHead):
     """`cost.json`: nothing is measured, and no weights are read.
 
     MACs of a question, exact integers: `macs` as this project counts them, by part (tower,
@@ -13,14 +12,6 @@ class CostRecord(TypedDict):
     in which the tower has its last block too, and neither the projector nor the text is counted.
     """
 
-    schema_version: int
-    key: str
-    identity: dict[str, Any]
-    label: str
-    metrics: dict[str, float]
-    backbone: str
-    data: str
-    precision: str
     stage: str  # the row in the paper's table
     visual_rows: int
     text_rows: int
@@ -29,8 +20,6 @@ class CostRecord(TypedDict):
     macs_paper: int
     weights_bytes: int
     kv_bytes: int  # of the cache after prefill
-    environment: dict[str, Any]
-    created: str
 
 
 COST = declare(Kind("cost", 1, CostRecord.__required_keys__ - HEAD))

@@ -7,16 +7,9 @@ a kind are in `metrics`, by name.
 
 from dataclasses import dataclass
 
-from asap.records.schema import AccuracyRecord, ThroughputRecord
+from asap.records.schema import AccuracyRecord, RecordHead, ThroughputRecord
 
-# The fields of every record: version, key, and the identity that was hashed to the key; names of
-# the row, the backbone and the data; metrics by name; versions of software, platform and time.
-HEAD = frozenset(
-    (
-        *("schema_version", "key", "identity", "label", "backbone", "data", "precision"),
-        *("metrics", "environment", "created"),
-    )
-)
+HEAD = RecordHead.__required_keys__  # the fields of every record
 
 
 @dataclass(frozen=True)

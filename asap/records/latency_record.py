@@ -1,14 +1,12 @@
 """The record of how long a vision-language model takes for a question, `latency.json`."""
 
-from typing import Any, TypedDict
-
 from asap.records.kinds import HEAD, Kind, declare
-from asap.records.schema import Quartiles, Ratio, TimedBy
+from asap.records.schema import Quartiles, Ratio, RecordHead, TimedBy
 
 SPANS = ("tower", "projector", "prefill", "first_token", "decode", "total")
 
 
-class LatencyRecord(TypedDict):
+class LatencyRecord(RecordHead):
     """`latency.json`: one question at a time, all rows in turn on the same questions.
 
     Times are milliseconds by `clock`, by the names of `SPANS`: the tower with its reduction, the
@@ -18,16 +16,8 @@ class LatencyRecord(TypedDict):
     over the timed questions.
     """
 
-    schema_version: int
-    key: str
-    identity: dict[str, Any]
-    label: str
-    metrics: dict[str, float]
-    backbone: str
-    data: str
     device: str
     device_name: str
-    precision: str
     threads: int
     clock: TimedBy
     path: str  # how the engine ran the tower
@@ -50,8 +40,6 @@ class LatencyRecord(TypedDict):
     gmacs: dict[str, float]  # tower, projector, prefill, vision_method, language_method
     full_gmacs: dict[str, float]
     kv_mib: float  # of the cache after prefill, in 2^20 bytes
-    environment: dict[str, Any]
-    created: str
 
 
 LATENCY = declare(Kind("latency", 1, LatencyRecord.__required_keys__ - HEAD))

@@ -100,12 +100,8 @@ class ClipSpeeds(TypedDict):
     workers: int  # processes that decoded
 
 
-class AccuracyRecord(TypedDict):
-    """`accuracy.json`. Shares are in [0, 1]; `top1`, `top5` and their interval are percentages.
-
-    GMACs are means per example (image, clip) of exact integers, in 1e9 multiply-accumulates;
-    intervals are 95 %.
-    """
+class RecordHead(TypedDict):
+    """What every record has."""
 
     schema_version: int
     key: str
@@ -113,10 +109,22 @@ class AccuracyRecord(TypedDict):
     label: str  # the row's name in tables
     metrics: dict[str, float]  # more numbers by name, from `Method.metrics`
     backbone: str
+    data: str  # the data set's description, with the user's title in front if there is one
+    precision: str
+    environment: dict[str, Any]  # versions of software, and the platform
+    created: str  # ISO 8601
+
+
+class AccuracyRecord(RecordHead):
+    """`accuracy.json`. Shares are in [0, 1]; `top1`, `top5` and their interval are percentages.
+
+    GMACs are means per example (image, clip) of exact integers, in 1e9 multiply-accumulates;
+    intervals are 95 %.
+    """
+
     weights: NotRequired[WeightsRecord | None]
     parameters: NotRequired[int]  # of the backbone
     preprocessing_from: NotRequired[str | None]  # None: the architecture's own
-    data: str  # the data set's description, with the user's title in front if there is one
     data_title: NotRequired[str | None]
     data_differs: NotRequired[list[str]]  # why they are not the published images
     files_left_out: NotRequired[dict[str, int]]  # beside the images, by ending or kind
@@ -142,17 +150,14 @@ class AccuracyRecord(TypedDict):
     object_share: float | None  # object patches among patches: the chance level of the above
     clips: NotRequired[ClipsRecord]  # of videos alone: their example is a clip
     questions: NotRequired[QuestionsRecord]  # of questions alone
-    precision: str
     device: str
     seed: int
-    environment: dict[str, Any]
     seconds: float
     batch_size: int
     batch_halved: int  # times the batch was halved for lack of memory
-    created: str  # ISO 8601
 
 
-class ThroughputRecord(TypedDict):
+class ThroughputRecord(RecordHead):
     """`throughput.json`. Speeds are images per second of `clock`; ratios are method over dense,
     paired.
 
@@ -160,16 +165,8 @@ class ThroughputRecord(TypedDict):
     is by its name: "method", "fused", "eager", "best" or "compiled".
     """
 
-    schema_version: int
-    key: str
-    identity: dict[str, Any]
-    label: str
-    metrics: dict[str, float]
-    backbone: str
-    data: str
     device: str
     device_name: str
-    precision: str
     batch_size: int
     n_images: int
     threads: int
@@ -201,8 +198,6 @@ class ThroughputRecord(TypedDict):
     tokens_mean: float
     stop_histogram: dict[str, int]
     clips: NotRequired[ClipSpeeds]  # of videos alone: the images above are their frames
-    environment: dict[str, Any]
-    created: str
 
 
 def environment(*more: str) -> dict[str, str]:

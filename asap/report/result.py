@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -11,7 +10,7 @@ from asap.errors import RequestError
 from asap.records.identity import LANGUAGE, VISION, method_of
 from asap.records.schema import AccuracyRecord, ThroughputRecord
 from asap.records.store import Store
-from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
+from asap.spec.run_spec import MethodSpec, RunSpec
 
 Read = Callable[[], pd.DataFrame]
 
@@ -239,11 +238,5 @@ def unmeasured(
     return Result(
         row.label, row.paper, row.ours or ours,
         reason=reason, note=row.note, on=spec.backbone.shown,
-        data=_data_name(spec.data),
+        data=spec.data.name,
     )  # fmt: skip
-
-
-def _data_name(data: DataSpec) -> str:
-    """What tables call a data set where no record does: of the user's own files their name."""
-    own = data.name in ("questions", "folder") and data.path is not None
-    return data.title or (f"{data.name} {Path(data.path or '').name}" if own else data.name)

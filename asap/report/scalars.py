@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from asap.records.kinds import HEAD, KINDS
+from asap.records.latency_record import LATENCY
 from asap.records.tables import matrix
+from asap.report import latency
 from asap.report.benchmarks.unscored import is_unscored
 from asap.report.columns import columns, csv_keys
 from asap.report.questions import values_of
@@ -36,6 +38,9 @@ def scalars(result: Result) -> dict[str, int | float]:
         for name in _RATIOS:
             if (ratio := result.throughput.get(name)) is not None:
                 found[name] = ratio["median"]
+    if (times := result.record(LATENCY.name)) is not None:
+        values = latency.values_of(times)
+        found |= {k: v for k, v in values.items() if isinstance(v, int | float)}
     return found
 
 

@@ -18,6 +18,7 @@ from asap.data.questions.kinds import KINDS
 from asap.data.questions.picture_files import PictureFiles
 from asap.data.questions.question_set import Pictures
 from asap.errors import RequestError
+from asap.spec.check import one_of
 from asap.spec.paths import PathText
 from asap.spec.run_spec import DataSpec
 
@@ -134,6 +135,21 @@ class BenchmarkOptions(DataOptions):
                 called, f"{n:,}", f"{benchmark.n_expected:,}",
             )  # fmt: skip
         return question_set(asked, pictures_at, opening, called, benchmark)
+
+
+@dataclass(frozen=True)
+class SplitOptions(BenchmarkOptions):
+    """split: whose questions are asked, one of `splits`; null: val where the folder has its
+    answers; the rest as of all benchmarks. RequestError on an unknown split.
+    """
+
+    split: str | None = None
+    shown: ClassVar[tuple[str, ...]] = ("split",)
+    splits: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.split is not None:
+            one_of("data.split", self.split, self.splits)
 
 
 def first_file(folder: Path, names: Sequence[str], what: str) -> Path:

@@ -18,7 +18,7 @@ from asap.data.questions.asked import Asked
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.benchmark_files import (
     LETTER,
-    BenchmarkOptions,
+    SplitOptions,
     first_file,
     lettered,
     optional_file,
@@ -27,10 +27,8 @@ from asap.data.questions.json_files import by_name, document, entry, name_of, ob
 from asap.data.questions.llava_questions import LlavaQuestion, LlavaTexts
 from asap.data.questions.picture_files import picture_path
 from asap.errors import RequestError
-from asap.spec.check import one_of
 
 LETTERS = "ABCDE"
-_SPLITS = ("test", "val")
 _METRIC = "accuracy on the questions with a picture, in %"
 _TEST = 2_017  # of the 4,241 questions of the split, those with a picture
 _EXPECTED = "expected ScienceQA's file, a JSON object of problems with question, choices and answer"
@@ -39,16 +37,15 @@ _LLAVA = "expected LLaVA's question file, a JSON list of id and conversations"
 
 
 @dataclass(frozen=True)
-class ScienceQaOptions(BenchmarkOptions):
-    """split: test | val; the rest as of all benchmarks. RequestError on an unknown split."""
+class ScienceQaOptions(SplitOptions):
+    """ScienceQA has no options but its split, both of which have answers, and those of all
+    benchmarks.
+    """
 
     split: str = "test"
-    shown: ClassVar = ("split",)
+    splits: ClassVar = ("test", "val")
     folders: ClassVar = ("scienceqa", "sqa", "science_qa")
     holds: ClassVar = "problems.json, pid_splits.json and images/test"
-
-    def __post_init__(self) -> None:
-        one_of("data.split", self.split, _SPLITS)
 
     def open(self, opening: Opening) -> DataSet:
         folder = self.folder(opening.spec)

@@ -17,7 +17,7 @@ from asap.data.questions.asked import Asked
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.benchmark_files import (
     SHORT,
-    BenchmarkOptions,
+    SplitOptions,
     first_file,
     optional_file,
     refuse_twice,
@@ -26,10 +26,8 @@ from asap.data.questions.json_files import entry, objects, whole_text
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.picture_files import picture_path
 from asap.data.questions.vqa_answers import annotators
-from asap.spec.check import one_of
 
 USUAL = f"When the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
-_SPLITS = ("test", "val")
 _EXPECTED = "expected VizWiz's file, a JSON list with image and question"
 _METRIC = "VQA accuracy, in %"
 VIZWIZ = {
@@ -39,19 +37,12 @@ VIZWIZ = {
 
 
 @dataclass(frozen=True)
-class VizWizOptions(BenchmarkOptions):
-    """split: test | val | null, which is val where the folder has its answers; the rest as of all
-    benchmarks. RequestError on an unknown split.
-    """
+class VizWizOptions(SplitOptions):
+    """VizWiz has no options but its split and those of all benchmarks."""
 
-    split: str | None = None
-    shown: ClassVar = ("split",)
+    splits: ClassVar = ("test", "val")
     folders: ClassVar = ("vizwiz",)
     holds: ClassVar = "val.json and val, or llava_test.jsonl and test"
-
-    def __post_init__(self) -> None:
-        if self.split is not None:
-            one_of("data.split", self.split, _SPLITS)
 
     def open(self, opening: Opening) -> DataSet:
         folder = self.folder(opening.spec)

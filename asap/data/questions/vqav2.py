@@ -19,7 +19,7 @@ from asap.data.questions.asked import Asked
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.benchmark_files import (
     SHORT,
-    BenchmarkOptions,
+    SplitOptions,
     first_file,
     optional_file,
     refuse_twice,
@@ -28,9 +28,7 @@ from asap.data.questions.json_files import document, entry, name_of, numbered, w
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.vqa_answers import annotators
 from asap.errors import RequestError
-from asap.spec.check import one_of
 
-_SPLITS = ("test-dev", "val")
 _QUESTIONS = {
     "val": "v2_OpenEnded_mscoco_val2014_questions.json",
     "test-dev": "v2_OpenEnded_mscoco_test-dev2015_questions.json",
@@ -47,19 +45,12 @@ VQAV2 = {
 
 
 @dataclass(frozen=True)
-class Vqav2Options(BenchmarkOptions):
-    """split: test-dev | val | null, which is val where the folder has its answers; the rest as of
-    all benchmarks. RequestError on an unknown split.
-    """
+class Vqav2Options(SplitOptions):
+    """VQAv2 has no options but its split and those of all benchmarks."""
 
-    split: str | None = None
-    shown: ClassVar = ("split",)
+    splits: ClassVar = ("test-dev", "val")
     folders: ClassVar = ("vqav2", "vqa", "vqa_v2")
     holds: ClassVar = f"{_ANNOTATIONS}, the questions and val2014, or {_LLAVA} and test2015"
-
-    def __post_init__(self) -> None:
-        if self.split is not None:
-            one_of("data.split", self.split, _SPLITS)
 
     def open(self, opening: Opening) -> DataSet:
         folder = self.folder(opening.spec)

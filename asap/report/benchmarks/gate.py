@@ -64,7 +64,8 @@ def _other_questions(full: Result, score: BenchmarkScore) -> list[str]:
     """Reasons if the number is not of the questions that the published one is of; else empty."""
     one, n, expected = named(score["name"]), score["n"], score["n_expected"]
     if score["score"] is None:
-        return [f"{score['split']}: {score['status']}"]
+        why = "no number over these questions" if score["status"] == "scored" else score["status"]
+        return [f"{score['split']}: {why}"]
     reasons = []
     if one.splits and score["split"] not in one.splits:
         reasons.append(

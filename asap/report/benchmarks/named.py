@@ -35,7 +35,7 @@ BENCHMARKS = (  # in the order of the paper's columns
     Benchmark("gqa", "gqa", "GQA"),
     Benchmark("mme", "mme", "MME", divisor=20.0, tolerance=20.0),
     Benchmark("pope", "pope", "POPE"),
-    Benchmark("scienceqa", "sqa_img", "SQA-Img"),
+    Benchmark("scienceqa", "sqa_img", "SQA-Img", splits=("test",)),
     Benchmark("vizwiz", "vizwiz", "VizWiz", several=True),
     Benchmark("vqav2", "vqav2", "VQAv2", splits=("test-dev",), several=True),
     Benchmark("mmbench", "mmb_en", "MMB-En"),

@@ -10,7 +10,7 @@ from asap.report import paper
 from asap.report.benchmarks.gate import benchmark_gate, mark, not_comparable
 from asap.report.benchmarks.means import add_means, averaged, means_beside_paper, note_means
 from asap.report.benchmarks.named import AVERAGE, BENCHMARKS, RELATIVE, Benchmark, in_order, named
-from asap.report.benchmarks.unscored import SAID
+from asap.report.benchmarks.unscored import SAID, is_unscored
 from asap.report.benchmarks.values import score_of, shown, values_of
 from asap.report.beside import BESIDE
 from asap.report.beside_paper import add_paper, column_notes
@@ -154,8 +154,10 @@ def _add_score(row: TableRow, one: Benchmark, result: Result | None) -> None:
     column, about = one.column, result.measured["questions"]
     row.values |= {**values_of(score), f"{column}_split": score["split"]}
     row.values[f"{column}_key"] = result.key
-    if score["score"] is None:
+    if is_unscored(result):
         row.note(f"{one.title} ({score['split']}) is not scored here. {SAID}", column)
+    elif score["score"] is None:
+        row.note(f"{one.title} has no number over these questions: {score['metric']}.", column)
     if about["n_cut"] + about["n_empty"] > _MANY * result.measured["n"]:
         row.note(_CUT, column)
     if result.measured["n_failed"]:
