@@ -8,5 +8,6 @@ LASTING = "cannot be answered: "  # how they begin; all others may be gone in th
 
 def worth_another_try(answers: pa.Table) -> list[int]:
     """The positions of examples that failed, except those whose error lasts."""
-    lasts = pc.starts_with(pc.field("error"), pattern=LASTING)  # null where there is no error
-    return answers.filter(~lasts)["index"].to_pylist()
+    failed = answers.filter(pc.field("error").is_valid())
+    found = zip(failed["index"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    return [index for index, error in found if not error.startswith(LASTING)]
