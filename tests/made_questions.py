@@ -29,7 +29,7 @@ def answers(wrong: set[int], pictures: int = 4, **columns: Any) -> pd.DataFrame:
         "category": [c for _, c, _, _ in asked], "subset": [s for _, _, s, _ in asked],
         "kind": ["yes_no" if c == "presence" else "exact" for _, c, _, _ in asked],
         "question": [f"is it {i} {c} {s} ?" for i, c, s, _ in asked],
-        "answers": [[a] for a in right], "text": said,
+        "answers": [[a] for a in right], "text": said, "said": said,
         "score": [float(a == b) for a, b in zip(said, right, strict=True)],
         "gap": [1.0 + i for i in range(n)], "visual_rows": [PATCHES] * n,
         "yes_no_gap": [(1.0 + i) * (1 if s == "yes" else -1) for i, s in enumerate(said)],

@@ -21,6 +21,7 @@ from asap.report.flips import (
     CORRECTED,
     CORRUPTED,
     NEGATIVE,
+    NEITHER,
     POSITIVE,
     YES_NO,
     all_flips,
@@ -85,6 +86,26 @@ def test_a_flip_has_both_answers_and_their_gaps() -> None:
         "positive) and corrupts 1 (1 new false negative and 0 new false positives); McNemar's "
         "exact p = 1."
     )
+
+
+def test_an_answer_of_mme_that_says_neither_is_no_false_positive() -> None:
+    """It is wrong whatever is right; POPE reads it as yes, so there it is what it was."""
+    said = ["other" if i in (0, 1) else "yes" for i in range(N)]
+    kinds = {"yes_no": [NEGATIVE, POSITIVE], "mme": [NEITHER, NEITHER]}
+    for kind, errors in kinds.items():
+        rows = (row(wrong, said=said, kind=[kind] * N) for wrong in (set(), {0, 1}))
+        found = flips_of(*rows)
+        assert found is not None and set(found.questions["flip"]) == {CORRUPTED}
+        assert found.questions.sort_values("index")["error"].tolist() == errors
+        told = in_words(found, "Full", "ASAP")
+        assert ("0 new false positives and 2 new answers of neither" in told) == (kind == "mme")
+        assert "(0 false negatives and 0 false positives)" in told
+    rows = [replace(FULL, read=row(set(), kind=["mme"] * N, said=said).read)]
+    data = flip_counts([*rows, row({0, 1}, "x", said=said, kind=["mme"] * N)])
+    assert data[f"{CORRUPTED} {NEITHER}"].tolist() == [2]
+    assert f"{CORRECTED} {NEITHER}" not in data
+    bars = [p.get_width() for p in draw_flip_counts(data).axes[0].patches if p.get_width()]  # pyright: ignore
+    assert bars == [-2]
 
 
 def test_answers_that_are_not_finite_or_could_not_be_read_are_no_flips() -> None:

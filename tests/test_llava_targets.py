@@ -114,6 +114,7 @@ def test_the_benchmarks_of_a_folder_become_one_table(
     assert "MMB" not in (tmp_path / "results/tables/llava-1-5.md").read_text()
     page = (tmp_path / "results/report.html").read_text()
     assert "Scores, rows and costs" in page and "Paper, and ours minus" in page
+    assert "the paper has no numbers" not in page
     # A second time nothing is asked, and the table is the same.
     before = (tmp_path / "results/tables/llava-1-5.csv").read_bytes()
     code, said = call(*arguments)

@@ -133,7 +133,10 @@ def write_outputs(
     rows = tables / f"{stem}.rows.json"
     write_manifest(manifest, rows)
     drawn_now = [picture.read(figures) for picture in pictures]
-    section = Section(title, results, remarks, drawn_now, table=table, charts=(found, absent))
+    section = Section(
+        title, results, remarks, drawn_now, table=table, charts=(found, absent),
+        paper_table=spec.paper_table,
+    )  # fmt: skip
     page = write_page_of(section, spec.results)
     note_drawn(mark, made_from, [rows, _copied(page, kept), *files])
     return Outputs(shown, (*files, page))

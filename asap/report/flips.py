@@ -18,8 +18,9 @@ from asap.report.statistics import (
 )
 
 CORRECTED, CORRUPTED = "corrected", "corrupted"
-NEGATIVE, POSITIVE = "false negative", "false positive"
+NEGATIVE, POSITIVE, NEITHER = "false negative", "false positive", "answer of neither"
 YES_NO = ("yes_no", "mme")  # kinds of questions, by the rules of their scores
+_OTHER = "other"  # what an answer says that says neither, in the column "said" of a record
 _KIND = ["flip", "error"]
 _OF_BOTH = {"text": "said", "yes_no_gap": "gap", "visual_rows": "rows"}
 RULE = (
@@ -35,7 +36,8 @@ class Flips:
     paired: of all yes/no questions to which both answers are finite; b and c are the corrupted and
     the corrected ones. questions: these, one a row, with the columns flip (`CORRECTED`: only the
     second is right, `CORRUPTED`: only the first), error (of the wrong answer: `NEGATIVE` where yes
-    is right, else `POSITIVE`), index (in the second row's data), id, cluster, path, category,
+    is right, else `POSITIVE`; `NEITHER` if it says neither yes nor no, which MME counts as wrong
+    and POPE reads as yes), index (in the second row's data), id, cluster, path, category,
     subset, question, answer (the right one), and of both rows, ending in _before and _after: said
     (the answer), gap (the first word's logit of yes minus that of no, NaN if not known), rows (sent
     to the language model). They stand by flip and error, then by the change of the gap, the largest
@@ -80,7 +82,10 @@ def _questions(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     frame = two[["index", "id", "cluster", "path", "category", "subset", "question"]]
     frame = frame.reset_index(drop=True)
     frame["flip"] = np.where(after == 1, CORRECTED, CORRUPTED)
-    frame["error"] = [POSITIVE if answer == "no" else NEGATIVE for answer in right]
+    wrong = np.where(after == 1, one["said"], two["said"])
+    neither = (wrong == _OTHER) & (two["kind"].to_numpy(object) == "mme")
+    error = np.where(np.array(right, object) == "no", POSITIVE, NEGATIVE)
+    frame["error"] = np.where(neither, NEITHER, error)
     frame["answer"] = right
     for column, name in _OF_BOTH.items():
         frame[f"{name}_before"], frame[f"{name}_after"] = (f[column].to_numpy() for f in (one, two))
@@ -101,8 +106,9 @@ def in_words(found: Flips, first: str, second: str) -> str:
     """Both directions in a sentence; first, second: what the rows are called."""
 
     def kinds(flip: str, new: str = "") -> str:
-        counts = (_counted(found.count(flip, e), new + e) for e in (NEGATIVE, POSITIVE))
-        return " and ".join(counts)
+        counts = {e: found.count(flip, e) for e in (NEGATIVE, POSITIVE, NEITHER)}
+        told = [_counted(n, new + e) for e, n in counts.items() if n or e != NEITHER]
+        return f"{', '.join(told[:-1])} and {told[-1]}"
 
     paired = found.paired
     return (
@@ -113,7 +119,9 @@ def in_words(found: Flips, first: str, second: str) -> str:
 
 
 def _counted(n: int, thing: str) -> str:
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
+    if n != 1:
+        thing = thing.replace("answer", "answers") if "answer" in thing else f"{thing}s"
+    return f"{n:,} {thing}"
 
 
 def all_flips(results: Sequence[Result]) -> list[tuple[Result, Flips]]:
