@@ -66,7 +66,7 @@ def test_pictures_and_the_page_have_the_answers(results: Path) -> None:
     for said in (
         "Scores by category",
         "Accuracy against rows in the language model",
-        "cor- rected",
+        "corrected",
     ):
         assert said in page, said
 

@@ -2,11 +2,13 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from made_questions import FULL, ROWS, answers, asked
 
 from asap.cli.compare import summary
+from asap.cli.report import _write
 from asap.errors import RequestError
 from asap.publish.all_records import group_of, is_current, label_of
 from asap.records.versions import ENGINE_VERSION
@@ -59,7 +61,7 @@ def test_the_page_has_scores_and_rows_in_parts_of_their_own_and_no_speeds() -> N
     ]  # fmt: skip
     text = "\n".join(part.to_markdown() for part in found)
     for said in (
-        "cost per question", "against full, paired", "cor- rected", "presence F1", "says yes (%)",
+        "cost per question", "against full, paired", "corrected", "presence F1", "says yes (%)",
         "Questions about 4 pictures: 8 presence, 4 count.", "(21.9 %)", "questions that share a",
     ):  # fmt: skip
         assert said in text or said.split(" (")[0] in to_html_heads(found), said
@@ -191,3 +193,8 @@ def test_questions_that_a_row_leaves_out_could_not_be_answered() -> None:
     assert "that some row of this table could not answer: a.png#1." in _left_out(
         {1: "a.png#1"}, "questions"
     )
+
+
+def test_tables_of_all_records_of_questions_have_no_columns_of_classes(tmp_path: Path) -> None:
+    names = [path.name for path in _write(tmp_path, ("llava", "scenes"), ROWS)]
+    assert names == ["all-llava-scenes.md", "all-llava-scenes.csv", "all-llava-scenes.tex"]

@@ -16,6 +16,7 @@ from asap.errors import RequestError
 from asap.publish.all_records import current_keys, grouped, write_page
 from asap.records.disk import shortened, write_file
 from asap.records.store import Store
+from asap.report.benchmarks.values import score_of
 from asap.report.latex import to_latex
 from asap.report.premise import premise_remark
 from asap.report.result import Result
@@ -85,9 +86,11 @@ def _write(results: Path, group: tuple[str, ...], shown: list[Result]) -> list[P
     stem = shortened(stem, ", ".join(group), 160)
     pieces = parts(table)
     text = "\n\n".join(part.to_markdown().strip() for part in pieces) + "\n"
-    return [
-        write_file(results / "tables" / f"{stem}.md", f"# {', '.join(group)}\n\n{text}"),
-        write_file(results / "tables" / f"{stem}.csv", table.to_csv()),
-        write_file(results / "tables" / f"{stem}-timm.csv", to_timm_csv(shown)),
-        write_file(results / "tables" / f"{stem}.tex", to_latex(pieces)),
-    ]
+    made = {
+        ".md": f"# {', '.join(group)}\n\n{text}",
+        ".csv": table.to_csv(),
+        ".tex": to_latex(pieces),
+    }
+    if not any(score_of(one) is not None for one in shown):  # timm's columns are about classes
+        made["-timm.csv"] = to_timm_csv(shown)
+    return [write_file(results / "tables" / f"{stem}{end}", text) for end, text in made.items()]

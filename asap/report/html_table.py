@@ -54,8 +54,7 @@ def html_table(table: Table) -> HtmlTable:
     columns = [c for c in table.columns if not (c.keys == ("model",) and len(models) == 1)]
     header, body, marks = replace(table, columns=tuple(columns)).marked()
     heads = tuple(
-        HtmlHead(c.title.replace("\n", " "), marked, c.left)
-        for c, marked in zip(columns, header, strict=True)
+        HtmlHead(c.flat_title, marked, c.left) for c, marked in zip(columns, header, strict=True)
     )
     rows = tuple(
         tuple(_cell(row, c, cell) for c, cell in zip(columns, cells, strict=True))

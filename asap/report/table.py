@@ -29,6 +29,11 @@ class TableColumn:
     text: Callable[[Mapping[str, Any]], str | None]
     left: bool = False
 
+    @property
+    def flat_title(self) -> str:
+        """The title on one line; a word that a hyphen breaks is whole again."""
+        return self.title.replace("-\n", "").replace("\n", " ")
+
 
 @dataclass
 class TableRow:
@@ -159,8 +164,8 @@ class Table:
 
     def _title(self, column: TableColumn, flat: bool, named: bool) -> str:
         several = sum(other.title == column.title for other in self.columns) > 1
-        title = f"{column.group}: {column.title}" if named and several else column.title
-        return title.replace("\n", " ") if flat else title
+        own = column.flat_title if flat else column.title
+        return f"{column.group}: {own}" if named and several else own
 
     def _pad(self, cells: Sequence[str], widths: Sequence[int]) -> list[str]:
         return [
