@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_llava import made_llava, made_llava_next
 
+from asap.cli import report
 from asap.core.language_macs import LanguageCost
 from asap.data.base import Sample
 from asap.errors import RequestError
@@ -23,8 +24,10 @@ from asap.measure import question_latency
 from asap.measure.device import Clocks
 from asap.measure.latency_summary import summary_of
 from asap.measure.question_latency import SPANS, Asked, TimedQuestion, ask_all
+from asap.measure.session import Session
 from asap.measure.spans import Marks, spans_on
 from asap.measure.timed_questions import chosen
+from asap.publish.run_outputs import write_outputs
 from asap.report.printed import printed
 from asap.report.result import Result
 from asap.report.result_table import build_table
@@ -334,6 +337,27 @@ def test_pictures_of_several_crops_are_timed_as_they_are_answered(tmp_path) -> N
         assert record["layer_rows"] == pytest.approx(answered["layer_rows"])
         for part, gmacs in record["gmacs"].items():
             assert gmacs == pytest.approx(answered[f"gmacs_{part}"], rel=1e-12), part
+
+
+@pytest.mark.whole_run
+def test_without_answers_the_full_row_is_timed_once_and_a_page_is_made(
+    folder, tmp_path, capsys, monkeypatch
+) -> None:
+    """Whatever the full row is called: all others are set against it."""
+    asked: list[set[str]] = []
+    real = latency_rows.ask_all
+    monkeypatch.setattr(
+        latency_rows, "ask_all", lambda *given: asked.append(set(given[0])) or real(*given)
+    )
+    plan = {"accuracy": False, "threads": 1, "also": {"latency": {"questions": 3, "warmup": 0}}}
+    rows = [ROWS[0] | {"label": "All rows"}, ROWS[1]]
+    _, (full, zipped) = run(spec_of(folder, tmp_path, rows=rows, measure=plan, limit=3))
+    assert asked == [{"0", "1"}]
+    assert record_of(zipped)["full_times_ms"] == record_of(full)["times_ms"]
+    write_outputs(Session(spec_of(folder, tmp_path, rows=rows)), [full, zipped])
+    assert report.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert "Time of a question" in (tmp_path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.whole_run

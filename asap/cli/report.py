@@ -65,12 +65,7 @@ def write_tables(results: Path, refused: list[str]) -> list[Path]:
     if not (results / "runs").is_dir():
         raise RequestError(f"{results}/runs does not exist: run an experiment first, or make demo")
     store = Store(results / "runs")
-    groups = grouped(store, current_keys(store))
-    if not groups:
-        raise RequestError(
-            f"{results}/runs holds no current record of accuracy: run an experiment first"
-        )
-    paths = []
+    groups, paths = grouped(store, current_keys(store)), []
     for group in sorted(groups):
         try:
             paths += _write(results, group, groups[group])

@@ -80,6 +80,11 @@ class Latency:
         )  # fmt: skip
 
 
+def _is_full(row: Row) -> bool:
+    """Whether nothing is reduced; `Result.is_dense` knows that of a row with a record only."""
+    return isinstance(row.built, Dense) and row.pruner is None
+
+
 def _without_reference(row: Row) -> Row:
     """A row that reads true masks of objects is a reference, which nobody could run."""
     if row.open and row.pruner is not None and row.pruner.needs_objects:
@@ -110,7 +115,7 @@ def _time(session: Session, rows: list[Row], plan: LatencyPlan) -> list[LatencyR
             session.data, plan.questions, plan.pictures, llava.frame, device, dtype, bar.update
         )
     candidates = {str(i): _candidate(session, row.built, row.pruner) for i, row in enumerate(rows)}
-    full = next((str(i) for i, row in enumerate(rows) if row.result.is_dense), FULL)
+    full = next((str(i) for i, row in enumerate(rows) if _is_full(row)), FULL)
     if full == FULL:
         candidates[FULL] = _candidate(session, Dense(), None)
     spans = spans_on(device, torch.get_num_threads())
