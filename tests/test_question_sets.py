@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from asap.data.images.image_files import image_id
 from asap.data.loading import loader
 from asap.data.open import open_data
 from asap.data.questions.jsonl import read_lines
+from asap.data.questions.kinds import KINDS
 from asap.data.questions.question_set import QuestionSet
 from asap.errors import RequestError
 from asap.spec.run_spec import DataSpec
@@ -212,6 +215,20 @@ def test_the_order_of_the_lines_changes_no_question(
 
 def changed(name: str, value: Any) -> list[dict[str, Any]]:
     return [{**LINES[0], name: value}, *LINES[1:]]
+
+
+def test_another_version_of_a_rule_is_in_the_digest_of_its_questions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, embedded = written(tmp_path), digits().label_digest
+    base = own(file)
+    kinds = {one.kind for one in base.questions}
+    assert "letter" in kinds and not kinds - KINDS.keys()
+    monkeypatch.setitem(KINDS, "letter", replace(KINDS["letter"], version=3))
+    assert own(file).label_digest != base.label_digest and own(file).digest == base.digest
+    assert digits().label_digest == embedded, "no letters are asked there"
+    rows = [[one.kind, one.category, one.subset, *one.answers] for one in digits().questions]
+    assert embedded == sha256(repr(rows).encode()).hexdigest(), "a first version is not named"
 
 
 def test_what_is_in_the_digests(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ LEAST_ANNOTATORS = 4  # with fewer, no answer to a question of the kind vqa coul
 @dataclass(frozen=True)
 class Kind:
     """read: the right answers as they are compared; ValueError, with what to give, if they are
-    impossible. max_new_tokens: at which an answer is cut.
+    impossible. max_new_tokens: at which an answer is cut. version: of its rule, part of the key of
+    records: raised when an answer's score changes.
     """
 
     read: Callable[[Sequence[str]], tuple[str, ...]]
     max_new_tokens: int = 16
+    version: int = 1
 
 
 def _yes_no(answers: Sequence[str]) -> tuple[str, ...]:
@@ -58,7 +60,8 @@ def _annotators(answers: Sequence[str]) -> tuple[str, ...]:
 KINDS = {
     "yes_no": Kind(_yes_no),
     "exact": Kind(tuple),
-    "letter": Kind(_letters, max_new_tokens=128),  # the letter may come after a reason
+    # The letter may come after a reason. 2: a letter on a line of its own before others is none.
+    "letter": Kind(_letters, max_new_tokens=128, version=2),
     "vqa": Kind(_annotators),
     "vqav2": Kind(_annotators),  # normalised as by VQAv2's own script
     "mme": Kind(_yes_no),  # yes or no, as MME reads it

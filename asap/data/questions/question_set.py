@@ -161,7 +161,8 @@ class QuestionSet:
     @cached_property
     def label_digest(self) -> str:
         """SHA-256 of the right answers, of how they are scored, and of the categories."""
-        rows = [[one.kind, one.category, one.subset, *one.answers] for one in self.questions]
+        rule = {name: f"{name} {kind.version}".removesuffix(" 1") for name, kind in KINDS.items()}
+        rows = [[rule[one.kind], one.category, one.subset, *one.answers] for one in self.questions]
         scored = repr(rows) if self.benchmark is None else repr((rows, self.benchmark.identity))
         return sha256(scored.encode()).hexdigest()
 
