@@ -16,6 +16,10 @@ import bench_kernels
 import bench_vlm
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_speed(dtype: torch.dtype, tmp_path: Path, cuda: PretendedCuda, capsys) -> None:
@@ -38,7 +42,7 @@ def test_decisions(tmp_path: Path, cuda: PretendedCuda, monkeypatch, capsys) -> 
     with torch.inference_mode():
         bench_gpu.decisions(bench_gpu.Where(torch.device("cuda"), False, tmp_path), 3)
     assert "left out" not in capsys.readouterr().out
-    rows = list(csv.DictReader((tmp_path / "decisions.csv").open(encoding="utf-8")))
+    rows = rows_of(tmp_path / "decisions.csv")
     assert len(rows) == 9 and {row["same_bits_on_repeat"] for row in rows} == {"True"}
     assert {row["other_tokens"] for row in rows if row["precision"] == "fp32"} == {"0"}
 
@@ -56,5 +60,5 @@ def test_kernels(dtype: str, tmp_path: Path, cuda: PretendedCuda, monkeypatch, c
 def test_questions(tmp_path: Path, cuda: PretendedCuda, monkeypatch) -> None:
     monkeypatch.setattr(bench_vlm, "Sizes", lambda: bench_vlm.TINY)
     assert bench_vlm.main(["--questions", "2", "--warm", "1", "--out", str(tmp_path)]) == 0
-    rows = list(csv.DictReader((tmp_path / "vlm.csv").open(encoding="utf-8")))
+    rows = rows_of(tmp_path / "vlm.csv")
     assert len(rows) == 7 and {row["clock"] for row in rows} == {"cuda events"}
