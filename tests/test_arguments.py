@@ -180,6 +180,8 @@ def test_a_wrong_flag_is_one_line(given: list[str], parts: list[str]) -> None:
         ("In 'config': Could not find 'method/asp' Available options in 'method': asap ats tome",
          ["'method/asp'", "did you mean 'asap'?", "asap, ats, tome"]),
         ("Could not find 'data/POPE' Available options in 'data': gqa pope", ["mean 'pope'?"]),
+        ("Ambiguous value for argument 'data=gqa,pope'\n1. To use it as a list, ...",
+         ["data=gqa,pope has several values: add -m for a run of each; as one list, data=[...]"]),
         ("Could not append to config. An item is already at 'measure.also.latency.warmup'. Or",
          ["measure.also.latency.warmup has a value already: leave out the + of +measure.also.l"]),
         ("In 'config': Could not find 'method/' Available options in 'method': asap ats tome",

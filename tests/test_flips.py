@@ -106,6 +106,8 @@ def test_an_answer_of_mme_that_says_neither_is_no_false_positive() -> None:
     assert f"{CORRECTED} {NEITHER}" not in data
     bars = [p.get_width() for p in draw_flip_counts(data).axes[0].patches if p.get_width()]  # pyright: ignore
     assert bars == [-2]
+    ticks = draw_flip_counts(data).axes[0].get_xticks()
+    assert all(tick == round(tick) for tick in ticks)
 
 
 def test_answers_that_are_not_finite_or_could_not_be_read_are_no_flips() -> None:

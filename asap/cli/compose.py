@@ -97,6 +97,9 @@ def not_composed(reason: str) -> str:
         return f"{twice[1]} has a choice already: leave out the + of +{twice[1]}=..."
     if there := re.search(r"Could not append to config\. An item is already at '(.+?)'", reason):
         return f"{there[1]} has a value already: leave out the + of +{there[1]}=..."
+    if several := re.match(r"Ambiguous value for argument '((.+?)=.+)'", reason):
+        given, key = several.groups()
+        return f"{given} has several values: add -m for a run of each; as one list, {key}=[...]"
     if "override must be a string" in reason:
         reason = f"{reason}: a group such as head cannot be null: leave it out"
     unknown = re.match(r"Could not override '([^']+)'", reason)

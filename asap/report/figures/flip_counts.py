@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from asap.report.figures.style import FAINT, INK, canvas, styled
 from asap.report.flips import CORRECTED, CORRUPTED, NEGATIVE, NEITHER, POSITIVE, all_flips
@@ -63,6 +64,7 @@ def draw_flip_counts(frame: pd.DataFrame) -> Figure:
         axes.set_yticks(places, frame["label"], size=8)
         axes.invert_yaxis()
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
         axes.set_xlabel(f"answers of {frame['n'].max():,} yes/no questions")
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
