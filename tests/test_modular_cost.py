@@ -144,8 +144,9 @@ def test_measured_columns_are_filled_where_a_row_was_timed(tmp_path: Path) -> No
     values = made.rows[0].values
     assert values["measured_ms"] == 111
     assert values["measured_memory_gb"] == pytest.approx((13441 + 900) * 2**20 / 1e9)
-    text = printed(made, "Costs", 120)
+    text = " ".join(printed(made, "Costs", 120).split())
     assert text.count("questions about 50 pictures") == text.count("Data: ") == 1
+    assert "Times of llava:seven on" in text  # the costs are of LLaVA-NeXT 7B
     small = build_table([results[0].with_records(latency=times({}, weights_mb=8.0))])
     assert "measured_ms" not in small.rows[0].values
     assert "no LLaVA-NeXT 7B in half precision" in str(small.rows[0].notes["measured_ms"])

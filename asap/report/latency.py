@@ -134,7 +134,8 @@ def values_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def caption(results: Sequence[Result]) -> list[str]:
     """How the times were taken, and what is not among them."""
-    return list(dict.fromkeys(_setting(one) for r in results if (one := _record(r)) is not None))
+    timed = [(one, r.backbone) for r in results if (one := _record(r)) is not None]
+    return list(dict.fromkeys(_setting(one, shown) for one, shown in timed))
 
 
 def remarks(results: Sequence[Result], paper_table: str) -> list[str]:
@@ -153,14 +154,16 @@ def _record(result: Result) -> Mapping[str, Any] | None:
     return result.record(LATENCY.name)
 
 
-def _setting(record: Mapping[str, Any]) -> str:
+def _setting(record: Mapping[str, Any], shown: str | None) -> str:
+    """shown: the model that the table names; costs by arithmetic are of a larger one."""
+    timed = "" if record["backbone"] == shown else f" of {record['backbone']}"
     threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
     clock = CLOCKS[record["clock"]]
     clock += "" if record["clock"] == "cuda events" else f" of {threads}"
     before = record["preparation_ms"]
     return (
-        f"Times on {record['device_name']}: {record['precision']}, {clock}, one question at a "
-        f"time, {record['n_questions']} questions about {record['n_pictures']} pictures after "
+        f"Times{timed} on {record['device_name']}: {record['precision']}, {clock}, one question at "
+        f"a time, {record['n_questions']} questions about {record['n_pictures']} pictures after "
         f"{record['warmup']} that do not count; tower run by {record['path']}. Not in them: "
         f"reading a picture ({before['picture']['median']:.3g} ms) and tokenising a prompt "
         f"({before['prompt']['median']:.3g} ms)."
