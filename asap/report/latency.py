@@ -16,7 +16,6 @@ from asap.report.table import TableColumn, TableRow
 
 TIMES, AGAINST = "ms per question, median (quartiles)", "x full, with 95 % interval"
 SIZES, PAPER = "rows, cost and memory of the timed questions", "beside the paper, ms"
-GROUPS = (TIMES, AGAINST, SIZES, PAPER)
 TABLES = ("llava_latency", "llava_next_latency")
 PAPERS_DEVICE = "A100 with 80 GB"  # most likely in half precision
 _TITLES = {
@@ -35,8 +34,8 @@ _NOTES = {
     "decode_ms": "One more token, by the cached keys and values.",
     "total_ms": "Of an answer of one token and its end: two passes of the language model, whatever "
     "the model says.",
-    "total_over_full": "Against the full model with fused attention, both timed in turn on every "
-    "question.",
+    "total_over_full": "Against the full model, with fused attention unless the run asks for "
+    "engine.attention=eager, both timed in turn on every question.",
     "latency_peak_mb": "Peak of a question, beside the weights and its picture.",
     "paper_first_token_ms": "The paper's prefill time. At equal rows ASAP's is the shorter there, "
     "which only the tower can explain, so it is taken to hold the tower.",
