@@ -102,7 +102,10 @@ def test_every_form_of_the_table_can_be_made() -> None:
     assert "the metric of gqa" in first.to_markdown()
     assert "denominator of 69.0" in second.to_markdown()
     assert "Baseline gate, GQA: passed" in second.to_markdown()
-    assert "VizWiz" in to_latex([first, second])
+    latex = to_latex([first, second])
+    assert "VizWiz" in latex
+    for name in {result.label for result in results}:  # each row has its name, in both parts
+        assert latex.count(f"\n{name} & ") == 2, name
     for width in (80, 120):
         said = printed(table, "LLaVA-1.5", width)
         assert max(map(len, said.split("\n"))) <= width

@@ -73,7 +73,10 @@ def tflops(method: Any, visual: int) -> tuple[float, float, float]:
     found = question_cost(method, visual, 62, 12)
     macs = found["macs"]
     every = sum(macs.values())
-    return tuple(2 * n / 1e12 for n in (found["macs_paper"], every, every - macs["projector"]))
+    paper, whole, bare = (
+        2 * n / 1e12 for n in (found["macs_paper"], every, every - macs["projector"])
+    )
+    return paper, whole, bare
 
 
 def test_numbers_in_the_papers_footnotes_are_these() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from asap.report.table import Table, once, spans
+from asap.report.table import Table, spans
 
 HEADER = "% needs \\usepackage{booktabs} in the preamble\n"
 _SPECIAL = {
@@ -47,7 +47,7 @@ def _environment(table: Table) -> str:
         *_group_lines(groups),
         _line(header),
     ]
-    for i, cells in enumerate(once(body, models)):
+    for i, cells in enumerate(table.named_once(body)):
         new = i == 0 or models[i] != models[i - 1]
         lines += ["\\midrule"] if new else []
         lines.append(_line(cells))

@@ -101,8 +101,7 @@ class Table:
         stands in its first row only. A table that is too wide breaks headers first, then names.
         """
         header, body, notes = self.texts(flat=False)
-        if self.columns and self.columns[0].keys == ("model",):
-            body = once(body, [row.values.get("model") for row in self.rows])
+        body = self.named_once(body)
         groups = [column.group for column in self.columns]
         left = [column.left for column in self.columns]
         between = [_separator(groups, i) for i in range(len(groups))]
@@ -161,6 +160,14 @@ class Table:
             [[_with_marks(cell.shown, cell.marks) for cell in row] for row in body],
             {note: f"({mark})" for note, mark in marks.items()},
         )
+
+    def named_once(self, body: list[list[str]]) -> list[list[str]]:
+        """The texts of the cells with a model's name in its first row only, if one stands first."""
+        if not self.columns or self.columns[0].keys != ("model",):
+            return body
+        models = [row.values.get("model") for row in self.rows]
+        again = [i > 0 and model == models[i - 1] for i, model in enumerate(models)]
+        return [["", *row[1:]] if a else row for row, a in zip(body, again, strict=True)]
 
     def _title(self, column: TableColumn, flat: bool, named: bool) -> str:
         several = sum(other.title == column.title for other in self.columns) > 1
@@ -221,12 +228,6 @@ def _paragraphs(lines: Sequence[str]) -> list[str]:
 
 def _wrapped(lines: Sequence[str], width: int) -> list[str]:
     return [part for line in lines for part in wrapped(line, width)]
-
-
-def once(body: list[list[str]], models: Sequence[str | None]) -> list[list[str]]:
-    """Blank the first column where the row above has the same model."""
-    repeated = [i > 0 and model == models[i - 1] for i, model in enumerate(models)]
-    return [["", *row[1:]] if again else row for row, again in zip(body, repeated, strict=True)]
 
 
 def _separator(groups: Sequence[str], i: int) -> str:
