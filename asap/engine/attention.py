@@ -4,8 +4,10 @@ Images of equal length go together. Where the head-averaged map is wanted, score
 few images at a time, so that they stay in the processor's cache instead of filling fresh pages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -144,22 +146,26 @@ def eager_attention(
     # memory for one slab's scores and shares, which stays in the cache from slab to slab
     room = torch.empty(min(b, step), h, n, n, dtype=q.dtype, device=q.device)
     shared = torch.empty_like(room, dtype=kind if with_map or with_heads else q.dtype)
+    room, shared = (room[0], shared[0]) if alone else (room, shared)
 
-    def slabs(x: Tensor) -> Sequence[Tensor]:
+    def slabs(x: Tensor | None, wanted: bool = True) -> Iterable[Any]:
+        if x is None or not wanted:
+            return repeat(None)
         return x.unbind() if alone else x.split(step)
 
-    each = zip(slabs(q), slabs(k.transpose(-2, -1)), slabs(v), slabs(out), strict=True)
-    for slab, (queries, keys, values, to) in enumerate(each):
-        part = slab if alone else slice(slab * step, (slab + 1) * step)
-        fill = 0 if alone else slice(len(queries))
-        scores = product(queries * scale, keys, out=room[fill])
-        if bias is not None:
-            scores += bias[part]
-        share = torch.softmax(scores, -1, dtype=shared.dtype, out=shared[fill])
-        if with_map:
-            torch.mean(share, -3, out=maps[part])
-        if with_heads:
-            head_maps[part] = share
+    each = slabs(q), slabs(k.transpose(-2, -1)), slabs(v), slabs(out)
+    extra = slabs(bias), slabs(maps, with_map), slabs(head_maps, with_heads)
+    for queries, keys, values, to, added, mean, heads in zip(*each, *extra, strict=False):
+        count = h if alone else len(queries)  # the last slab may have fewer images
+        scores, share = (room, shared) if count == len(room) else (room[:count], shared[:count])
+        product(queries * scale, keys, out=scores)
+        if added is not None:
+            scores += added
+        torch.softmax(scores, -1, dtype=share.dtype, out=share)
+        if mean is not None:
+            torch.mean(share, -3, out=mean)
+        if heads is not None:
+            heads.copy_(share)
         if alone:
             torch.bmm(share.to(v.dtype), values, out=to)
         else:  # with `out`, one image's bits would not be those of several
