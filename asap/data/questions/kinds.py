@@ -60,8 +60,8 @@ def _annotators(answers: Sequence[str]) -> tuple[str, ...]:
 KINDS = {
     "yes_no": Kind(_yes_no),
     "exact": Kind(tuple),
-    # The letter may come after a reason. 2: neither a letter that a line end follows is read nor "The
-    # answer is B" without a sign behind it.
+    # The letter may come after a reason. 2: neither a letter that a line end follows is read nor
+    # "The answer is B" without a sign behind it.
     "letter": Kind(_letters, max_new_tokens=128, version=2),
     "vqa": Kind(_annotators),
     "vqav2": Kind(_annotators),  # normalised as by VQAv2's own script
