@@ -17,8 +17,7 @@ def checks(rows: Sequence[Named]) -> list[str]:
     """What is found, in words: one line if all is well, else one for each kind of disagreement."""
     if not rows:
         return []
-    reduced = [(label, record) for label, record in rows if not _is_full(record)]
-    found = [*_unequal_prefills(rows), *_towers_too_fast(reduced), *_full_again(rows)]
+    found = [*_unequal_prefills(rows), *_towers_too_fast(rows)]
     return found or [
         f"The times agree with one another: within {100 * SAME:g} %, prefills of equal visual rows "
         "are equal, and no tower that runs in full is faster than that of the full model."
@@ -38,27 +37,6 @@ def off_its_macs(record: Mapping[str, Any], span: str) -> bool:
 
 def _over_full(record: Mapping[str, Any], span: str) -> float:
     return record["times_ms"][span]["median"] / record["full_times_ms"][span]["median"]
-
-
-def _is_full(record: Mapping[str, Any]) -> bool:
-    """Whether the row is the full model, which is so timed a second time beside itself."""
-    methods = record["identity"]["methods"]
-    return methods.keys() == {"vision"} and methods["vision"].get("name") == "dense"
-
-
-def _full_again(rows: Sequence[Named]) -> list[str]:
-    """Rows of the full model whose tower takes another time than the full model's own."""
-    off = [
-        (label, 100 * (_over_full(record, "tower") - 1))
-        for label, record in rows
-        if _is_full(record)
-    ]
-    return [
-        f"{label!r} is the full model timed twice, and its towers differ by {abs(by):.1f} %: other "
-        "programs, or too few questions."
-        for label, by in off
-        if abs(by) > 100 * SAME
-    ]
 
 
 def _unequal_prefills(rows: Sequence[Named]) -> list[str]:
