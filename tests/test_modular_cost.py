@@ -150,6 +150,8 @@ def test_measured_columns_are_filled_where_a_row_was_timed(tmp_path: Path) -> No
     text = " ".join(printed(made, "Costs", 120).split())
     assert text.count("questions about 50 pictures") == text.count("Data: ") == 1
     assert "Times of llava:seven on" in text  # the costs are of LLaVA-NeXT 7B
+    apart = parts(made)
+    assert len(apart) > 1 and all("Timed was llava:seven, not" in p.to_markdown() for p in apart)
     small = build_table([results[0].with_records(latency=times({}, weights_mb=8.0))])
     assert "measured_ms" not in small.rows[0].values
     assert "no LLaVA-NeXT 7B in half precision" in str(small.rows[0].notes["measured_ms"])

@@ -91,6 +91,8 @@ def add_to(row: TableRow, result: Result, results: Sequence[Result], paper_table
             row.note(f"No record of times: {reason}.", *(f"{span}_ms" for span in SPANS))
         return
     row.values |= values_of(record)
+    if record["backbone"] != result.backbone:
+        row.note(f"Timed was {record['backbone']}, not {result.backbone}.", "method")
     dense = result.is_dense
     for span in ("tower", "prefill", "first_token", "total"):
         if dense:
