@@ -809,6 +809,7 @@ def test_options_of_a_wrong_kind_are_refused(tmp_path):
         "error: method 'asap': max_block=2.5",
     ]
     assert len(lines) == 7 and lines[6].startswith("6 failed: ")
+    assert lines[6].count("tau='high'") == 1  # an equal reason is not said twice
     assert not list((tmp_path / "r").glob("runs/*/accuracy.json"))
 
 

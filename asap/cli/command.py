@@ -149,10 +149,10 @@ def _unended(jobs: list[Job]) -> list[str]:
 
 
 def _code(jobs: list[Job], failed: list[str]) -> int:
-    """The exit code; several failures, or one among several jobs, are listed."""
+    """The exit code; several failures, or one among several jobs, are listed, equal ones once."""
     refused = sum(job.refused for job in jobs)
     if failed and not len(jobs) == refused == 1:
-        log.error("%d failed: %s", len(failed), "; ".join(failed))
+        log.error("%d failed: %s", len(failed), "; ".join(dict.fromkeys(failed)))
     if refused and refused == len(jobs):
         return 2
     return 1 if failed else 0
