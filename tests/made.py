@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from asap.measure.traces import costs
+from asap.methods.registry import find, names
 from asap.report.result import Read, Result
 from asap.tasks.classification import Classification
 
@@ -36,8 +37,10 @@ def frame(n=2, **columns):
     return pd.DataFrame(values | columns)
 
 
-def methods(name: str, options: dict | None = None, version: int = 1) -> dict[str, dict]:
-    """The methods of an identity: one, of the images."""
+def methods(name: str, options: dict | None = None, version: int | None = None) -> dict[str, dict]:
+    """The methods of an identity: one, of the images; version: None: the current one."""
+    if version is None:
+        version = find(name).method_version if name in names() else 1
     return {"vision": {"name": name, "options": options or {}, "version": version}}
 
 
