@@ -324,6 +324,10 @@ def test_the_questions_of_scienceqa_with_a_picture(tmp_path: Path) -> None:
         opened("scienceqa", benchmarks=str(tmp_path), split="val")
     with pytest.raises(RequestError, match=r"data\.split='train'"):
         opened("scienceqa", benchmarks=str(tmp_path), split="train")
+    (tmp_path / "scienceqa/pid_splits.json").write_text('{"val": ["5", "11", "5"]}')
+    with pytest.raises(RequestError, match=r"pid_splits\.json has the question '5' .* twice"):
+        opened("scienceqa", benchmarks=str(tmp_path), split="val")
+    made_scienceqa(tmp_path)
     (tmp_path / "scienceqa").rename(tmp_path / "SQA")
     assert len(opened("scienceqa", benchmarks=str(tmp_path))) == 2
 

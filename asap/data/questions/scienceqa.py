@@ -22,6 +22,7 @@ from asap.data.questions.benchmark_files import (
     first_file,
     lettered,
     optional_file,
+    refuse_twice,
 )
 from asap.data.questions.json_files import by_name, document, entry, name_of, objects, text_of
 from asap.data.questions.llava_questions import LlavaQuestion, LlavaTexts
@@ -63,6 +64,7 @@ class ScienceQaOptions(SplitOptions):
             place, given = problems[name]
             if given.get("image"):
                 asked.append(self._asked(name, place, given, texts))
+        refuse_twice(asked, splits)
         texts.check(file)
         about = Benchmark(
             "scienceqa", self.split, _METRIC, "mean",
