@@ -1,4 +1,4 @@
-"""The commands of a first session on a GPU, on the pretended device: they run to their end."""
+"""The commands for a GPU, on the pretended device: they run to their end."""
 
 import csv
 import sys
