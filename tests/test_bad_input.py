@@ -700,9 +700,9 @@ def test_a_method_file_that_is_not_there_is_refused(cli, own_folder):
     ("name", "error"),
     [
         ("broken_raises", "KeyError"),
-        ("broken_lengths", "Error"),
-        ("broken_shape", "Error"),
-        ("broken_type", "Error"),
+        ("broken_lengths", "WrongDecision"),
+        ("broken_shape", "WrongDecision"),
+        ("broken_type", "WrongDecision"),
     ],
 )
 def test_a_method_that_fails_is_recorded_and_the_other_rows_go_on(cli, own_folder, name, error):

@@ -8,7 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from asap.backbones.llava.language import LanguageModel
+from asap.engine.checks import WrongDecision
+from asap.engine.decoder.checks import checked
 from asap.engine.decoder.layer import Heads, attention_rows
+from asap.errors import one_line
 from asap.methods.language.base import LanguageDecision, LanguageSite, Pruner, Span
 
 
@@ -42,7 +45,11 @@ class Pruning:
     def after(
         self, layer: int, prompt: Prompt, language: LanguageModel, heads: Heads | None
     ) -> Prompt:
-        """The rows as the pruner leaves them after a layer, whose heads are given."""
+        """The rows as the pruner leaves them after a layer, whose heads are given.
+
+        WrongDecision if `decide` raises a ValueError, and for an answer of a user's own pruner
+        that cannot be applied.
+        """
         if not self.pruner.acts_after(layer, len(language.layers)):
             return prompt
 
@@ -55,11 +62,18 @@ class Pruning:
             layer, len(language.layers), prompt.rows[0], prompt.span,
             None if heads is None else shares, self.state,
         )  # fmt: skip
-        decision = self.pruner.decide(site)
+        decision = self._decided(site)
         if decision is None:
             return prompt
         self.macs += decision.macs
         return _applied(prompt, decision)
+
+    def _decided(self, site: LanguageSite) -> LanguageDecision | None:
+        try:
+            decision = self.pruner.decide(site)
+        except ValueError as error:  # a fault of the pruner: only `start` may refuse a question
+            raise WrongDecision(f"decide raised a ValueError: {one_line(error)}") from error
+        return checked(self.pruner, site, decision)
 
 
 def _applied(prompt: Prompt, decision: LanguageDecision) -> Prompt:

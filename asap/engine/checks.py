@@ -1,0 +1,126 @@
+"""Refuse an answer of a user's own method that cannot be applied.
+
+Applied as it is, a wrong target would mix the rows of different images without an error. Methods of
+this package are held to the same by the contract tests, and are not checked while they run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asap.methods.base import Decision, Method, Observation, Site
+
+WHOLE = (torch.int16, torch.int32, torch.int64)
+
+
+class WrongDecision(Exception):
+    """An answer of a user's own method or pruner that cannot be applied: its row fails."""
+
+
+def is_own(method: object) -> bool:
+    """Whether a method or pruner is a user's own, defined outside this package."""
+    return type(method).__module__.split(".")[0] != "asap"
+
+
+def checked_observation(method: Method, site: Site, seen: Any) -> Observation | None:
+    """What `observe` returned. WrongDecision if a user's own method returned anything else than an
+    `Observation` with a mask of the site's images, or None.
+    """
+    if seen is None or not is_own(method):
+        return seen
+    if not isinstance(seen, Observation):
+        raise WrongDecision(_another("observe", seen, "an Observation"))
+    if seen.chosen is not None and seen.chosen is not True:
+        wanted = f"True, None, or a boolean tensor ({len(site.images)},), one value an image"
+        fits = isinstance(seen.chosen, Tensor) and seen.chosen.dtype == torch.bool
+        _require(fits and seen.chosen.shape == site.images.shape, "Observation.chosen", seen.chosen,
+                 wanted)  # fmt: skip
+    _check_number("Observation.macs", seen.macs, site)
+    return seen
+
+
+def checked(method: Method, site: Site, decision: Any) -> Decision | None:
+    """What `reduce` returned about all images of a site.
+
+    WrongDecision if a user's own method returned anything else than None or a `Decision` that can
+    be applied: shapes and types everywhere, the values of `target` and `left` on a CPU, where they
+    can be read without a wait.
+    """
+    if decision is None or not is_own(method):
+        return decision
+    if not isinstance(decision, Decision):
+        raise WrongDecision(_another("reduce", decision, "a Decision"))
+    shape = (len(site.images), site.length)
+    whole = isinstance(decision.target, Tensor) and decision.target.dtype in WHOLE
+    _require(
+        whole and decision.target.shape == shape, "Decision.target", decision.target,
+        f"a tensor of whole numbers {shape}, the output position of each token and -1 where it is "
+        "dropped (keep_only(kept) makes it from a mask)",
+    )  # fmt: skip
+    weight = decision.weight
+    floats = isinstance(weight, Tensor) and weight.is_floating_point()
+    _require(weight is None or (floats and weight.shape == shape), "Decision.weight", weight,
+             f"None or a tensor of floats {shape}")  # fmt: skip
+    _check_number("Decision.left", decision.left, site)
+    _check_number("Decision.macs", decision.macs, site)
+    if site.looks:
+        _check_positions(decision, site)
+    return decision
+
+
+def _check_positions(decision: Decision, site: Site) -> None:
+    """Prefix tokens stay in their places; outputs are 0, 1, 2, ... of each image, without gaps."""
+    target, prefix, length = decision.target, site.prefix, site.length
+    still = torch.arange(prefix, device=target.device)
+    if bool((target[:, :prefix] != still).any()):
+        raise WrongDecision(
+            f"Decision.target moves or drops one of the {prefix} prefix tokens (class, "
+            f"distillation, registers): target[:, :{prefix}] must be 0 to {prefix - 1}"
+        )
+    most, least = int(target.max()), int(target.min())
+    if most >= length or least < -1:
+        raise WrongDecision(
+            f"Decision.target has the position {most if most >= length else least}: of {length} "
+            f"tokens it must be -1 (dropped) or 0 to {length - 1}"
+        )
+    taken = torch.zeros(len(target), length + 1, dtype=torch.bool, device=target.device)
+    taken.scatter_(1, torch.where(target < 0, length, target).long(), True)
+    outputs = taken[:, :length].sum(1)
+    last = target.amax(1) + 1
+    if bool((gaps := outputs != last).any()):
+        i = int(gaps.nonzero()[0, 0])
+        raise WrongDecision(
+            f"Decision.target has gaps: the {int(outputs[i])} tokens left of an image have "
+            f"positions up to {int(last[i]) - 1}; number them 0, 1, 2, ..., as keep_only(kept) does"
+        )
+    left = torch.as_tensor(decision.left, device=target.device).expand(len(target))
+    if bool((other := (left != outputs) | (outputs == 0)).any()):
+        i = int(other.nonzero()[0, 0])
+        raise WrongDecision(
+            f"Decision.left={int(left[i])}, and Decision.target leaves {int(outputs[i])} tokens of "
+            "an image: left must be the number of different positions, at least 1"
+        )
+
+
+def _check_number(name: str, value: Any, site: Site) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    each = isinstance(value, Tensor) and value.dtype in WHOLE and value.shape == site.images.shape
+    _require(whole or each, name, value,
+             f"an int, or whole numbers ({len(site.images)},), one an image")  # fmt: skip
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise WrongDecision(f"{name} is {described(value)}: it must be {allowed}")
+
+
+def _another(asked: str, value: Any, wanted: str) -> str:
+    return f"{asked} returned {described(value)}: it must return {wanted}, or None"
+
+
+def described(value: Any) -> str:
+    """A value in an error message: a tensor by its type and shape."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"{value!r}" if isinstance(value, int | float | str) else f"a {type(value).__name__}"
