@@ -138,6 +138,18 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_visionzips_contextual_tokens_come_behind_the_class_tokens_of_all_crops(
+    folder: Path,
+) -> None:
+    """Its authors' order, also of those whose target stayed alone: with 9 of 13 patches most do."""
+    rows = encoded(load_llava(str(folder)), (80, 60), "visionzip", dominant=4, contextual=9)[0]
+    order, images = rows.order.tolist(), range(0, 5 * 13, 13)  # the class token of each image
+    dominant = [i + j for i in images[1:] for j in (1, 2, 3)]
+    contextual = [i + j for i in images[1:] for j in range(4, 13)]
+    assert order[:13] == list(range(13)) and sorted(order[13:25]) == dominant
+    assert order[25:] == [*images[1:], *contextual]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_image_of_a_picture_has_its_own_budget(name: str, folder: Path) -> None:
     """Rows of a fixed picture: five times those of an image alone, as that image has them."""

@@ -56,16 +56,17 @@ def in_reading_order(
     grid: CropGrid,
     order: str = "grid",
     by_patch: bool = False,
+    placeless: int = 0,
 ) -> PictureRows:
     """The rows of a picture's images as the language model reads them.
 
     rows: of each image in its own order, the whole picture first. held: of each image, the row that
     each of its patches ended in, -1: none.
 
-    order: "grid": behind the whole picture the crops' rows by their place in the common grid, then,
-    crop by crop, those that have no place there: all that do not stand for exactly one patch, such
-    as averages and class tokens; `by_patch`: averages have the place of their first patch. "crop":
-    one image after the other.
+    order: "grid": behind the whole picture the crops' rows by their place in the common grid, then
+    those that have no place there, crop by crop: first class tokens, which stand for no patch, then
+    the `placeless` last ones of each image and all that stand for several patches; `by_patch`:
+    averages have the place of their first patch. "crop": one image after the other.
     """
     lengths = [len(one) for one in rows]
     starts = torch.tensor([0, *accumulate(lengths)])
@@ -75,7 +76,7 @@ def in_reading_order(
     elif order == "crop":
         found = torch.arange(sum(lengths))
     else:
-        found = _by_place(row_of, lengths, grid, by_patch)
+        found = _by_place(row_of, lengths, grid, by_patch, placeless)
     place = torch.full((sum(lengths),), -1)
     read = found != NEWLINE
     place[found[read]] = read.nonzero()[:, 0]
@@ -114,8 +115,9 @@ def _with_newlines(
 
 
 def _by_place(
-    row_of: Int[Tensor, "images patches"], lengths: Sequence[int], grid: CropGrid, by_patch: bool
-) -> Int[Tensor, "n"]:
+    row_of: Int[Tensor, "images patches"], lengths: Sequence[int], grid: CropGrid, by_patch: bool,
+    placeless: int,
+) -> Int[Tensor, "n"]:  # fmt: skip
     """The whole picture, then rows with a place in the common grid, then the others."""
     total, patches = sum(lengths), row_of.shape[1]
     places = _places(patches, grid)
@@ -125,6 +127,7 @@ def _by_place(
     in_crops = there[1:]
     first.scatter_reduce_(0, row_of[1:][in_crops], places[in_crops], "amin")
     whole = torch.arange(total) < lengths[0]
-    placed = ~whole & ((holds > 0) if by_patch else (holds == 1))
-    key = torch.where(placed, first, places.numel()).masked_fill(whole, -1)
+    last = torch.cat([torch.arange(n) >= n - placeless for n in lengths])
+    placed = ~whole & ((holds > 0) if by_patch else (holds == 1) & ~last)
+    key = torch.where(placed, first, places.numel() + (holds > 0)).masked_fill(whole, -1)
     return key.argsort(stable=True)

@@ -42,7 +42,8 @@ class Encoded:
         images = range(first, first + 1 + grid.down * grid.across)
         rows = [self.rows.of(i) for i in images]
         held = self.held[images.start : images.stop]
-        return in_reading_order(rows, held, grid, how.crops, self.encoder.tower.by_patch)
+        tower, placeless = self.encoder.tower, self.encoder.method.placeless(held.shape[1])
+        return in_reading_order(rows, held, grid, how.crops, tower.by_patch, placeless)
 
 
 class PictureEncoder:

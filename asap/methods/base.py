@@ -25,9 +25,7 @@ from asap.methods.option_checks import require as require
 from asap.methods.search_space import SearchDimension
 
 Position = Literal["before_block", "in_attention", "after_attention", "after_block"]
-_BY_IMAGE = (
-    "tokens", "sizes", "images", "attention", "keys", "values", "value_norms", "drawn",
-)  # fmt: skip
+_BY_IMAGE = ("tokens", "sizes", "images", "attention", "keys", "values", "value_norms", "drawn")
 Left = int | Int[Tensor, "b"]  # tokens left: one number known beforehand, or one for each image
 
 
@@ -143,8 +141,7 @@ class Sharing:
 class Method:
     """Base of every method. Class attributes describe how it works; fields are its options.
 
-    Options with impossible values raise ValueError at construction; options that do not fit a
-    backbone raise it in `check`.
+    Impossible options raise ValueError at construction, those unfit for a backbone in `check`.
     """
 
     method_version: ClassVar[int] = 1  # raised by hand when results change
@@ -164,8 +161,7 @@ class Method:
     def __post_init__(self) -> None:
         """Turn lists into tuples, so that methods can be hashed, and check the options' types.
 
-        Raises ValueError for an option of the wrong type, and for two `trace_columns` of one name;
-        subclasses check the ranges.
+        ValueError for a wrong type, and two `trace_columns` of one name; subclasses check ranges.
         """
         check_types(self)
         once_each(self.trace_columns)
@@ -207,6 +203,10 @@ class Method:
     def search_space(self, anatomy: Anatomy) -> tuple[SearchDimension, ...]:
         """The options that calibration varies to meet a MACs budget, with their grids."""
         return ()
+
+    def placeless(self, patches: int) -> int:
+        """How many of its last tokens have no place in the picture, whatever they stand for."""
+        return 0
 
     def acts_in(self, block: int, depth: int) -> bool:
         """True if the method is to be asked in block `block` (index from 0) of `depth`."""

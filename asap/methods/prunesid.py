@@ -47,8 +47,8 @@ class PruneSID(Method):
     There are never more groups than channels or patches. Settings that keep everything leave the
     order as it is. In a classifier, where the method is not published, all prefix tokens stay, and
     one of them is counted. The decompositions make the host wait for a GPU, so passes are not
-    recorded. Evidence: verified against the authors' code, given the same loadings, by a separate
-    implementation of the same rules.
+    recorded. Evidence: in float64 it keeps, given the same loadings, what the authors' own function
+    keeps of random inputs.
     """
 
     tokens: int | None = None

@@ -40,13 +40,14 @@ class VisionZip(Method):
     encoder, whose output a language model reads (see `feature_block`).
 
     Settings that keep everything leave the order as it is. In a classifier, where the method is not
-    published, all prefix tokens stay, and one of them is counted. Evidence: verified against the
-    authors' code by a separate implementation of the same rules.
+    published, all prefix tokens stay, and one of them is counted. Evidence: in float64 it keeps
+    what the authors' own function keeps of random inputs.
     """
 
     dominant: int | None = None
     contextual: int | None = None
     block: int | None = None
+    method_version: ClassVar[int] = 2
     class_row_to_llm: ClassVar[bool] = True
     own_order: ClassVar[bool] = True  # contextual tokens come last
     same_cost = True
@@ -91,6 +92,11 @@ class VisionZip(Method):
         dominant = max(2, in_proportion(USUAL[0], patches)) if dominant is None else dominant
         contextual = in_proportion(USUAL[1], patches) if contextual is None else contextual
         return dominant - 1, contextual
+
+    def placeless(self, patches: int) -> int:
+        """The contextual tokens, also one whose target stayed alone."""
+        kept, contextual = self.counts(patches)
+        return contextual if kept + contextual < patches else 0
 
     def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         patches = site.length - site.prefix

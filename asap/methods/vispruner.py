@@ -39,8 +39,8 @@ class VisPruner(Method):
 
     A list of odd length has one even place more than odd ones; the authors' code fails there. Of
     equally similar ones the lowest patch goes first. In a classifier, where the method is not
-    published, prefix tokens stay. Evidence: verified against the authors' code by a separate
-    implementation of the same rules.
+    published, prefix tokens stay. Evidence: in float64 it keeps what the authors' own function
+    keeps of random inputs.
     """
 
     tokens: int | None = None
