@@ -182,6 +182,17 @@ def memory_lines(root: Path, counts: list[int]) -> list[str]:
     return lines
 
 
+def write_report(out: Path, script: str, lines: list[str], versions: str, before: float) -> None:
+    """Write and print what was measured; before: the load average when it began."""
+    load = (
+        f"Load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} "
+        "cores; well below the number of cores is idle."
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join([script, "", *lines, "", versions, load, ""]))
+    Console(width=140).print("\n".join(lines), markup=False, highlight=False)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -206,13 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.memory:
             lines += ["", *memory_lines(Path(folder), given.memory)]
     versions = f"torch {torch.__version__}, Pillow {Image.__version__}, {platform.machine()}"
-    load = (
-        f"Load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} "
-        "cores; well below the number of cores is idle."
-    )
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(["scripts/bench_data.py", "", *lines, "", versions, load, ""]))
-    Console(width=140).print("\n".join(lines), markup=False, highlight=False)
+    write_report(given.out, "scripts/bench_data.py", lines, versions, before)
     return 0
 
 

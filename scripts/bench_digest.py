@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
+from bench_data import write_report
 
 from asap.data.images import content
 from asap.data.images.content_index import Index
@@ -100,13 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = os.getloadavg()[0]
     lines = measured(given.files, given.size, given.cold)
     versions = f"Python {platform.python_version()}, {platform.machine()}"
-    load = (
-        f"Load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} "
-        "cores; well below the number of cores is idle."
-    )
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(["scripts/bench_digest.py", "", *lines, "", versions, load, ""]))
-    Console(width=140).print("\n".join(lines), markup=False, highlight=False)
+    write_report(given.out, "scripts/bench_digest.py", lines, versions, before)
     return 0
 
 

@@ -196,7 +196,7 @@ def report(
         f"{name}:",
         f"  5 x 5 grid, bitwise equal to separate runs: {equal(alone, together)} of {len(grid)}",
         f"  closed form, dense blocks per image: separate {one.separate:.1f}, shared "
-        f"{one.shared:.1f} (trunk {one.trunk:.1f}, distinct rests {one.rests:.1f}), "
+        f"{one.shared:.1f} (trunk {one.prefix:.1f}, distinct rests {one.rests:.1f}), "
         f"ratio {one.shared / one.separate:.3f}",
         f"  measured, shared / separate: {spread(against)}; "
         f"{1 / statistics.median(against):.2f} times cheaper",

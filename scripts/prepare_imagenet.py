@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from preparing import at_least_one, concluded, console, list_names, refused
 from rich.console import Console
 from tqdm import tqdm
 
@@ -44,31 +45,25 @@ HOW_TO_GET = """How to get the validation set (for non-commercial research, on i
   Hugging Face: accept the terms of the gated data set ILSVRC/imagenet-1k, then
       hf download ILSVRC/imagenet-1k --repo-type dataset --include "data/validation-*"
 Nothing needs unpacking. Then set IMAGENET to the folder."""
-SHOWN = 20  # names listed per kind of problem
 
 
 def main() -> int:
     """Check and report; returns the exit code."""
     arguments = _arguments()
-    out = Console(highlight=False, soft_wrap=True)
+    out = console()
     try:
         layout = recognise(arguments.path)
         labels = None if arguments.labels is None else str(arguments.labels)
         source = open_layout(layout, arguments.path, labels)
     except RequestError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        out.print(HOW_TO_GET, markup=False)
-        return 2
+        return refused(error, HOW_TO_GET)
     out.print(f"layout     {LAYOUT_NAMES[layout.kind]}: {layout.place}", markup=False)
     problems = _counts(out, source)
     if arguments.checksums:
         problems += _checksums(out, layout)
     if arguments.decode:
         problems += _decoded(out, source, arguments.workers)
-    out.print(f"{'complete' if not problems else 'not complete: ' + '; '.join(problems)}")
-    if problems:
-        out.print(HOW_TO_GET, markup=False)
-    return 1 if problems else 0
+    return concluded(out, problems, HOW_TO_GET)
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,17 +75,11 @@ def _arguments() -> argparse.Namespace:
         "--labels", type=path_argument, help="devkit or labels file, if it is not beside the images"
     )
     parser.add_argument("--decode", action="store_true", help="decode every image")
-    parser.add_argument("--workers", type=_workers, default=1, help="processes that decode")
+    parser.add_argument("--workers", type=at_least_one, default=1, help="processes that decode")
     parser.add_argument(
         "--no-checksums", dest="checksums", action="store_false", help="skip the MD5 of archives"
     )
     return parser.parse_args()
-
-
-def _workers(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not possible: give 1 or more")
-    return int(text)
 
 
 def _counts(out: Console, source: Source) -> list[str]:
@@ -104,7 +93,7 @@ def _counts(out: Console, source: Source) -> list[str]:
     out.print(f"classes    {classes:,} of {len(synsets()):,}, in timm's order")
     if first and count:
         out.print(f"absent     {', '.join(first)}{', ...' if count > len(first) else ''}")
-    _list(out, "missing", missing, "listed and not there, or empty")
+    list_names(out, "missing", missing, "listed and not there, or empty")
     problems = [f"{count:,} images are absent"] if count else []
     for reason in differences(source):
         out.print(f"differs    {reason}", markup=False)
@@ -142,7 +131,7 @@ def _decoded(out: Console, source: Source, workers: int) -> list[str]:
         for i, reason in zip(order, tqdm(reasons, "decode", len(order), unit="img"), strict=True):
             if reason:
                 failed.append(f"{source.paths[i]}: {reason}")
-    _list(out, "damaged", sorted(failed), "cannot be decoded")
+    list_names(out, "damaged", sorted(failed), "cannot be decoded")
     out.print(f"decoded    {len(order) - len(failed):,} of {len(order):,}")
     return [f"{len(failed):,} images cannot be decoded"] if failed else []
 
@@ -164,13 +153,6 @@ class _Worker:
         except UnreadableImage as error:
             return str(error)
         return None
-
-
-def _list(out: Console, head: str, names: list[str], what: str) -> None:
-    for name in names[:SHOWN]:
-        out.print(f"{head:<10} {name}", markup=False)
-    if len(names) > SHOWN:
-        out.print(f"{head:<10} ... {len(names):,} in all, {what}", markup=False)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from preparing import at_least_one, concluded, console, list_names, refused
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -56,7 +57,6 @@ KINDS = {
     MISSING: "listed and not there", UNDECODABLE: "damaged", SHORT: "shorter than promised",
     NO_VIDEO: "without a picture", TIMEOUT: "not decoded in time",
 }  # fmt: skip
-SHOWN = 20  # names listed per kind of problem
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ NAMES = [field.name for field in fields(Row)]
 def main() -> int:
     """Check and report; returns the exit code."""
     given = _arguments()
-    out = Console(highlight=False, soft_wrap=True)
+    out = console()
     options = KineticsOptions(
         split=given.split, labels=given.labels, train_labels=given.labels,
         classes=given.classes, replacements=given.replacements,
@@ -89,9 +89,7 @@ def main() -> int:
     try:
         clips, classes, layout = options.found(given.path)
     except RequestError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-        out.print(HOW_TO_GET, markup=False)
-        return 2
+        return refused(error, HOW_TO_GET)
     out.print(f"layout     {layout.name}: {layout.folder}", markup=False)
     problems = _counts(out, clips, classes, given.split)
     if given.decode:
@@ -105,10 +103,7 @@ def main() -> int:
             return STOPPED
         problems += _results(out, rows)
         out.print(f"report     {report}", markup=False)
-    out.print(f"{'complete' if not problems else 'not complete: ' + '; '.join(problems)}")
-    if problems:
-        out.print(HOW_TO_GET, markup=False)
-    return 1 if problems else 0
+    return concluded(out, problems, HOW_TO_GET)
 
 
 def _arguments() -> argparse.Namespace:
@@ -122,8 +117,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--replacements", type=_path, help="the folder of replacements, or off")
     parser.add_argument("--no-decode", dest="decode", action="store_false", help="only count")
     parser.add_argument("--decoder", choices=DECODERS, default=DECODERS[0])
-    parser.add_argument("--seconds", type=_positive, default=60, help="time limit of a clip")
-    parser.add_argument("--workers", type=_positive, default=1, help="processes that decode")
+    parser.add_argument("--seconds", type=at_least_one, default=60, help="time limit of a clip")
+    parser.add_argument("--workers", type=at_least_one, default=1, help="processes that decode")
     parser.add_argument(
         "--report", type=_path, help="the file to write, kinetics-<split>-check.csv"
     )
@@ -132,12 +127,6 @@ def _arguments() -> argparse.Namespace:
 
 def _path(text: str) -> str:
     return str(path_argument(text))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not possible: give 1 or more")
-    return int(text)
 
 
 def _counts(out: Console, clips: Clips, classes: Classes, split: str) -> list[str]:
@@ -149,7 +138,7 @@ def _counts(out: Console, clips: Clips, classes: Classes, split: str) -> list[st
     if left_out := files_left_out(clips.source):
         out.print(f"left out   {counts_in_words(left_out)}", markup=False)
     out.print(f"classes    {present:,} of {classes.which}")
-    _list(out, MISSING, clips.missing, KINDS[MISSING])
+    list_names(out, MISSING, clips.missing, KINDS[MISSING])
     return [f"{total - there:,} clips are absent"] if there < total else []
 
 
@@ -259,16 +248,9 @@ def _results(out: Console, rows: list[Row]) -> list[str]:
         # Clips without a file are reported with the counts; a link may lead nowhere.
         found = [row for row in rows if row.state == kind and (kind != MISSING or row.file)]
         if found:
-            _list(out, kind, [f"{row.clip}: {row.reason}" for row in found], what)
+            list_names(out, kind, [f"{row.clip}: {row.reason}" for row in found], what)
             problems.append(f"{len(found):,} {'is' if len(found) == 1 else 'are'} {what}")
     return problems
-
-
-def _list(out: Console, head: str, names: list[str], what: str) -> None:
-    for name in names[:SHOWN]:
-        out.print(f"{head:<10} {name}", markup=False)
-    if len(names) > SHOWN:
-        out.print(f"{head:<10} ... {len(names):,} in all, {what}", markup=False)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,18 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
+
+from stress_run import Failure, reported
 
 REPORT = Path("results/bench/cpu/stress_head.txt")
 VIDEOS, EPOCHS = 96, 60
 BEGUN = {"features": "features/*/journal-*.jsonl", "training": "runs/*/training/head-*.safetensors"}
 SAME = ("runs/*/head.safetensors", "runs/*/training.csv", "features/*/features.bin")
 PATIENCE = 300  # seconds until a process counts as hanging
-
-
-class Failure(Exception):
-    """Something happened that must not happen."""
 
 
 def start(results: Path) -> subprocess.Popen:
@@ -136,17 +134,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            lines, verdict = stress(given.kills, given.seed, Path(folder)), "passed"
-        except Failure as failure:
-            lines, verdict = [str(failure).replace(folder, "<folder>")], "FAILED"
     command = f"scripts/stress_head.py --kills {given.kills} --seed {given.seed}"
-    text = "\n".join([command, "", *lines, "", verdict]) + "\n"
-    given.report.parent.mkdir(parents=True, exist_ok=True)
-    given.report.write_text(text, "utf-8")
-    sys.stdout.write(text)
-    return 0 if verdict == "passed" else 1
+    work = partial(stress, given.kills, given.seed)
+    return reported(given.report, command, work)
 
 
 if __name__ == "__main__":

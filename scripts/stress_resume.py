@@ -19,10 +19,10 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from stress_run import (
@@ -33,6 +33,7 @@ from stress_run import (
     check_sound,
     compare,
     outcome,
+    reported,
     wait_for_work,
     work_done,
 )
@@ -213,17 +214,8 @@ def main() -> int:
         f"scripts/stress_resume.py --launch {given.launch} --signals {' '.join(given.signals)}"
     )
     command += f" --each {given.each} --seed {given.seed} --images {given.images}"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            run, plan = Run(given.images, given.launch), given.signals * given.each
-            lines, verdict = stress(run, plan, given.seed, Path(folder)), "passed"
-        except Failure as failure:
-            lines, verdict = [str(failure).replace(folder, "<folder>")], "FAILED"
-    text = "\n".join([command, "", *lines, "", verdict]) + "\n"
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(text, "utf-8")
-    sys.stdout.write(text)
-    return 0 if verdict == "passed" else 1
+    run, plan = Run(given.images, given.launch), given.signals * given.each
+    return reported(report, command, partial(stress, run, plan, given.seed))
 
 
 if __name__ == "__main__":

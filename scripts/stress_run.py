@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +48,20 @@ PATIENCE = 300  # seconds until a process counts as hanging
 
 class Failure(Exception):
     """Something happened that must not happen."""
+
+
+def reported(report: Path, command: str, stress: Callable[[Path], list[str]]) -> int:
+    """Write and print the report of a stress test in a folder of its own; the exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            lines, verdict = stress(Path(folder)), "passed"
+        except Failure as failure:
+            lines, verdict = [str(failure).replace(folder, "<folder>")], "FAILED"
+    text = "\n".join([command, "", *lines, "", verdict]) + "\n"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(text, "utf-8")
+    sys.stdout.write(text)
+    return 0 if verdict == "passed" else 1
 
 
 @dataclass

@@ -7,7 +7,7 @@ python scripts/update_readme.py results/bench/cpu/demo.csv results/bench/cpu/dem
 import argparse
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,43 +18,40 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def demo_table(path: Path) -> str:
-    """A narrow Markdown table of the demo's CSV."""
-    lines = [
-        "| method | top-1 (%) | Δ to dense, 95 % interval | MACs (%) | throughput, x fused dense "
-        "| sink on object (%) | object recall (%) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    more = (("ratio_fused", ".2f"), ("sink_on_object_pct", ".1f"), ("object_recall_pct", ".1f"))
-    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
-
-
-def video_table(path: Path) -> str:
-    """A narrow Markdown table of the video demo's CSV."""
-    lines = [
-        "| method | top-1 (%) | Δ to dense, 95 % interval | MACs (%) | sink moves (patches) "
-        "| stop block changes (%) | kept patches, overlap (%) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    more = (("sink_distance", ".2f"), ("stop_changes", ".1f"), ("kept_overlap", ".1f"))
-    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
-
-
-def question_table(path: Path) -> str:
-    """A narrow Markdown table of the CSV of the demo of questions."""
-    lines = [
-        "| method | right (%) | Δ to full, 95 % interval | MACs (%) | rows in a layer "
+# Of each table: its marker in README.md, the heads of its columns after the method's, and the keys
+# in the CSV, with formats, of those after the cost.
+TABLES = {
+    "demo table": (
+        "top-1 (%) | Δ to dense, 95 % interval | MACs (%) | throughput, x fused dense "
+        "| sink on object (%) | object recall (%)",
+        {"ratio_fused": ".2f", "sink_on_object_pct": ".1f", "object_recall_pct": ".1f"},
+    ),
+    "video table": (
+        "top-1 (%) | Δ to dense, 95 % interval | MACs (%) | sink moves (patches) "
+        "| stop block changes (%) | kept patches, overlap (%)",
+        {"sink_distance": ".2f", "stop_changes": ".1f", "kept_overlap": ".1f"},
+    ),
+    "question table": (
+        "right (%) | Δ to full, 95 % interval | MACs (%) | rows in a layer "
         "| KV cache (%) | F1 of presence | says yes (%) | corrected | corrupted "
-        "| object recall (%) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    more = (("layer_visual_rows", ".1f"), ("kv_mib_pct", ".0f"), ("f1_presence", ".1f"))
-    more += (("yes_share_presence", ".1f"), ("mcnemar_c", ".0f"), ("mcnemar_b", ".0f"))
-    more += (("object_recall_pct", ".1f"),)
-    return "\n".join([*lines, *(_row(row, more) for row in rows_of(path))])
+        "| object recall (%)",
+        {
+            "layer_visual_rows": ".1f", "kv_mib_pct": ".0f", "f1_presence": ".1f",
+            "yes_share_presence": ".1f", "mcnemar_c": ".0f", "mcnemar_b": ".0f",
+            "object_recall_pct": ".1f",
+        },
+    ),
+}  # fmt: skip
 
 
-def _row(row: dict[str, str], more: Iterable[tuple[str, str]]) -> str:
+def table_of(marker: str, path: Path) -> str:
+    """A narrow Markdown table of a demo's CSV."""
+    heads, more = TABLES[marker]
+    rule = f"| --- |{' ---: |' * len(heads.split(' | '))}"
+    return "\n".join([f"| method | {heads} |", rule, *(_row(row, more) for row in rows_of(path))])
+
+
+def _row(row: dict[str, str], more: Mapping[str, str]) -> str:
     """Method, accuracy and cost, then more columns with their formats."""
     delta = ""
     if row["top1_delta"]:
@@ -65,7 +62,7 @@ def _row(row: dict[str, str], more: Iterable[tuple[str, str]]) -> str:
         _number(row["top1"], ".2f"),
         delta,
         _number(row["flops_pct"], "+.2f"),
-        *(_number(row[name], spec) for name, spec in more),
+        *(_number(row[name], spec) for name, spec in more.items()),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -91,9 +88,8 @@ def main() -> None:
     given = parser.parse_args()
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
-    text = replaced(text, "demo table", demo_table(given.demo))
-    text = replaced(text, "video table", video_table(given.video))
-    text = replaced(text, "question table", question_table(given.questions))
+    for marker, path in zip(TABLES, (given.demo, given.video, given.questions), strict=True):
+        text = replaced(text, marker, table_of(marker, path))
     code = (ROOT / "examples/norm_top_k.py").read_text("utf-8").rstrip()
     text = replaced(text, "example", f"```python\n{code}\n```")
     readme.write_text(text, "utf-8")

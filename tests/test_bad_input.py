@@ -4,7 +4,6 @@ A case is a command line; most run in this process, a few as real commands.
 """
 
 import json
-import logging
 import os
 import pickle
 import resource
@@ -20,18 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from composed_once import composed_once
-from hydra.core.global_hydra import GlobalHydra
+from in_process import quick, run_here
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import asap.cli.run
-import asap.experiment.throughput_rows
 import asap.publish.run_outputs
-import asap.report.page
 from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.errors import one_line
-from asap.measure.timing import ThroughputPlan
 from asap.report.figures.charts import charts
 
 FOUR_SCENES = ("data.images=4", "method.tau=2.0")
@@ -79,36 +73,22 @@ Cli = Callable[..., Result]
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path) -> Iterator[Cli]:
+def cli(capsys, tmp_path) -> Iterator[Cli]:
     """`cli(*arguments)` is `python -m asap.run *arguments results=...` in this process, without
     figures, and without the seconds in which a timing warms up.
     """
-    log = logging.getLogger("asap")
-    before = (list(log.handlers), log.propagate, log.level)
     environment = dict(os.environ)
     results = tmp_path / "results"
-    plan = ThroughputPlan(3, 0.001, short=True, warmup_seconds=0.0)
-    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
-    for module in (asap.publish.run_outputs, asap.report.page):
-        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
 
     def call(*arguments: str) -> Result:
-        GlobalHydra.instance().clear()
-        log.handlers.clear()  # they hold the streams of an earlier call
         given = [] if any(a.startswith("results=") for a in arguments) else [f"results={results}"]
         given += [] if any(a.startswith("baseline=") for a in arguments) else ["baseline=false"]
-        monkeypatch.setattr(sys, "argv", ["asap.run", *arguments, *given])
-        capsys.readouterr()
-        with composed_once(), pytest.raises(SystemExit) as stop:
-            asap.cli.run.main()
-        out, err = capsys.readouterr()
-        return Result(int(stop.value.code or 0), out, err, results)
+        return Result(*run_here(*arguments, *given, capsys=capsys), results)
 
-    yield call
-    log.handlers[:], log.propagate, log.level = before
+    with quick(short=True):
+        yield call
     os.environ.clear()
     os.environ.update(environment)
-    GlobalHydra.instance().clear()
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,18 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import bench_gpu
 import pytest
 import torch
+from bench_gpu import ASAP, PARTS, GivenStops, Where, flips, targets
+from bounded_part import run_part
 from fake_graphs import FakeGraphs
 from test_device_pass import KEY, batches, compare
 
 from asap.engine.kernels import launch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import bench_gpu
-from bench_gpu import ASAP, PARTS, GivenStops, Where, flips, targets
-from bounded_part import run_part
 
 
 @pytest.mark.parametrize("fake", [None, FakeGraphs(strict=False)])

@@ -1,15 +1,10 @@
 """The script that times kernels, rehearsed on CPU: what it counts, and that it leaves none out."""
 
 import csv
-import sys
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import bench_kernels
+import pytest
+import torch
 from bench_kernels import CASES, Shape
 
 SMALL = Shape(2, 17, 3, 32, torch.float32, "cpu")

@@ -1,14 +1,10 @@
 """The command that times a large LLaVA: its rehearsal on a CPU. No test looks at a time."""
 
 import csv
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 import bench_vlm
+import pytest
 
 
 def test_the_rehearsal_measures_every_candidate(tmp_path: Path, capsys) -> None:

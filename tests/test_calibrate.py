@@ -1,12 +1,10 @@
 """Operating points: the search on made-up costs, ToMe's lists in closed form, small real runs."""
 
 import itertools
-import logging
 import math
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from composed_once import composed_once
-from hydra.core.global_hydra import GlobalHydra
+from in_process import Ended, run_here
 from PIL import Image
 from samples import data_spec
 
@@ -376,26 +373,15 @@ def test_imagenets_validation_images_are_known_by_their_names(tmp_path: Path):
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys, tmp_path) -> Iterator[Callable[..., tuple[int, str, str]]]:
+def cli(capsys, tmp_path) -> Callable[..., Ended]:
     """`cli("calibrate", *arguments)` is that command in this process: exit code, output, errors."""
-    log = logging.getLogger("asap")
-    before = (list(log.handlers), log.propagate, log.level)
     mains = {"run": asap.cli.run.main, "calibrate": asap.cli.calibrate.main}
 
-    def call(name: str, *arguments: str) -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        log.handlers.clear()
-        given = [f"asap.{name}", *arguments, f"results={tmp_path}", "calibrate.images=40"]
-        monkeypatch.setattr(sys, "argv", given)
-        capsys.readouterr()
-        with composed_once(), pytest.raises(SystemExit) as stop:
-            mains[name]()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
+    def call(name: str, *arguments: str) -> Ended:
+        given = (*arguments, f"results={tmp_path}", "calibrate.images=40")
+        return run_here(*given, capsys=capsys, main=mains[name])
 
-    yield call
-    log.handlers[:], log.propagate, log.level = before
-    GlobalHydra.instance().clear()
+    return call
 
 
 def presets(folder: Path) -> dict[str, Any]:

@@ -1,14 +1,10 @@
 """The comparison with lmms-eval, with lmms-eval's scores made here: what it finds, and what not."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 import check_scores
+import pytest
 from check_scores import DIFFERENCES, RIGHT_HERE, RIGHT_THERE, TASKS, Question
 from made_answers import made
 

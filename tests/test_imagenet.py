@@ -1,6 +1,5 @@
 """ImageNet: four layouts that give the same samples, records and errors; variants; boxes."""
 
-import importlib.util
 import json
 import pickle
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import prepare_imagenet
 import pytest
 import torch
 from PIL import Image
@@ -607,13 +607,8 @@ def test_boxes_through_an_unknown_step_are_refused():
 
 def prepare(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     """Exit code, output and errors of scripts/prepare_imagenet.py, in this process."""
-    path = Path(__file__).resolve().parents[1] / "scripts" / "prepare_imagenet.py"
-    spec = importlib.util.spec_from_file_location("prepare_imagenet", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "prepare_imagenet", module)  # its workers look it up
-    spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", ["prepare_imagenet.py", *arguments])
-    code = module.main()
+    code = prepare_imagenet.main()
     return code, *capsys.readouterr()
 
 

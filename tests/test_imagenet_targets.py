@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import re
 import shlex
 import subprocess
@@ -13,19 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from composed_once import composed_once
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from in_process import Ended, quick, run_here
 from omegaconf import OmegaConf
 from PIL import Image
 
-import asap.cli.run
-import asap.experiment.throughput_rows
-import asap.publish.run_outputs
-import asap.report.page
-from asap.cli.jobs import BOARD
 from asap.data.imagenet.validation import synsets
-from asap.measure.timing import ThroughputPlan
 from asap.records.identity import method_of
 from asap.report.paper import paper_table
 
@@ -67,7 +59,7 @@ class Desk:
     """One folder of results for all targets, so that a row that two of them have is run once."""
 
     folder: Path
-    done: dict[str, "Done"] = field(default_factory=dict)
+    done: dict[str, Ended] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -93,39 +85,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
-Done = tuple[int, str, str]  # exit code, output and errors
-
-
 @pytest.fixture
-def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., Done]]:
+def here(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Callable[..., Ended]]:
     """`here(*arguments)`: what asap.run does with them, `SMALL` and `last`, in this process."""
-    log = logging.getLogger("asap")
-    before = (list(log.handlers), log.propagate, log.level)
-    plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
-    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
-    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
-        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
     monkeypatch.setenv("LVVIT_S", "random")
 
-    def call(*arguments: str, last: Sequence[str] = ()) -> Done:
-        GlobalHydra.instance().clear()
-        log.handlers.clear()
-        BOARD.folder = None
-        given = [*arguments, *SMALL, f"results={desk.folder / 'results'}", *last]
-        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
-        capsys.readouterr()
-        with composed_once(), pytest.raises(SystemExit) as stop:
-            asap.cli.run.main()
-        return int(stop.value.code or 0), *capsys.readouterr()
+    def call(*arguments: str, last: Sequence[str] = ()) -> Ended:
+        results = f"results={desk.folder / 'results'}"
+        return run_here(*arguments, *SMALL, results, *last, capsys=capsys)
 
-    yield call
-    BOARD.folder = None
-    log.handlers[:], log.propagate, log.level = before
-    GlobalHydra.instance().clear()
+    with quick():
+        yield call
 
 
 @pytest.fixture
-def make(desk: Desk, here: Callable[..., Done]) -> Callable[[str], str]:
+def make(desk: Desk, here: Callable[..., Ended]) -> Callable[[str], str]:
     """`make(target)`: the output of the command that make prints for it."""
 
     def call(target: str) -> str:

@@ -1,11 +1,11 @@
 """Kinetics as a data set: what is decoded, how it is named, and the script that checks a copy."""
 
 import csv
-import importlib.util
 import logging
 import sys
 from pathlib import Path
 
+import prepare_kinetics
 import pytest
 from clips import KINDS, encode, sound
 from fake_kinetics import CLASSES, FakeKinetics, encoded
@@ -154,14 +154,8 @@ def test_impossible_options_are_refused(given, reason, roots):
 
 def prepare(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     """Exit code, output and errors of scripts/prepare_kinetics.py, in this process."""
-    path = Path(__file__).resolve().parents[1] / "scripts" / "prepare_kinetics.py"
-    spec = importlib.util.spec_from_file_location("prepare_kinetics", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "prepare_kinetics", module)  # what workers send is of it
-    spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", ["prepare_kinetics.py", *map(str, arguments)])
-    code = module.main()
+    code = prepare_kinetics.main()
     return code, *capsys.readouterr()
 
 

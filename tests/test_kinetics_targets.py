@@ -1,29 +1,20 @@
 """The make target on Kinetics, run as make would, on a few small clips with random weights."""
 
 import csv
-import logging
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from composed_once import composed_once
 from fake_kinetics import FakeKinetics, encoded
-from hydra.core.global_hydra import GlobalHydra
+from in_process import quick, run_here
 from test_configs import spec_of
 
-import asap.cli.run
-import asap.experiment.throughput_rows
-import asap.publish.run_outputs
-import asap.report.page
 from asap.backbones.video_head import build_head, save_head
-from asap.cli.jobs import BOARD
 from asap.measure.session import Session
-from asap.measure.timing import ThroughputPlan
 from asap.records.store import Store
 
 pytestmark = pytest.mark.process
@@ -54,32 +45,16 @@ def made() -> FakeKinetics:
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Run]:
+def call(tmp_path: Path, capsys) -> Iterator[Run]:
     """`call(*arguments)`: what asap.run prints with them and `SMALL`, in this process."""
-    log = logging.getLogger("asap")
-    before = (list(log.handlers), log.propagate, log.level)
-    plan = ThroughputPlan(3, 0.001, warmup_seconds=0.0)
-    monkeypatch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
-    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
-        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
 
     def run(*arguments: str, results: str = "results") -> str:
-        GlobalHydra.instance().clear()
-        log.handlers.clear()
-        BOARD.folder = None
-        given = [*SMALL, *arguments, f"results={tmp_path / results}"]
-        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
-        capsys.readouterr()
-        with composed_once(), pytest.raises(SystemExit) as stop:
-            asap.cli.run.main()
-        out, err = capsys.readouterr()
-        assert not stop.value.code, err
-        return " ".join((out + err).split())
+        done = run_here(*SMALL, *arguments, f"results={tmp_path / results}", capsys=capsys)
+        assert not done.code, done.err
+        return " ".join((done.out + done.err).split())
 
-    yield run
-    BOARD.folder = None
-    log.handlers[:], log.propagate, log.level = before
-    GlobalHydra.instance().clear()
+    with quick():
+        yield run
 
 
 @pytest.fixture

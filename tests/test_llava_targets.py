@@ -1,7 +1,6 @@
 """The make targets of the tables over benchmarks, run as make would, on a tiny LLaVA."""
 
 import csv
-import logging
 import runpy
 import shlex
 import subprocess
@@ -10,15 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from composed_once import composed_once
-from hydra.core.global_hydra import GlobalHydra
+from in_process import quick, run_here
 from made_benchmarks import made_gqa, made_mme, made_pope
 from made_llava import made_llava
 
-import asap.cli.run
-import asap.publish.run_outputs
-import asap.report.page
-from asap.cli.jobs import BOARD
 from asap.cli.report import main as report
 
 pytestmark = pytest.mark.process
@@ -73,28 +67,16 @@ def asked(target: str, *given: str, capsys: pytest.CaptureFixture[str]) -> tuple
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Iterator[Run]:
+def call(tmp_path: Path, capsys) -> Iterator[Run]:
     """`call(*arguments)`: exit code and output of asap.run with them, in this process."""
-    log = logging.getLogger("asap")
-    before = (list(log.handlers), log.propagate, log.level)
-    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
-        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
 
     def run(*arguments: str, rows: str = SMALL[2]) -> tuple[int, str]:
-        GlobalHydra.instance().clear()
-        log.handlers.clear()
-        BOARD.folder = None
-        given = [*arguments, *SMALL[:2], rows, f"results={tmp_path / 'results'}"]
-        monkeypatch.setattr(sys, "argv", ["asap.run", *given])
-        with composed_once(), pytest.raises(SystemExit) as stop:
-            asap.cli.run.main()
-        out, err = capsys.readouterr()
-        return int(str(stop.value.code)), " ".join((out + err).split())
+        results = f"results={tmp_path / 'results'}"
+        done = run_here(*arguments, *SMALL[:2], rows, results, capsys=capsys)
+        return done.code, " ".join((done.out + done.err).split())
 
-    yield run
-    BOARD.folder = None
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+    with quick():
+        yield run
 
 
 def test_the_benchmarks_of_a_folder_become_one_table(

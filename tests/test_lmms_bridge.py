@@ -6,13 +6,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import lmms_bridge
 import pandas as pd
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import lmms_bridge
 
 from asap.data.questions.jsonl import read_lines
 

@@ -1,8 +1,6 @@
 """The independent counters, and that the closed form agrees with them."""
 
-import sys
-from pathlib import Path
-
+import check_macs
 import pytest
 import torch
 from torch import nn
@@ -16,10 +14,6 @@ from asap.measure.macs_check import conventions, fvcore_count, torch_count
 from asap.measure.traces import columns_of, costs, table_of_traces
 from asap.methods import Asap, Dense, RandomDrop, ToMe
 from asap.records.tables import frame_of
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import check_macs
 
 IMAGES = 6
 pytestmark = pytest.mark.slow

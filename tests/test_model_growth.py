@@ -1,18 +1,12 @@
 """The modelled growth of cost: equal to what an executed forward pass counts, and as documented."""
 
-import sys
-from pathlib import Path
-
+import model_growth
 import pytest
 import torch
 
 from asap.backbones.weights.load import load_backbone
 from asap.engine.executor import ReducedViT
 from asap.methods import Asap
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import model_growth
 
 
 def test_the_model_counts_what_an_executed_pass_counts():

@@ -2,20 +2,17 @@
 
 import csv
 import json
-import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from composed_once import composed_once
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import example, given
 from hypothesis import strategies as st
+from in_process import quick, run_here
 from made import methods
 
 import asap.cli.multirun_tables
@@ -26,7 +23,6 @@ from asap.cli import compose as composed
 from asap.cli import jobs as multirun
 from asap.cli.jobs import Board
 from asap.cli.multirun_tables import show_jobs
-from asap.cli.run import main
 from asap.errors import RequestError
 from asap.experiment import pipeline
 from asap.experiment.job import Job
@@ -43,25 +39,14 @@ Start = Callable[..., int]
 
 
 @pytest.fixture
-def start(monkeypatch, tmp_path) -> Iterator[Start]:
+def start(tmp_path) -> Iterator[Start]:
     """`start(...)` gives the exit code of `python -m asap.run -m ...`, run in this process."""
-    log = logging.getLogger("asap")
-    before = log.handlers[:], log.propagate, log.level
-    for module in (asap.publish.run_outputs, asap.report.page):  # no figures
-        monkeypatch.setattr(module, "charts", lambda results, circled: ([], {}))
-    monkeypatch.setattr(multirun.BOARD, "folder", None)
 
     def call(*arguments: str) -> int:
-        given = ["asap.run", "-m", *arguments, "title=Sweep", "device=cpu", f"results={tmp_path}"]
-        monkeypatch.setattr(sys, "argv", given)
-        GlobalHydra.instance().clear()
-        with composed_once(), pytest.raises(SystemExit) as end:
-            main()
-        return int(str(end.value.code))
+        return run_here("-m", *arguments, "title=Sweep", "device=cpu", f"results={tmp_path}").code
 
-    yield call
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+    with quick():
+        yield call
 
 
 def labels(results: Path) -> list[str]:

@@ -1,19 +1,15 @@
 """The commands for a GPU, on the pretended device: they run to their end."""
 
 import csv
-import sys
 from pathlib import Path
-
-import pytest
-import torch
-from draws import build
-from pretended_cuda import PretendedCuda
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import bench_gpu
 import bench_kernels
 import bench_vlm
+import pytest
+import torch
+from draws import build
+from pretended_cuda import PretendedCuda
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

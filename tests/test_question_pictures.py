@@ -1,9 +1,8 @@
 """Figures of pictures with questions, and how the demo's settings of ASAP are chosen."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
+import choose_vlm_points
 import numpy as np
 import pytest
 from made_llava import made_llava_next
@@ -127,44 +126,36 @@ def test_rows_that_leave_as_much_are_shown_side_by_side() -> None:
     assert at_equal_rows(ROWS) == [] and at_equal_rows([first]) == []
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("points", ROOT / "scripts/choose_vlm_points.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_half_of_the_pictures_stop_by_the_middle_block(script) -> None:
+def test_half_of_the_pictures_stop_by_the_middle_block() -> None:
     rng = np.random.default_rng(0)
     mass = np.cumsum(rng.uniform(0, 1, (101, 11)), axis=1) + 1
     mass[:, -1] = np.nan  # no stop in the last block
-    tau = script.chosen_tau(mass, 6)
+    tau = choose_vlm_points.chosen_tau(mass, 6)
     stops = 1 + np.argmax(np.nan_to_num(mass) > tau, axis=1)
     assert np.median(stops) == 6
-    assert script.chosen_tau(mass, 1) < script.chosen_tau(mass, 2)
+    assert choose_vlm_points.chosen_tau(mass, 1) < choose_vlm_points.chosen_tau(mass, 2)
 
 
-def test_the_first_of_equally_good_settings(script) -> None:
-    assert script.best({"a": 70.0, "b": 71.5, "c": 71.5}) == "b"
+def test_the_first_of_equally_good_settings() -> None:
+    assert choose_vlm_points.best({"a": 70.0, "b": 71.5, "c": 71.5}) == "b"
 
 
-def test_the_number_of_clusters_that_leaves_the_papers_rows(script) -> None:
-    assert script.nearest({2: 120.0, 4: 200.0, 8: 260.0, 16: 261.0}, 230.0) == 4
+def test_the_number_of_clusters_that_leaves_the_papers_rows() -> None:
+    assert choose_vlm_points.nearest({2: 120.0, 4: 200.0, 8: 260.0, 16: 261.0}, 230.0) == 4
 
 
 def test_the_rows_of_a_picture_are_those_of_all_its_crops(
-    script, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """A LLaVA-NeXT whose five crops of 16 patches stay whole, or have at most 3 rows each."""
     spec = spec_of(
         made_llava_next(tmp_path_factory.mktemp("next")), tmp_path_factory.mktemp("results")
     )
     session = Session(spec)
-    samples = script.pictures(session.data)
+    samples = choose_vlm_points.pictures(session.data)
     assert len(samples) == 2 < len(session.data) and samples[0].n_images == 5
-    assert script.mean_rows(session, samples, {"tau": 1e9}) == 5 * 16
-    cut = script.mean_rows(session, samples, script.setting_of(1.01, 2) | {"max_tokens": 3})
+    assert choose_vlm_points.mean_rows(session, samples, {"tau": 1e9}) == 5 * 16
+    cut = choose_vlm_points.mean_rows(
+        session, samples, choose_vlm_points.setting_of(1.01, 2) | {"max_tokens": 3}
+    )
     assert 5 * 2 <= cut <= 5 * 3

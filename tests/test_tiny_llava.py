@@ -3,18 +3,14 @@ the premise test.
 """
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import train_tiny_llava
+from safetensors.torch import load_file
 from tiny_llava import loop
 from tiny_llava.bundle import table, written
 from tiny_llava.language import LanguageTraining
@@ -24,6 +20,7 @@ from tiny_llava.premise import MEAN, Share, by_category, kept_rows, right_answer
 from tiny_llava.scenes import BACKGROUND, drawn_block, patch_labels
 from tiny_llava.tower import features, patch_targets
 from tiny_llava.turns import Turns, of_batch, prompt_ids, turns
+from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 from asap.backbones.llava.bundled import BUNDLED
 from asap.data.digits.questions import CATEGORIES, DigitQuestion, questions_of

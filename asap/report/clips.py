@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from asap.report.columns import COST, SPEED, Values, number, rate
+from asap.report.columns import COST, SPEED, Values, rate_column, value_column
 from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
@@ -35,18 +35,11 @@ NOTES = {
 def columns() -> tuple[TableColumn, ...]:
     """The columns that a table of videos has beside the others."""
     return (
-        TableColumn("frames\nper clip", CLIPS, ("frames",), number("frames", "")),
-        TableColumn(
-            "GMACs\nper frame", CLIPS, ("gmacs_per_frame",), number("gmacs_per_frame", ".3f")
-        ),
-        TableColumn("of the\nhead", CLIPS, ("gmacs_head",), number("gmacs_head", ".4f")),
-        TableColumn("clips/s", CLIPS, ("clips_per_sec",), rate("clips_per_sec")),
-        TableColumn(
-            "clips/s with\ndecoding",
-            CLIPS,
-            ("decoded_clips_per_sec",),
-            rate("decoded_clips_per_sec"),
-        ),
+        value_column("frames\nper clip", CLIPS, "frames", ""),
+        value_column("GMACs\nper frame", CLIPS, "gmacs_per_frame", ".3f"),
+        value_column("of the\nhead", CLIPS, "gmacs_head", ".4f"),
+        rate_column("clips/s", CLIPS, "clips_per_sec"),
+        rate_column("clips/s with\ndecoding", CLIPS, "decoded_clips_per_sec"),
         *(
             TableColumn(title, CHANGES, (name, f"{name}_lo", f"{name}_hi"), _spread(name, spec))
             for name, (title, spec, _) in _MOTION.items()

@@ -42,6 +42,28 @@ def number(key: str, spec: str) -> Text:
     return lambda values: None if values.get(key) is None else format(values[key], spec)
 
 
+def value_column(title: str, group: str, key: str, spec: str, left: bool = False) -> TableColumn:
+    """A column of one value."""
+    return TableColumn(title, group, (key,), number(key, spec), left)
+
+
+def rate_column(title: str, group: str, key: str) -> TableColumn:
+    """A column of one value, with a decimal if it is below 100."""
+    return TableColumn(
+        title, group, (key,),
+        lambda v: None if v.get(key) is None else f"{v[key]:,.{0 if v[key] >= 100 else 1}f}",
+    )  # fmt: skip
+
+
+def ratio_column(title: str, group: str, key: str) -> TableColumn:
+    """A column of a ratio with its interval."""
+    low, high = f"{key}_lo", f"{key}_hi"
+    return TableColumn(
+        title, group, (key, low, high),
+        lambda v: None if v.get(key) is None else f"{v[key]:.3f} [{v[low]:.3f}, {v[high]:.3f}]",
+    )  # fmt: skip
+
+
 def columns(gmacs: float, paper_table: str | None = None) -> tuple[TableColumn, ...]:
     """All columns; `gmacs`, the largest total in the table, sets the decimals of the MACs.
 
@@ -61,26 +83,22 @@ def csv_keys(shown: Sequence[TableColumn]) -> tuple[str, ...]:
 
 def _identity() -> list[TableColumn]:
     return [
-        TableColumn("Model", ROW, ("model",), number("model", ""), left=True),
-        TableColumn("Method", ROW, ("method",), number("method", ""), left=True),
+        value_column("Model", ROW, "model", "", left=True),
+        value_column("Method", ROW, "method", "", left=True),
     ]
 
 
 def _named() -> TableColumn:
-    return TableColumn(
-        "row of\nthe paper", NAMED, ("paper_row",), number("paper_row", ""), left=True
-    )
+    return value_column("row of\nthe paper", NAMED, "paper_row", "", left=True)
 
 
 def _form() -> list[TableColumn]:
     return [
-        TableColumn("Acc (%)\nbase", FORM, ("top1_base",), number("top1_base", ".2f")),
+        value_column("Acc (%)\nbase", FORM, "top1_base", ".2f"),
         TableColumn("Acc (%)\nreduced", FORM, ("top1",), _reduced),
-        TableColumn("Δ", FORM, ("top1_delta",), number("top1_delta", "+z.2f")),
-        TableColumn("FLOPs\n(%)", FORM, ("flops_pct",), number("flops_pct", "+z.2f")),
-        TableColumn(
-            "Throughput\n(%)", FORM, ("throughput_pct",), number("throughput_pct", "+z.2f")
-        ),
+        value_column("Δ", FORM, "top1_delta", "+z.2f"),
+        value_column("FLOPs\n(%)", FORM, "flops_pct", "+z.2f"),
+        value_column("Throughput\n(%)", FORM, "throughput_pct", "+z.2f"),
     ]
 
 
@@ -91,11 +109,9 @@ def _ours(decimals: int) -> list[TableColumn]:
         TableColumn("Δ, 95 %\ninterval", PAIRED, interval, _interval(*interval, "+z.2f")),
         TableColumn("McNemar\np", PAIRED, ("mcnemar_p",), _p_value),
         TableColumn("n", PAIRED, ("n", "n_failed"), _count),
-        TableColumn("not\nfinite", PAIRED, ("n_nonfinite",), number("n_nonfinite", "")),
+        value_column("not\nfinite", PAIRED, "n_nonfinite", ""),
         TableColumn("GMACs\nbackbone + method = total", COST, macs, _sum(*macs, f".{decimals}f")),
-        TableColumn(
-            "% of\ndense", COST, ("macs_pct_of_dense",), number("macs_pct_of_dense", ".3f")
-        ),
+        value_column("% of\ndense", COST, "macs_pct_of_dense", ".3f"),
     ]
 
 
@@ -109,7 +125,7 @@ def published(b: Beside) -> list[TableColumn]:
     ]
     if b.column == "flops_pct":
         key = "flops_pct_rounded"
-        found.insert(1, TableColumn("ours, its\nrounding", b.title, (key,), number(key, b.spec)))
+        found.insert(1, value_column("ours, its\nrounding", b.title, key, b.spec))
     return found
 
 
@@ -119,20 +135,15 @@ def _of(b: Beside, text: Text) -> Text:
 
 
 def _speed() -> list[TableColumn]:
-    fused = ("ratio_fused", "ratio_fused_lo", "ratio_fused_hi")
-    eager = ("ratio_eager", "ratio_eager_lo", "ratio_eager_hi")
-    best = ("ratio_best", "ratio_best_lo", "ratio_best_hi")
-    compiled = ("ratio_compiled", "ratio_compiled_lo", "ratio_compiled_hi")
-    wall = ("wall_fused", "wall_fused_lo", "wall_fused_hi")
     return [
-        TableColumn("img/s", SPEED, ("infer_samples_per_sec",), rate("infer_samples_per_sec")),
-        TableColumn("fused\ndense", SPEED, ("dense_fused_per_sec",), rate("dense_fused_per_sec")),
-        TableColumn("eager\ndense", SPEED, ("dense_eager_per_sec",), rate("dense_eager_per_sec")),
-        TableColumn("ratio to\nfused dense", SPEED, fused, _ratio(*fused)),
-        TableColumn("ratio to\nbest dense", SPEED, best, _ratio(*best)),
-        TableColumn("ratio to\ncompiled dense", SPEED, compiled, _ratio(*compiled)),
-        TableColumn("ratio to\neager dense", SPEED, eager, _ratio(*eager)),
-        TableColumn("to fused,\nby the wall", SPEED, wall, _ratio(*wall)),
+        rate_column("img/s", SPEED, "infer_samples_per_sec"),
+        rate_column("fused\ndense", SPEED, "dense_fused_per_sec"),
+        rate_column("eager\ndense", SPEED, "dense_eager_per_sec"),
+        ratio_column("ratio to\nfused dense", SPEED, "ratio_fused"),
+        ratio_column("ratio to\nbest dense", SPEED, "ratio_best"),
+        ratio_column("ratio to\ncompiled dense", SPEED, "ratio_compiled"),
+        ratio_column("ratio to\neager dense", SPEED, "ratio_eager"),
+        ratio_column("to fused,\nby the wall", SPEED, "wall_fused"),
     ]
 
 
@@ -141,38 +152,23 @@ def _further() -> list[TableColumn]:
     latency = ("latency_p50_ms", "latency_p95_ms")
     dense = ("latency_fused_p50_ms", "latency_best_p50_ms")
     return [
-        TableColumn(
-            "MACs, %\nof dense", FURTHER, ("timed_macs_pct",), number("timed_macs_pct", ".1f")
-        ),
-        TableColumn(
-            "tokens\nin a block", FURTHER, ("timed_tokens",), number("timed_tokens", ".1f")
-        ),
+        value_column("MACs, %\nof dense", FURTHER, "timed_macs_pct", ".1f"),
+        value_column("tokens\nin a block", FURTHER, "timed_tokens", ".1f"),
         TableColumn("latency, ms\np50 / p95", FURTHER, latency, _pair(*latency)),
         TableColumn("of fused / best\ndense, p50", FURTHER, dense, _pair(*dense)),
-        TableColumn("run by", FURTHER, ("engine_path",), number("engine_path", "")),
-        TableColumn("memory\n(MiB)", FURTHER, ("peak_memory_mb",), rate("peak_memory_mb")),
-        TableColumn(
-            "energy\n(J/image)", FURTHER, ("joules_per_image",), number("joules_per_image", ".4g")
-        ),
+        value_column("run by", FURTHER, "engine_path", ""),
+        rate_column("memory\n(MiB)", FURTHER, "peak_memory_mb"),
+        value_column("energy\n(J/image)", FURTHER, "joules_per_image", ".4g"),
     ]
 
 
 def _tokens() -> list[TableColumn]:
     return [
-        TableColumn("final\ntokens", TOKENS, ("final_tokens",), number("final_tokens", ".1f")),
-        TableColumn("missed\nimages (%)", TOKENS, ("missed_pct",), number("missed_pct", ".1f")),
-        TableColumn(
-            "sink on\nobject (%)",
-            TOKENS,
-            ("sink_on_object_pct",),
-            number("sink_on_object_pct", ".1f"),
-        ),
-        TableColumn(
-            "chance\n(%)", TOKENS, ("object_share_pct",), number("object_share_pct", ".1f")
-        ),
-        TableColumn(
-            "object\nrecall (%)", TOKENS, ("object_recall_pct",), number("object_recall_pct", ".1f")
-        ),
+        value_column("final\ntokens", TOKENS, "final_tokens", ".1f"),
+        value_column("missed\nimages (%)", TOKENS, "missed_pct", ".1f"),
+        value_column("sink on\nobject (%)", TOKENS, "sink_on_object_pct", ".1f"),
+        value_column("chance\n(%)", TOKENS, "object_share_pct", ".1f"),
+        value_column("object\nrecall (%)", TOKENS, "object_recall_pct", ".1f"),
     ]
 
 
@@ -220,11 +216,3 @@ def _pair(first: str, second: str) -> Text:
         return " / ".join(f"{value:.{1 if value >= 10 else 2}f}" for value in found)
 
     return text
-
-
-def rate(key: str) -> Text:
-    return lambda v: None if v.get(key) is None else f"{v[key]:,.{0 if v[key] >= 100 else 1}f}"
-
-
-def _ratio(key: str, low: str, high: str) -> Text:
-    return lambda v: None if v.get(key) is None else f"{v[key]:.3f} [{v[low]:.3f}, {v[high]:.3f}]"

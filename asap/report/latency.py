@@ -7,7 +7,7 @@ from typing import Any
 
 from asap.records.latency_record import LATENCY, SPANS
 from asap.records.schema import CLOCKS
-from asap.report.columns import Text, Values, number
+from asap.report.columns import Text, Values, ratio_column, value_column
 from asap.report.footnotes import footnotes
 from asap.report.latency_checks import MACS_NOTE, checks, off_its_macs
 from asap.report.paper import paper_table as rows_of_paper
@@ -53,11 +53,11 @@ def columns(results: Sequence[Result], paper_table: str) -> tuple[TableColumn, .
         return ()
     times = [TableColumn(title, TIMES, *_time(span)) for span, title in _TITLES.items()]
     ratios = [
-        TableColumn(_TITLES[span], AGAINST, *_ratio(span))
+        ratio_column(_TITLES[span], AGAINST, f"{span}_over_full")
         for span in ("tower", "prefill", "first_token", "total")
     ]
     sizes = [
-        TableColumn(title, SIZES, (key,), number(key, spec))
+        value_column(title, SIZES, key, spec)
         for title, key, spec in (
             ("visual\nrows", "timed_visual_rows", ".1f"),
             ("in a\nlayer", "timed_layer_rows", ".1f"),
@@ -184,18 +184,6 @@ def _time(span: str) -> tuple[tuple[str, ...], Text]:
     return keys, text
 
 
-def _ratio(span: str) -> tuple[tuple[str, ...], Text]:
-    keys = (f"{span}_over_full", f"{span}_over_full_lo", f"{span}_over_full_hi")
-    return (
-        keys,
-        lambda v: (
-            None
-            if v.get(keys[0]) is None
-            else f"{v[keys[0]]:.3f} [{v[keys[1]]:.3f}, {v[keys[2]]:.3f}]"
-        ),
-    )
-
-
 # ---- the paper's
 
 
@@ -216,7 +204,7 @@ def _of_paper(paper_table: str) -> list[TableColumn]:
         specs = (".1f", ".0f", "+z.1f")
         titles = ("ours", "paper", "difference")
         for title, key, spec in zip(titles, keys, specs, strict=True):
-            found.append(TableColumn(f"{name},\n{title}", PAPER, (key,), number(key, spec)))
+            found.append(value_column(f"{name},\n{title}", PAPER, key, spec))
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from asap.records.cost_record import COST
 from asap.records.latency_record import LATENCY
-from asap.report.columns import number
+from asap.report.columns import value_column
 from asap.report.footnotes import footnotes
 from asap.report.paper import paper_table as rows_of_paper
 from asap.report.result import Result
@@ -57,9 +57,7 @@ def columns(results: Sequence[Result], paper_table: str) -> tuple[TableColumn, .
         ("measured", TIME, "measured_ms", ".1f"),
         ("paper", TIME, "paper_time_ms", ".0f"),
     )
-    return tuple(
-        TableColumn(title, group, (key,), number(key, spec)) for title, group, key, spec in titled
-    )
+    return tuple(value_column(title, group, key, spec) for title, group, key, spec in titled)
 
 
 def csv_keys(results: Sequence[Result]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from asap.report.benchmarks.named import BENCHMARKS
 from asap.report.benchmarks.table import OVER
 from asap.report.beside import PUBLISHED
-from asap.report.columns import NAMED, ROW, Values, decimals, number, rate
+from asap.report.columns import NAMED, ROW, Values, decimals, number, rate_column, value_column
 from asap.report.latency import PAPER, TIMES
 from asap.report.modular_cost import MODULAR
 from asap.report.monospace import width_of
@@ -15,7 +15,7 @@ from asap.report.questions import SCORES
 from asap.report.table import Table, TableColumn
 from asap.report.table_parts import parts
 
-_METHOD = TableColumn("Method", ROW, ("method",), number("method", ""), left=True)
+_METHOD = value_column("Method", ROW, "method", "", left=True)
 MEDIANS = "ms per question, medians"
 MOST, LEAST = 120, 80  # columns of a terminal
 _NAME = 24  # width that is kept for a method's name before more numbers are shown
@@ -73,12 +73,9 @@ def _times(table: Table, title: str, width: int, again: bool) -> str:
     found = [column for column in table.columns if column.group == TIMES]
     if not found:
         return ""
-    rows = TableColumn(
-        "visual\nrows", ROW, ("timed_visual_rows",), number("timed_visual_rows", ".1f")
-    )
+    rows = value_column("visual\nrows", ROW, "timed_visual_rows", ".1f")
     medians = [replace(c, text=number(c.keys[0], ".2f"), group=MEDIANS) for c in found]
-    ratio = number("total_over_full", ".3f")
-    against = TableColumn("total,\nx full", ROW, ("total_over_full",), ratio)
+    against = value_column("total,\nx full", ROW, "total_over_full", ".3f")
     beside = [replace(c, group=NAMED) for c in table.columns if c.group == PAPER]
     beside = [c for c in beside if c.keys[0].startswith("paper_")]
     columns = (_METHOD, rows, *medians, against, *beside)
@@ -118,9 +115,7 @@ def _plain(column: TableColumn) -> TableColumn:
 def _columns(table: Table) -> list[TableColumn]:
     """The columns that are shown at any width."""
     several = len({row.values["model"] for row in table.rows}) > 1
-    found = (
-        [TableColumn("Model", ROW, ("model",), number("model", ""), left=True)] if several else []
-    )
+    found = [value_column("Model", ROW, "model", "", left=True)] if several else []
     found += [_METHOD]
     scored = [c for c in table.columns if c.group == SCORES and c.keys[0] in _BENCHMARKS]
     found += [replace(column, group=ROW) for column in scored if _measured(table, column.keys[0])]
@@ -128,13 +123,12 @@ def _columns(table: Table) -> list[TableColumn]:
         difference = ("top1_delta", "top1_delta_lo", "top1_delta_hi")
         title = "right\n(%)" if _measured(table, "visual_rows") else "top-1\n(%)"
         found += [
-            TableColumn(title, ROW, ("top1",), number("top1", ".2f")),
+            value_column(title, ROW, "top1", ".2f"),
             TableColumn("Δ to dense,\n95 % interval", ROW, difference, _difference),
-            TableColumn("MACs\n(%)", ROW, ("flops_pct",), number("flops_pct", "+z.2f")),
+            value_column("MACs\n(%)", ROW, "flops_pct", "+z.2f"),
         ]
     if _timed(table):
-        ratio = number("ratio_fused", ".2f")
-        found += [TableColumn("speed, x\nfused dense", ROW, ("ratio_fused",), ratio)]
+        found += [value_column("speed, x\nfused dense", ROW, "ratio_fused", ".2f")]
     return found
 
 
@@ -144,20 +138,16 @@ def _more(table: Table) -> list[list[TableColumn]]:
     main = [c for c in paper if (_MAIN if _measured(table, "n") else _FAST).issuperset(c.keys)]
     beside = [replace(c, title=c.group.replace(" (", "\n("), group=NAMED) for c in main or paper]
     most = max((row.values.get("infer_gmacs") or 0.0 for row in table.rows), default=0.0)
-    gmacs = TableColumn(
-        "GMACs", ROW, ("infer_gmacs",), number("infer_gmacs", f".{decimals(most)}f")
-    )
-    speed = TableColumn("img/s", ROW, ("infer_samples_per_sec",), rate("infer_samples_per_sec"))
+    gmacs = value_column("GMACs", ROW, "infer_gmacs", f".{decimals(most)}f")
+    speed = rate_column("img/s", ROW, "infer_samples_per_sec")
     best, eager = (
-        TableColumn(f"x {name}\ndense", ROW, (key,), number(key, ".2f"))
+        value_column(f"x {name}\ndense", ROW, key, ".2f")
         for name, key in (("best", "ratio_best"), ("eager", "ratio_eager"))
     )
     timed = [] if _measured(table, "n") else [c for c in table.columns if c.keys[0] in _FURTHER]
     timed = [replace(column, group=ROW) for column in timed]
-    rows = TableColumn(
-        "rows in\na layer", ROW, ("layer_visual_rows",), number("layer_visual_rows", ".1f")
-    )
-    average = TableColumn("Avg", ROW, ("average",), number("average", ".2f"))
+    rows = value_column("rows in\na layer", ROW, "layer_visual_rows", ".1f")
+    average = value_column("Avg", ROW, "average", ".2f")
     asked = [replace(column, group=ROW) for column in table.columns if column.group == SCORES]
     asked = [column for column in asked if column.keys[0].startswith(("f1_", "yes_share_"))]
     own = [[c] for c in (rows, gmacs, *asked, average, *timed, speed) if _measured(table, *c.keys)]

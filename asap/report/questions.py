@@ -9,7 +9,7 @@ from typing import Any
 from asap.report.benchmarks import values as benchmarks
 from asap.report.benchmarks.named import named
 from asap.report.beside import PUBLISHED_SCORES
-from asap.report.columns import COST, PAIRED, SPEED, Text, Values, number
+from asap.report.columns import COST, PAIRED, SPEED, Text, Values, number, value_column
 from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
@@ -76,19 +76,17 @@ def with_columns(
     behind = next(i for i, column in enumerate(shown, start=1) if "mcnemar_p" in column.keys)
     return (
         *shown[:behind],
-        TableColumn("cor-\nrected", PAIRED, ("mcnemar_c",), number("mcnemar_c", "")),
-        TableColumn("cor-\nrupted", PAIRED, ("mcnemar_b",), number("mcnemar_b", "")),
+        value_column("cor-\nrected", PAIRED, "mcnemar_c", ""),
+        value_column("cor-\nrupted", PAIRED, "mcnemar_b", ""),
         *shown[behind:],
         *(column for one in scored for column in _of_benchmark(one)),
         *(column for name in _categories(results) for column in _of_category(name, results)),
-        TableColumn("Avg", SCORES, ("average",), number("average", ".2f")),
-        TableColumn("Rel\n(%)", SCORES, ("relative",), number("relative", ".1f")),
-        TableColumn("visual\nrows", ROWS, ("visual_rows",), number("visual_rows", ".1f")),
-        TableColumn(
-            "in a\nlayer", ROWS, ("layer_visual_rows",), number("layer_visual_rows", ".1f")
-        ),
+        value_column("Avg", SCORES, "average", ".2f"),
+        value_column("Rel\n(%)", SCORES, "relative", ".1f"),
+        value_column("visual\nrows", ROWS, "visual_rows", ".1f"),
+        value_column("in a\nlayer", ROWS, "layer_visual_rows", ".1f"),
         TableColumn("GMACs of\nthe tower", ROWS, *_of_full("gmacs_tower")),
-        TableColumn("projector", ROWS, ("gmacs_projector",), number("gmacs_projector", ".4g")),
+        value_column("projector", ROWS, "gmacs_projector", ".4g"),
         TableColumn("prefill", ROWS, *_of_full("gmacs_prefill")),
         TableColumn("KV cache\n(MiB)", ROWS, *_of_full("kv_mib")),
     )
@@ -187,7 +185,7 @@ def _of_benchmark(score: Mapping[str, Any]) -> list[TableColumn]:
     of_parts = [(part, benchmarks.part_key(one.column, part)) for part in score["parts"]]
     return [
         TableColumn(one.title, SCORES, keys, benchmarks.shown(one)),
-        *(TableColumn(part, OF_PARTS, (key,), number(key, ".2f")) for part, key in of_parts),
+        *(value_column(part, OF_PARTS, key, ".2f") for part, key in of_parts),
     ]
 
 
