@@ -94,8 +94,9 @@ check: $(STAMP)  ## run the quick ones: units and contracts, on one thread, no o
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
 	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu -n 4 --dist worksteal
 
-test-kernels: $(STAMP)  ## run the GPU kernels at up to 2,880 tokens on the CPU (interpreted, minutes), and compile them all
-	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 tests/test_kernels_*.py
+test-kernels: $(STAMP)  ## run the GPU's code on the CPU (minutes): kernels at up to 2,880 tokens, interpreted; whole runs; compile all
+	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 -o faulthandler_timeout=0 \
+		tests/test_kernels_*.py tests/test_pretended_*.py
 	@$(PY) scripts/compile_kernels.py
 
 bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels, a LLaVA of 7B

@@ -96,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("large") and not (
             torch.cuda.is_available() or "ASAP_TEST_LARGE" in os.environ
         ):
-            item.add_marker(pytest.mark.skip(reason="minutes without a GPU: make test-kernels"))
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make test-kernels"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 

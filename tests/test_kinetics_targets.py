@@ -157,15 +157,13 @@ def test_one_head_is_trained_for_all_rows_and_found_again(
     before = {cell.key: cell.record("accuracy") for cell in store.cells()}
     call(*asked, "title=again")
     assert {cell.key: cell.record("accuracy") for cell in store.cells()} == before
-    for workers in (1, 4):
-        read_ahead = (f"workers={workers}", f"head.file={files[0]}")
-        call(*asked, *read_ahead, results=f"by {workers}")
-        other = Store(tmp_path / f"by {workers}" / "runs")
-        assert {cell.key for cell in other.cells()} == {k for k, found in before.items() if found}
-        for cell in other.cells():
-            alone = store.cell(cell.key)
-            for one, same in ((cell.answers, alone.answers), (cell.traces, alone.traces)):
-                pd.testing.assert_frame_equal(one(), same(), check_exact=True)
+    call(*asked, "workers=2", f"head.file={files[0]}", results="by workers")
+    other = Store(tmp_path / "by workers" / "runs")
+    assert {cell.key for cell in other.cells()} == {k for k, found in before.items() if found}
+    for cell in other.cells():
+        alone = store.cell(cell.key)
+        for one, same in ((cell.answers, alone.answers), (cell.traces, alone.traces)):
+            pd.testing.assert_frame_equal(one(), same(), check_exact=True)
 
 
 def test_without_a_folder_make_says_which_ones_there_are() -> None:

@@ -557,11 +557,11 @@ def given_back() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_the_tower_of_llava_is_hugging_faces_bit_for_bit(given_back):
-    """CLIP ViT-L/14 at 336 pixels, random weights, norms and biases too."""
+    """Blocks of CLIP ViT-L/14 at 336 pixels, random weights, norms and biases too."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=7, num_attention_heads=16,
         image_size=336, patch_size=14,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -571,7 +571,7 @@ def test_the_tower_of_llava_is_hugging_faces_bit_for_bit(given_back):
             value.add_(0.1 * torch.randn(value.shape))
     trunk = clip_trunk(config).eval().requires_grad_(False)
     state, held = {}, theirs.state_dict()
-    for key, names in trunk_sources(23).items():
+    for key, names in trunk_sources(6).items():
         whole = torch.cat([held[name.removeprefix("vision_model.")] for name in names])
         state[key] = whole.view(trunk.state_dict()[key].shape)
     trunk.load_state_dict(state)
@@ -604,13 +604,13 @@ print(loaded - before, held("VmHWM") - before)
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own measure of memory")
 def test_memory_holds_the_weights_once(folder, tmp_path, given_back):
-    """A checkpoint of 1 GB in float32, in one file: loaded, then moved to half precision."""
+    """A checkpoint of half a GB in float32, in one file: loaded, then moved to half precision."""
     made_llava(
-        tmp_path, width=1024, heads=8, kv_heads=8, layers=18, tower_width=256, tower_blocks=6,
+        tmp_path, width=1024, heads=8, kv_heads=8, layers=9, tower_width=256, tower_blocks=6,
         language={"intermediate_size": 3072},
     )  # fmt: skip
     size = (tmp_path / "model.safetensors").stat().st_size
-    assert size > 0.98e9
+    assert size > 0.48e9
     command = [sys.executable, "-c", MEASURED, folder, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     (tmp_path / "model.safetensors").unlink()  # before the disk is busy with it

@@ -34,6 +34,10 @@ SPEED: dict[str, Any] = {"throughput": True, "throughput_images": 2, "rounds": 3
 SPEED |= {"latency_calls": 2}
 
 
+def large(*names: str) -> list:
+    return [pytest.param(name, marks=pytest.mark.large) for name in names]
+
+
 @pytest.fixture(autouse=True)
 def _all_is_recorded(
     cuda: PretendedCuda, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +85,7 @@ def timed(results: Sequence[Result]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", *large("fp32", "bf16")])
 def test_images_with_their_speed_and_pictures(precision: str, tmp_path: Path) -> None:
     measure = SPEED | {"panels": 1, "opponents": ["best", "compiled"]}
     rows = DENSE, TOME, ASAP, {"method": "zero_tprune"}, {"method": "ats"}, {"method": "prunesid"}
