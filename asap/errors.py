@@ -9,6 +9,11 @@ class RequestError(Exception):
     """
 
 
+def counted(n: int, thing: str, things: str | None = None) -> str:
+    """Such as "1 picture" and "1,200 pictures"; things: the plural, where it is not thing + s."""
+    return f"{n:,} {thing if n == 1 else things or f'{thing}s'}"
+
+
 _ASIDE = ("Config search path:", "See https://hydra.cc", "object_type=")
 
 

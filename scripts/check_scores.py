@@ -33,7 +33,7 @@ from rich.table import Table
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.mmbench import TURN
 from asap.tasks.benchmark_score import benchmark_score
-from asap.tasks.scoring import letter, option, yes_no
+from asap.tasks.scoring import option, scienceqa, yes_no
 from asap.tasks.scoring.rules import RULES, SAID
 
 THEIRS = Path(__file__).with_name("lmms_scores.py")
@@ -41,7 +41,7 @@ CLOSE = 1e-9
 # Task -> kind of its questions, rule of its number.
 TASKS = {
     "pope": ("yes_no", "mean_f1"), "gqa": ("exact", "mean"), "mme": ("mme", "mme"),
-    "scienceqa": ("letter", "mean"), "vizwiz": ("vqa", "answerable"), "vqav2": ("vqav2", "mean"),
+    "scienceqa": ("scienceqa", "mean"), "vizwiz": ("vqa", "answerable"), "vqav2": ("vqav2", "mean"),
     "mmbench": ("option", "circular"),
 }  # fmt: skip
 
@@ -76,13 +76,23 @@ DIFFERENCES = (
         frozenset({RIGHT_THERE}),
     ),
     Difference(
+        "mme", "periods and a bare y or n: lmms-eval removes and reads them, MME's tool does not",
+        lambda one: "." in one["text"] or one["text"].lower() in ("y", "n"),
+        frozenset({RIGHT_THERE}),
+    ),
+    Difference(
         "scienceqa", "a lower-case letter: lmms-eval reads it, LLaVA's script does not",
         lambda one: len(one["text"]) == 1 and one["text"] != one["text"].upper(),
         frozenset({RIGHT_THERE}),
     ),
     Difference(
+        "scienceqa", '"B.": lmms-eval reads it, LLaVA\'s script wants a blank behind the period',
+        lambda one: one["text"][1:2] == "." and one["text"][1:3] != ". ",
+        frozenset({RIGHT_THERE}),
+    ),
+    Difference(
         "scienceqa", '"The answer is B.": LLaVA\'s script reads it, lmms-eval does not',
-        lambda one: "The answer is" in one["text"] and letter.named(one["text"]) != "",
+        lambda one: "The answer is" in one["text"] and scienceqa.named(one["text"]) != "",
         frozenset({RIGHT_HERE}),
     ),
     Difference(

@@ -13,12 +13,14 @@ from reference import scores_ref as ref
 
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.gqa import GQA
+from asap.data.questions.mmbench import TURN
 from asap.data.questions.mme import COGNITION, MME, PERCEPTION
 from asap.data.questions.pope import POPE
 from asap.data.questions.vizwiz import VIZWIZ
 from asap.data.questions.vqav2 import VQAV2
 from asap.records.question_schema import BenchmarkScore
 from asap.report.answer_text import right_ones
+from asap.report.benchmarks import numbers
 from asap.report.statistics import mean_interval
 from asap.tasks.benchmark_score import RULES, benchmark_score
 from asap.tasks.scoring import mme, option
@@ -129,7 +131,8 @@ def test_the_number_of_gqa_is_the_share_of_right_answers() -> None:
 
 
 @given(st.sampled_from(WORDS) | st.text(max_size=8))
-@example("y.")
+@example("Y")
+@example(". yes")
 @example("y e")
 @example(" Yes, it is")
 @example("Nope")
@@ -273,3 +276,68 @@ def test_a_question_counts_if_every_turn_is_right(texts: list[str]) -> None:
     plain = [ref.option(one["text"], one["right"][1:]) == one["right"][0] for one in asked]
     assert found["parts"]["accuracy"] == pytest.approx(100 * sum(plain) / len(plain))
     assert found["parts"]["orders"] == len(texts)
+
+
+# ---- differences of two rows
+
+
+def turns_of_mmbench(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Two turns of each question, two questions about each picture."""
+    return [
+        {"text": text, "picture": f"p{i // 4}", "id": i // 2 + TURN * (i % 2),
+         "right": ["A", "snow", "wax"] if i % 2 else ["B", "wax", "snow"]}
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+OF = {  # kind, benchmark, questions of texts, right and wrong text
+    "pope": ("yes_no", POPE, pope, lambda i: ("no", "yes")[i % 2], {"yes": "no", "no": "yes"}),
+    "mme": (
+        "mme", MME, lambda texts: of_mme(texts, ["existence", "OCR"]),
+        lambda i: ("yes", "no")[i % 2], {"yes": "no", "no": "yes"},
+    ),
+    "mmbench": (
+        "option", MMBENCH, turns_of_mmbench, lambda i: "BA"[i % 2], {"A": "B", "B": "A"},
+    ),
+}  # fmt: skip
+
+
+def two_rows(name: str, n: int, seed: int) -> tuple[list[pd.DataFrame], list[float]]:
+    """Two rows that mostly fail on the same questions: their tables and their numbers."""
+    kind, _, asked, right, wrong = OF[name]
+    rng = np.random.default_rng(seed)
+    texts = [right(i) for i in range(n)]
+    first = [wrong[t] if rng.random() < 0.25 else t for t in texts]
+    second = [wrong[t] if rng.random() < 0.05 else t for t in first]
+    frames = [
+        frame(kind, asked(said)).assign(id=range(n), question="?") for said in (first, second)
+    ]
+    return frames, [numbers.NUMBERS[name](one).value for one in frames]
+
+
+@pytest.mark.parametrize("name", OF)
+def test_a_difference_of_numbers_is_paired_by_picture(name: str) -> None:
+    """The number is that of the record; the interval has the spread of fresh pairs of rows."""
+    (one, two), _ = two_rows(name, 240, 0)
+    scores = [benchmark_score(frame_, OF[name][1])["score"] or 0.0 for frame_ in (one, two)]
+    found = numbers.number_difference(name, one, two.sample(frac=1, random_state=1))
+    assert found is not None and found.interval is not None
+    assert found.difference == pytest.approx(scores[1] - scores[0], abs=1e-9)
+    low, high = found.interval
+    assert low < found.difference < high
+    fresh = [two_rows(name, 240, seed)[1] for seed in range(1, 61)]
+    spread = float(np.std([after - before for before, after in fresh]))
+    assert high - low == pytest.approx(3.92 * spread, rel=0.4)
+    apart = float(np.std([before for before, _ in fresh])) * math.sqrt(2)
+    assert high - low < 0.8 * 3.92 * apart  # failures in common do not count
+
+
+def test_rows_that_answer_alike_have_no_interval_of_their_difference() -> None:
+    (one, two), _ = two_rows("pope", 60, 0)
+    found = numbers.number_difference("pope", one, one)
+    assert found == numbers.NumberDifference(0.0, None)
+    only = [frame_[frame_["cluster"] == 0] for frame_ in (one, two)]
+    alone = numbers.number_difference("pope", *only)
+    assert alone is not None and alone.interval is None  # of one picture
+    assert numbers.number_difference("gqa", one, two) is None  # its mean is paired elsewhere
+    assert numbers.TURN == TURN

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 from made_questions import FULL as OWN
-from made_questions import ROWS
+from made_questions import ROWS, answers
 from made_scores import FULL, MODEL, lost, paper_block, row
 from test_configs import spec_of
 
+from asap.cli.compare import summary
 from asap.errors import RequestError
 from asap.report import paper
 from asap.report.benchmarks.named import BENCHMARKS, average, in_order, named
+from asap.report.disagreement import compare
 from asap.report.figures.charts import charts
 from asap.report.latex import to_latex
 from asap.report.manifest import manifest_of
@@ -286,6 +288,42 @@ def test_records_that_do_not_belong_together_are_refused() -> None:
     again = row("pope", "Full", 61.0)
     with pytest.raises(RequestError, match="two rows 'Full' of pope"):
         build_table([one, two, again])
+
+
+def test_a_difference_of_numbers_has_its_interval_or_a_reason() -> None:
+    def pope(label: str, score: float, wrong: set[int]):
+        found = answers(wrong, subset=["random"] * 12)
+        return replace(row("pope", label, score), read={"answers": lambda: found})
+
+    full, alike = pope("Full", 85.0, {1}), pope("ToMe, 64", 85.0, {1})
+    other = pope("ToMe, 32", 80.0, {0, 1, 4, 7})
+    table = table_of([full, alike, other])
+    lines_of = list(csv.DictReader(io.StringIO(table.to_csv())))
+    low, middle, high = (float(lines_of[2][f"pope_delta{end}"]) for end in ("_lo", "", "_hi"))
+    assert low < middle < high and middle < 0
+    assert (lines_of[1]["pope_delta"], lines_of[1]["pope_delta_lo"]) == ("0.0", "")
+    assert "the same difference" in " ".join(table.rows[1].notes["pope_delta"])
+    text = "\n".join(part.to_markdown() for part in parts(table))
+    assert "Δ POPE, 95 % interval" in text and f"{middle:+.2f} [{low:+.2f}, {high:+.2f}]" in text
+    said = summary(compare(full, other))
+    assert f"POPE, second - first: {middle:+.2f}" in said
+    assert "Δ GQA" not in table_of([row("gqa", "Full", 61.0)]).to_csv()
+
+
+def test_the_only_category_of_a_benchmark_is_not_shown_beside_its_number() -> None:
+    def titles(score: float, categories: int) -> list[str]:
+        one = row("gqa", "Full", score)
+        about = dict(one.measured["questions"])
+        about["categories"] = {
+            name: {"score": 61.0, "lo": 60.0, "hi": 62.0, "n": 9}
+            for name in ("gqa", "more")[:categories]
+        }
+        record = {**one.measured, "questions": about}
+        return [c.title for c in table_of([one.with_records(accuracy=record)]).columns]
+
+    assert "GQA" in titles(61.0, 1) and "gqa" not in titles(61.0, 1)
+    assert {"gqa", "more"} <= set(titles(61.0, 2))
+    assert "gqa" in titles(59.0, 1)  # as of MMBench, whose turns are right more often
 
 
 def test_one_benchmark_alone_has_its_number_its_parts_and_the_papers() -> None:

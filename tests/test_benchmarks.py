@@ -59,6 +59,8 @@ def test_a_benchmark_is_found_in_the_folder_of_all_of_them(name: str, tmp_path: 
     about = benchmark_of(data)
     assert about is not None and about.name == name == data.name
     assert all(data[i].error is None for i in range(len(data)))
+    limit = 1_024 if name in ("scienceqa", "mmbench") else 128  # as in LLaVA's scripts
+    assert {data[i].extras["max_new_tokens"] for i in range(len(data))} == {limit}
     some = opened(name, folder, limit=1)
     assert isinstance(some, Subset) and benchmark_of(some) == about and len(some) == 1
     folder.rename(tmp_path / folder.name.swapcase())
@@ -319,7 +321,7 @@ def test_the_questions_of_scienceqa_with_a_picture(tmp_path: Path) -> None:
         "Context: A passage.\nFigure: a parachute.\nWhat could it show?\nA. speed\nB. height\n"
         f"C. mass\n{LETTER}"
     )
-    assert {data[i].extras["kind"] for i in range(2)} == {"letter"}
+    assert {data[i].extras["kind"] for i in range(2)} == {"scienceqa"}
     with pytest.raises(RequestError, match=r"pid_splits\.json has no split 'val'"):
         opened("scienceqa", benchmarks=str(tmp_path), split="val")
     with pytest.raises(RequestError, match=r"data\.split='train'"):

@@ -1,5 +1,9 @@
 """The prompt of a question: split at the picture, tokenised apart, with a tokenizer made here."""
 
+import re
+from pathlib import Path
+from textwrap import dedent
+
 import pytest
 from made_llava import TEMPLATE, bpe_tokenizer
 
@@ -65,3 +69,18 @@ def test_an_answer_is_its_text():
     ids = made.tokenizer(" Yes, there is. ", add_special_tokens=False)["input_ids"]
     assert made.decode([*ids, 2]) == "Yes, there is."
     assert made.decode([2]) == made.decode([]) == ""
+
+
+VICUNA = (  # what LLaVA's conv_templates["vicuna_v1"] puts before a question with <image>
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions. USER: <image>\n"
+)
+
+
+@pytest.mark.parametrize("question", ["Is it?\nAnswer.", " {{ x }}  \n", QUESTIONS[2]])
+def test_the_documented_template_is_llavas_own_prompt(question):
+    guide = Path(__file__).resolve().parents[1] / "docs" / "reproduce-llava.md"
+    [block] = re.findall(r"```jinja\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    made = frame(dedent(f"  {block.strip()}\n"))
+    made.check()
+    assert made._rendered(question) == f"{VICUNA}{question} ASSISTANT:"

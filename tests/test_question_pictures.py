@@ -1,6 +1,7 @@
 """Figures of pictures with questions, and how the demo's settings of ASAP are chosen."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import choose_vlm_points
 import numpy as np
@@ -11,6 +12,7 @@ from test_questions_run import spec_of
 
 from asap.data.base import Sample
 from asap.measure.session import Session
+from asap.publish.pictures import draw
 from asap.publish.pictures.questions import one_a_picture
 from asap.report.answer_text import answer_text
 from asap.report.figures.answer_panels import Answered, AnswerPanel, answer_panels
@@ -19,6 +21,7 @@ from asap.report.figures.image_panels import ImagePanel
 from asap.report.figures.style import RIGHT, WRONG
 from asap.report.figures.treated import SideBySide, Treated, at_equal_rows, draw_side_by_side
 from asap.report.pairs import Pair, pair_sheet
+from asap.tasks.questions import Questions
 
 pytestmark = pytest.mark.painted
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +115,28 @@ def test_a_flip_is_drawn_with_both_answers(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert part in said, part
     assert RIGHT in said and WRONG in said and "nan" not in said
+
+
+class OfB(Session):
+    """A session with the backbone b and a method to draw."""
+
+    methods = (SimpleNamespace(explains=True, reduces=True),)  # type: ignore[assignment]
+    task = Questions()  # type: ignore[assignment]
+    spec = SimpleNamespace(backbone=SimpleNamespace(shown="b"))  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_pictures_of_a_table_of_two_models_pair_rows_of_the_drawn_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+    monkeypatch.setattr(draw, "draw_questions", lambda _, rows, *more: seen.append(rows) or [])
+    monkeypatch.setattr(draw, "picture_of_flips", lambda _, rows, *more: seen.append(rows))
+    of_b = [row.with_records(accuracy={**row.measured, "backbone": "b"}) for row in ROWS]
+    assert draw.draw_pictures(OfB(), [*ROWS, *of_b], 1, tmp_path, "two") == []
+    assert seen == [of_b, of_b]
 
 
 def test_a_picture_with_several_questions_is_drawn_once() -> None:

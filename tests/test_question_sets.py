@@ -25,7 +25,7 @@ from asap.data.open import open_data
 from asap.data.questions.jsonl import read_lines
 from asap.data.questions.kinds import KINDS
 from asap.data.questions.question_set import QuestionSet
-from asap.errors import RequestError
+from asap.errors import RequestError, counted
 from asap.spec.run_spec import DataSpec
 
 TRANSFORM: Any = create_transform((3, 112, 112), is_training=False, crop_pct=1.0)
@@ -184,6 +184,7 @@ def test_a_file_of_questions_is_read(tmp_path: Path) -> None:
     assert [s.extras["max_new_tokens"] for s in samples] == [16, 16, 128, 16]
     assert all(s.mask is None and s.image is not None for s in samples)
     assert "asked.jsonl, 4 questions about 2 pictures" in data.description
+    assert counted(1, "picture") == "1 picture" and counted(1_200, "day") == "1,200 days"
 
 
 def test_line_ends_a_mark_at_the_beginning_and_empty_lines_say_nothing(tmp_path: Path) -> None:

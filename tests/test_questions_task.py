@@ -258,3 +258,10 @@ def test_the_task_is_found_by_its_name() -> None:
     assert task_of(data, speaker) == Questions(speaker)
     with pytest.raises(ValueError, match="without an answerer"):
         Questions().answered(SAMPLES[:1], outputs(1), traces(1))
+
+
+def test_tenths_of_scores_are_stored_as_they_are() -> None:
+    field = next(one for one in Questions.columns if one.name == "score")
+    tenths = [k / 10 for k in range(11)]
+    stored = decode(encode(table_of({"score": tenths}, [field])), [field])
+    assert stored["score"].to_pylist() == tenths

@@ -30,6 +30,8 @@ from asap.publish.pictures.panels import NOT_FINITE, named
 from asap.records.disk import guarded
 from asap.records.store import Cell, Store
 from asap.report.answer_text import answer_text
+from asap.report.benchmarks.named import named as named_benchmark
+from asap.report.benchmarks.values import score_of
 from asap.report.disagreement import Comparison, compare
 from asap.report.named import row_named, table_named
 from asap.report.nonfinite import nonfinite
@@ -155,9 +157,21 @@ def summary(found: Comparison) -> str:
         f"second - first: {paired.difference:+.2f} points, 95 % interval "
         f"[{low:+.2f}, {high:+.2f}], n = {paired.n:,}",
         _which(paired, examples),
+        *_of_numbers(found),
         f"different predictions on {len(found.images):,} {examples}",
     ]
     return "\n".join(lines)
+
+
+def _of_numbers(found: Comparison) -> list[str]:
+    """A line on a benchmark's number, where that is no mean of scores."""
+    score, change = score_of(found.second), found.number
+    if score is None or change is None:
+        return []
+    said = f"{named_benchmark(score['name']).title}, second - first: {change.difference:+.2f}"
+    if change.interval is not None:
+        said += f", 95 % interval [{change.interval[0]:+.2f}, {change.interval[1]:+.2f}]"
+    return [f"{said} ({score['metric']})"]
 
 
 def _which(paired: PairedDifference, examples: str) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+YES, NO, OTHER = "yes", "no", "other"  # what an answer to a yes/no question says
+
 
 class Share(TypedDict):
     """A mean score of n questions in percent, with its 95 % interval [lo, hi]."""

@@ -25,14 +25,13 @@ from asap.errors import one_line
 from asap.records.lasting import worth_another_try
 
 GROUP = 8192  # rows that are written together; writing needs memory for these only
+_Kind = Literal["int", "float", "double", "text"]
 _TRACES = "traces"  # the column of a shard that holds an example's rows of the other table
-_KINDS = {"int": pa.int64(), "float": pa.float32(), "text": pa.string()}
+_KINDS = {"int": pa.int64(), "float": pa.float32(), "double": pa.float64(), "text": pa.string()}
 
 
-def column(
-    name: str, kind: Literal["int", "float", "text"], listed: bool = False, nullable: bool = False
-) -> pa.Field:
-    """A declared column. A missing value is -1 in counts and indices, NaN in floats.
+def column(name: str, kind: _Kind, listed: bool = False, nullable: bool = False) -> pa.Field:
+    """A declared column. A missing value is -1 in counts and indices, NaN in floats and doubles.
 
     listed: every row has a list of values, such as one for every block.
     """

@@ -198,6 +198,20 @@ def _interval(low: str, high: str, spec: str) -> Text:
     return lambda v: None if v.get(low) is None else f"[{v[low]:{spec}}, {v[high]:{spec}}]"
 
 
+def with_interval(key: str, low: str, high: str) -> Text:
+    """A difference with its interval, if it has one."""
+
+    def text(values: Values) -> str | None:
+        if values.get(key) is None:
+            return None
+        said = f"{values[key]:+z.2f}"
+        if values.get(low) is None:
+            return said
+        return f"{said} [{values[low]:+z.2f}, {values[high]:+z.2f}]"
+
+    return text
+
+
 def _sum(first: str, second: str, total: str, spec: str) -> Text:
     return lambda v: (
         None

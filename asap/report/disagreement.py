@@ -7,6 +7,8 @@ import pandas as pd
 
 from asap.records.tables import matrix
 from asap.report.answer_text import right_ones
+from asap.report.benchmarks.numbers import NumberDifference, number_difference
+from asap.report.benchmarks.values import score_of
 from asap.report.result import Result, pairable
 from asap.report.statistics import (
     PairedDifference,
@@ -21,15 +23,18 @@ from asap.report.statistics import (
 
 @dataclass(frozen=True)
 class Comparison:
-    """`second` against `first`. images: those predicted differently, the surest first; columns
-    index, id, path, label, first and second (predicted classes, -1 = the answer is not finite),
-    first_right, second_right and sureness. Of questions also `question`; label, first and second
-    are then texts, None = the answer is not finite.
+    """`second` against `first`. number: of a benchmark, where that is no mean of scores.
+
+    images: those predicted differently, the surest first; columns index, id, path, label, first and
+    second (predicted classes, -1 = the answer is not finite), first_right, second_right and
+    sureness. Of questions also `question`; label, first and second are then texts, None = the
+    answer is not finite.
     """
 
     first: Result
     second: Result
     paired: PairedDifference
+    number: NumberDifference | None
     images: pd.DataFrame
 
 
@@ -41,7 +46,9 @@ def compare(first: Result, second: Result) -> Comparison:
     """
     one, two = pairable(first), pairable(second)
     paired = paired_difference(one, two, bool(first.measured["clustered"]))
-    return Comparison(first, second, paired, _disagreements(*matched(one, two)))
+    score = score_of(second)
+    number = None if score is None else number_difference(score["name"], one, two)
+    return Comparison(first, second, paired, number, _disagreements(*matched(one, two)))
 
 
 def _disagreements(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from asap.errors import counted
+from asap.records.question_schema import NO, OTHER
 from asap.report.answer_text import answer_text
 from asap.report.result import Result, pairable
 from asap.report.statistics import (
@@ -20,7 +22,6 @@ from asap.report.statistics import (
 CORRECTED, CORRUPTED = "corrected", "corrupted"
 NEGATIVE, POSITIVE, NEITHER = "false negative", "false positive", "answer of neither"
 YES_NO = ("yes_no", "mme")  # kinds of questions, by the rules of their scores
-_OTHER = "other"  # what an answer says that says neither, in the column "said" of a record
 _KIND = ["flip", "error"]
 _OF_BOTH = {"text": "said", "yes_no_gap": "gap", "visual_rows": "rows"}
 RULE = (
@@ -83,8 +84,8 @@ def _questions(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     frame["flip"] = np.where(after == 1, CORRECTED, CORRUPTED)
     wrong = np.where(after == 1, one["said"], two["said"])
-    neither = (wrong == _OTHER) & (two["kind"].to_numpy(object) == "mme")
-    error = np.where(np.array(right, object) == "no", POSITIVE, NEGATIVE)
+    neither = (wrong == OTHER) & (two["kind"].to_numpy(object) == "mme")
+    error = np.where(np.array(right, object) == NO, POSITIVE, NEGATIVE)
     frame["error"] = np.where(neither, NEITHER, error)
     frame["answer"] = right
     for column, name in _OF_BOTH.items():
@@ -119,9 +120,7 @@ def in_words(found: Flips, first: str, second: str) -> str:
 
 
 def _counted(n: int, thing: str) -> str:
-    if n != 1:
-        thing = thing.replace("answer", "answers") if "answer" in thing else f"{thing}s"
-    return f"{n:,} {thing}"
+    return counted(n, thing, thing.replace("answer", "answers") if "answer" in thing else None)
 
 
 def all_flips(results: Sequence[Result]) -> list[tuple[Result, Flips]]:

@@ -5,6 +5,7 @@ paper's where the device is the paper's.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asap.errors import counted
 from asap.records.latency_record import LATENCY, SPANS
 from asap.records.schema import CLOCKS
 from asap.report.columns import Text, Values, ratio_column, value_column
@@ -164,7 +165,8 @@ def _setting(record: Mapping[str, Any], shown: str | None) -> str:
     before = record["preparation_ms"]
     return (
         f"Times{timed} on {record['device_name']}: {record['precision']}, {clock}, one question at "
-        f"a time, {record['n_questions']} questions about {record['n_pictures']} pictures after "
+        f"a time, {counted(record['n_questions'], 'question')} about "
+        f"{counted(record['n_pictures'], 'picture')} after "
         f"{record['warmup']} that do not count; tower run by {record['path']}. Not in them: "
         f"reading a picture ({before['picture']['median']:.3g} ms) and tokenising a prompt "
         f"({before['prompt']['median']:.3g} ms)."

@@ -7,7 +7,15 @@ from dataclasses import replace
 from asap.report.benchmarks.named import BENCHMARKS
 from asap.report.benchmarks.table import OVER
 from asap.report.beside import PUBLISHED
-from asap.report.columns import NAMED, ROW, Values, decimals, number, rate_column, value_column
+from asap.report.columns import (
+    NAMED,
+    ROW,
+    decimals,
+    number,
+    rate_column,
+    value_column,
+    with_interval,
+)
 from asap.report.latency import PAPER, TIMES
 from asap.report.modular_cost import MODULAR
 from asap.report.monospace import width_of
@@ -124,7 +132,7 @@ def _columns(table: Table) -> list[TableColumn]:
         title = "right\n(%)" if _measured(table, "visual_rows") else "top-1\n(%)"
         found += [
             value_column(title, ROW, "top1", ".2f"),
-            TableColumn("Δ to dense,\n95 % interval", ROW, difference, _difference),
+            TableColumn("Δ to dense,\n95 % interval", ROW, difference, with_interval(*difference)),
             value_column("MACs\n(%)", ROW, "flops_pct", "+z.2f"),
         ]
     if _timed(table):
@@ -193,15 +201,6 @@ def _measured(table: Table, *keys: str) -> bool:
 
 def _timed(table: Table) -> bool:
     return _measured(table, "infer_samples_per_sec")
-
-
-def _difference(values: Values) -> str | None:
-    if values.get("top1_delta") is None:
-        return None
-    said = f"{values['top1_delta']:+z.2f}"
-    if values.get("top1_delta_lo") is None:
-        return said
-    return f"{said} [{values['top1_delta_lo']:+z.2f}, {values['top1_delta_hi']:+z.2f}]"
 
 
 def _how_many(table: Table) -> list[str]:

@@ -6,10 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asap.errors import counted
 from asap.report.benchmarks import values as benchmarks
 from asap.report.benchmarks.named import named
+from asap.report.benchmarks.numbers import NUMBERS
 from asap.report.beside import PUBLISHED_SCORES
-from asap.report.columns import COST, PAIRED, SPEED, Text, Values, number, value_column
+from asap.report.columns import (
+    COST,
+    PAIRED,
+    SPEED,
+    Text,
+    Values,
+    number,
+    value_column,
+    with_interval,
+)
 from asap.report.result import Result
 from asap.report.table import Table, TableColumn, TableRow
 
@@ -105,10 +116,11 @@ def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
     if (about := _about(result)) is None:
         return
     row.values |= values_of(about)
-    if about["n_cut"]:
-        row.note(f"{about['n_cut']:,} answers were cut at the limit of new tokens.", "method")
-    if about["n_empty"]:
-        row.note(f"{about['n_empty']:,} answers are empty.", "method")
+    if n := about["n_cut"]:
+        cut = counted(n, "answer was", "answers were")
+        row.note(f"{cut} cut at the limit of new tokens.", "method")
+    if n := about["n_empty"]:
+        row.note(f"{counted(n, 'answer is', 'answers are')} empty.", "method")
     full = None if dense is None else _about(dense)
     if full is None:
         reason = "There is no record without a reduction to compare with."
@@ -116,8 +128,8 @@ def add_questions(row: TableRow, result: Result, dense: Result | None) -> None:
         return
     for name in ("gmacs_tower", "gmacs_prefill", "kv_mib"):
         row.values[f"{name}_pct"] = 100 * about[name] / full[name]
-    counted = [{k: v["n"] for k, v in one["categories"].items()} for one in (about, full)]
-    if counted[0] != counted[1]:
+    own, base = ({k: v["n"] for k, v in one["categories"].items()} for one in (about, full))
+    if own != base:
         row.note("Its categories do not have the questions of the unreduced row.", "relative")
     elif full["average"]:
         row.values["relative"] = 100 * about["average"] / full["average"]
@@ -138,8 +150,7 @@ def crops_of(results: Sequence[Result]) -> list[str]:
 
 def _asked(about: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{share['n']:,} {name}" for name, share in about["categories"].items())
-    pictures = "1 picture" if about["pictures"] == 1 else f"{about['pictures']:,} pictures"
-    return f"Questions about {pictures}: {counts}."
+    return f"Questions about {counted(about['pictures'], 'picture')}: {counts}."
 
 
 def worded(table: Table) -> Table:
@@ -183,15 +194,29 @@ def _of_benchmark(score: Mapping[str, Any]) -> list[TableColumn]:
     one = named(score["name"])
     keys = (one.column, f"{one.column}_lo", f"{one.column}_hi")
     of_parts = [(part, benchmarks.part_key(one.column, part)) for part in score["parts"]]
+    delta = benchmarks.delta_keys(score["name"])
+    change = TableColumn(f"Δ {one.title},\n95 % interval", SCORES, delta, with_interval(*delta))
     return [
         TableColumn(one.title, SCORES, keys, benchmarks.shown(one)),
+        *([change] if score["name"] in NUMBERS else []),
         *(value_column(part, OF_PARTS, key, ".2f") for part, key in of_parts),
     ]
 
 
 def _categories(results: Sequence[Result]) -> list[str]:
-    found = [about["categories"] for result in results if (about := _about(result)) is not None]
-    return list(dict.fromkeys(name for categories in found for name in categories))
+    """Those of the rows; none where a benchmark's only category has the benchmark's own number."""
+    abouts = [about for result in results if (about := _about(result)) is not None]
+    if all(map(_is_one, abouts)):
+        return []
+    return list(dict.fromkeys(name for about in abouts for name in about["categories"]))
+
+
+def _is_one(about: Mapping[str, Any]) -> bool:
+    """Whether the only category has the number of the benchmark, or neither has one."""
+    score, categories = about.get("benchmark"), list(about["categories"].values())
+    if score is None or len(categories) > 1:
+        return False
+    return score["status"] != "scored" or score["score"] == categories[0]["score"]
 
 
 def _of_category(name: str, results: Sequence[Result]) -> list[TableColumn]:

@@ -8,6 +8,7 @@ answers paired image by image.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asap.errors import counted
 from asap.records.files_left_out import counts_in_words
 from asap.records.schema import CLOCKS
 from asap.report import clips, latency, modular_cost, paper, questions
@@ -205,7 +206,7 @@ def _verb(things: str) -> str:
 def _left_out(unread: Mapping[int, str], things: str) -> str:
     names = list(unread.values())
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    count = f"1 {things[:-1]}" if len(names) == 1 else f"{len(names):,} {things}"
+    count = counted(len(names), things[:-1])
     return (
         f"Without {count} that some row of this table could not {_verb(things)}: "
         f"{', '.join(names[:_NAMED])}{more}."

@@ -4,10 +4,14 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pandas as pd
+
 from asap.errors import one_line
 from asap.records.files_left_out import counts_in_words
 from asap.report import paper
+from asap.report.benchmarks.numbers import number_difference
 from asap.report.benchmarks.unscored import withhold
+from asap.report.benchmarks.values import delta_keys, score_of
 from asap.report.beside_paper import add_paper
 from asap.report.clips import add_clips
 from asap.report.nonfinite import nonfinite, nonfinite_note
@@ -159,6 +163,26 @@ def _add_paired(row: TableRow, result: Result, dense: Result, without: Collectio
         )
     row.values["top1_delta_lo"], row.values["top1_delta_hi"] = paired.interval
     row.values |= {"mcnemar_p": paired.p, "mcnemar_b": paired.b, "mcnemar_c": paired.c}
+    _add_number(row, result, frames, without)
+
+
+def _add_number(
+    row: TableRow,
+    result: Result,
+    frames: tuple[pd.DataFrame, pd.DataFrame],
+    without: Collection[int],
+) -> None:
+    """The difference of a benchmark's number, where that is no mean of scores."""
+    score = score_of(result)
+    change = None if score is None else number_difference(score["name"], *frames, without)
+    if score is None or change is None:
+        return
+    key, low, high = delta_keys(score["name"])
+    row.values[key] = change.difference
+    if change.interval is not None:
+        row.values[low], row.values[high] = change.interval
+    else:
+        row.note("No interval: pictures drawn anew give the same difference each time.", key)
 
 
 def _add_speed(row: TableRow, result: Result, has_speed: bool) -> None:

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from asap.records.question_schema import NO
 from asap.report.bootstrap import DRAWS, drawn_sums, percentiles
-from asap.report.statistics import wilson_interval
+from asap.report.statistics import finite, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Counts:
     def labels_yes_share(self) -> float:
         """Share of yes among the right answers."""
         return _ratio(self.true_yes + self.false_no, self.n)
+
+
+def says_yes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each answer of a table, and the right answer, is yes; (n,) bool each.
+
+    POPE's rule: an answer that says neither yes nor no counts as yes. One that is not finite counts
+    as wrong.
+    """
+    right = np.array([answers[0] != NO for answers in frame["answers"]])
+    return np.where(finite(frame), frame["said"].to_numpy(object) != NO, ~right), right
 
 
 def f1_interval(

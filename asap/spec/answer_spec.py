@@ -10,7 +10,8 @@ class AnswerSpec:
 
     order: of an image's rows before the language model: method: as its vision method leaves them;
         spatial: by the first patch that each stands for.
-    max_new_tokens: at which an answer is cut; null: by the kind of the question.
+    max_new_tokens: at which an answer is cut; null: by the benchmark, else by the kind of the
+        question.
     crops: of a picture that is cut into crops (LLaVA-NeXT), the order of the crops' rows behind
         those of the whole picture: grid: by their place in the common grid of patches; crop: crop
         after crop.

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from asap.data.questions.benchmark import Benchmark
-from asap.data.questions.mmbench import TURN
 from asap.data.questions.mme import COGNITION, PERCEPTION
-from asap.records.question_schema import BenchmarkScore
-from asap.report.bootstrap import drawn_sums, percentiles
+from asap.records.question_schema import OTHER, BenchmarkScore
+from asap.report.benchmarks import numbers
+from asap.report.bootstrap import percentiles
 from asap.report.statistics import wilson_interval
-from asap.report.yes_no import Counts, f1_counts, f1_of
-from asap.tasks.question_scores import says_yes, share_of
-from asap.tasks.scoring import mme, vqa
+from asap.report.yes_no import Counts, says_yes
+from asap.tasks.question_scores import share_of
+from asap.tasks.scoring import vqa
 
 UNANSWERABLE = "unanswerable"  # an answer that VizWiz has
 
@@ -67,13 +67,12 @@ def _mean(frame: pd.DataFrame) -> Found:
 
 
 def _mean_f1(frame: pd.DataFrame) -> Found:
-    """The mean over the subsets of F1, of which yes is the positive class; of pictures drawn anew
-    for the interval. POPE (Li et al. 2023).
-    """
+    """The mean over the subsets of F1; of pictures drawn anew for the interval."""
     yes, right = says_yes(frame)
     subsets = frame["subset"].to_numpy(object)
     each = {
-        name: Counts.of(*(v[subsets == name] for v in (yes, right))) for name in _unique(subsets)
+        name: Counts.of(*(v[subsets == name] for v in (yes, right)))
+        for name in numbers.unique(subsets)
     }
     parts = {
         f"{key}_{name}": 100 * getattr(counts, key)
@@ -81,53 +80,27 @@ def _mean_f1(frame: pd.DataFrame) -> Found:
         for key in ("f1", "accuracy", "precision", "recall", "yes_share")
     }
     score = 100 * sum(counts.f1 for counts in each.values()) / len(each)
-    pictures = frame["cluster"].to_numpy()
-    if score in (0.0, 100.0):
-        low, high = _without_spread(score > 0, pictures)
-    else:
-        drawn = drawn_sums(_by_group(f1_counts(yes, right), subsets), pictures)
-        draws = None if drawn is None else f1_of(drawn.reshape(len(drawn), len(each), -1)).mean(1)
-        low, high = percentiles(draws)
-    return Found(score, (100 * low, 100 * high), len(frame), parts)
+    return Found(score, _interval(score, 100.0, numbers.mean_f1(frame)), len(frame), parts)
 
 
 def _mme(frame: pd.DataFrame) -> Found:
-    """The sum over the categories of accuracy and of pictures with both questions right, in %; of
-    pictures drawn anew for the interval. MME (Fu et al. 2023).
-    """
-    asked = frame[["category", "cluster"]].assign(right=frame["score"] == 1)
-    pairs = asked.groupby(["category", "cluster"], sort=False)["right"].agg(["sum", "size"])
-    right, questions = pairs["sum"].to_numpy(), pairs["size"].to_numpy()
-    both = (right == questions) & (questions > 1)
-    counts = np.stack([right, questions, both, np.ones_like(right)], axis=1).astype(np.int64)
-    categories = pairs.index.get_level_values("category").to_numpy(object)
-    columns, names = _by_group(counts, categories), _unique(categories)
-    points = mme.points(columns.sum(axis=0).reshape(len(names), -1))
+    """The points of all categories; of pictures drawn anew for the interval."""
+    counts, categories, _ = numbers.pairs(frame)
+    names = numbers.unique(categories)
+    sums = numbers.by_group(counts, categories).sum(axis=0)
+    points = numbers.points_of(sums.reshape(len(names), -1))
     parts = dict(zip(names, points.tolist(), strict=True))
     for group, known in (("perception", PERCEPTION), ("cognition", COGNITION)):
         if there := [parts[name] for name in names if name in known]:
             parts[group] = math.fsum(there)
-    parts["other_share"] = 100 * float((frame["said"] == mme.OTHER).mean())
-    score, most = math.fsum(points), mme.MOST * len(names)
-    pictures = pairs.index.get_level_values("cluster").to_numpy()
-    if score in (0.0, most):
-        low, high = _without_spread(score > 0, pictures)
-        return Found(score, (most * low, most * high), len(frame), parts)
-    drawn = drawn_sums(columns, pictures)
-    draws = None
-    if drawn is not None:
-        draws = mme.points(drawn.reshape(len(drawn), len(names), -1)).sum(axis=1)
-    return Found(score, percentiles(draws), len(frame), parts)
+    parts["other_share"] = 100 * float((frame["said"] == OTHER).mean())
+    score, most = math.fsum(points), numbers.MOST * len(names)
+    return Found(score, _interval(score, most, numbers.points(frame)), len(frame), parts)
 
 
 def _circular(frame: pd.DataFrame) -> Found:
-    """The share of questions that are answered right in every order of their options (CircularEval
-    of MMBench, Liu et al. 2023); the number of a question's order is in its id.
-    """
-    ids = np.array([int(path.rpartition("#")[2]) for path in frame["path"]])
-    together = frame.assign(number=ids % TURN).groupby("number", sort=False)
-    each = together.agg({"score": "min", "cluster": "first", "index": "first"})
-    share = share_of(each, clustered=True)
+    """The share of questions that are answered right in every order of their options."""
+    share = share_of(numbers.turned(frame), clustered=True)
     plain = share_of(frame, clustered=True)["score"]
     parts = {"accuracy": plain, "orders": len(frame)}
     return Found(share["score"], (share["lo"], share["hi"]), share["n"], parts)
@@ -150,23 +123,15 @@ RULES: dict[str, Callable[[pd.DataFrame], Found]] = {
 }
 
 
-def _without_spread(all_right: bool, pictures: np.ndarray) -> tuple[float, float]:
-    """The interval where all is right, or nothing, so that draws are all alike: a trial a picture,
-    as of shares; in [0, 1].
+def _interval(score: float, most: float, number: numbers.Number) -> tuple[float, float]:
+    """The interval of a number of at most `most`. Where all is right, or nothing, draws are all
+    alike: then a trial a picture, as of shares.
     """
-    trials = len(np.unique(pictures))
-    return wilson_interval(trials if all_right else 0, trials)
-
-
-def _unique(names: np.ndarray) -> list[str]:
-    """The names, each once, as they come."""
-    return list(dict.fromkeys(map(str, names)))
-
-
-def _by_group(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Columns of each group beside one another: (n, k) -> (n, groups * k), 0 in other groups'."""
-    own = [np.where((groups == name)[:, None], counts, 0) for name in _unique(groups)]
-    return np.concatenate(own, axis=1)
+    if score in (0.0, most):
+        trials = len(np.unique(number.pictures))
+        low, high = wilson_interval(trials if score else 0, trials)
+        return most * low, most * high
+    return percentiles(number.draws())
 
 
 def _known(value: float) -> float | None:

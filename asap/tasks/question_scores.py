@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 
-from asap.records.question_schema import Share, YesNo
-from asap.report.statistics import finite, mean_interval, scores, share_interval
-from asap.report.yes_no import Counts, f1_interval
-from asap.tasks.scoring.yes_no import NO, OTHER
+from asap.records.question_schema import OTHER, Share, YesNo
+from asap.report.statistics import mean_interval, scores, share_interval
+from asap.report.yes_no import Counts, f1_interval, says_yes
 
 
 def share_of(frame: pd.DataFrame, clustered: bool) -> Share:
@@ -40,16 +39,6 @@ def yes_no_of(frame: pd.DataFrame) -> YesNo:
         labels_yes_share=100 * counts.labels_yes_share,
         n_other=int((frame["said"] == OTHER).sum()),
     )
-
-
-def says_yes(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each answer, and the right answer, is yes; (n,) bool each.
-
-    POPE's rule: an answer that says neither yes nor no counts as yes. One that is not finite counts
-    as wrong.
-    """
-    right = np.array([answers[0] != NO for answers in frame["answers"]])
-    return np.where(finite(frame), frame["said"].to_numpy(object) != NO, ~right), right
 
 
 def _sources(frame: pd.DataFrame, clustered: bool) -> np.ndarray:

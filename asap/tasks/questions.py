@@ -108,7 +108,7 @@ class Questions(Task):
         column("cut", "int"),  # 1: it reached the limit of new tokens
         column("finite", "int"),  # 0: a logit was NaN or infinite, and the score is 0
         column("said", "text"),  # yes | no | other; empty for other kinds and if not finite
-        column("score", "float"),  # in [0, 1]
+        column("score", "double"),  # in [0, 1]
         column("gap", "float"),  # of the first step's two highest logits
         column("yes_no_gap", "float"),  # the first step's logit of yes minus that of no
         column("visual_rows", "int"),  # sent to the language model

@@ -29,11 +29,8 @@ def pope_f1(asked: Asked) -> float | None:
 
 
 def mme_said(text: str) -> str:
-    """As MME's evaluation tool: the first four letters."""
-    signs = [sign for sign in text.lower().strip() if sign != "."]
-    if len(signs) == 1:
-        return "yes" if signs == ["y"] else "no" if signs == ["n"] else "other"
-    four = "".join(signs[:4])
+    """As MME's own tool: the first four letters of the last field of a line, with its end."""
+    four = f"{text.strip()}\n".lower()[:4]
     for word in ("yes", "no"):
         if any(four[i : i + len(word)] == word for i in range(len(four))):
             return word
@@ -65,6 +62,7 @@ def llava_letter(text: str) -> str:
         letter, behind = text[at : at + 1], text[at + 1 : at + 2]
         if "A" <= letter <= "Z" and behind not in ("", "\n"):
             found.append(letter)
+            at += 2  # what is read is not read again
     return found[0] if len(found) == 1 else ""
 
 

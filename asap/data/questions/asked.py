@@ -7,7 +7,7 @@ from asap.data.base import DataSet
 from asap.data.options import Opening
 from asap.data.questions.benchmark import Benchmark
 from asap.data.questions.question_set import Pictures, Question, QuestionSet
-from asap.errors import RequestError
+from asap.errors import RequestError, counted
 from asap.spec.run_spec import DataSpec
 
 
@@ -48,7 +48,8 @@ def question_set(
         opening.transform,
         opening.patch_grid,
         name=opening.spec.name,
-        about=f"{called}, {len(questions):,} questions about {len(place):,} pictures",
+        about=f"{called}, {counted(len(questions), 'question')} about "
+        f"{counted(len(place), 'picture')}",
     )
     found.title, found.index = opening.spec.title, opening.index
     found.benchmark = benchmark

@@ -17,6 +17,7 @@ from asap.data.digits.several import several
 from asap.data.options import DataOptions, Opening, refuse_files
 from asap.data.questions.kinds import KINDS
 from asap.data.questions.question_set import Question, QuestionSet
+from asap.errors import counted
 from asap.spec.check import at_least, one_of
 
 
@@ -42,7 +43,7 @@ class DigitsQaOptions(DataOptions):
         questions, hashes = _asked(self.split, self.seed, self.pictures)
         about = (
             f"questions about digits, {self.split} digits, {len(questions):,} questions about "
-            f"{self.pictures:,} scenes, seed {self.seed}"
+            f"{counted(self.pictures, 'scene')}, seed {self.seed}"
         )
         found = QuestionSet(
             questions, _Scenes(self.split, self.seed, hashes), opening.transform,

@@ -63,9 +63,11 @@ KINDS = {
     # The letter may come after a reason. 2: neither a letter that a line end follows is read nor
     # "The answer is B" without a sign behind it.
     "letter": Kind(_letters, max_new_tokens=128, version=2),
+    "scienceqa": Kind(_letters, max_new_tokens=128),  # as LLaVA's script reads it
     "vqa": Kind(_annotators),
     "vqav2": Kind(_annotators),  # normalised as by VQAv2's own script
-    "mme": Kind(_yes_no),  # yes or no, as MME reads it
+    # Yes or no, as MME reads it. 2: as its own tool, which leaves periods in and reads no "y".
+    "mme": Kind(_yes_no, version=2),
     "option": Kind(_option, max_new_tokens=128),  # its letter, or its text, as MMBench reads it
     "unscored": Kind(_none),  # a server has the right answers
 }

@@ -76,7 +76,8 @@ class MmbenchOptions(BenchmarkOptions):
                 "options named None or nan, and those behind them",
                 file.name, f"{lost:,}",
             )  # fmt: skip
-        about = Benchmark("mmbench", "dev", _METRIC, "circular", _QUESTIONS.get(file.name))
+        n_expected = _QUESTIONS.get(file.name)
+        about = Benchmark("mmbench", "dev", _METRIC, "circular", n_expected, max_new_tokens=1_024)
         return self.opened(asked, lambda paths: pictures.at(paths), opening, about, len(numbers))
 
     def _asked(self, row: dict[str, str | None], pictures: EncodedPictures, file: Path) -> Asked:

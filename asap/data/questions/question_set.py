@@ -215,9 +215,10 @@ class QuestionSet:
         asked = self.questions[i]
         path = self.pictures.paths[asked.picture]
         source = f"{path}#{asked.id}"
+        limited = KINDS[asked.kind] if self.benchmark is None else self.benchmark
         extras: dict[str, Any] = {
             **{"question": asked.text, "kind": asked.kind, "category": asked.category},
-            **{"subset": asked.subset, "max_new_tokens": KINDS[asked.kind].max_new_tokens},
+            **{"subset": asked.subset, "max_new_tokens": limited.max_new_tokens},
             **({} if read is None else {"size": read.size}),
             **({} if read is None or read.mask is None else {"mask": read.mask}),
         }

@@ -68,7 +68,7 @@ class ScienceQaOptions(SplitOptions):
         texts.check(file)
         about = Benchmark(
             "scienceqa", self.split, _METRIC, "mean",
-            _TEST if self.split == "test" else None,
+            _TEST if self.split == "test" else None, max_new_tokens=1_024,
         )  # fmt: skip
         places = (f"images/{self.split}", self.split, "images")
         return self.opened(asked, self.picture_files(folder, file, places), opening, about)
@@ -90,7 +90,7 @@ class ScienceQaOptions(SplitOptions):
             name,
             picture_path(f"{name}/{entry(given, 'image', where)}", where),
             self.worded(text, LETTER, complete=False),
-            "letter",
+            "scienceqa",
             (LETTERS[right],),
             "scienceqa",
             "",

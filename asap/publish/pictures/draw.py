@@ -36,8 +36,9 @@ def draw_pictures(
         drawn = draw_clips(session, method, count, folder, stem)
         return [picture for picture in drawn if picture is not None]
     if isinstance(session.task, Questions):
-        drawn = draw_questions(session, results, method, count, folder, stem)
-        drawn.append(picture_of_flips(session, results, method, count, folder / f"{stem}-flips"))
+        own = [row for row in results if row.backbone == session.spec.backbone.shown]
+        drawn = draw_questions(session, own, method, count, folder, stem)
+        drawn.append(picture_of_flips(session, own, method, count, folder / f"{stem}-flips"))
         return [picture for picture in drawn if picture is not None]
     chosen = evenly(len(session.data), count)
     many = evenly(len(session.data), _WALKS * count)

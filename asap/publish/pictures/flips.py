@@ -31,8 +31,7 @@ def picture_of_flips(
 ) -> Picture | None:
     """`count` flips from the unreduced row to the row of a method of the session; None without."""
     full = next((r for r in results if r.is_dense and r.has_answers), None)
-    named = [r for r in results if r.has_answers and r.method == describe(method)]
-    row = next((r for r in named if full is not None and r.backbone == full.backbone), None)
+    row = next((r for r in results if r.has_answers and r.method == describe(method)), None)
     found = None if full is None or row is None else flips_of(full, row)
     if full is None or row is None or found is None or found.questions.empty:
         return None

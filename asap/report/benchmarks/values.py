@@ -41,6 +41,12 @@ def part_key(column: str, part: str) -> str:
     return f"{column}_{re.sub(r'[^a-z0-9]+', '_', part.lower())}"
 
 
+def delta_keys(data: str) -> tuple[str, str, str]:
+    """The keys of the difference of its number to the unreduced row's, and of the interval."""
+    key = f"{named(data).column}_delta"
+    return key, f"{key}_lo", f"{key}_hi"
+
+
 def shown(one: Benchmark, interval: bool = True) -> Callable[[Mapping[str, Any]], str | None]:
     """What a cell of the benchmark shows of a row's values: its number, with its interval."""
 

@@ -1,10 +1,8 @@
-"""The letter of an option, as ScienceQA is scored for LLaVA: by three patterns, never by chance.
+"""The letter of an option, of questions of one's own: by three patterns, never by chance.
 
 An answer names an option if it is a bare letter ("B"), if it begins with a letter and a period ("B.
 the cat"), or if it has the sentence form once, with a sign behind it ("The answer is B.").
-Lower-case letters name nothing. Where LLaVA's script and lmms-eval disagree, this rule is with one
-of them: the script takes the first letter of a word too ("The answer is Boston") and wants a blank
-behind the period; lmms-eval takes a bare lower-case letter and has no sentence form.
+Lower-case letters name nothing. ScienceQA has a rule of its own, as LLaVA's script has it.
 """
 
 import re

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from asap.tasks.scoring import exact, letter, mme, option, vqa, yes_no
+from asap.tasks.scoring import exact, letter, mme, option, scienceqa, vqa, yes_no
 
 # From a model's text and the right answers to a score in [0, 1].
 RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "yes_no": yes_no.score,
     "exact": exact.score,
     "letter": letter.score,
+    "scienceqa": scienceqa.score,
     "vqa": vqa.score,
     "vqav2": vqa.score_vqav2,
     "mme": mme.score,

@@ -70,9 +70,9 @@ def normalised_vqav2(text: str) -> str:
 
 def _agreement(text: str, answers: Sequence[str], normalise: Callable[[str], str]) -> float:
     said, given = normalise(text), [normalise(answer) for answer in answers]
-    matches = given.count(said)
-    agreed = [min(1.0, (matches - (one == said)) / 3) for one in given]
-    return sum(agreed) / len(agreed)
+    matches, n = given.count(said), len(given)
+    thirds = matches * min(3, max(matches - 1, 0)) + (n - matches) * min(3, matches)
+    return thirds / (3 * n)  # divided once, so that the tenths of ten annotators are exact
 
 
 def _unpunctuated(text: str) -> str:

@@ -8,7 +8,8 @@ something else, or nothing.
 import re
 from collections.abc import Sequence
 
-YES, NO, OTHER = "yes", "no", "other"
+from asap.records.question_schema import NO, OTHER, YES
+
 _NEGATIONS = frozenset(("No", "no", "not"))
 _YES = re.compile(r"\byes\b", re.IGNORECASE)
 
