@@ -337,7 +337,7 @@ def test_rows_that_answer_alike_have_no_interval_of_their_difference() -> None:
     found = numbers.number_difference("pope", one, one)
     assert found == numbers.NumberDifference(0.0, None)
     only = [frame_[frame_["cluster"] == 0] for frame_ in (one, two)]
-    alone = numbers.number_difference("pope", *only)
+    alone = numbers.number_difference("pope", only[0], only[1])
     assert alone is not None and alone.interval is None  # of one picture
     assert numbers.number_difference("gqa", one, two) is None  # its mean is paired elsewhere
     assert numbers.TURN == TURN
