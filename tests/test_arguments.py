@@ -187,6 +187,10 @@ def test_a_wrong_flag_is_one_line(given: list[str], parts: list[str]) -> None:
         ("In 'config': Could not find 'method/' Available options in 'method': asap ats tome",
          ["method= is empty: use one of asap, ats, tome"]),
         ("Could not override 'metod'. Key 'metod' is not in struct", ["did you mean 'method'?"]),
+        ("Could not override 'method.cluster'. Key", ["did you mean 'method.clusters'?"]),
+        ("Could not override 'bakbone.name'. Key", ["did you mean 'backbone.name'?"]),
+        ("Could not override 'method.start_at'. Key",  # no name is near, only the group
+         ["'method.start_at': the chosen method has no such option, or its YAML file does not"]),
     ],
 )  # fmt: skip
 def test_a_misspelt_choice_is_answered_with_what_may_be_meant(reason, parts) -> None:

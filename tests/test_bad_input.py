@@ -303,6 +303,16 @@ def test_weights_that_do_not_fit_are_refused(cli, weights, how, part, tmp_path):
     cli(*own(tmp_path / "w.safetensors")).refused(part)
 
 
+def test_weights_in_an_outer_module_or_an_unknown_entry_are_refused_with_the_remedy(
+    cli, weights, tmp_path
+):
+    outer = {f"model.net.{key}": value for key, value in weights.items()} | {"loss": torch.ones(1)}
+    save_file(outer, tmp_path / "w.safetensors")
+    cli(*own(tmp_path / "w.safetensors")).refused("with 'model.net.' before their names: save")
+    torch.save({"net": weights, "epoch": 3}, tmp_path / "w.pth")
+    cli(*own(tmp_path / "w.pth")).refused("state_dict, model), but in net: save that entry alone")
+
+
 class Bomb:
     """A pickle that makes a file when it is loaded."""
 

@@ -106,13 +106,25 @@ def not_composed(reason: str) -> str:
     if unknown is None:
         return f"the config does not compose: {reason}"
     keys = [key for key, _ in _keys()]
-    near = difflib.get_close_matches(unknown[1], [*keys, "method", "experiment"], 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = _near(unknown[1], [*keys, "method", "experiment"])
+    hint = f"did you mean {near!r}? " if near else ""
+    if unknown[1].startswith("method.") and not near:
+        hint = "the chosen method has no such option, or its YAML file does not list it; "
     if unknown[1] in keys:
         hint = "the chosen method or group does not have it; "
         if others := having(unknown[1].removeprefix("data.")):
             hint = f"it is only for {' and '.join(f'data={name}' for name in others)}; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
+
+
+def _near(unknown: str, keys: Sequence[str]) -> str | None:
+    """The key that may be meant. In a known group its name decides: the group alone is no hint."""
+    group = unknown.rpartition(".")[0] + "."
+    names = [key.removeprefix(group) for key in keys if key.startswith(group)]
+    if names:
+        near = difflib.get_close_matches(unknown.removeprefix(group), names, 1)
+        return group + near[0] if near else None
+    return next(iter(difflib.get_close_matches(unknown, keys, 1)), None)
 
 
 def texts() -> set[str]:

@@ -79,7 +79,9 @@ def _entry(content: Any, path: Path, ema: bool | None, averaged_first: bool) -> 
     order = {True: averaged, False: usual, None: [*first, *usual, *averaged]}[ema]
     if not order:
         if not _is_state(content):
-            raise RequestError(f"weights file {path} holds no state dict of tensors")
+            raise RequestError(
+                f"weights file {path} holds no state dict of tensors{_held(content)}"
+            )
         return State(content)
     others = tuple(name for name in (*averaged, *usual) if name != order[0])
     return State(_inner(content[order[0]]), order[0], others)
@@ -94,6 +96,15 @@ def _entries(content: Any) -> tuple[list[str], list[str]]:
         [*known, *(name for name in averaged if name not in known)],
         [name for name in PLAIN if name in held],
     )
+
+
+def _held(content: Any) -> str:
+    """Where the weights of a file may be, if it has entries under names that are not known."""
+    held = [str(k) for k, v in content.items() if _inner(v)] if isinstance(content, dict) else []
+    if not held:
+        return ": save the model's state_dict()"
+    known = ", ".join((*EMA, *PLAIN))
+    return f" in an entry that is known ({known}), but in {', '.join(held)}: save that entry alone"
 
 
 def is_averaged(entry: str) -> bool:

@@ -34,11 +34,13 @@ def refuse_other_outputs(spec: RunSpec, model: nn.Module, data: DataSet) -> None
         return
     outputs = n_outputs(model)
     if outputs is not None and outputs != data.n_classes:
-        listed = " or give the model's classes in order with data.classes=<file>"
+        other = " or give the model's classes in order with data.classes=<file>"
+        other = other if data.name == "folder" else ""
+        if spec.backbone.weights == "random":
+            other = f" (random ones: backbone.model_args.num_classes={data.n_classes}){other}"
         raise RequestError(
             f"backbone {name!r} has {outputs} classes and the data set {data.name!r} has "
-            f"{data.n_classes}: use weights trained for these classes"
-            f"{listed if data.name == 'folder' else ''}"
+            f"{data.n_classes}: use weights trained for these classes{other}"
         )
 
 

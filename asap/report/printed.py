@@ -210,6 +210,7 @@ def _how_many(table: Table) -> list[str]:
         return []
     said = [f"{n} ({failed} failed)" if failed else f"{n}" for n, failed in dict.fromkeys(counted)]
     if len(said) == 1:
-        notes = dict.fromkeys(note for row in table.rows for note in row.notes.get("n", ()))
+        found = [row for row in table.rows if row.values.get("n")]  # others have a footnote
+        notes = dict.fromkeys(note for row in found for note in row.notes.get("n", ()))
         return [" ".join([f"n = {said[0]}.", *notes])]
     return [f"n differs between rows, which leave out what they could not read: {', '.join(said)}."]

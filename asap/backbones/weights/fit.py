@@ -153,8 +153,18 @@ def _mismatches(state: Mapping[str, Tensor], model: nn.Module) -> str:
         for k, v in expected.items()
         if k in state and state[k].shape != v.shape
     ]
-    parts = listed_problems(missing, extra, shapes)
+    parts = listed_problems(missing, extra, shapes) + _prefixed(state, expected)
     return "; ".join([*parts, *_classes(state, expected), *_positions(state, expected)])
+
+
+def _prefixed(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """An explanation if all the model's keys are there behind the name of an outer module."""
+    first = next(iter(expected))
+    outer = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
+    found = [name for name in outer if all(name + key in state for key in expected)]
+    return (
+        [f"all are there with {found[0]!r} before their names: save them without"] if found else []
+    )
 
 
 def listed_problems(missing: list[str], extra: list[str], shapes: list[str]) -> list[str]:
