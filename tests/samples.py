@@ -1,5 +1,6 @@
-"""Helpers for the tests of data sets."""
+"""Helpers for tests of data sets, and of runs on a few images."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 
 from asap.data.base import PatchGrid, Sample, Transform
 from asap.data.open import open_data as opened
-from asap.spec.run_spec import DataSpec
+from asap.spec.configs import read_method
+from asap.spec.read import read_spec
+from asap.spec.run_spec import DataSpec, RunSpec
 
 
 def same(one: Sample, other: Sample) -> bool:
@@ -29,6 +32,20 @@ def data_spec(name: str, path: object = None, **given: Any) -> DataSpec:
     own = {key: value for key, value in given.items() if key not in common}
     head = {key: given[key] for key in common}
     return DataSpec(name, None if path is None else str(path), own, **head)
+
+
+def small_run(
+    results: object, *rows: Mapping[str, Any], images: int = 4, **settings: Any
+) -> RunSpec:
+    """A run of the embedded model over a few scenes; settings: further keys of its config."""
+    config = {
+        "backbone": {"name": "digits_vit", "weights": "bundled"},
+        "data": {"name": "digits", "images": images},
+        "rows": list(rows or [{"method": "dense"}]),
+        "results": str(results),
+        "device": "cpu",
+    }
+    return read_spec(config | settings, read_method)
 
 
 def open_data(name: str, transform: Transform, grid: PatchGrid, **given: Any) -> Any:

@@ -5,6 +5,7 @@ import logging
 
 import pandas as pd
 import pytest
+from samples import small_run
 
 from asap.cli.compare import main
 from asap.errors import RequestError
@@ -79,18 +80,12 @@ def results(tmp_path_factory):
     """Two real records on twelve scenes."""
     from asap.experiment.pipeline import run
     from asap.methods.registry import names
-    from asap.spec.configs import read_method
-    from asap.spec.read import read_spec
 
     assert "dense" in names()
     folder = tmp_path_factory.mktemp("compare")
-    config = {
-        "backbone": {"name": "digits_vit", "weights": "random"},
-        "data": {"name": "digits", "images": 12},
-        "rows": [{"method": "dense"}, {"method": "random_drop", "with": {"keep": 0.1, "block": 1}}],
-        "results": str(folder), "device": "cpu",
-    }  # fmt: skip
-    run(read_spec(config, lambda name: read_method(name, [])))
+    dropped = {"method": "random_drop", "with": {"keep": 0.1, "block": 1}}
+    backbone = {"name": "digits_vit", "weights": "random"}
+    run(small_run(folder, {"method": "dense"}, dropped, images=12, backbone=backbone))
     return folder
 
 

@@ -475,15 +475,6 @@ def test_splits_share_no_digit():
         assert {sample.cluster for sample in scenes(30, split)} <= part
 
 
-@pytest.mark.parametrize(
-    ("split", "n", "seed", "message"),
-    [("test", 1, 0, "split=test"), ("train", 0, 0, "n=0"), ("train", 1, -1, "seed=-1")],
-)
-def test_scenes_that_cannot_be_are_one_clear_line(split, n, seed, message):
-    with pytest.raises(RequestError, match=message):
-        DigitScenes(split, n, seed, SCENE)
-
-
 # ---- masks
 
 

@@ -1,12 +1,12 @@
 """engine.attention: the fused kernel or an explicit softmax, for every row of a run."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from contract import backbone, outcome, pictures
+from samples import small_run
 from torch.nn import functional as F
 
 import asap
@@ -20,16 +20,8 @@ from asap.measure.timing import ThroughputPlan
 from asap.methods import Asap, Dense, EViT
 from asap.records.key import key_of
 from asap.shared_prefix import SharedPrefix
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import EngineSpec
 
-CONFIG: dict[str, Any] = {
-    "backbone": {"name": "digits_vit", "weights": "bundled"},
-    "data": {"name": "digits", "images": 4},
-    "rows": [{"method": "dense"}],
-    "device": "cpu",
-}
 CPU = torch.device("cpu")
 
 
@@ -54,8 +46,7 @@ def test_a_key_says_that_attention_is_explicit(tmp_path: Path) -> None:
     """The key of fused attention is that of records made before there was a choice."""
 
     def identity(precision: str, asked: str) -> dict[str, Any]:
-        config = {**CONFIG, "precision": precision, "engine": {"attention": asked}}
-        spec = replace(read_spec(config, read_method), results=tmp_path)
+        spec = small_run(tmp_path, precision=precision, engine={"attention": asked})
         return Session(spec).identity(Dense())
 
     assert EngineSpec().attention == "fused"
@@ -70,8 +61,7 @@ def test_a_key_says_that_attention_is_explicit(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_no_row_uses_the_fused_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither alone nor in a joint pass, where the bits are those of the rows alone."""
-    spec = replace(read_spec(CONFIG, read_method), engine=EngineSpec(attention="eager"))
-    session = Session(replace(spec, results=tmp_path))
+    session = Session(small_run(tmp_path, engine={"attention": "eager"}))
     images = torch.stack([session.data[i].image for i in range(4)])
     methods = [Asap(), Asap(pool=False, tau=2.0), Dense()]
 

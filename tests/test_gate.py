@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from made import methods
+from samples import small_run
 
 from asap.backbones.weights.load import BUNDLED
 from asap.cli.report import write_tables
@@ -18,8 +19,7 @@ from asap.report import paper
 from asap.report.gate import baseline_gate
 from asap.report.result import Result
 from asap.report.result_table import build_table
-from asap.spec.configs import config_dir, read_method
-from asap.spec.read import read_spec
+from asap.spec.configs import config_dir
 
 DEIT = "deit_base_patch16_224.fb_in1k"
 
@@ -152,14 +152,8 @@ def test_a_table_carries_the_verdict_on_each_of_its_backbones():
 
 
 def test_a_run_and_its_records_alone_say_the_same(tmp_path):
-    given = {
-        "backbone": yaml.safe_load((config_dir() / "backbone" / "digits_vit.yaml").read_text()),
-        "data": {"name": "digits", "images": 3},
-        "rows": [{"method": "dense"}],
-        "results": str(tmp_path),
-        "device": "cpu",
-    }
-    session, results = run(read_spec(given, read_method))
+    backbone = yaml.safe_load((config_dir() / "backbone" / "digits_vit.yaml").read_text())
+    session, results = run(small_run(tmp_path, images=3, backbone=backbone))
     outputs = write_outputs(session, results)
     verdict = (
         "Baseline gate, digits_vit: not applicable (this backbone has no reference; the data are "
@@ -217,10 +211,5 @@ def test_the_papers_models_are_the_backbones_of_the_configs():
 
 
 def test_an_impossible_tolerance_is_refused():
-    given = {
-        "backbone": {"name": "digits_vit", "tolerance": -0.1},
-        "data": {"name": "digits"},
-        "rows": [{"method": "dense"}],
-    }
     with pytest.raises(RequestError, match=r"backbone\.tolerance=-0\.1"):
-        read_spec(given, lambda name: {"name": name})
+        small_run("results", backbone={"name": "digits_vit", "tolerance": -0.1})

@@ -3,11 +3,11 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from samples import small_run
+
 from asap.experiment.pipeline import run
 from asap.report.result_table import build_table
 from asap.report.table_parts import parts
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 
 GOLDEN = Path(__file__).parent / "golden" / "run.md"
 SCENES = 24
@@ -15,20 +15,15 @@ SCENES = 24
 
 def table_of_a_run(results: Path) -> str:
     """Accuracy, MACs and what the methods did, as Markdown; nothing is timed."""
-    config = {
-        "backbone": {"name": "digits_vit", "weights": "bundled"},
-        "data": {"name": "digits"},
-        "rows": [
-            {"method": "dense"},
-            {"method": "random_drop"},
-            {"method": "tome", "with": {"r": 7}},
-            {"method": "evit", "with": {"keep_rate": 0.4}},
-            {"method": "asap", "with": {"tau": 3.0}},
-            {"method": "asap_pruning", "with": {"tau": 3.0}},
-        ],
-        "limit": SCENES, "results": str(results), "device": "cpu",
-    }  # fmt: skip
-    _, found = run(read_spec(config, lambda name: read_method(name, [])))
+    rows = (
+        {"method": "dense"},
+        {"method": "random_drop"},
+        {"method": "tome", "with": {"r": 7}},
+        {"method": "evit", "with": {"keep_rate": 0.4}},
+        {"method": "asap", "with": {"tau": 3.0}},
+        {"method": "asap_pruning", "with": {"tau": 3.0}},
+    )
+    _, found = run(small_run(results, *rows, data={"name": "digits"}, limit=SCENES))
     return "\n".join(part.to_markdown() for part in parts(build_table(found)))
 
 

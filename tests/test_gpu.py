@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from samples import small_run
 
 from asap.backbones.weights.load import load_backbone
 from asap.experiment.pipeline import run
@@ -12,8 +13,6 @@ from asap.measure.timed_images import TimedImages
 from asap.measure.timing import ThroughputPlan
 from asap.methods import Asap, ToMe
 from asap.report.result import Result
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 
 pytestmark = pytest.mark.gpu
 ROWS = [{"method": "dense"}, {"method": "tome", "with": {"r": 4}}, {"method": "asap"}]
@@ -21,14 +20,7 @@ IMAGES = 200
 
 
 def results_on(device: str, folder: Path) -> list[Result]:
-    config = {
-        "backbone": {"name": "digits_vit", "weights": "bundled"},
-        "data": {"name": "digits", "images": IMAGES},
-        "rows": ROWS,
-        "results": str(folder / device),
-        "device": device,
-    }
-    return run(read_spec(config, read_method))[1]
+    return run(small_run(folder / device, *ROWS, images=IMAGES, device=device))[1]
 
 
 def test_a_run_on_the_device_counts_what_one_on_the_cpu_counts(tmp_path: Path) -> None:

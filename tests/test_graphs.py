@@ -8,6 +8,7 @@ import pytest
 import torch
 from contract import backbone, pictures
 from fake_graphs import FakeGraphs
+from samples import small_run
 from schedules import COUNT, FIXED, KEY
 from torch import Tensor
 
@@ -21,8 +22,7 @@ from asap.engine.trace import Trace
 from asap.errors import RequestError
 from asap.measure import throughput
 from asap.methods import ATS, Dense, RandomDrop, ToMe
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec, spec_from
+from asap.spec.read import spec_from
 
 
 def twice(values: Tensor) -> Tensor:
@@ -246,16 +246,11 @@ def test_graphs_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_run_says_whether_to_record() -> None:
-    config = {
-        "backbone": {"name": "digits_vit", "weights": "bundled"},
-        "data": {"name": "digits"},
-        "rows": [{"method": "dense"}],
-    }
-    assert read_spec(config, read_method).engine.graphs == "auto"
-    off = read_spec({**config, "engine": {"graphs": "off"}}, read_method)
+    assert small_run("results").engine.graphs == "auto"
+    off = small_run("results", engine={"graphs": "off"})
     assert off.engine.graphs == "off"
     with pytest.raises(RequestError, match=r"engine\.graphs='on' .* auto, off"):
-        read_spec({**config, "engine": {"graphs": "on"}}, read_method)
+        small_run("results", engine={"graphs": "on"})
     plain = json.loads(json.dumps(asdict(off), default=str))
     assert spec_from(plain) == off
     del plain["engine"]  # recorded before there was such a group

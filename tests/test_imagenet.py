@@ -23,7 +23,6 @@ from asap.data.imagenet import validation as imagenet
 from asap.data.imagenet.boxes import Boxes
 from asap.data.imagenet.layouts import recognise
 from asap.data.imagenet.validation import ImageNet
-from asap.data.imagenet.variants import ImageNet200, ImageNetReal, ImageNetV2
 from asap.data.images.geometry import map_of
 from asap.data.loading import loader
 from asap.errors import RequestError
@@ -383,14 +382,15 @@ def pictures(root: Path, folders: list[str], each: int = 1) -> Path:
 def test_the_folders_of_imagenet_v2_are_class_positions(tmp_path):
     inside = tmp_path / "imagenetv2-matched-frequency-format-val"
     pictures(inside, ["0", "2", "10", "999"])
-    data = ImageNetV2(str(tmp_path), TO_32, (4, 4), strict=False)
+    given = {"transform": TO_32, "grid": (4, 4), "path": tmp_path}
+    data = open_data("imagenet_v2", **given)
     assert data.labels == [0, 2, 10, 999] and data.classes == tuple(WNIDS)
     assert data[1].source == "2/1_0.jpeg" and "4 of 10,000 images" in data.description
     with pytest.raises(RequestError, match=r"data\.strict=true"):
-        ImageNetV2(str(tmp_path), TO_32, (4, 4), strict=True)
+        open_data("imagenet_v2", **given, strict=True)
     (inside / "1000").mkdir()
     with pytest.raises(RequestError, match="'1000'"):
-        ImageNetV2(str(tmp_path), TO_32, (4, 4), strict=False)
+        open_data("imagenet_v2", **given)
 
 
 def members(kind: str) -> list[str]:
@@ -417,13 +417,13 @@ def test_imagenet_a_and_r_are_scored_over_their_200_classes(kind, tmp_path):
     next((tmp_path / wnids[0]).iterdir()).unlink()
     (tmp_path / wnids[0]).rmdir()
     with pytest.raises(RequestError, match=f"lacks 1 of the 200 classes .*{wnids[0]}"):
-        ImageNet200(kind, str(tmp_path), TO_32, (4, 4), strict=False)
+        open_data(f"imagenet_{kind}", TO_32, (4, 4), path=tmp_path)
 
 
 def test_real_labels_are_scored_as_timm_scores_them(opened, tmp_path):
     """timm's own evaluator is the oracle; it wants all 50,000 names, so it is asked one by one."""
     root = str(opened["folders"].source.root)
-    data = ImageNetReal(root, TO_32, (4, 4))
+    data = open_data("imagenet_real", TO_32, (4, 4), path=root)
     oracle = RealLabelsImagenet([""] * 50_000)
     known = {name: labels for name, labels in oracle.real_labels.items() if labels}
     names = [path.split("/")[1] for path in opened["folders"].source.paths]
@@ -448,12 +448,12 @@ def test_real_labels_are_scored_as_timm_scores_them(opened, tmp_path):
 def test_real_labels_of_ones_own_and_wrong_ones(opened, tmp_path):
     root, file = str(opened["folders"].source.root), tmp_path / "real.json"
     file.write_text(json.dumps([[i % 1000, 5] for i in range(50_000)]))
-    data = ImageNetReal(root, TO_32, None, labels=str(file))
+    data = open_data("imagenet_real", TO_32, (4, 4), path=root, labels=str(file))
     assert len(data) == 220 and all(sample.other_labels == (5,) for sample in data)
     for wrong in ("[[1]]", "{}", "["):
         file.write_text(wrong)
         with pytest.raises(RequestError, match=r"real\.json"):
-            ImageNetReal(root, TO_32, None, labels=str(file))
+            open_data("imagenet_real", TO_32, (4, 4), path=root, labels=str(file))
 
 
 @pytest.mark.parametrize("wrong", [[1000], [-1], [[1]], [{}], [1.0], [True], ["1"], [None], "1", 1])
@@ -461,7 +461,7 @@ def test_real_labels_that_are_no_classes_are_one_clear_line(wrong, opened, tmp_p
     root, file = str(opened["folders"].source.root), tmp_path / "real.json"
     file.write_text(json.dumps([[1]] * 49_999 + [wrong]))
     with pytest.raises(RequestError, match=r"does not hold 50,000 lists of classes") as error:
-        ImageNetReal(root, TO_32, None, labels=str(file))
+        open_data("imagenet_real", TO_32, (4, 4), path=root, labels=str(file))
     assert "\n" not in str(error.value)
 
 
@@ -469,7 +469,7 @@ def test_real_labels_that_are_no_classes_are_one_clear_line(wrong, opened, tmp_p
 def test_real_labels_are_not_asked_for_a_number_that_no_image_has(number, tmp_path):
     root = added(tmp_path, f"{WNIDS[0]}/{FEW.name(number)}")
     with pytest.raises(RequestError, match=f"holds {FEW.name(number)}, .* 1 to 50,000"):
-        ImageNetReal(str(root), TO_32, None)
+        open_data("imagenet_real", TO_32, (4, 4), path=root)
 
 
 def test_settings_of_other_data_sets_are_refused(tmp_path):

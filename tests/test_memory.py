@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from samples import small_run
 from torch import nn
 
 import asap
@@ -25,8 +26,6 @@ from asap.methods import Dense
 from asap.records.recent import RECENT, Recent
 from asap.records.store import Cell
 from asap.records.tables import ANSWER_COLUMNS, Evaluated, decode, encode, frame_of
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.tasks.classification import Classification
 
 BLOCKS, PATCHES, PATH_LETTERS = 12, 4, 44
@@ -130,15 +129,8 @@ def test_the_results_of_a_run_hold_no_answers(tmp_path):
         return {id(frame) for frame in found if "top5" in frame}
 
     before = frames()
-    rows = [{"method": "dense"}, {"method": "random_drop", "with": {"keep": 0.5, "block": 1}}]
-    config = {
-        "backbone": {"name": "digits_vit", "weights": "random"},
-        "data": {"name": "digits", "images": 4},
-        "rows": rows,
-        "results": str(tmp_path),
-        "device": "cpu",
-    }
-    results = run(read_spec(config, lambda name: read_method(name, [])))[1]
+    dropped = {"method": "random_drop", "with": {"keep": 0.5, "block": 1}}
+    results = run(small_run(tmp_path, {"method": "dense"}, dropped))[1]
     RECENT.clear()
     assert frames() <= before
     assert [len(result.answers()) for result in results] == [4, 4]

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import counted, traces_of
 from safetensors.torch import load_file, save_file
+from samples import small_run
 from test_sweep import Pictures, variants
 
 import asap
@@ -38,8 +39,6 @@ from asap.report.disagreement import compare
 from asap.report.figures.cases import anchor_cases
 from asap.report.result import Result
 from asap.shared_prefix import SharedPrefix
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.tasks.classification import Classification
 
 NAN, INF = float("nan"), float("inf")
@@ -275,14 +274,11 @@ def test_overflow_in_half_precision_from_end_to_end(tmp_path: Path) -> None:
         scaled[name] = scaled[name] * 16_000
     save_file(scaled, tmp_path / "large.safetensors")
     backbone = {"name": "digits_vit", "weights": str(tmp_path / "large.safetensors")}
-    given = {
-        "backbone": backbone, "data": {"name": "digits", "images": 24}, "measure": {"panels": 0},
-        "rows": [{"method": "dense"}, {"method": "tome", "with": {"r": 2}}], "device": "cpu",
-    }  # fmt: skip
+    how = {"backbone": backbone, "measure": {"panels": 0}, "images": 24}
 
     def outcome_of(precision: str):
-        results = {"results": str(tmp_path / "results"), "precision": precision}
-        return run(read_spec({**given, **results}, read_method))
+        rows = {"method": "dense"}, {"method": "tome", "with": {"r": 2}}
+        return run(small_run(tmp_path / "results", *rows, **how, precision=precision))
 
     session, results = outcome_of("fp16")
     samples = [session.data[i] for i in range(24)]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from made import DENSE
-from samples import data_spec
+from samples import data_spec, small_run
 
 from asap.engine.trace import MISSING, Trace
 from asap.errors import RequestError
@@ -30,8 +30,6 @@ from asap.records.store import Store
 from asap.report.result import Result, RowRef
 from asap.report.result_table import build_table
 from asap.report.scalars import scalars
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import (
     VISION,
     BackboneSpec,
@@ -262,15 +260,8 @@ def test_a_new_column_and_its_metric_are_in_traces_record_and_csv(
 ) -> None:
     (tmp_path / "loudest_of_test.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    config = {
-        "backbone": {"name": "digits_vit"},
-        "data": {"name": "digits", "images": 6},
-        "rows": [{"method": "dense"}, {}],
-        "method": {"name": "loudest_of_test"},
-        "results": str(tmp_path / "results"),
-        "device": "cpu",
-    }
-    spec = read_spec(config, lambda name: read_method(name, []))
+    own = {"name": "loudest_of_test"}
+    spec = small_run(tmp_path / "results", {"method": "dense"}, {}, images=6, method=own)
     dense, own = run(spec)[1]
     assert own.reason is None
     traces = own.traces()

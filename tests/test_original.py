@@ -15,11 +15,11 @@ from samples import open_data
 from test_gate import config, record
 from timm.data import create_transform
 
-from asap.data.imagenet.corruptions import CORRUPTIONS, ImageNetC
+from asap.data.imagenet.corruptions import CORRUPTIONS
 from asap.data.imagenet.original import ARCHIVE_BYTES, SAMPLE, differences, of_headers, sample
 from asap.data.imagenet.validation import ImageNet, title_of
-from asap.data.imagenet.variants import ImageNetReal
 from asap.data.images.decoding import Header
+from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
 from asap.report.gate import baseline_gate
@@ -84,7 +84,7 @@ def test_copies_are_not_called_the_validation_set_in_any_layout(fake, said, tmp_
     assert len(told) == len(found) and all("gate does not apply" in line for line in told)
     with pytest.raises(RequestError, match=r"data\.strict=true: .*not the original"):
         ImageNet(tmp_path / "0", TO_32, strict=True)
-    real = ImageNetReal(str(tmp_path / "0"), TO_32, None)
+    real = open_data("imagenet_real", TO_32, (4, 4), path=tmp_path / "0")
     assert real.description.startswith(
         "ReaL labels, 40 of 50,000 images in the layout of ImageNet-1k"
     )
@@ -185,7 +185,7 @@ def corrupted(root: Path, inside: str = "fog/3", size: tuple[int, int] = (224, 2
     return root
 
 
-def open_c(path: Path, **options) -> ImageNetC:
+def open_c(path: Path, **options) -> ImageFiles:
     return open_data("imagenet_c", TO_32, (4, 4), path=str(path), **options)
 
 

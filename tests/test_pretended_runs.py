@@ -11,6 +11,7 @@ import test_video_run
 import torch
 from made_llava import made_llava
 from pretended_cuda import PretendedCuda
+from samples import small_run
 from test_questions_run import ROWS as QUESTION_ROWS
 from test_questions_run import spec_of
 
@@ -22,8 +23,6 @@ from asap.experiment.pipeline import run
 from asap.measure.in_memory import InMemory
 from asap.measure.timing import ThroughputPlan
 from asap.report.result import Result
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, HeadSpec, MeasureSpec, RunSpec
 
 pytestmark = pytest.mark.whole_run
@@ -53,15 +52,7 @@ def _all_is_recorded(
 
 
 def images(results: Path, *rows: dict, **more: Any) -> RunSpec:
-    about = {
-        "backbone": {"name": "digits_vit", "weights": "bundled"},
-        "data": {"name": "digits", "images": 4},
-        "rows": list(rows),
-        "results": str(results),
-        "device": "cuda",
-        "batch_size": 2,
-    }
-    return read_spec(about | more, read_method)
+    return small_run(results, *rows, **{"device": "cuda", "batch_size": 2} | more)
 
 
 def done(spec: RunSpec, *columns: str) -> list[Result]:

@@ -19,6 +19,7 @@ from forked import run as run_forked
 from hydra.core.global_hydra import GlobalHydra
 from outcomes import outcome
 from PIL import Image
+from samples import small_run
 
 import asap.publish.run_outputs
 from asap.cli.run import main
@@ -32,8 +33,6 @@ from asap.measure.session import Session
 from asap.measure.timing import ThroughputPlan
 from asap.publish.run_outputs import write_outputs
 from asap.records.store import Cell
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, RunSpec
 
 pytestmark = pytest.mark.process
@@ -46,19 +45,8 @@ fork = multiprocessing.get_context("fork")  # children share the imported module
 
 
 def spec_of(results: Path, images: int = IMAGES) -> RunSpec:
-    return read_spec(
-        {
-            "title": "Ranks",
-            "backbone": {"name": "digits_vit", "weights": "bundled"},
-            "data": {"name": "digits", "images": images},
-            "rows": ROWS,
-            "results": str(results),
-            "device": "cpu",
-            "batch_size": 3,
-            "shard_seconds": 0.001,
-        },
-        read_method,
-    )
+    how = {"title": "Ranks", "batch_size": 3, "shard_seconds": 0.001}
+    return small_run(results, *ROWS, images=images, **how)
 
 
 def in_ranks(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from outcomes import outcome
 from PIL import Image, ImageFilter
-from samples import open_data
+from samples import open_data, small_run
 from timm.data import create_transform
 
 import asap.errors
@@ -22,8 +22,6 @@ from asap.experiment.pipeline import run
 from asap.measure.accuracy import evaluate
 from asap.measure.session import Session
 from asap.methods.registry import build, code_of, find
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import MethodSpec, RunSpec
 
 TO_32 = create_transform(32, interpolation="bicubic", crop_pct=0.9)
@@ -43,18 +41,8 @@ def scenes(root: Path, n: int = 12, change: Callable = lambda picture: picture) 
 
 
 def spec_of(results: Path, root: Path, *rows: dict, **data) -> RunSpec:
-    return read_spec(
-        {
-            "title": "Again",
-            "backbone": {"name": "digits_vit", "weights": "bundled"},
-            "data": {"name": "folder", "path": str(root), **data},
-            "rows": list(rows or [DENSE]),
-            "results": str(results),
-            "device": "cpu",
-            "batch_size": 10,
-        },
-        read_method,
-    )
+    images = {"name": "folder", "path": str(root), **data}
+    return small_run(results, *(rows or [DENSE]), title="Again", data=images, batch_size=10)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from samples import data_spec
+from samples import data_spec, small_run
 
 import asap.measure.session
 from asap.data.open import open_data
@@ -23,24 +23,11 @@ from asap.measure.accuracy import evaluate
 from asap.methods.base import Column
 from asap.publish.run_outputs import write_outputs
 from asap.records.identity import method_of
-from asap.spec.configs import read_method
-from asap.spec.read import read_spec
 from asap.spec.run_spec import DataSpec, MethodSpec, RunSpec
 
 
 def spec_of(results: Path, *rows: dict, images: int = 12) -> RunSpec:
-    """A run of the embedded model over a few scenes."""
-    return read_spec(
-        {
-            "title": "Resume",
-            "backbone": {"name": "digits_vit", "weights": "bundled"},
-            "data": {"name": "digits", "images": images},
-            "rows": list(rows),
-            "results": str(results),
-            "device": "cpu",
-        },
-        read_method,
-    )
+    return small_run(results, *rows, images=images, title="Resume")
 
 
 DENSE = {"method": "dense"}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from contract import DTYPES, OWN_MODELS, differing
 from draws import models
+from samples import small_run
 from torch import nn
 
 import asap
@@ -45,9 +46,7 @@ from asap.records.store import Cell
 from asap.records.tables import encode_shard
 from asap.shared_prefix import SharedPrefix
 from asap.shared_prefix.forecast import CostForecast, probe_for
-from asap.spec.configs import read_method
 from asap.spec.labels import labelled
-from asap.spec.read import read_spec
 from asap.spec.row_sweep import expand
 from asap.spec.run_spec import RunSpec
 from asap.tasks.classification import Classification
@@ -303,21 +302,8 @@ def test_no_method_is_named_where_the_two_questions_are_asked(room: str) -> None
 
 
 def spec_of(results: Path, *rows: dict, **settings: object) -> RunSpec:
-    """A run of the embedded model over a few scenes."""
-    return read_spec(
-        {
-            "title": "Sweep",
-            "backbone": {"name": "digits_vit", "weights": "bundled"},
-            "data": {"name": "digits", "images": 6},
-            "rows": list(rows),
-            "results": str(results),
-            "device": "cpu",
-            "batch_size": 2,
-            "shard_seconds": 1e-9,
-            **settings,
-        },
-        read_method,
-    )
+    how = {"title": "Sweep", "batch_size": 2, "shard_seconds": 1e-9}
+    return small_run(results, *rows, images=6, **how | settings)
 
 
 CELLS = ({"method": "dense"}, {"method": "asap", "sweep": {"tau": [2.0, 3.0], "clusters": [3, 7]}})

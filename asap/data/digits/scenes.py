@@ -11,7 +11,6 @@ from asap.data.base import PatchGrid, Sample, Transform, image_sample
 from asap.data.digits import render as digits
 from asap.data.images.decoding import mask_to_patches
 from asap.data.options import DataOptions, Opening, refuse_files
-from asap.errors import RequestError
 from asap.spec.check import at_least, one_of
 
 
@@ -41,10 +40,7 @@ class DigitOptions(DataOptions):
 
 
 class DigitScenes:
-    """The first `n` scenes of a split. Scenes of the same source digit share a cluster.
-
-    Raises `RequestError` on an unknown split, a negative seed and `n` below 1.
-    """
+    """The first `n` scenes of a split. Scenes of the same source digit share a cluster."""
 
     name = "digits"
     task = "classification"
@@ -62,7 +58,6 @@ class DigitScenes:
         patch_grid: PatchGrid | None = None,
         title: str | None = None,
     ):
-        _check(split, n, seed)
         self.split, self.n, self.seed = split, n, seed
         self.transform = transform
         self.patch_grid = patch_grid
@@ -94,15 +89,6 @@ class DigitScenes:
             mask = mask_to_patches(scene.mask, self.transform, self.patch_grid)
         image = self.transform(Image.fromarray(scene.image))
         return image_sample(i, i, f"{self.split}/{i:06d}", scene.label, scene.digit, image, mask)
-
-
-def _check(split: str, n: int, seed: int) -> None:
-    if split not in digits.SPLITS:
-        raise RequestError(f"split={split} is unknown: use one of {', '.join(digits.SPLITS)}")
-    if n < 1:
-        raise RequestError(f"n={n} is not possible: give at least 1")
-    if seed < 0:
-        raise RequestError(f"seed={seed} is negative: give 0 or more")
 
 
 @cache

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asap.data.base import PatchGrid, Transform
 from asap.data.imagenet.names import N_IMAGES, synsets
 from asap.data.imagenet.original import sample
 from asap.data.imagenet.variants import check_count, part_of_set
@@ -34,50 +33,34 @@ _C_SIZE = (224, 224)
 
 @dataclass(frozen=True)
 class ImageNetCOptions(FileOptions):
-    """Which corruption at which severity, see `ImageNetC`."""
+    """<path>/<corruption>/<severity>/<wnid>/*, or the path is itself the folder of one severity.
+
+    The folders of the published archives (noise, blur, weather, digital, extra) may lie between.
+    corruption, severity: which ones to read; None takes them from the name of the path's folder.
+    Raises RequestError if they are unknown, if they do not exist, or if the path is the folder of
+    other ones.
+    """
 
     corruption: str | None = None
     severity: int | None = None
     shown: ClassVar[tuple[str, ...]] = ("corruption", "severity")
 
-    def files(self, opening: Opening) -> "ImageNetC":
-        o = opening
-        return ImageNetC(
-            o.spec.path, self.corruption, self.severity, o.transform, o.patch_grid, o.spec.strict
-        )
-
-
-class ImageNetC(ImageFiles):
-    """<root>/<corruption>/<severity>/<wnid>/*, or `root` is itself the folder of one severity.
-
-    The folders of the published archives (noise, blur, weather, digital, extra) may lie between.
-    corruption, severity: which ones to read; None takes them from the name of the folder `root`.
-    Raises RequestError if they are unknown, if they do not exist, or if `root` is the folder of
-    other ones.
-    """
-
-    def __init__(
-        self,
-        root: str | None,
-        corruption: str | None,
-        severity: int | None,
-        transform: Transform,
-        grid: PatchGrid | None,
-        strict: bool,
-    ):
+    def files(self, opening: Opening) -> ImageFiles:
+        root = opening.spec.path
         hint = (
             "give data.path=/data/imagenet-c data.corruption=fog data.severity=3, with "
             "/data/imagenet-c/fog/3/<wnid>/*.JPEG"
         )
         if root is None or not root:
             raise RequestError(f"no folder is given for ImageNet-C: {hint}")
-        folder, corruption, severity = _corrupted(Path(root), corruption, severity, hint)
+        found = _corrupted(Path(root), self.corruption, self.severity, hint)
+        folder, corruption, severity = found
         source, _ = folder_source(folder, synsets(), hint)
-        check_count(source, N_IMAGES, "ImageNet-C", folder, strict)
+        check_count(source, N_IMAGES, "ImageNet-C", folder, opening.spec.strict)
         sizes = {one.size for one in sample(source)}
         other = "" if sizes <= {_C_SIZE} else ", not 224 x 224 as ImageNet-C's are"
-        super().__init__(
-            source, transform, grid, name="imagenet_c", classes=synsets(),
+        return ImageFiles(
+            source, opening.transform, opening.patch_grid, name="imagenet_c", classes=synsets(),
             about=f"ImageNet-C, {corruption}, severity {severity}, "
             f"{part_of_set(len(source.labels), N_IMAGES)}{other}",
         )  # fmt: skip

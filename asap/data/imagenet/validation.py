@@ -49,7 +49,7 @@ class ImageNetOptions(FileOptions):
     def files(self, opening: Opening) -> ImageFiles:
         path, transform = opening.spec.path, opening.transform
         if self.split == "train":
-            return ImageNetTraining(path, transform)
+            return _training(path, transform)
         return ImageNet(
             path, transform, opening.patch_grid,
             labels=self.labels, boxes=self.boxes, strict=opening.spec.strict,
@@ -83,23 +83,21 @@ class ImageNet(ImageFiles):
         )  # fmt: skip
 
 
-class ImageNetTraining(ImageFiles):
+def _training(root: str | None, transform: Transform) -> ImageFiles:
     """Training images for calibration: <root>/train/<wnid>/*.JPEG, or the train folder itself.
 
     Raises `RequestError` if the folder holds validation images.
     """
-
-    def __init__(self, root: str | Path | None, transform: Transform):
-        hint = "expected train/<wnid>/*.JPEG"
-        if root is None or not str(root):
-            raise RequestError(f"no folder is given for ImageNet's training images: {hint}")
-        folder = Path(root)
-        folder = folder / "train" if (folder / "train").is_dir() else folder
-        source, classes = folder_source(folder, synsets(), hint)
-        about = f"ImageNet-1k training, {len(source.labels):,} images"
-        super().__init__(source, transform, None, name="imagenet", classes=classes, about=about)
-        if found := next((path for path in source.paths if "ILSVRC2012_val_" in path), None):
-            raise RequestError(f"{folder}/{found} is a validation image: give training images")
+    hint = "expected train/<wnid>/*.JPEG"
+    if root is None or not root:
+        raise RequestError(f"no folder is given for ImageNet's training images: {hint}")
+    folder = Path(root)
+    folder = folder / "train" if (folder / "train").is_dir() else folder
+    source, classes = folder_source(folder, synsets(), hint)
+    if found := next((path for path in source.paths if "ILSVRC2012_val_" in path), None):
+        raise RequestError(f"{folder}/{found} is a validation image: give training images")
+    about = f"ImageNet-1k training, {len(source.labels):,} images"
+    return ImageFiles(source, transform, None, name="imagenet", classes=classes, about=about)
 
 
 def title_of(count: int, differs: Sequence[str], labels: str = "") -> str:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from asap.data.base import PatchGrid, Transform
 from asap.data.imagenet.boxes import Boxes
 from asap.data.imagenet.names import N_IMAGES, class_index, number_of, synsets
 from asap.data.imagenet.validation import title_of, validation_source
@@ -37,32 +36,31 @@ _V2 = ("", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-freque
 
 @dataclass(frozen=True)
 class ImageNetV2Options(FileOptions):
-    """ImageNetV2 has no options of its own."""
+    """ImageNetV2 has no options of its own.
 
-    def files(self, opening: Opening) -> "ImageNetV2":
-        o = opening
-        return ImageNetV2(o.spec.path, o.transform, o.patch_grid, o.spec.strict)
+    The path is the folder of the folders 0..999, or its parent. RequestError on anything else.
+    """
 
-
-class ImageNetV2(ImageFiles):
-    """`root` is the folder of the folders 0..999, or its parent. RequestError on anything else."""
-
-    def __init__(
-        self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
-    ):
+    def files(self, opening: Opening) -> ImageFiles:
         hint = "give data.path=/data/imagenetv2-matched-frequency-format-val, with folders 0 to 999"
-        folder = _below(root, _V2, "ImageNetV2", hint)
+        folder = _below(opening.spec.path, _V2, "ImageNetV2", hint)
         source, _ = folder_source(folder, [str(i) for i in range(len(synsets()))], hint)
-        check_count(source, 10_000, "ImageNetV2", folder, strict)
-        about = f"ImageNetV2, {part_of_set(len(source.labels), 10_000)} of {folder.resolve().name}"
-        super().__init__(
-            source, transform, grid, name="imagenet_v2", classes=synsets(), about=about
-        )
+        check_count(source, 10_000, "ImageNetV2", folder, opening.spec.strict)
+        return ImageFiles(
+            source, opening.transform, opening.patch_grid, name="imagenet_v2", classes=synsets(),
+            about=f"ImageNetV2, {part_of_set(len(source.labels), 10_000)} of "
+            f"{folder.resolve().name}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImageNetAOptions(FileOptions):
-    """scored: subset | all, see `ImageNet200`; RequestError on another value."""
+    """ImageNet-A: <path>/<wnid>/*.
+
+    scored: "subset" compares the logits of the set's 200 classes, as its authors do; "all" compares
+    all 1,000. Raises RequestError on another value, and if the folders are not exactly the 200 of
+    the set.
+    """
 
     scored: str = "subset"
     kind: ClassVar[str] = "a"
@@ -70,40 +68,11 @@ class ImageNetAOptions(FileOptions):
     def __post_init__(self) -> None:
         one_of("data.scored", self.scored, SCORED)
 
-    def files(self, opening: Opening) -> "ImageNet200":
-        o = opening
-        return ImageNet200(
-            self.kind, o.spec.path, o.transform, o.patch_grid, o.spec.strict, self.scored
-        )
-
-
-@dataclass(frozen=True)
-class ImageNetROptions(ImageNetAOptions):
-    """As for ImageNet-A."""
-
-    kind: ClassVar[str] = "r"
-
-
-class ImageNet200(ImageFiles):
-    """ImageNet-A (`kind` "a") or ImageNet-R ("r"): <root>/<wnid>/*.
-
-    scored: "subset" compares the logits of the set's 200 classes, as its authors do; "all" compares
-    all 1,000. Raises `RequestError` if the folders are not exactly the 200 of the set.
-    """
-
-    def __init__(
-        self,
-        kind: str,
-        root: str | None,
-        transform: Transform,
-        grid: PatchGrid | None,
-        strict: bool,
-        scored: str = "subset",
-    ):
-        name, total = {"a": ("ImageNet-A", 7_500), "r": ("ImageNet-R", 30_000)}[kind]
-        hint = f"give data.path=/data/imagenet-{kind}, with the 200 folders <wnid> of {name}"
-        folder = _below(root, ("", f"imagenet-{kind}"), name, hint)
-        wnids = _shipped(f"imagenet_{kind}_synsets.txt").decode().split()
+    def files(self, opening: Opening) -> ImageFiles:
+        name, total = {"a": ("ImageNet-A", 7_500), "r": ("ImageNet-R", 30_000)}[self.kind]
+        hint = f"give data.path=/data/imagenet-{self.kind}, with the 200 folders <wnid> of {name}"
+        folder = _below(opening.spec.path, ("", f"imagenet-{self.kind}"), name, hint)
+        wnids = _shipped(f"imagenet_{self.kind}_synsets.txt").decode().split()
         source, _ = folder_source(folder, wnids, hint)
         if lacking := sorted(set(wnids) - set(class_folders(folder))):
             raise RequestError(
@@ -112,50 +81,38 @@ class ImageNet200(ImageFiles):
             )
         labels = [class_index()[class_of(path)] for path in source.paths]
         source = FileSource(folder, source.files, source.paths, labels, source.files_left_out)
-        check_count(source, total, name, folder, strict)
-        super().__init__(
-            source, transform, grid, name=f"imagenet_{kind}", classes=synsets(),
+        check_count(source, total, name, folder, opening.spec.strict)
+        some = self.scored == "subset"
+        return ImageFiles(
+            source, opening.transform, opening.patch_grid,
+            name=f"imagenet_{self.kind}", classes=synsets(),
             about=f"{name}, {part_of_set(len(labels), total)}, scored over "
-            f"{'its 200' if scored == 'subset' else 'all 1,000'} classes",
-            scored=tuple(sorted(class_index()[wnid] for wnid in wnids))
-            if scored == "subset" else None,
+            f"{'its 200' if some else 'all 1,000'} classes",
+            scored=tuple(sorted(class_index()[wnid] for wnid in wnids)) if some else None,
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
+class ImageNetROptions(ImageNetAOptions):
+    """ImageNet-R, as ImageNet-A."""
+
+    kind: ClassVar[str] = "r"
+
+
+@dataclass(frozen=True)
 class ImageNetRealOptions(FileOptions):
-    """labels: a `real.json`, see `ImageNetReal`; boxes: as for ImageNet."""
+    """The validation set, in any layout, with ReaL labels.
+
+    labels: path of a `real.json`, None for the copy in timm. boxes: as for ImageNet. Raises
+    RequestError as `ImageNet` does, and on a wrong labels file.
+    """
 
     labels: PathText | None = None
     boxes: PathText | None = None
 
-    def files(self, opening: Opening) -> "ImageNetReal":
-        o = opening
-        return ImageNetReal(
-            o.spec.path, o.transform, o.patch_grid,
-            labels=self.labels, boxes=self.boxes, strict=o.spec.strict,
-        )  # fmt: skip
-
-
-class ImageNetReal(ImageFiles):
-    """The validation set, in any layout, with ReaL labels.
-
-    labels: path of a `real.json`, None for the copy in timm. Raises `RequestError` as `ImageNet`
-    does, and on a wrong labels file.
-    """
-
-    def __init__(
-        self,
-        root: str | None,
-        transform: Transform,
-        grid: PatchGrid | None,
-        *,
-        labels: str | None = None,
-        boxes: str | None = None,
-        strict: bool = False,
-    ):
-        (whole, differs), real = validation_source(root, None, strict), _real_labels(labels)
-        numbers = [number_of(path) for path in whole.paths]
+    def files(self, opening: Opening) -> ImageFiles:
+        whole, differs = validation_source(opening.spec.path, None, opening.spec.strict)
+        real, numbers = _real_labels(self.labels), [number_of(path) for path in whole.paths]
         if None in numbers:
             raise RequestError(
                 f"{whole.paths[numbers.index(None)]} is not called ILSVRC2012_val_<number>.JPEG: "
@@ -169,40 +126,34 @@ class ImageNetReal(ImageFiles):
             )
         source = Picked(whole, positions)
         source.labels = [sets[i][0] for i in positions]
-        super().__init__(
-            source, transform, grid, name="imagenet_real", classes=synsets(),
+        return ImageFiles(
+            source, opening.transform, opening.patch_grid, name="imagenet_real", classes=synsets(),
             about=f"{title_of(len(sets), differs, 'ReaL labels')}, "
             f"{len(positions):,} of them with a label", differs=differs,
             other_labels=[sets[i][1:] for i in positions],
-            boxes=None if boxes is None else Boxes.read(boxes),
+            boxes=None if self.boxes is None else Boxes.read(self.boxes),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImageNetSketchOptions(FileOptions):
-    """ImageNet-Sketch has no options of its own."""
+    """ImageNet-Sketch has no options of its own.
 
-    def files(self, opening: Opening) -> "ImageNetSketch":
-        o = opening
-        return ImageNetSketch(o.spec.path, o.transform, o.patch_grid, o.spec.strict)
+    The path is the folder of the class folders, or its parent. RequestError on anything else.
+    """
 
-
-class ImageNetSketch(ImageFiles):
-    """`root` is the folder of the class folders, or its parent. RequestError on anything else."""
-
-    def __init__(
-        self, root: str | None, transform: Transform, grid: PatchGrid | None, strict: bool
-    ):
+    def files(self, opening: Opening) -> ImageFiles:
         hint = "give data.path=/data/imagenet-sketch, with the 1,000 folders <wnid> of sketches"
-        folder = _below(root, _SKETCH, "ImageNet-Sketch", hint)
+        folder = _below(opening.spec.path, _SKETCH, "ImageNet-Sketch", hint)
         source, _ = folder_source(folder, synsets(), hint)
-        check_count(source, _N_SKETCHES, "ImageNet-Sketch", folder, strict)
+        check_count(source, _N_SKETCHES, "ImageNet-Sketch", folder, opening.spec.strict)
         if found := next((path for path in source.paths if number_of(path) is not None), None):
             raise RequestError(f"{folder}/{found} is a validation image and no sketch: {hint}")
-        about = f"ImageNet-Sketch, {part_of_set(len(source.labels), _N_SKETCHES)}"
-        super().__init__(
-            source, transform, grid, name="imagenet_sketch", classes=synsets(), about=about
-        )
+        return ImageFiles(
+            source, opening.transform, opening.patch_grid,
+            name="imagenet_sketch", classes=synsets(),
+            about=f"ImageNet-Sketch, {part_of_set(len(source.labels), _N_SKETCHES)}",
+        )  # fmt: skip
 
 
 def _real_labels(path: str | None) -> list[list[int]]:
