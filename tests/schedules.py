@@ -45,6 +45,8 @@ ADAPTIVE: dict[str, dict] = {  # options of ASAP
     "random_anchor": {"anchor": "random"},
     "budget": {"max_tokens": 8},
     "plugin": {"max_tokens": 8, "plugin": "diffusion", "per_round": 2},
+    "plugin_keys": {"max_tokens": 8, "plugin": "keys", "pool": False},
+    "plugin_features": {"max_tokens": 8, "plugin": "features", "scores": "attention"},
     "auto": {"distance": "self_aligned", "clusters": "auto"},
     "late": {"min_block": 3},
     "after_block": {"position": "after_block"},

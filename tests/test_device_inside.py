@@ -165,10 +165,21 @@ class WithTokens(Uneven):
         return Needs(value_norms=True)
 
 
-@pytest.mark.parametrize("method", [WithState(), WithMaps(), WithTokens()])
-def test_what_a_recording_could_not_show_runs_step_by_step(method: Method) -> None:
+def test_tokens_of_images_of_different_lengths() -> None:
+    model, _ = compare(WithTokens(), KEY, batches()[:2], FakeGraphs(strict=False))
+    assert model.path == "graphs"
+
+
+def test_a_method_with_a_state_of_its_own_decides_between_recordings() -> None:
+    fake = FakeGraphs(strict=False)
+    model, _ = compare(WithState(), KEY, batches()[:2], fake)
+    assert model.path == "graphs, decisions step by step" and fake.recorded > 4
+
+
+def test_maps_inside_the_attention_are_the_executor_s() -> None:
     backend = OnDevice(FakeGraphs(strict=False))
-    assert asap.ReducedViT(backbone(KEY, FLOAT), method, backend=backend).path == "recorded torch"
+    model = asap.ReducedViT(backbone(KEY, FLOAT), WithMaps(), backend=backend)
+    assert model.path == "recorded torch"
 
 
 class Averages(Half):

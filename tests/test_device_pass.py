@@ -138,7 +138,7 @@ def test_a_state_stays_where_recordings_know_it(name: str, by_kernels: bool) -> 
         for images in batches():
             model(images, range(len(images)))
             (one,) = model._passes.values()
-            found.append(addresses(one.state))
+            found.append(addresses(one.stages.state))
     assert found[0] and found[0] == found[1] == found[2]
 
 
@@ -206,14 +206,6 @@ def test_the_pieces_of_a_long_run_are_all_kept(images: int) -> None:
 def test_batches_of_two_sizes_in_turn() -> None:
     mixed = [part for images in batches() for part in (images, images[:2])]
     compare(stopping({}), KEY, mixed, FakeGraphs(strict=False))
-
-
-def test_what_does_not_fit_runs_step_by_step() -> None:
-    net, fake = backbone(KEY, FLOAT), FakeGraphs(strict=False)
-    for method in (Asap(anchor="pca"), Asap(max_tokens=8, plugin="keys")):
-        model = asap.ReducedViT(net, method, backend=OnDevice(fake))
-        assert model.path == "recorded torch"
-        compare(method, KEY, batches()[:2], fake)
 
 
 def test_the_memory_of_a_few_batch_shapes_is_kept() -> None:

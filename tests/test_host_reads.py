@@ -183,7 +183,7 @@ def test_a_fixed_schedule_is_never_read(name: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", [name for name in SCHEDULED if name != "static_plugin"])
+@pytest.mark.parametrize("name", SCHEDULED)
 def test_nor_in_the_pass_on_the_device(name: str, device: str) -> None:
     reads, trace = reads_on_the_device(SCHEDULED[name], device)
     assert reads.read == 0 and not reads.ahead and not reads.others

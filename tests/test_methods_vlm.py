@@ -3,6 +3,7 @@
 import functools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from asap.core.group_quotas import group_quotas
 from asap.core.plugin import cosine_similarities, thin
 from asap.core.principal_groups import principal_groups
 from asap.methods import Asap, Method, PruneSID, RandomDrop, Site, ToMe, VisionZip, VisPruner
-from asap.methods.base import generator
+from asap.methods.base import Decision, generator
 from asap.methods.feature_block import feature_block
 
 FLOAT = torch.float32
@@ -160,7 +161,8 @@ def test_what_is_not_finite_still_leaves_as_many_tokens(method: Method, bad: flo
     rows, scores = (x.clone() for x in noise())
     rows[0], scores[0, 5], rows[1, 3, 2] = bad, float("nan"), bad
     keys = rows[:, :1].expand(-1, 577, -1)[:, None].contiguous()
-    decision = method.reduce(site(rows, scores, keys=keys), None)
+    drawn = method.draw(replace(LLAVA, width=rows.shape[2]), [0, 1])
+    decision = method.reduce(site(rows, scores, keys=keys, drawn=drawn), None)
     assert decision is not None
     for target in decision.target:
         assert set(target.tolist()) - {-1} == set(range(int(decision.left)))
@@ -183,12 +185,16 @@ def test_quotas_are_the_references() -> None:
 @pytest.mark.parametrize("tokens", [64, 128])
 def test_prunesid_orders_by_group_and_leaves_exactly_as_many(tokens: int) -> None:
     rows, scores = noise()
-    decision = PruneSID(tokens).reduce(site(rows, scores), None)
+
+    def decided(method: PruneSID) -> Decision | None:
+        drawn = method.draw(replace(LLAVA, width=rows.shape[2]), [0, 1])
+        return method.reduce(site(rows, scores, drawn=drawn), None)
+
+    decision = decided(PruneSID(tokens))
     assert decision is not None and decision.left == tokens
     for target in decision.target:
         assert sorted(target[target >= 0].tolist()) == list(range(tokens))
-    again = PruneSID(tokens).reduce(site(rows, scores), None)
-    other = PruneSID(tokens, seed=1).reduce(site(rows, scores), None)
+    again, other = decided(PruneSID(tokens)), decided(PruneSID(tokens, seed=1))
     assert again is not None and torch.equal(again.target, decision.target)
     assert other is not None and not torch.equal(other.target, decision.target)
 

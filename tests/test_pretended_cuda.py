@@ -23,7 +23,7 @@ FLOAT = torch.float32
 CLASS = "plain-p25"  # a class token
 KEYS = ("distilled-p25", "lvvit-p36", "average-p36", "clip-p25", "registers-p25", "qk_norm-p25")
 OF_MANY = ("dense", "tome_3", "zero_tprune", "ats", "pooling", "plugin_keys")  # on each backbone
-READ_OTHERWISE = ("prunesid", "pca_anchor", "plugin", "plugin_keys", "plugin_listed")
+STEP_BY_STEP = ("prunesid", "pca_anchor", "plugin")  # a decomposition; this plug-in has that anchor
 
 
 Found = tuple[Tensor, Trace]
@@ -91,8 +91,8 @@ def test_every_method_runs_in_graphs(name: str, key: str, cuda: PretendedCuda) -
     """In float32, with the numbers of the CPU."""
     key = accepted(name, key)
     model, found = on_cuda(name, key, FLOAT, cuda)
-    assert model.path == ("recorded torch" if name in READ_OTHERWISE else "graphs")
-    assert (cuda.api.captures > 1) == (name not in READ_OTHERWISE)
+    apart = ", decisions step by step" * (name in STEP_BY_STEP)
+    assert model.path == f"graphs{apart}" and cuda.api.captures > 1
     assert_agree(found, on_cpu(name, key, FLOAT))
 
 

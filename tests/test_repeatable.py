@@ -50,7 +50,6 @@ BY_TORCH: dict[str, tuple[str, Method]] = {
     "evit": (KEY, EViT()),
     "ats": (KEY, ATS(samples=6, blocks=(2, 5))),
 }
-FALL_BACK = ("pca_anchor", "plugin_keys", "plugin_features")
 
 
 class Ordered(TorchDispatchMode):
@@ -112,8 +111,7 @@ def test_the_same_bits_on_every_run(name: str, graphs: bool) -> None:
     key, method = BY_TORCH[name]
     device = torch.device("cuda")
     backend = backend_of(device, graphs)
-    if name not in FALL_BACK:  # as with eager attention
-        backend = CUDA(backend.recorder, eager=True)
+    backend = CUDA(backend.recorder, eager=True)  # else its pass would be one on the device
     images = pictures(key, FLOAT, 32).to(device)
     model = asap.ReducedViT(copy.deepcopy(backbone(key, FLOAT)).to(device), method, backend=backend)
     assert model.path == ("recorded torch" if graphs else "torch")

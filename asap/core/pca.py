@@ -8,19 +8,21 @@ from torch import Tensor
 def radius_in_plane(rows: Float[Tensor, "b patches n"]) -> Float[Tensor, "b patches"]:
     """Distance of each row from the mean row, both projected on the first two principal components.
 
-    Computed in float64, image by image. The signs of the components do not matter. If any row of an
-    image has NaN or infinity, there is no plane and all its distances are NaN.
+    Computed in float64, on a CPU image by image, since products of several could have other last
+    bits. The signs of the components do not matter. If any row of an image has NaN or infinity,
+    there is no plane and all its distances are NaN.
     """
-    known = rows.isfinite().flatten(1).all(1).tolist()
-    none = rows.new_full(rows.shape[1:2], float("nan"), dtype=torch.float64)
-    pairs = zip(rows, known, strict=True)
-    return torch.stack([_radius(own.double().clone()) if there else none for own, there in pairs])
+    known = rows.isfinite().flatten(1).all(1)
+    finite = torch.where(known[:, None, None], rows.double(), 0.0)
+    parts = [finite] if rows.is_cuda else [own.clone() for own in finite]
+    found = [_radius(part).view(-1, rows.shape[1]) for part in parts]
+    return torch.cat(found).masked_fill(~known[:, None], float("nan"))
 
 
-def _radius(rows: Float[Tensor, "patches n"]) -> Float[Tensor, "patches"]:
+def _radius(rows: Float[Tensor, "*b patches n"]) -> Float[Tensor, "*b patches"]:
     """Uses the Gram matrix of the centred rows: an eigenvector times the root of its eigenvalue
     holds the rows' coordinates on that component."""
-    centred = rows - rows.mean(0)
-    values, vectors = torch.linalg.eigh(centred @ centred.T)
-    coordinates = vectors[:, -2:] * values[-2:].clamp(min=0).sqrt()
-    return coordinates.square().sum(1).sqrt()
+    centred = rows - rows.mean(-2, keepdim=True)
+    values, vectors = torch.linalg.eigh(centred @ centred.mT)
+    coordinates = vectors[..., -2:] * values[..., None, -2:].clamp(min=0).sqrt()
+    return coordinates.square().sum(-1).sqrt()

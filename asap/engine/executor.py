@@ -15,8 +15,7 @@ from asap.core.packed import PackedTokens, Segment, pack
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads
 from asap.engine.backend import Backend, backend_device, backend_of
-from asap.engine.device.decisions import fits
-from asap.engine.device.flow import NotOnDevice
+from asap.engine.device.decisions import fits, why_step_by_step
 from asap.engine.device.forward import DevicePass
 from asap.engine.graphs import Graphs
 from asap.engine.query_pruning import attended_rows, shown_shares
@@ -70,20 +69,23 @@ class ReducedViT(nn.Module):
         self.backend = backend
         self._graphs: Graphs | None = None
         self._passes: dict[Hashable, DevicePass] = {}
-        self._ordinary = False  # a first batch showed that passes on the device are not possible
 
     @property
     def path(self) -> str:
         """How a pass runs where the backbone is; part of the key of throughput records.
 
         "graphs": kernels of ours in CUDA graphs; "launches": the same, launched one by one; with
-        "strict" before it if the backend is. "torch": torch's operators, images of equal length
-        together; "recorded torch": those in CUDA graphs, as far as a batch does not depend on the
-        images.
+        "strict" before it if the backend is, and ", decisions step by step" after it if these are
+        made by themselves, between recorded parts. "torch": torch's operators, images of equal
+        length together; "recorded torch": those in CUDA graphs, as far as a batch does not depend
+        on the images.
         """
         backend = self.backend or backend_of(self._weight.device)
         if self._decides_on_device(backend):
             way = "launches" if backend.recorder is None else "graphs"
+            like = torch.empty(0, device=self._weight.device)
+            apart = why_step_by_step(self.adapter, self.method, like) is not None
+            way += ", decisions step by step" * apart
             return f"strict {way}" if backend.strict else way
         return "torch" if backend.recorder is None else "recorded torch"
 
@@ -120,7 +122,8 @@ class ReducedViT(nn.Module):
         """Normalised final tokens in packed order, the batch with their layout, and the trace."""
         with backend_device(images.device):
             ids, drawn = self._given(images, image_ids)
-            if (done := self._on_device(images, drawn)) is not None and done.final is not None:
+            done = self._on_device(images, drawn, ids)
+            if done is not None and done.final is not None:
                 trace = self._trace(done.trace, done.source)
                 batch = done.final.packed(trace.tokens[:, -1])
             else:
@@ -143,10 +146,12 @@ class ReducedViT(nn.Module):
     def _classified(self, images: Tensor, image_ids: Any) -> Classified:
         """The pass up to the logits: on the device, or recorded as a whole, or as it is."""
         ids, drawn = self._given(images, image_ids)
-        if (done := self._on_device(images, drawn)) is not None:
+        if (done := self._on_device(images, drawn, ids)) is not None:
             return replace(done, logits=done.logits.clone())
         inputs = (images,) if drawn is None else (images, drawn)
-        graphs = self._recording(images) if self._free(images, drawn) else None
+        named = self.method.draws and drawn is None  # it will ask for the images' names
+        autocast = torch.is_autocast_enabled(images.device.type)
+        graphs = None if named or autocast else self._recording(images)
 
         def work(images: Tensor, *drawn: Tensor) -> Classified:
             names = ids if graphs is None else None  # another batch has other ones
@@ -159,23 +164,18 @@ class ReducedViT(nn.Module):
         done = graphs.run(key, work, *inputs)
         return replace(done, logits=done.logits.clone())
 
-    def _free(self, images: Tensor, drawn: Tensor | None) -> bool:
-        """Whether a pass needs nothing but its inputs: no images' names, and no autocast."""
-        autocast = torch.is_autocast_enabled(images.device.type)
-        return not autocast and not (self.method.draws and drawn is None)
-
-    def _on_device(self, images: Tensor, drawn: Tensor | None) -> Classified | None:
+    def _on_device(
+        self, images: Tensor, drawn: Tensor | None, ids: list[int] | None
+    ) -> Classified | None:
         """What a pass on the device gives, until the next one; None where there is no such pass."""
+        if torch.is_autocast_enabled(images.device.type):
+            return None
         try:
-            one = self._device_pass(images) if self._free(images, drawn) else None
-            return None if one is None else one(images, drawn)
+            one = self._device_pass(images)
+            return None if one is None else one(images, drawn, ids)
         except torch.OutOfMemoryError:  # a smaller batch may come, which needs the memory
             self._passes.clear()
             raise
-        except NotOnDevice as reason:
-            log.info("%s runs step by step: %s", type(self.method).__name__, reason)
-            self._ordinary = True
-            return None
 
     @property
     def _weight(self) -> Tensor:
@@ -185,9 +185,7 @@ class ReducedViT(nn.Module):
     def _decides_on_device(self, backend: Backend) -> bool:
         """Whether passes run by `engine/device`."""
         eager = self.eager or not all(block.attn.fused_attn for block in self.adapter.blocks)
-        if self._ordinary or eager or not backend.decides(self._weight):
-            return False
-        return fits(self.adapter, self.method, torch.empty(0, device=self._weight.device))
+        return not eager and backend.decides(self._weight) and fits(self.adapter, self.method)
 
     def _device_pass(self, images: Tensor) -> DevicePass | None:
         """The pass on the device for such a batch; None if the executor's own steps run."""
@@ -290,7 +288,7 @@ class ReducedViT(nn.Module):
         """The method's answer for a segment, also written to the trace; None: nothing changes."""
         with torch.autocast(now.batch.rows.device.type, enabled=False):  # decide in float32
             site = site_of(self.adapter, index, segment, now, self.method.needs, heads, shown)
-            return ask(self.method, site, segment, now)
+            return ask(self.method, site, segment, now.trace)
 
     def _trace(self, trace: Trace, source: Int[Tensor, "b patches"]) -> Trace:
         """The trace on the host, with the backbone's MACs."""

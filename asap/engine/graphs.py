@@ -41,6 +41,10 @@ class Recorder(Protocol):
         ...
 
 
+class Unrecordable(Exception):
+    """A part of some work cannot be recorded, which whoever runs it does by itself from then on."""
+
+
 @dataclass
 class _Entry:
     """What is known of a key: its calls so far, its recording, and the inputs' own memory."""
@@ -59,6 +63,7 @@ class Graphs:
         self.recorder, self.most = recorder, most
         self.entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self.failed: str | None = None  # why something could not be recorded
+        self.recording = False
 
     def run(self, key: Hashable, work: Callable[..., T], *inputs: Tensor) -> T:
         """`work(*inputs)`. Its first call runs it as it is, which compiles kernels and chooses
@@ -91,25 +96,29 @@ class Graphs:
     def _record(self, entry: _Entry, work: Callable[..., Any], inputs: tuple[Tensor, ...]) -> bool:
         """Record the work on memory of its own; False, with a warning, if that fails.
 
-        OutOfMemoryError if memory runs out.
+        OutOfMemoryError if memory runs out; Unrecordable if the work says that of a part.
         """
         with torch.inference_mode(False):
             own = tuple(torch.empty_like(given) for given in inputs)
+        self.recording = True
         try:
             replay = self.recorder.record(lambda: work(*own))
         except RuntimeError as error:
-            if (full := _out_of_memory(error)) is not None:  # a smaller batch may be recorded
-                raise full from None
+            for kind in (torch.OutOfMemoryError, Unrecordable):  # the caller can do something
+                if (cause := _cause(error, kind)) is not None:
+                    raise cause from None
             entry.fixed, self.failed = False, str(error).splitlines()[0]
             log.warning("not recorded as a CUDA graph, launched step by step: %s", self.failed)
             return False
+        finally:
+            self.recording = False
         entry.replay, entry.inputs = replay, own
         return True
 
 
-def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
-    """The lack of memory that led to an error: a recording may also fail to end after it."""
-    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The error of a kind that led to this one: after it a recording may also fail to end."""
+    while error is not None and not isinstance(error, kind):
         error = error.__context__
     return error
 

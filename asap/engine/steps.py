@@ -184,13 +184,13 @@ def _norms(adapter: BackboneAdapter, heads: Heads, segment: Segment) -> Float[Te
     return value_norms(split(heads.v, segment).transpose(1, 2)[:, adapter.anatomy.prefix :])
 
 
-def ask(method: Method, site: Site, segment: Segment, now: ForwardState) -> Answer | None:
+def ask(method: Method, site: Site, segment: Segment, trace: Trace) -> Answer | None:
     """Ask both questions about a segment and trace the answers; None: nothing changes.
 
     Where looking is free, `reduce` gets the chosen images alone. WrongDecision for an answer
     of a user's own method that cannot be applied.
     """
-    seen, trace = checked_observation(method, site, method.observe(site)), now.trace
+    seen = checked_observation(method, site, method.observe(site))
     if seen is None:
         decision, chosen = checked(method, site, method.reduce(site, None)), None
     else:

@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from asap.backbones.llava.checkpoint import Llava
+from asap.engine.path import path_of
 from asap.errors import RequestError
 from asap.experiment.rows import Row
 from asap.experiment.timed_rows import refuse_timing, timed_together
@@ -101,7 +102,7 @@ def _cell(session: Session, row: Row, plan: LatencyPlan) -> Cell:
 
 def _conditions(session: Session, row: Row, plan: LatencyPlan) -> dict[str, Any]:
     """Everything that changes a time but no answer: the machine, and how it is timed."""
-    path = session.model(row.built).path
+    path = path_of(session.model(row.built))
     return {**asdict(plan), **machine(session.device), "path": path}
 
 

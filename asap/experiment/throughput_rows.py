@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from asap.data.base import images_per_example
 from asap.data.open import options_of
+from asap.engine.path import path_of
 from asap.experiment.rows import Row
 from asap.experiment.timed_rows import refuse_timing, timed_together
 from asap.measure.baselines import why_not_compiled
@@ -63,7 +64,7 @@ def _plan(session: Session) -> ThroughputPlan:
 
 def _identity(session: Session, method: Method, plan: ThroughputPlan) -> dict[str, Any]:
     conditions = _conditions(session, plan)
-    conditions["path"] = session.model(method).path
+    conditions["path"] = path_of(session.model(method))
     return session.identity(method, THROUGHPUT, conditions)
 
 

@@ -151,11 +151,12 @@ class Method:
     class_row_to_llm: ClassVar[bool] = False  # its budget counts the class token, which is sent
     own_order: ClassVar[bool] = False  # a language model reads its tokens in their final order
     no_knobs: ClassVar[str] = "has no knob that calibration could turn"  # why the space is empty
-    # The next five have no annotation, so that options can be these, or decide on them.
+    # The next have no annotation, so that options can be these, or decide on them.
     same_cost = False  # every image costs the same, except for averaged rows
     position = "after_attention"  # a `Position`; "in_attention": between softmax and values
     proportional_attention = False  # adds log(size) to the attention logits
     mixed_lengths = False  # `reduce` works by `Site.lengths`, without state: for a recorded pass
+    decides_on_device = True  # False: its answers need the host; a GPU records all but these
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:
@@ -217,18 +218,18 @@ class Method:
         return None
 
     def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> KeptState | None:
-        """State in fixed memory, for a method that observes and whose pass may be recorded.
+        """State in fixed memory, for a method that observes and whose decisions may be recorded.
 
-        Its questions are then asked about all images together, with those that were reduced before
-        among them, whose answers do not count; what they compute must be tensor operations on the
-        site and this state alone, and decisions final. None: every batch runs step by step.
+        Its questions are then asked about all images, also those reduced before, whose answers do
+        not count; they are tensor operations on site and state, and decisions final. None: with a
+        `start` of its own it is asked step by step, between recorded parts.
         """
         return None
 
     def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Shaped[Tensor, "b *drawn"] | None:
         """What a method that `draws` draws for these images, on the CPU: `Site.drawn` shows it.
 
-        None: it draws later, from `Site.image_ids`; its forward pass cannot be recorded then.
+        None: it draws when it decides, from `Site.image_ids`, and step by step.
         """
         return None
 

@@ -1,6 +1,7 @@
 """PruneSID (Fang et al., "Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via
 Synergistic Importance-Diversity", ICLR 2026)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,7 +47,7 @@ class PruneSID(Method):
 
     There are never more groups than channels or patches. Settings that keep everything leave the
     order as it is. In a classifier, where the method is not published, all prefix tokens stay, and
-    one of them is counted. The decompositions make the host wait for a GPU, so passes are not
+    one of them is counted. The decompositions make the host wait for a GPU, so the decision is not
     recorded. Evidence: in float64 it keeps, given the same loadings, what the authors' own function
     keeps of random inputs.
     """
@@ -57,6 +58,7 @@ class PruneSID(Method):
     class_row_to_llm: ClassVar[bool] = True
     own_order: ClassVar[bool] = True  # group after group
     same_cost = True
+    decides_on_device = False
     position = "after_block"
 
     def __post_init__(self) -> None:
@@ -98,7 +100,8 @@ class PruneSID(Method):
             return None
         assert site.attention is not None
         rows = site.tokens[:, site.prefix :].to(site.sizes.dtype)
-        projection = self.projection(site, rows.shape[2])
+        assert site.drawn is not None
+        projection = site.drawn
         group = principal_groups(rows.sigmoid().transpose(1, 2), projection)
         rank = ranks(site.attention[:, site.prefix :], descending=True)
         similarity = cosine_similarities(rows)
@@ -114,17 +117,12 @@ class PruneSID(Method):
         macs = patches**2 * rows.shape[2] + principal_macs(rows.shape[2], patches, count)
         return Decision(target, site.prefix + tokens - 1, final=True, macs=macs)
 
-    def projection(self, site: Site, channels: int) -> Float[Tensor, "b least groups"]:
-        """Standard normal numbers for each image of a site, from the seed and the image's id."""
-        assert site.image_ids is not None
-        patches = site.length - site.prefix
-        least = min(channels, patches)
-        groups = min(max(1, self.count(patches) // 4), least)
-        drawn = [
-            torch.randn(least, groups, generator=generator(self.seed, image_id))
-            for image_id in site.image_ids
-        ]
-        return torch.stack(drawn).to(site.tokens.device)
+    def draw(self, anatomy: Anatomy, image_ids: Sequence[int]) -> Float[Tensor, "b least groups"]:
+        """The projection of the PCA: standard normal numbers for each image."""
+        least = min(anatomy.width, anatomy.patches)
+        size = least, min(max(1, self.count(anatomy.patches) // 4), least)
+        sources = [generator(self.seed, image_id) for image_id in image_ids]
+        return torch.stack([torch.randn(size, generator=one) for one in sources])
 
 
 def _quotas(

@@ -148,8 +148,9 @@ def _column_notes(
         "timed_tokens": ["Tokens that enter a block, mean over blocks."],
         "engine_path": [
             "graphs: kernels of this project in CUDA graphs; launches: the same, launched one by "
-            "one; torch: torch's operations; recorded torch: those in CUDA graphs; strict: with "
-            "fixed chunks of rows."
+            "one; decisions step by step: the method's decisions by themselves between these; "
+            "torch: torch's operations; recorded torch: those in CUDA graphs; strict: with fixed "
+            "chunks of rows."
         ],
         "latency_p50_ms": ["One image a call, waited for: median and 95th percentile."],
         "peak_memory_mb": ["Peak of a batch, beside weights and images."],

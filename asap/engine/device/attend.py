@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from asap.engine import attention
 from asap.engine.attention import Heads
 from asap.engine.backend.base import Backend
-from asap.engine.device.decisions import watched
 from asap.engine.device.flow import Layout
 from asap.engine.device.memory import Memory
+from asap.engine.device.sites import watched, whole
 from asap.engine.kernels.attention import ragged_attention
 from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.equal_attention import equal_attention
@@ -24,11 +24,13 @@ def attend(
     needs: Needs,
     memory: Memory,
     backend: Backend,
+    step_by_step: bool = False,
 ) -> tuple[Float[Tensor, "rows width"], Tensor | None]:
     """Attention within every image, and the shares that are needed, of all images.
 
-    Images of equal length without sizes go through the library's fused kernels, unless the backend
-    is strict.
+    step_by_step: images that are watched may have lost tokens; then maps are those of images that
+    have not (heads="each": of none). Images of equal length without sizes go through the library's
+    fused kernels, unless the backend is strict.
     """
     wanted = needs.attention
     weighted = method.proportional_attention and layout.merged
@@ -36,7 +38,9 @@ def attend(
     offsets, out, shown = memory.plans[layout.side].offsets, memory.attended[: layout.rows], None
     rows, by = (None, None) if wanted is None else (wanted.rows, wanted.heads)
     maps = rows == "all"
-    if maps and by == "each":
+    if maps and by == "each" and layout.length is None:
+        maps = False
+    elif maps and by == "each":
         return _each_head(heads, layout, bias, backend, len(memory.ones))
     equal = layout.length is not None and bias is None and not backend.strict
     if equal and not maps:
@@ -52,7 +56,7 @@ def attend(
         if maps:
             n = memory.ones.shape[1] if layout.length is None else layout.length
             room = memory.maps if n == memory.ones.shape[1] else None
-            mask = watched(memory, layout)
+            mask = (whole if step_by_step else watched)(memory, layout)
             assert lse is not None
             shown = head_mean_map(q, k, lse, offsets, n, scale, mask, bias, room)
             shown = shown if needs.half else shown.to(memory.ones.dtype)

@@ -27,14 +27,28 @@ class Layout:
 
 @dataclass(frozen=True)
 class Stop:
-    """A block whose decision the host does not know yet, and the layout before it.
+    """A stage that ended at a block's decision, and the layout before it.
 
-    weighted: the decision averages tokens.
+    weighted: the decision averages tokens. settled: the residual is in the rows already.
     """
 
     block: int
     layout: Layout
     weighted: bool
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A stage that ended before a block's decision, and what the method may see of its attention.
+
+    settled: as in `Stop`.
+    """
+
+    block: int
+    layout: Layout
+    settled: bool
+    seen: "tuple[Heads | None, Tensor | None]"
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,3 @@ class Flow:
     update: Float[Tensor, "rows dim"] | None = None
     normed: bool = False
     seen: tuple[Heads | None, Tensor | None] = (None, None)
-
-
-class NotOnDevice(Exception):
-    """The method's answers need what this pass does not do: the ordinary one runs instead."""

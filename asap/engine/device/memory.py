@@ -85,6 +85,11 @@ class Memory:
         assert hidden is not None
         return hidden
 
+    def weights(self, layout: Layout) -> Float[Tensor, "b m"]:
+        """The room for a decision's weights, m for each image: as many as its targets."""
+        n = layout.longest if layout.length is None else layout.length
+        return self.weight.flatten()[: len(self.weight) * n].view(len(self.weight), n)
+
     def restart(self, prefix: int) -> None:
         """As before the first block: every image whole and watched."""
         n = self.ones.shape[1]

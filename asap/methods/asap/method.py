@@ -77,6 +77,11 @@ class Asap(AsapOptions):
         return self.static
 
     @property
+    def decides_on_device(self) -> bool:  # type: ignore[override]
+        """The PCA anchor's decomposition makes the host wait, and is for the images that stop."""
+        return self.anchor != "pca"
+
+    @property
     def needs(self) -> Needs:
         return Needs(
             Attention("all", "mean"),
@@ -109,9 +114,6 @@ class Asap(AsapOptions):
         return make_walk(self.order, self.alpha, self.overhead, images, anatomy.tokens, like)
 
     def kept_state(self, anatomy: Anatomy, images: int, like: Tensor) -> KeptState | None:
-        """None for the anchor that goes image by image, and where keys or tokens are read."""
-        if self.anchor == "pca" or self.plugin in ("features", "keys"):
-            return None
         size = images, anatomy.tokens, like
         return kept_walk(self.order, self.alpha, self.overhead, self.accumulate, *size)
 

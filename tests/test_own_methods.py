@@ -1,0 +1,105 @@
+"""A method of one's own runs in a pass on the device, whatever it reads and however it works."""
+
+import logging
+from copy import deepcopy
+
+import own_methods
+import pytest
+import torch
+from contract import backbone, pictures
+from fake_graphs import FakeGraphs
+from own_methods import FOUND_OUT, RECORDED, STEP_BY_STEP
+from places import OnDevice
+from pretended_cuda import PretendedCuda
+from schedules import KEY
+from test_device_pass import assert_close, batches, compare
+
+import asap
+from asap.engine.backend import backend_of
+from asap.engine.device import decisions
+from asap.engine.kernels import launch
+from asap.engine.path import path_of
+from asap.methods import Method
+
+FLOAT = torch.float32
+APART = "graphs, decisions step by step"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "_unrecordable", {})
+
+
+@pytest.mark.parametrize("name", [*RECORDED, *STEP_BY_STEP, *FOUND_OUT])
+def test_decides_as_on_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "DEVICES", set())
+    method = (RECORDED | STEP_BY_STEP | FOUND_OUT)[name]
+    fake = FakeGraphs(strict=False)
+    model, traces = compare(method, KEY, batches()[:2], fake)
+    tokens = torch.cat([trace.tokens for trace in traces])
+    assert (tokens[:, -1] < tokens[:, 0]).any() and fake.replayed
+    if name.startswith(("stops", "remembers")):
+        assert len(torch.cat([trace.stop_block for trace in traces]).unique()) > 2
+    if name in FOUND_OUT and name != "reads_numbers":  # which a fake recorder does not mind
+        assert len(tokens[:, -1].unique()) > 2
+    recorded = name in RECORDED or name == "reads_numbers"
+    assert model.path == ("graphs" if recorded else APART)
+
+
+USUAL = (
+    "norm_top_k", "similarity", "reads_keys", "stops_tokens", "reads_numbers", "uneven_keys",
+    "remembers",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in USUAL else pytest.mark.slow)
+        for name in (*RECORDED, *STEP_BY_STEP, *FOUND_OUT)
+    ],
+)
+def test_on_a_pretended_device(
+    name: str, cuda: PretendedCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What decides without the host is recorded and reads nothing; all else is still recorded."""
+    caplog.set_level(logging.WARNING)
+    method = (RECORDED | STEP_BY_STEP | FOUND_OUT)[name]
+    net, device = backbone(KEY, FLOAT), torch.device("cuda")
+    model = asap.ReducedViT(deepcopy(net).to(device), method, backend=backend_of(device))
+    plain = asap.ReducedViT(net, method)
+    for batch in range(4):
+        images, ids = pictures(KEY, FLOAT, 16)[batch::4], list(range(batch, 16, 4))
+        before, replays = cuda.device.waits.copy(), cuda.api.replays
+        found = model(images.to(device), ids, True)
+        waits, replays = cuda.device.waits - before, cuda.api.replays - replays
+        assert_close((found[0].cpu(), found[1]), plain(images, ids, True))
+    assert model.unrecorded is None and cuda.api.captures > 1 and replays
+    assert model.path == ("graphs" if name in RECORDED else APART)
+    assert len(caplog.records) == (name in FOUND_OUT), caplog.text
+    if name in RECORDED:
+        once = waits.pop("aten._to_copy.default to the host")  # answers and trace
+        waits.pop("the begin of a capture", None)
+        stops = 4 * name.startswith("stops")  # blocks in which an image may stop
+        assert once == 1 and waits.total() == waits["Event.synchronize"] <= stops, waits
+
+
+def test_a_path_is_known_before_anything_is_timed(cuda: PretendedCuda) -> None:
+    """Since it is part of the key."""
+    for method, path in ((own_methods.ReadsNumbers(), APART), (RECORDED["reads_keys"], "graphs")):
+        device = torch.device("cuda")
+        model = asap.ReducedViT(deepcopy(backbone(KEY, FLOAT)).to(device), method)
+        assert path_of(model) == path
+        assert asap.ReducedViT(model.backbone, method, backend=backend_of(device)).path == path
+
+
+def test_the_log_says_once_that_a_method_decides_step_by_step(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "DEVICES", set())
+    method: Method = own_methods.Uneven()
+    for count in (2, 3):
+        model = asap.ReducedViT(backbone(KEY, FLOAT), method, backend=OnDevice())
+        model(pictures(KEY, FLOAT, count))
+    assert caplog.text.count("Uneven decides step by step, all else in a pass is recorded") == 1
+    assert model.path == "launches, decisions step by step"
