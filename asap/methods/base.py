@@ -267,8 +267,7 @@ class Method:
     def start_shared(self, anatomy: Anatomy, images: int, like: Tensor) -> Any:
         """As `start`, but for a state that several settings use in a joint pass.
 
-        At a block each setting observes the same site, and an image that one of them has reduced
-        is still shown to the others.
+        Each setting observes the same sites: an image that one has reduced is shown to the others.
         """
         return self.start(anatomy, images, like)
 
