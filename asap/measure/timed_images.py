@@ -46,7 +46,6 @@ def load_pictures(
     std: Sequence[float],
     device: torch.device | str = "cpu",
     seed: int = 0,
-    progress: Callable[[int], object] = lambda images: None,
 ) -> TimedImages:
     """`count` images drawn from the whole data set, or all of them if it is smaller; the frames of
     a clip one after the other.
@@ -64,7 +63,6 @@ def load_pictures(
         if sample.inputs is not None:
             pixels += to_bytes(sample.inputs, mean, std)
             ids += sample.image_ids
-            progress(sample.n_images)
     if not ids:
         raise RequestError(
             f"no image to time out of {len(data)}: none can be read, or count={count}"

@@ -26,9 +26,9 @@ def declared(method: Method) -> tuple[pa.Field, ...]:
     return tuple(column(own.name, own.kind, listed=own.per_block) for own in method.trace_columns)
 
 
-def fields_of(method: Method, stage: str = VISION) -> tuple[pa.Field, ...]:
-    """All columns of the traces of a method at a stage."""
-    return (*TRACE_COLUMNS, *stage_columns(stage, declared(method)))
+def fields_of(method: Method) -> tuple[pa.Field, ...]:
+    """All columns of the traces of a method."""
+    return (*TRACE_COLUMNS, *stage_columns(VISION, declared(method)))
 
 
 def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
@@ -38,29 +38,26 @@ def columns_of(method: Method, trace: Trace) -> dict[str, Tensor]:
 
 
 def table_of_traces(
-    method: Method,
-    columns: Mapping[str, Tensor],
-    places: Sequence[tuple[int, int, int]],
-    stage: str = VISION,
+    method: Method, columns: Mapping[str, Tensor], places: Sequence[tuple[int, int, int]]
 ) -> pa.Table:
     """The table of traces from `columns_of`; `places`: example, view and frame of each image."""
     names = [field.name for field in TRACE_COLUMNS]
     found: dict[str, Any] = {name: [one[i] for one in places] for i, name in enumerate(names)}
-    found |= {f"{stage}.{name}": value.numpy() for name, value in columns.items()}
-    return table_of(found, fields_of(method, stage))
+    found |= {f"{VISION}.{name}": value.numpy() for name, value in columns.items()}
+    return table_of(found, fields_of(method))
 
 
-def costs(traces: pd.DataFrame, reduces: bool, stage: str = VISION) -> dict[str, Any]:
+def costs(traces: pd.DataFrame, reduces: bool) -> dict[str, Any]:
     """The fields of an accuracy record that come from the traces: MACs in 1e9 per example, tokens
     and stops per encoded image.
 
     `reduces` is false for the dense baseline, which cannot miss its stop (`missed_share` None).
     """
     n = len(traces)
-    stops = Counter(traces[f"{stage}.stop_block"].tolist())
-    tokens = matrix(traces, f"{stage}.tokens").sum(axis=0)
+    stops = Counter(traces[f"{VISION}.stop_block"].tolist())
+    tokens = matrix(traces, f"{VISION}.tokens").sum(axis=0)
     return {
-        **_macs(traces, stage),
+        **_macs(traces),
         "tokens_mean": [int(total) / n for total in tokens],
         "final_tokens_mean": int(tokens[-1]) / n,
         "stop_histogram": {str(block): stops[block] for block in sorted(stops)},
@@ -68,16 +65,14 @@ def costs(traces: pd.DataFrame, reduces: bool, stage: str = VISION) -> dict[str,
     }
 
 
-def metrics_of(
-    method: Method, traces: pd.DataFrame, label: str, stage: str = VISION
-) -> dict[str, float]:
+def metrics_of(method: Method, traces: pd.DataFrame, label: str) -> dict[str, float]:
     """The method's own metrics, computed from its columns: finite numbers by name.
 
     A NaN or an infinity is left out, with a warning that names the row by its `label`. ValueError
     for a name that a field of a record or a column of the tables has.
     """
-    own = [str(name) for name in traces if str(name).startswith(f"{stage}.")]
-    arrays = {name.removeprefix(f"{stage}."): _array(traces, name) for name in own}
+    own = [str(name) for name in traces if str(name).startswith(f"{VISION}.")]
+    arrays = {name.removeprefix(f"{VISION}."): _array(traces, name) for name in own}
     found = {name: float(value) for name, value in method.metrics(arrays).items()}
     if clash := sorted(found.keys() & taken_names()):
         raise ValueError(
@@ -96,14 +91,13 @@ def _array(traces: pd.DataFrame, name: str) -> np.ndarray:
     return matrix(traces, name) if listed else traces[name].to_numpy()
 
 
-def _macs(traces: pd.DataFrame, stage: str) -> dict[str, float]:
+def _macs(traces: pd.DataFrame) -> dict[str, float]:
     """Exact means of the integer MACs over the examples, and the sample deviation of their sum.
 
     All in 1e9.
     """
-    sums = traces.groupby("example", sort=False)[
-        [f"{stage}.macs_backbone", f"{stage}.macs_method"]
-    ].sum()
+    columns = [f"{VISION}.macs_backbone", f"{VISION}.macs_method"]
+    sums = traces.groupby("example", sort=False)[columns].sum()
     n = len(sums)
     backbone, method = (sums[name].tolist() for name in sums)
     total = np.array([b + m for b, m in zip(backbone, method, strict=True)], dtype=np.float64)

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from asap.core.anatomy import Anatomy
 from asap.methods.declared import Attention as Attention
-from asap.methods.declared import Column, KeptState, Needs, StopThreshold, once_each
-from asap.methods.option_checks import check_types
+from asap.methods.declared import Column, Declared, KeptState, Needs, StopThreshold, once_each
 from asap.methods.option_checks import choice as choice
 from asap.methods.option_checks import require as require
 from asap.methods.search_space import SearchDimension
@@ -138,7 +137,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Declared):
     """Base of every method. Class attributes describe how it works; fields are its options.
 
     Impossible options raise ValueError at construction, those unfit for a backbone in `check`.
@@ -160,11 +159,8 @@ class Method:
     softmax_epsilon = 0.0  # "in_attention", where it acts: softmax (e + eps / n) / (sum e + eps)
 
     def __post_init__(self) -> None:
-        """Turn lists into tuples, so that methods can be hashed, and check the options' types.
-
-        ValueError for a wrong type, and two `trace_columns` of one name; subclasses check ranges.
-        """
-        check_types(self)
+        """As of every `Declared`; ValueError also for two `trace_columns` of one name."""
+        super().__post_init__()
         once_each(self.trace_columns)
 
     @property
@@ -175,16 +171,6 @@ class Method:
     @property
     def draws(self) -> bool:
         """True if it draws at random, so that image ids are required."""
-        return False
-
-    @property
-    def reduces(self) -> bool:
-        """False if these options leave every image as it is."""
-        return True
-
-    @property
-    def extension(self) -> bool:
-        """True if an option is our extension and not the paper's: tables mark the row."""
         return False
 
     def check(self, anatomy: Anatomy) -> None:

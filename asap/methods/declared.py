@@ -4,10 +4,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from asap.methods.option_checks import choice, require
+from asap.methods.option_checks import check_types, choice, require
 
 # What a trace has of its own; names that start with "macs" are kept for it too.
 _TAKEN = ("tokens", "stop_block", "assignment", "columns", "declared")
+
+
+class Declared:
+    """What a method of any stage says of itself; its options are the fields of a dataclass."""
+
+    def __post_init__(self) -> None:
+        """Turn lists into tuples, so that methods can be hashed, and check the options' types.
+
+        Raises ValueError for an option of the wrong type; subclasses check the ranges.
+        """
+        check_types(self)
+
+    @property
+    def reduces(self) -> bool:
+        """False if these options leave every example as it is."""
+        return True
+
+    @property
+    def extension(self) -> bool:
+        """True if an option is our extension and not the paper's: tables mark the row."""
+        return False
 
 
 @dataclass(frozen=True)

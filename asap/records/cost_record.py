@@ -8,11 +8,12 @@ class CostRecord(RecordHead):
     """`cost.json`: nothing is measured, and no weights are read.
 
     MACs of a question, exact integers: `macs` as this project counts them, by part (tower,
-    projector, prefill, method); `macs_paper` in the convention that the paper's first row shows,
-    in which the tower has its last block too, and neither the projector nor the text is counted.
+    projector, prefill, and method: that of the vision stage, the only one that reduces);
+    `macs_paper` in the convention that the paper's first row shows, in which the tower has its last
+    block too, and neither the projector nor the text is counted.
     """
 
-    stage: str  # the row in the paper's table
+    stage: str  # what the paper's table calls the row, "avg (1050)": no stage of the model
     visual_rows: int
     text_rows: int
     stop: int | None  # the block in which every picture is taken to stop; None: never

@@ -223,13 +223,14 @@ def _columns(file: Path, schema: pa.Schema) -> list[str]:
     elif image is not None:
         kinds["image"] = image
     content = "image" if "image" in kinds else "image.bytes"
-    wanted = {content: _is_binary, "label": pa.types.is_integer, "image.path": _is_text}
+    wanted = {content: _is_binary, "label": pa.types.is_integer, "image.path": pa.types.is_string}
     for name, holds in wanted.items():
         kind = kinds.get(name, None if name == "image.path" else pa.string())
         if kind is not None and not (holds(kind) or pa.types.is_null(kind)):
             there = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+            there = there if len(there) <= 200 else f"{there[:200]}..."
             raise RequestError(
-                f"{file} has the columns {_short(there)}, not image.bytes (binary), image.path "
+                f"{file} has the columns {there}, not image.bytes (binary), image.path "
                 f"(string) and label (integer): {_REMEDY}, or rename and convert the columns"
             )
     return [name for name in (content, "image.path") if name in kinds]
@@ -237,14 +238,6 @@ def _columns(file: Path, schema: pa.Schema) -> list[str]:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind)
-
-
-def _short(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

@@ -85,7 +85,6 @@ class ImageFolder(ImageFiles):
         order: str = "sorted",
         outputs: int | None = None,
         scored: str = "all",
-        name: str = "folder",
     ):
         self.root = Path(given_path("data.path", str(root)))
         folders = _folders(self.root, None if subset else classes, _HINT)
@@ -105,7 +104,7 @@ class ImageFolder(ImageFiles):
             )
         some = scored == "subset" and len(present) < len(known.names)
         super().__init__(
-            source, transform, patch_grid, name=name,
+            source, transform, patch_grid, name="folder",
             classes=[printable(one) for one in known.names],
             about=_about(self.root, source, known, order, some),
             scored=present if some else None,

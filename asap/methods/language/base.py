@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from asap.methods.option_checks import check_types
+from asap.methods.declared import Declared
 
 Shares = Callable[[Int[Tensor, "r"]], Float[Tensor, "heads r n"]]
 BEFORE_FIRST = -1  # the number of the "layer" whose output are the rows that enter layer 0
@@ -78,7 +78,7 @@ class LanguageDecision:
 
 
 @dataclass(frozen=True)
-class Pruner:
+class Pruner(Declared):
     """Base of every pruner. Class attributes describe it; fields are its options.
 
     Options with impossible values raise ValueError at construction; options that do not fit a
@@ -87,20 +87,6 @@ class Pruner:
 
     pruner_version: ClassVar[int] = 1  # raised by hand when results change
     needs_objects: ClassVar[bool] = False  # `start` is given masks of objects
-
-    def __post_init__(self) -> None:
-        """Turn lists into tuples and check the options' types; subclasses check the ranges."""
-        check_types(self)
-
-    @property
-    def reduces(self) -> bool:
-        """False if these options leave every question as it is."""
-        return True
-
-    @property
-    def extension(self) -> bool:
-        """True if an option is our extension and not the authors': tables mark the row."""
-        return False
 
     def identity(self) -> dict[str, Any]:
         """All options as they go into records and keys."""

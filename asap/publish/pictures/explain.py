@@ -68,10 +68,10 @@ def explain(
 
 
 def walk_at_stop(
-    backbone: nn.Module, method: Method, image: Float[Tensor, "3 h w"], image_id: int = 0
+    backbone: nn.Module, method: Method, image: Float[Tensor, "3 h w"]
 ) -> tuple[Float[Tensor, "1 n n"], Int[Tensor, "1"]] | None:
     """P of one image in the block where it stops, and its anchor; None if it never stops."""
-    explained, _, _, _ = _run(backbone, method, image, image_id)
+    explained, _, _, _ = _run(backbone, method, image, 0)
     return None if explained is None else (explained["walk"], explained["anchor"])
 
 
