@@ -16,10 +16,9 @@ from timm.data.transforms_factory import create_transform
 
 from asap.data.base import DataSet
 from asap.data.digits import clips
-from asap.data.digits.clip_cache import DigitClipFiles
+from asap.data.digits.clip_cache import DigitClipFiles, encoded
 from asap.data.digits.clip_options import CLIPS, DigitClipsOptions
 from asap.data.digits.clips import FRAMES, MOTIONS, clip, digit_of, label_of
-from asap.data.digits.encoding import encoded
 from asap.data.options import Opening
 from asap.data.video.clip_files import ClipFiles
 from asap.data.video.options import with_split

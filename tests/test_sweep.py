@@ -47,7 +47,7 @@ from asap.records.tables import encode_shard
 from asap.shared_prefix import SharedPrefix
 from asap.shared_prefix.forecast import CostForecast, probe_for
 from asap.spec.labels import labelled
-from asap.spec.row_sweep import expand
+from asap.spec.read import expand
 from asap.spec.run_spec import RunSpec
 from asap.tasks.classification import Classification
 

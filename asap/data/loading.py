@@ -1,10 +1,10 @@
 """Reads the samples of a data set in batches, ahead of time in other processes."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -22,22 +22,46 @@ def loader(
     `workers` processes read ahead; with 0 the caller reads.
     """
     batches = (list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size))
-    # Fork: with the start method that a launcher may have set, workers would lose its state.
-    fork = workers > 0 and sys.platform == "linux"
     packed = DataLoader(
         cast(Dataset, dataset),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_pack,
-        multiprocessing_context="fork" if fork else None,
+        multiprocessing_context=_context(workers),
     )
-    with plainly():
+    with _plainly():
         for batch in packed:
             yield _unpack(*batch)
 
 
+def made_by_processes(work: Sized, workers: int) -> Iterator[Any]:
+    """The items of a sequence that makes each when it is asked for it, in order.
+
+    `workers` processes make them; with 0, and if there is only one, the caller does.
+    """
+    workers = min(workers, len(work)) if len(work) > 1 else 0
+    made = DataLoader(
+        cast(Dataset, work),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context=_context(workers),
+    )
+    with _plainly():
+        yield from made
+
+
+def _context(workers: int) -> str | None:
+    """Fork: with the start method that a launcher may have set, workers would lose its state."""
+    return "fork" if workers > 0 and sys.platform == "linux" else None
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
 @contextmanager
-def plainly() -> Iterator[None]:
+def _plainly() -> Iterator[None]:
     """Strip the worker's traceback that DataLoader puts in front of a RequestError's message."""
     try:
         yield

@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from asap.spec.answer_spec import AnswerSpec
 from asap.spec.check import checked
 from asap.spec.labels import labelled
 from asap.spec.paths import PathText, given_path
-from asap.spec.row_sweep import expand
 from asap.spec.run_spec import (
     LLAVA,
     VISION,
@@ -222,3 +222,35 @@ def typed_value(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         raise RequestError(f"{where}={value!r} is not possible: give {_KINDS[wanted]}")
     return value
+
+
+# ---- sweeps of rows
+
+
+def expand(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of `sweep: {option: [value, ...], ...}`, the last option varying fastest.
+
+    Each has its values under "with", and under "point" for its label. A row without a sweep stays
+    as it is. RequestError for a sweep that is not lists of values, has a value twice, or has an
+    option that is under "with" too.
+    """
+    if row.get("sweep") is None:
+        return [{k: v for k, v in row.items() if k != "sweep"}]
+    grid, given = row["sweep"], row.get("with") or {}
+    if not isinstance(grid, Mapping) or not grid:
+        raise RequestError(f"rows: sweep={grid!r} is not possible: give option: [value, ...]")
+    for option, values in grid.items():
+        _check_sweep(option, values, given)
+    plain = {k: v for k, v in row.items() if k not in ("sweep", "with")}
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return [{**plain, "with": {**given, **point}, "point": point} for point in points]
+
+
+def _check_sweep(option: Any, values: Any, given: Any) -> None:
+    where = f"rows: sweep.{option}={values!r} is not possible"
+    if not isinstance(values, list) or not values:
+        raise RequestError(f"{where}: give a list of values")
+    if any(value in values[:i] for i, value in enumerate(values)):
+        raise RequestError(f"{where}: give every value once")
+    if isinstance(given, Mapping) and option in given:
+        raise RequestError(f"{where}: {option} is also under with: remove one of them")

@@ -6,20 +6,17 @@ the journal. Crops that the journal lists are not made again.
 
 import json
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from torch.utils.data import DataLoader, Dataset
+from typing import BinaryIO
 
 from asap.data.crops.file import Entry
 from asap.data.crops.transform_split import Split
 from asap.data.imagenet.boxes import upright
 from asap.data.images.decoding import UnreadableImage
 from asap.data.images.image_files import ImageFiles
-from asap.data.loading import plainly
+from asap.data.loading import made_by_processes
 from asap.errors import RequestError
 from asap.records.disk import guarded, write_through
 
@@ -104,29 +101,16 @@ class Build:
         return [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
 
     def _made(self, todo: list[list[tuple[int, int]]], workers: int) -> Iterator[Noted]:
-        workers = min(workers, len(todo)) if len(todo) > 1 else 0
-        fork = workers > 0 and sys.platform == "linux"
-        chunks = DataLoader(
-            cast(Dataset, _Chunks(self.file, self.data, self.parts, todo)),
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork" if fork else None,
-        )
-        with plainly():
-            try:
-                yield from chunks
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise RequestError(
-                    "a process that makes the crop cache was killed, maybe for lack of memory: run "
-                    "the same command again, which continues"
-                ) from error
-
-
-def _as_it_is(noted: Noted) -> Noted:
-    return noted
+        try:
+            chunks = _Chunks(self.file, self.data, self.parts, todo)
+            yield from made_by_processes(chunks, workers)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RequestError(
+                "a process that makes the crop cache was killed, maybe for lack of memory: run "
+                "the same command again, which continues"
+            ) from error
 
 
 class _Chunks:

@@ -9,27 +9,33 @@ The key covers the renderer, the encoder and their versions. The folder may be d
 
 import json
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock
-from torch.utils.data import DataLoader, Dataset
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from asap.data.crops.build import ANOTHER
 from asap.data.crops.cache import cores
 from asap.data.digits import clips
-from asap.data.digits.encoding import encoded, encoder
 from asap.data.images.source import size_of
-from asap.data.loading import plainly
+from asap.data.loading import made_by_processes
 from asap.records.disk import guarded
 from asap.records.key import key_of
 
 log = logging.getLogger("asap")
+# libx264 with its usual settings writes other bytes on every run, even on one thread. With these,
+# equal frames give equal bytes (tested).
+_SETTINGS: dict[str, Any] = {
+    "codec": "libx264", "container": "mp4", "pixels": "yuv420p", "rate": 16, "threads": 1,
+    "options": {"preset": "ultrafast", "qp": "18"},
+}  # fmt: skip
 _CHUNK = 16  # clips; when the process is killed, each core loses at most this many
 
 
@@ -129,29 +135,16 @@ class DigitClipFiles:
 
     def _make(self, missing: Sequence[int]) -> None:
         log.debug("making %d clips in %s", len(missing), self.folder)
+        chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
         with (
             (self.folder / "journal.jsonl").open("a", encoding="utf-8") as journal,
             tqdm(total=len(missing), desc="clips", unit="clip", disable=None) as bar,
         ):
             journal.write("\n")  # ends a line that a kill has cut off
-            for notes in self._in_chunks(missing):
+            for notes in made_by_processes(_Chunks(self, chunks), cores()):
                 journal.writelines(json.dumps(note) + "\n" for note in notes)
                 journal.flush()
                 bar.update(len(notes))
-
-    def _in_chunks(self, missing: Sequence[int]) -> Iterator[list[Note]]:
-        chunks = [missing[i : i + _CHUNK] for i in range(0, len(missing), _CHUNK)]
-        workers = min(cores(), len(chunks)) if len(chunks) > 1 else 0
-        fork = workers > 0 and sys.platform == "linux"
-        made = DataLoader(
-            cast(Dataset, _Chunks(self, chunks)),
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork" if fork else None,
-        )
-        with plainly():
-            yield from made
 
 
 class _Chunks:
@@ -168,10 +161,6 @@ class _Chunks:
             return [self.files.make(i) for i in self.chunks[k]]
 
 
-def _as_it_is(notes: list[Note]) -> list[Note]:
-    return notes
-
-
 def identity() -> dict:
     """Everything that the files depend on, beside split, seed and number."""
     return {
@@ -180,3 +169,27 @@ def identity() -> dict:
         "numpy": version("numpy"),
         "pillow": version("pillow"),
     }
+
+
+def encoder() -> dict[str, Any]:
+    """The settings and the version of what encodes, as plain data."""
+    import av  # takes a moment, and few runs need it
+
+    return {**_SETTINGS, "av": av.__version__, "libavcodec": av.library_versions["libavcodec"]}
+
+
+def encoded(frames: UInt8[np.ndarray, "frames height width 3"]) -> bytes:
+    """The content of an MP4 file with these RGB frames. Height and width are even."""
+    import av
+
+    file = BytesIO()
+    with av.open(file, "w", format=_SETTINGS["container"]) as container:
+        stream = container.add_stream(_SETTINGS["codec"], rate=_SETTINGS["rate"])
+        _, stream.height, stream.width, _ = frames.shape
+        stream.pix_fmt = _SETTINGS["pixels"]
+        stream.options = _SETTINGS["options"]
+        stream.thread_count = _SETTINGS["threads"]
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()

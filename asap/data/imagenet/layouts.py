@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap.data.imagenet.arrange import find_labels, refuse_twice
-from asap.data.imagenet.flat import flat_files, flat_source
-from asap.data.imagenet.names import canonical, number_of, synsets
+from asap.data.imagenet.arrange import Labels, arrange, by_number, find_labels, refuse_twice
+from asap.data.imagenet.names import canonical, number_of, synsets, wnid_in
 from asap.data.imagenet.parquet import ParquetSource
 from asap.data.imagenet.tar import TarSource
 from asap.data.images.folder import folder_source
-from asap.data.images.listing import list_pictures
+from asap.data.images.formats import ending_of
+from asap.data.images.left_out import is_rubbish
+from asap.data.images.listing import list_folder, list_pictures
 from asap.data.images.source import FileSource, Source
 from asap.data.natural_order import in_order
 from asap.errors import RequestError
@@ -32,6 +33,7 @@ LAYOUTS = (
     "a Hugging Face imagenet-1k snapshot with data/validation-*.parquet"
 )
 ARCHIVE = "ILSVRC2012_img_val.tar"
+_BEGINNING = "ilsvrc2012_val_"  # of the names of flat files
 # Where images may be below the given folder. The last two are the folders of Kaggle's archive.
 _INSIDE = (
     "val",
@@ -74,7 +76,7 @@ def _layouts(root: Path) -> Iterator[Layout]:
     """
     folders = [root / inside for inside in _INSIDE if (root / inside).is_dir()]
     yield from (Layout("folders", folder) for folder in folders if _has_classes(folder))
-    yield from (Layout("flat", folder) for folder in folders if flat_files(folder))
+    yield from (Layout("flat", folder) for folder in folders if _flat_files(folder))
     archives = [folder / ARCHIVE for folder in folders]
     yield from (Layout("tar", archive) for archive in archives if archive.is_file())
     for pattern in _SHARDS:
@@ -102,7 +104,7 @@ def open_layout(layout: Layout, root: Path, labels: str | None) -> Source:
     near = [layout.place if layout.kind == "flat" else layout.place.parent]
     near = [*near, *near[0].parents[:1], root if root.is_dir() else root.parent]
     if layout.kind == "flat":
-        return flat_source(layout.place, find_labels(near, labels))
+        return _flat_source(layout.place, find_labels(near, labels))
     if layout.kind == "tar":
         return TarSource(layout.place, find_labels(near, labels))
     if labels is not None:
@@ -137,10 +139,37 @@ def _refuse_unsorted(folder: Path) -> None:
     It would be scored as a part of the whole set. Unsorted copies of sorted images are allowed,
     since then no image is lost.
     """
-    beside = flat_files(folder)
+    beside = _flat_files(folder)
     sorted_in = {number_of(file) for file in list_pictures(folder).files} if beside else set()
     if lost := sorted(name for name in beside if number_of(name) not in sorted_in):
         raise RequestError(
             f"{len(lost):,} validation images, such as {lost[0]}, lie in {folder} beside the class "
             "folders and in none of them: sort them into their class folders, or move them away"
         )
+
+
+# ---- flat files
+
+
+def _flat_files(folder: Path) -> list[str]:
+    """Names of the validation images directly in a folder."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    return [name for name in names if number_of(name) is not None and not is_rubbish(name)]
+
+
+def _flat_source(folder: Path, labels: Labels) -> FileSource:
+    """The images with their classes, in canonical order. RequestError if one has no label."""
+    found = list_folder(folder, lambda name: name.lower().startswith(_BEGINNING))
+    numbered = []
+    for name in found.files:
+        if (number := number_of(name)) is None:
+            found.left_out.add(name, ending_of(name))
+        else:
+            numbered.append((number, name))
+    places = by_number(numbered, folder)
+    own = {number: wnid for number, name in places.items() if (wnid := wnid_in(name))}
+    known = arrange(places, labels, own)
+    found.left_out.tell_second_names(folder)
+    left = found.left_out.summary
+    return FileSource(folder, known.places, known.paths, known.labels, left)

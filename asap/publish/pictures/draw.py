@@ -7,10 +7,9 @@ from asap.data.base import evenly
 from asap.measure.session import Session
 from asap.publish.pictures.clips import draw_clips
 from asap.publish.pictures.flips import picture_of_flips
-from asap.publish.pictures.panels import draw_panels
+from asap.publish.pictures.panels import draw_panels, draw_sink_dynamics
 from asap.publish.pictures.questions import draw_questions
 from asap.publish.pictures.side_by_side import draw_compared, model_of
-from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.report.figures.cases import RULE, anchor_cases
 from asap.report.figures.style import variant
 from asap.report.manifest import Picture

@@ -1,4 +1,4 @@
-"""Pictures of what a method does to a few images of a run's data."""
+"""Pictures of what a method does to a few images of a run, and of the walk over all blocks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from asap.core.order import best_class
 from asap.data.base import Sample
+from asap.engine.executor import ReducedViT
 from asap.measure.session import Session
 from asap.measure.timed_images import to_bytes
 from asap.methods import Method
-from asap.publish.pictures.explain import Explanation, explain
+from asap.publish.pictures.explain import Explanation, explain, walk_per_block
 from asap.report.figures import ImagePanel, scene_panels
+from asap.report.figures.walks import WalkPicture, draw_walk, largest_mass, selected_blocks
 
 NOT_FINITE = "(not finite)"
 
@@ -90,6 +92,28 @@ def pixels_of(session: Session, sample: Sample) -> np.ndarray:
     """
     pre = session.preprocessing.identity
     return to_bytes(sample.whole, pre["mean"], pre["std"]).permute(1, 2, 0).numpy()
+
+
+def draw_sink_dynamics(
+    session: Session, method: Method, positions: Sequence[int], path: Path
+) -> list[Path]:
+    """Draw P of the first readable image after four blocks, and all images' largest column mass.
+
+    Returns the files, none for a method without a threshold.
+    """
+    samples, threshold = readable(session, positions), method.stop_threshold
+    if not samples or threshold is None:
+        return []
+    prefix, walks = ReducedViT(session.backbone, method).adapter.anatomy.prefix, []
+    mass = []
+    for sample in samples:
+        walk = walk_per_block(session.backbone, method, on_device(session, sample), sample.id)
+        walks = walks or [walk.double().cpu().numpy()]
+        mass.append(largest_mass(walk.double().cpu().numpy(), prefix))
+    blocks = selected_blocks(len(walks[0]))
+    tau = getattr(method, threshold.option)
+    shown = walks[0][[block - 1 for block in blocks]]
+    return draw_walk(WalkPicture(blocks, shown, np.array(mass), tau, prefix), path)
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -13,9 +13,14 @@ from asap.methods import Method
 from asap.methods.language.base import Pruner
 from asap.publish.pictures.asked import asked
 from asap.publish.pictures.explain import explain
-from asap.publish.pictures.panels import on_device, panel_of_explained, pixels_of, readable
+from asap.publish.pictures.panels import (
+    draw_sink_dynamics,
+    on_device,
+    panel_of_explained,
+    pixels_of,
+    readable,
+)
 from asap.publish.pictures.side_by_side import model_of
-from asap.publish.pictures.walk_pictures import draw_sink_dynamics
 from asap.records.identity import LANGUAGE
 from asap.report.answer_text import answer_text, right_ones
 from asap.report.example_table import Example, example_of
