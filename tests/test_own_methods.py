@@ -2,6 +2,7 @@
 
 import logging
 from copy import deepcopy
+from typing import Any
 
 import own_methods
 import pytest
@@ -16,7 +17,9 @@ from test_device_pass import assert_close, batches, compare
 
 import asap
 from asap.engine.backend import backend_of
-from asap.engine.device import decisions
+from asap.engine.device import decisions, forward
+from asap.engine.device.flow import Planned, Question
+from asap.engine.device.stepwise import decide_now
 from asap.engine.kernels import launch
 from asap.engine.path import path_of
 from asap.methods import Method
@@ -82,6 +85,31 @@ def test_on_a_pretended_device(
         waits.pop("the begin of a capture", None)
         stops = 4 * name.startswith("stops")  # blocks in which an image may stop
         assert once == 1 and waits.total() == waits["Event.synchronize"] <= stops, waits
+
+
+@pytest.mark.parametrize("name", ["remembers", "uneven_keys", "stops_maps"])
+def test_what_is_shown_between_recordings_lies_in_fixed_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every recording would keep queries, keys and values of its own."""
+    monkeypatch.setattr(launch, "DEVICES", set())
+    asked: list[Question] = []
+
+    def noting(question: Question, *given: Any) -> Planned:
+        asked.append(question)
+        return decide_now(question, *given)
+
+    monkeypatch.setattr(forward, "decide_now", noting)
+    model = asap.ReducedViT(
+        backbone(KEY, FLOAT), (STEP_BY_STEP | FOUND_OUT)[name], backend=OnDevice()
+    )
+    for images in batches()[:2]:
+        model(images, range(len(images)))
+    (one,) = model._passes.values()
+    assert one.memory.qkv is not None and len(asked) > 4
+    for heads, maps in (question.seen for question in asked):
+        assert heads is not None and heads.q.data_ptr() == one.memory.qkv.data_ptr()
+        assert maps is None or maps.data_ptr() == one.memory.maps.data_ptr()
 
 
 def test_a_path_is_known_before_anything_is_timed(cuda: PretendedCuda) -> None:

@@ -28,19 +28,17 @@ def attend(
 ) -> tuple[Float[Tensor, "rows width"], Tensor | None]:
     """Attention within every image, and the shares that are needed, of all images.
 
-    step_by_step: images that are watched may have lost tokens; then maps are those of images that
-    have not (heads="each": of none). Images of equal length without sizes go through the library's
-    fused kernels, unless the backend is strict.
+    step_by_step: of what is needed, the mean maps alone, of images that have lost no tokens:
+    `stepwise.py` computes all else when it asks. Images of equal length without sizes go through
+    the library's fused kernels, unless the backend is strict.
     """
     wanted = needs.attention
     weighted = method.proportional_attention and layout.merged
     bias = memory.tokens[layout.side].log_sizes[: layout.rows] if weighted else None
     offsets, out, shown = memory.plans[layout.side].offsets, memory.attended[: layout.rows], None
     rows, by = (None, None) if wanted is None else (wanted.rows, wanted.heads)
-    maps = rows == "all"
-    if maps and by == "each" and layout.length is None:
-        maps = False
-    elif maps and by == "each":
+    maps = rows == "all" and not (step_by_step and by == "each")
+    if maps and by == "each":
         return _each_head(heads, layout, bias, backend, len(memory.ones))
     equal = layout.length is not None and bias is None and not backend.strict
     if equal and not maps:
@@ -60,7 +58,7 @@ def attend(
             assert lse is not None
             shown = head_mean_map(q, k, lse, offsets, n, scale, mask, bias, room)
             shown = shown if needs.half else shown.to(memory.ones.dtype)
-    if rows == "class":
+    if rows == "class" and not step_by_step:
         size = layout.longest, heads.scale
         shown = class_row(heads.q, heads.k, offsets, *size, bias, by == "mean")
     return out, shown

@@ -68,6 +68,12 @@ def note_unrecordable(method: Method, why: str) -> None:
     _unrecordable[method] = why
 
 
+def reads_heads(method: Method) -> bool:
+    """Whether what the method sees is made from queries, keys or values."""
+    needs = method.needs
+    return bool(needs.attention or needs.keys or needs.values or needs.value_norms)
+
+
 def observes(method: Method) -> bool:
     """Whether the method looks at its images before it reduces them."""
     return type(method).observe is not Method.observe

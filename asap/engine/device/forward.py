@@ -24,6 +24,7 @@ from asap.core.rows import in_chunks
 from asap.engine.backend import Backend
 from asap.engine.device.decisions import note_unrecordable
 from asap.engine.device.flow import Layout, Question, Stop
+from asap.engine.device.memory import Memory
 from asap.engine.device.stages import End, Stages
 from asap.engine.device.stepwise import decide_now
 from asap.engine.graphs import Graphs, Unrecordable
@@ -52,10 +53,14 @@ class DevicePass:
         self.anatomy = adapter.anatomy
         self.graphs = None if backend.recorder is None else Graphs(backend.recorder)
         self.stages = Stages(adapter, method, backend, images, like, self._is_recording)
-        self.memory = self.stages.memory
         self.ahead = Ahead(self.memory.plans[0].counts)
+        self.like = like
         rows = images * self.anatomy.tokens
         self.bucket = next_power_of_2(rows // BUCKETS, FEWEST)
+
+    @property
+    def memory(self) -> Memory:
+        return self.stages.memory
 
     def __call__(
         self,
@@ -64,17 +69,24 @@ class DevicePass:
         image_ids: list[int] | None = None,
     ) -> Classified:
         """Logits and trace, which the next call overwrites."""
-        self.stages.draw(drawn)
         try:
-            return self._pass(images, image_ids)
+            return self._pass(images, drawn, image_ids)
         except Unrecordable as reason:
             note_unrecordable(self.method, str(reason))
-            self.stages.step_by_step, self.stages.state = True, None
-            self.graphs = None if self.graphs is None else Graphs(self.graphs.recorder)
-            return self._pass(images, image_ids)
+            self._start_again()
+            return self._pass(images, drawn, image_ids)
 
-    def _pass(self, images: Tensor, image_ids: list[int] | None) -> Classified:
+    def _start_again(self) -> None:
+        """With other stages: decisions are made step by step from now on."""
+        adapter, recording = self.stages.adapter, self._is_recording
+        self.graphs = None if self.graphs is None else Graphs(self.graphs.recorder)
+        self.stages = Stages(adapter, self.method, self.backend, self.images, self.like, recording)
+
+    def _pass(
+        self, images: Tensor, drawn: Tensor | None, image_ids: list[int] | None
+    ) -> Classified:
         stages = self.stages
+        stages.draw(drawn)
         if stages.step_by_step:
             stages.state = self.method.start(self.anatomy, self.images, self.memory.ones)
         found = self._run("start", stages.start, images)

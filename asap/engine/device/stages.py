@@ -14,7 +14,7 @@ from asap.backbones.adapter import BackboneAdapter
 from asap.engine.backend import Backend
 from asap.engine.device import layers
 from asap.engine.device.attend import attend
-from asap.engine.device.decisions import decide, observes, why_step_by_step
+from asap.engine.device.decisions import decide, observes, reads_heads, why_step_by_step
 from asap.engine.device.final_rows import FinalRows
 from asap.engine.device.flow import Flow, Layout, Planned, Question, Stop
 from asap.engine.device.memory import Memory, ragged
@@ -51,8 +51,10 @@ class Stages:
         maps = wanted is not None and (wanted.rows, wanted.heads) == ("all", "mean")
         self.inside = method.position == "in_attention"
         columns = method.trace_columns
-        self.memory = Memory.of(self.anatomy, images, like, columns, maps, self.inside)
-        self.step_by_step = why_step_by_step(adapter, method, self.memory.ones) is not None
+        ones = torch.empty(0, device=like.device)
+        self.step_by_step = why_step_by_step(adapter, method, ones) is not None
+        heads = self.inside or (self.step_by_step and reads_heads(method))
+        self.memory = Memory.of(self.anatomy, images, like, columns, maps, heads)
         self.state: Any = None
         if observes(method) and not self.step_by_step:
             with torch.inference_mode(False):
@@ -147,7 +149,10 @@ class Stages:
         if acts and self.inside:
             return self._attention_inside(index, flow)
         hidden = memory.hidden[: layout.rows]
-        heads = heads_of(block, hidden)
+        # What is read between two recordings lies in fixed memory: what a recording gives stays its
+        # own for as long as it is kept, and queries, keys and values of all of them would be many.
+        kept = acts and memory.qkv is not None
+        heads = compute_heads(block, hidden, memory) if kept else heads_of(block, hidden)
         needs = method.needs if acts else NOTHING
         parts = heads, layout, method, needs, memory, self.backend, self.step_by_step
         out, shown = attend(*parts)
@@ -168,9 +173,9 @@ class Stages:
         layout = flow.layout
         hidden = self.memory.hidden[: layout.rows]
         heads = compute_heads(self.adapter.blocks[index], hidden, self.memory)
-        flow.seen = heads, shown_shares(heads, layout, self.method, self.memory)
         if self.step_by_step:
-            return Question(index, layout, False, flow.seen)
+            return Question(index, layout, False, (heads, None))
+        flow.seen = heads, shown_shares(heads, layout, self.method, self.memory)
         planned = self._planned(index, flow)
         if planned is not None and planned.after is None:
             return self.stop(index, layout, planned, False)
@@ -260,7 +265,8 @@ class Stages:
             if rows is not None and rows.data_ptr() != self.memory.attended.data_ptr():
                 self.memory.attended[: layout.rows].copy_(rows)
             if planned is None:
-                return Question(index, layout, rows is None, flow.seen)
+                heads = flow.seen[0] if self.memory.qkv is not None else None
+                return Question(index, layout, rows is None, (heads, flow.seen[1]))
             return self.stop(index, layout, planned, rows is None)
         if rows is not None and self.method.position == "after_attention":
             hidden = self.memory.hidden[: layout.rows]

@@ -19,8 +19,10 @@ from asap.engine import attention
 from asap.engine.backend.base import Backend
 from asap.engine.device.decisions import refuse_averages
 from asap.engine.device.flow import Layout, Planned, Question
+from asap.engine.device.query_pruning import shown_shares
 from asap.engine.device.sites import Asked, by_head, by_image
 from asap.engine.host import to_host
+from asap.engine.kernels.class_row import class_row
 from asap.engine.kernels.regroup_plan import plan_regroup
 from asap.engine.regroup import Answer
 from asap.engine.steps import ask
@@ -29,9 +31,9 @@ from asap.methods.base import Method, Site
 
 def decide_now(question: Question, asked: Asked, backend: Backend) -> Planned:
     """Ask the method. Its decisions go into the memory's other plan and into the trace."""
-    answers = []
+    answers, shown = [], _shown(question, asked)
     for images, length in _groups(question.layout, asked):
-        site = _site(question, asked, images, length, backend)
+        site = _site(question, asked, shown, images, length, backend)
         segment = Segment(images, 0, 0, length, True)
         answer = ask(asked.method, site, segment, asked.memory.trace)
         if answer is not None:
@@ -54,7 +56,12 @@ def _groups(layout: Layout, asked: Asked) -> list[tuple[tuple[int, ...], int]]:
 
 
 def _site(
-    question: Question, asked: Asked, images: tuple[int, ...], n: int, backend: Backend
+    question: Question,
+    asked: Asked,
+    shown: Tensor | None,
+    images: tuple[int, ...],
+    n: int,
+    backend: Backend,
 ) -> Site:
     """The site of some images of n tokens each."""
     method, memory, needs = asked.method, asked.memory, asked.method.needs
@@ -73,7 +80,7 @@ def _site(
         sizes=by_image(held.sizes, at, count, n),
         images=index,
         image_ids=None if ids is None else [ids[i] for i in images],
-        attention=_attention(question, asked, index, at, n, backend),
+        attention=_attention(question, asked, shown, index, at, n, backend),
         keys=by_head(heads.k, at, count, n) if needs.keys and heads else None,
         values=by_head(heads.v, at, count, n) if needs.values and heads else None,
         value_norms=_norms(question, asked, at, count, n) if needs.value_norms else None,
@@ -98,35 +105,52 @@ def _norms(
     return value_norms(by_image(heads.v, at, count, n)[:, asked.adapter.anatomy.prefix :])
 
 
+def _shown(question: Question, asked: Asked) -> Tensor | None:
+    """The attention that can be had of all images together: class rows, and maps from the recorded
+    part."""
+    (heads, maps), wanted, layout = question.seen, asked.method.needs.attention, question.layout
+    if heads is None or wanted is None or wanted.rows != "class":
+        return None if maps is None else maps.to(asked.memory.ones.dtype)
+    if asked.method.position == "in_attention":
+        return shown_shares(heads, layout, asked.method, asked.memory)
+    bias = _log_sizes(question, asked)
+    bias = None if bias is None else bias[: layout.rows]
+    offsets, size = asked.memory.plans[layout.side].offsets, (layout.longest, heads.scale)
+    return class_row(heads.q, heads.k, offsets, *size, bias, wanted.heads == "mean")
+
+
+def _log_sizes(question: Question, asked: Asked) -> Float[Tensor, "rows"] | None:
+    """What proportional attention adds to the scores of every row; None: nothing."""
+    if not (asked.method.proportional_attention and question.layout.merged):
+        return None
+    return asked.memory.tokens[question.layout.side].log_sizes
+
+
 def _attention(
     question: Question,
     asked: Asked,
+    shown: Tensor | None,
     index: Int[Tensor, "b"],
     at: Int[Tensor, "b n"] | None,
     n: int,
     backend: Backend,
 ) -> Float[Tensor, "b *rows n"] | None:
-    """What the method needs of the attention, in at least float32.
+    """What the method needs of the attention of some images, in at least float32.
 
-    From the recorded part, but for maps of images that have lost tokens, and for those of single
-    heads once images differ in length.
+    `shown`, but for maps of single heads and of images that have lost tokens: these are explicit.
     """
-    (heads, shown), wanted, memory = question.seen, asked.method.needs.attention, asked.memory
+    heads, wanted, memory = question.seen[0], asked.method.needs.attention, asked.memory
     if wanted is None or heads is None:
         return None
-    missing = shown is None or n < memory.ones.shape[1]
-    if at is not None and wanted.rows == "all" and missing:
-        q, k, v = (by_head(x, at, len(index), n) for x in (heads.q, heads.k, heads.v))
-        bias = None
-        if asked.method.proportional_attention and question.layout.merged:
-            sizes = memory.tokens[question.layout.side].log_sizes[at]
-            bias = sizes[:, None, None].to(q.dtype)
-        mean = wanted.heads == "mean"
-        found = attention.eager_attention(q, k, v, heads.scale, bias, backend, mean, not mean)
-        return found[1] if mean else found[2]
-    assert shown is not None
-    shown = shown.to(memory.ones.dtype)
-    return shown if at is None else shown[index][..., :n]
+    lost = at is not None and n < memory.ones.shape[1]
+    if shown is not None and not (lost and wanted.rows == "all"):
+        return shown if at is None else shown[index][..., :n]
+    q, k, v = (by_head(x, at, len(index), n) for x in (heads.q, heads.k, heads.v))
+    sizes = _log_sizes(question, asked)
+    bias = None if sizes is None else by_image(sizes, at, len(index), n)[:, None, None].to(q.dtype)
+    mean = wanted.heads == "mean"
+    found = attention.eager_attention(q, k, v, heads.scale, bias, backend, mean, not mean)
+    return found[1] if mean else found[2]
 
 
 def _planned(question: Question, asked: Asked, answers: Sequence[Answer]) -> Planned:
