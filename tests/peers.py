@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from draws import models, randomise
 from places import Place
@@ -80,15 +79,6 @@ def predictor_file(dim: int, stages: int = 3) -> str:
 def difference(ours: Tensor, theirs: Tensor) -> float:
     theirs = theirs.double().flatten()
     return float((ours.cpu().double().flatten() - theirs).abs().max() / theirs.abs().max())
-
-
-def refuses(kind: type[Method], options: dict, said: str) -> None:
-    """Options set past the type checks that only the tests make, which would refuse some."""
-    made = kind()
-    for name, value in options.items():
-        object.__setattr__(made, name, value)
-    with pytest.raises(ValueError, match=said):
-        made.__post_init__()
 
 
 def compare(

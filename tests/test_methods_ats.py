@@ -189,36 +189,6 @@ def test_no_blocks_is_dense_bit_for_bit() -> None:
     assert not differing(dense, none, [0, 1, 2])
 
 
-@pytest.mark.parametrize(
-    ("options", "allowed"),
-    [
-        ({"samples": 0}, "at least 1"),
-        ({"samples": -3}, "at least 1"),
-        ({"samples": 2.5}, "int"),
-        ({"samples": True}, "int"),
-        ({"blocks": (-1,)}, "at least 0"),
-        ({"blocks": (3, 3)}, "different"),
-        ({"blocks": 3}, "whole numbers"),
-        ({"blocks": "345"}, "whole numbers"),
-        ({"blocks": (1.5,)}, "whole numbers"),
-        ({"blocks": (True,)}, "whole numbers"),
-    ],
-)
-def test_bad_values_are_refused(options: dict, allowed: str) -> None:
-    (name, value), made = next(iter(options.items())), ATS()
-    object.__setattr__(made, name, value)  # past the type checks that only the tests make
-    with pytest.raises(ValueError, match=rf"{name}.*{allowed}"):
-        made.__post_init__()
-
-
-def test_what_does_not_fit_the_backbone_is_refused() -> None:
-    for blocks in ((8,), (0, 11)):
-        with pytest.raises(ValueError, match=r"blocks.*below 8"):
-            asap.ReducedViT(model("plain-p25", torch.float32), ATS(blocks=blocks))
-    with pytest.raises(ValueError, match="class token"):
-        asap.ReducedViT(model("average-p25", torch.float32), ATS())
-
-
 # --- the position as such -----------------------------------------------------------------------
 
 

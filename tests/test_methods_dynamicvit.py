@@ -16,7 +16,6 @@ from peers import (
     picture,
     predictor_file,
     predictors,
-    refuses,
 )
 from places import Place
 from places import place as place
@@ -28,7 +27,7 @@ import asap
 from asap.backbones.weights.load import load_backbone
 from asap.errors import RequestError
 from asap.measure.record_parts import describe
-from asap.methods import DynamicViT, build
+from asap.methods import DynamicViT
 
 FLOAT = torch.float32
 DRAWS = 8  # per model
@@ -206,33 +205,3 @@ def test_other_files_are_refused(name: str, tmp_path: Path, capsys: Any) -> None
 def test_a_missing_file_is_refused() -> None:
     with pytest.raises(RequestError, match=r"does not exist: check method\.weights"):
         describe(DynamicViT(weights="nowhere.pth"))
-
-
-BAD = [
-    ({"keep_rate": 0.0}, r"keep_rate=0.0 .*\(0, 1\]"),
-    ({"keep_rate": 1.5}, r"keep_rate=1.5 .*\(0, 1\]"),
-    ({"keep_rate": float("nan")}, r"keep_rate=nan .*\(0, 1\]"),
-    ({"keep_rate": [0.7, -1]}, r"keep_rate=.*\(0, 1\]"),
-    ({"blocks": [-1, 2]}, "blocks=.*at least 0"),
-    ({"blocks": [3, 2]}, "blocks=.*rising"),
-    ({"weights": 3}, "weights=3 .*str"),
-]
-UNFIT: list[tuple[dict, int, str]] = [
-    ({"blocks": [3, 6, 9]}, WIDTH, r"blocks=\(3, 6, 9\) .*below 8"),
-    ({"blocks": [3, 6]}, WIDTH, "has 3 predictors, not 2"),
-    ({"keep_rate": [0.7, 0.7]}, WIDTH, "keep_rate=.*list of 3"),
-    ({"keep_rate": 0.1}, WIDTH, "keep_rate=0.1 .*large enough to keep one of 25"),
-    ({}, 48, "is for 48 channels, and VisionTransformer has 24"),
-]
-
-
-@pytest.mark.parametrize(("options", "said"), BAD)
-def test_bad_values_are_refused(options: dict, said: str) -> None:
-    refuses(DynamicViT, options, said)
-
-
-@pytest.mark.parametrize(("options", "width", "said"), UNFIT)
-def test_values_that_do_not_fit_are_refused(options: dict, width: int, said: str) -> None:
-    method = build("dynamicvit", {**options, "weights": predictor_file(width)})
-    with pytest.raises(ValueError, match=said):
-        asap.ReducedViT(model("plain-p25", FLOAT), method)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from peers import CLASS_KEYS, compare, deit, model, picture, refuses
+from peers import CLASS_KEYS, compare, deit, model, picture
 from places import Place
 from places import place as place
 from reference.evit_ref import Result, reference_evit
 from torch import Tensor
 
 import asap
-from asap.methods import EViT, build
+from asap.methods import EViT
 
 FLOAT = torch.float32
 DRAWS = 12  # per model
@@ -83,39 +83,3 @@ def test_a_single_patch_is_fused_with_its_weight() -> None:
     assert trace.tokens[0].tolist() == [26] * 9 and int(trace.stop_block) == 3
     assert (trace.assignment == 25).sum() == 1 and int(trace.macs_method) == 24
     assert not torch.allclose(logits, model(key, FLOAT)(image[None]), rtol=1e-3)
-
-
-BAD = [
-    ({"keep_rate": 0.0}, r"keep_rate=0.0 .*\(0, 1\]"),
-    ({"keep_rate": -0.1}, r"keep_rate=-0.1 .*\(0, 1\]"),
-    ({"keep_rate": 1.1}, r"keep_rate=1.1 .*\(0, 1\]"),
-    ({"keep_rate": float("nan")}, r"keep_rate=nan .*\(0, 1\]"),
-    ({"keep_rate": [0.7, 0, 0.7]}, r"keep_rate=.*\(0, 1\]"),
-    ({"keep_rate": "0.7"}, r"keep_rate='0.7' .*\(0, 1\]"),
-    ({"keep_rate": True}, "keep_rate=True "),
-    ({"keep_rate": []}, r"keep_rate=\(\) "),
-    ({"blocks": [-1]}, "blocks=.*at least 0"),
-    ({"blocks": [6, 3]}, "blocks=.*rising"),
-    ({"fuse": 1}, "fuse=1 .*bool"),
-]
-UNFIT = [
-    ({"blocks": [3, 8]}, r"blocks=\(3, 8\) .*below 8"),
-    ({"keep_rate": [0.7, 0.7]}, "keep_rate=.*list of 3"),
-    ({"keep_rate": [0.7] * 3, "blocks": [2]}, "keep_rate=.*list of 1"),
-]
-
-
-@pytest.mark.parametrize(("options", "said"), BAD)
-def test_bad_values_are_refused(options: dict, said: str) -> None:
-    refuses(EViT, options, said)
-
-
-@pytest.mark.parametrize(("options", "said"), UNFIT)
-def test_values_that_do_not_fit_are_refused(options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        asap.ReducedViT(model("plain-p25", FLOAT), build("evit", options))
-
-
-def test_a_backbone_without_class_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="class token"):
-        asap.ReducedViT(model("average-p25", FLOAT), EViT())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peers import CLASS_KEYS, compare, deit, model, picture, refuses
+from peers import CLASS_KEYS, compare, deit, model, picture
 from places import Place
 from places import place as place
 from reference.ppt_ref import Result, reference_ppt
@@ -15,7 +15,7 @@ from torch import Tensor
 
 import asap
 from asap.backbones.accepted import adapter_of
-from asap.methods import PPT, build
+from asap.methods import PPT
 
 FLOAT = torch.float32
 DRAWS = 16  # per model
@@ -101,42 +101,3 @@ def test_nothing_to_remove_changes_nothing(r: Any) -> None:
     logits, trace = asap.ReducedViT(model(key, FLOAT), PPT(r))(image, return_trace=True)
     assert torch.allclose(logits, model(key, FLOAT)(image), rtol=1e-5, atol=1e-5)
     assert int(trace.macs_method) == int(trace.stop_block) == 0
-
-
-BAD = [
-    ({"r": -1}, "r=-1 .*at least 0"),
-    ({"r": [5, -1, 5]}, r"r=\(5, -1, 5\) .*at least 0"),
-    ({"r": 2.5}, "r=2.5 .*whole number"),
-    ({"r": True}, "r=True .*whole number"),
-    ({"r": []}, r"r=\(\) .*whole number"),
-    ({"threshold": -1e-5}, "threshold=-1e-05 .*at least 0"),
-    ({"threshold": math.nan}, "threshold=nan .*at least 0"),
-    ({"blocks": [-1, 3]}, "blocks=.*at least 0"),
-    ({"blocks": [3, 3]}, "blocks=.*rising"),
-    ({"blocks": [6, 3]}, "blocks=.*rising"),
-    ({"blocks": []}, "blocks=.*rising"),
-    ({"blocks": [1.5]}, "blocks=.*whole"),
-]
-UNFIT = [
-    ({"blocks": [3, 8]}, r"blocks=\(3, 8\) .*below 8"),
-    ({"r": 26}, "r=26 .*at most 25"),
-    ({"r": [1, 26, 1]}, r"r=.*at most 25"),
-    ({"r": [1, 2]}, r"r=\(1, 2\) .*list of 3"),
-    ({"r": [1, 2, 3], "blocks": [2, 4]}, "r=.*list of 2"),
-]
-
-
-@pytest.mark.parametrize(("options", "said"), BAD)
-def test_bad_values_are_refused(options: dict, said: str) -> None:
-    refuses(PPT, options, said)
-
-
-@pytest.mark.parametrize(("options", "said"), UNFIT)
-def test_values_that_do_not_fit_are_refused(options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        asap.ReducedViT(model("plain-p25", FLOAT), build("ppt", options))
-
-
-def test_a_backbone_without_class_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="class token"):
-        asap.ReducedViT(model("average-p25", FLOAT), PPT())
