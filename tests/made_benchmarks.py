@@ -96,11 +96,14 @@ def made_mme(root: Path, llava: bool = True, below: str = "") -> Path:
             texts = release / category / ("questions_answers_YN" if inside else "") / f"{stem}.txt"
             picture(release / image, c + k)
             texts.parent.mkdir(parents=True, exist_ok=True)
-            both = [(f"Is it {category} {k}?", "Yes"), (f"Is it other than {category} {k}?", "No")]
-            blanks = "  " if k else " "  # as in the official files
-            texts.write_text(
-                "".join(f"{q}{blanks}Please answer yes or no.\t{a}\n" for q, a in both)
-            )
+            # As in the official files: wide signs and none, two blanks, no line end at the end.
+            sign, blanks, end = ("\uff1f", "  ", "") if k else ("?", " ", "\n")
+            both = [
+                (f"Is it {category} {k}{sign}", "Yes"),
+                (f"Is it other than {category} {k}", "No"),
+            ]
+            asks = [f"{q}{blanks}Please answer yes or no.\t{a}" for q, a in both]
+            texts.write_text("\n".join(asks) + end, "utf-8")
             asked += [(image, q, category) for q, _ in both]
     if llava:
         lines(folder / "llava_mme.jsonl", [

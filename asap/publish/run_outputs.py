@@ -119,7 +119,7 @@ def write_outputs(
     if not spec.answers:  # timm's columns are about classes
         files.append(write_file(tables / f"{stem}-timm.csv", to_timm_csv(results)))
     elif not over:
-        files += write_submissions(results, tables, title)
+        files += write_submissions(results, tables, title, spec.data)
         if flips := all_flips(results):
             files.append(write_file(tables / f"{stem}-flips.csv", to_csv(flips)))
     with guarded(figures):

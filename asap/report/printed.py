@@ -155,10 +155,11 @@ def _more(table: Table) -> list[list[TableColumn]]:
     timed = [] if _measured(table, "n") else [c for c in table.columns if c.keys[0] in _FURTHER]
     timed = [replace(column, group=ROW) for column in timed]
     rows = value_column("rows in\na layer", ROW, "layer_visual_rows", ".1f")
-    average = value_column("Avg", ROW, "average", ".2f")
-    asked = [replace(column, group=ROW) for column in table.columns if column.group == SCORES]
-    asked = [column for column in asked if column.keys[0].startswith(("f1_", "yes_share_"))]
-    own = [[c] for c in (rows, gmacs, *asked, average, *timed, speed) if _measured(table, *c.keys)]
+    scored = [replace(column, group=ROW) for column in table.columns if column.group == SCORES]
+    changes = [column for column in scored if column.keys[0].endswith("_delta")]
+    asked = [c for c in scored if c.keys[0].startswith(("f1_", "yes_share_", "average"))]
+    found = (*changes, rows, gmacs, *asked, *timed, speed)
+    own = [[column] for column in found if _measured(table, *column.keys)]
     against = [[best]] if _measured(table, *best.keys) else []
     if beside and not _measured(table, "n"):
         against.append([eager])  # what the paper's number compares with

@@ -33,7 +33,7 @@ NOTES = {
     "those that score more.",
     "mcnemar_b": "Right without a reduction, wrong with it.",
     "average": "Mean over the categories.",
-    "relative": "The average, in % of the unreduced model's.",
+    "relative": "The mean over the categories, in % of the unreduced model's.",
     "visual_rows": "Rows of a picture that are sent to the language model.",
     "layer_visual_rows": "Rows of the picture, or made of them, that enter a layer of the language "
     "model: mean over its layers.",
@@ -92,7 +92,7 @@ def with_columns(
         *shown[behind:],
         *(column for one in scored for column in _of_benchmark(one)),
         *(column for name in _categories(results) for column in _of_category(name, results)),
-        value_column("Avg", SCORES, "average", ".2f"),
+        *([value_column("Avg", SCORES, "average", ".2f")] if _several(results) else []),
         value_column("Rel\n(%)", SCORES, "relative", ".1f"),
         value_column("visual\nrows", ROWS, "visual_rows", ".1f"),
         value_column("in a\nlayer", ROWS, "layer_visual_rows", ".1f"),
@@ -209,6 +209,12 @@ def _categories(results: Sequence[Result]) -> list[str]:
     if all(map(_is_one, abouts)):
         return []
     return list(dict.fromkeys(name for about in abouts for name in about["categories"]))
+
+
+def _several(results: Sequence[Result]) -> bool:
+    """Whether a row has several categories to average."""
+    abouts = [about for result in results if (about := _about(result)) is not None]
+    return any(len(about["categories"]) > 1 for about in abouts)
 
 
 def _is_one(about: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
     llava_vqav2_mscoco_test-dev2015.jsonl         LLaVA's questions of test-dev, and
     test2015/                                     their pictures
+    llava_vqav2_mscoco_test2015.jsonl             all of test, as its server wants; may be missing
     v2_OpenEnded_mscoco_val2014_questions.json    those of val,
     v2_mscoco_val2014_annotations.json            their answers
     val2014/                                      and pictures
@@ -28,6 +29,7 @@ from asap.data.questions.json_files import document, entry, name_of, numbered, w
 from asap.data.questions.llava_questions import llava_questions
 from asap.data.questions.vqa_answers import annotators
 from asap.errors import RequestError
+from asap.spec.run_spec import DataSpec
 
 _QUESTIONS = {
     "val": "v2_OpenEnded_mscoco_val2014_questions.json",
@@ -35,6 +37,7 @@ _QUESTIONS = {
 }
 _ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
 _LLAVA = "llava_vqav2_mscoco_test-dev2015.jsonl"
+_TEST = "llava_vqav2_mscoco_test2015.jsonl"
 _PICTURES = {"val": "val2014", "test-dev": "test2015"}
 _EXPECTED = "expected VQA's file, a JSON object with the list questions or annotations"
 _METRIC = "VQA accuracy, in %"
@@ -76,6 +79,13 @@ class Vqav2Options(SplitOptions):
         )
         pictures = self.picture_files(folder, file, places)
         return self.opened(asked, pictures, opening, VQAV2[split])
+
+    def ids_of_test(self, spec: DataSpec) -> list[str]:
+        """The ids of all questions of test2015, those of test-dev among them, in the order of
+        LLaVA's file; empty if the folder does not have it.
+        """
+        file = optional_file(self.folder(spec), [_TEST])
+        return [] if file is None else [one.id for one in llava_questions(file)]
 
     def _as_llava_asks(self, file: Path) -> list[Asked]:
         return [
