@@ -182,6 +182,10 @@ def test_a_wrong_flag_is_one_line(given: list[str], parts: list[str]) -> None:
         ("Could not find 'data/POPE' Available options in 'data': gqa pope", ["mean 'pope'?"]),
         ("Ambiguous value for argument 'data=gqa,pope'\n1. To use it as a list, ...",
          ["data=gqa,pope has several values: add -m for a run of each; as one list, data=[...]"]),
+        ("Ambiguous value for argument 'method.tau=2,3' 1. To use it as a list, use key=[value1,"
+         "value2] 2. To use it as string, quote the value: key=\\'value1,value2\\' 3. To sweep",
+         ["method.tau=2,3 has several values: add -m for a run of each; as one list, method.tau="]),
+        ("BasicSweeper does not support sweep type : INTERVAL_SWEEP", ["range(2,3.5,0.5)"]),
         ("Could not append to config. An item is already at 'measure.also.latency.warmup'. Or",
          ["measure.also.latency.warmup has a value already: leave out the + of +measure.also.l"]),
         ("In 'config': Could not find 'method/' Available options in 'method': asap ats tome",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asap.cli.show import class_names, work
+from asap.cli.show import _sample, class_names, work
 from asap.errors import RequestError
 from asap.experiment.job import Job
+from asap.measure.session import Session
 from asap.spec.configs import read_method
 from asap.spec.read import read_spec
 from asap.spec.run_spec import HeadSpec, RunSpec
@@ -91,3 +92,15 @@ def test_every_job_of_a_multirun_has_files_of_its_own(tmp_path, photo):
         work(spec_of(tmp_path, photo, method, **options), Job(number, several=True))
     names = {path.name for path in (tmp_path / "figures").glob("*.png")}
     assert names == {"show-my-photo--1-0.png", "show-my-photo--1-1.png"}
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_a_rotation_that_is_ignored_is_said(tmp_path, said, orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[274] = orientation
+    path = tmp_path / "phone.jpg"
+    Image.new("RGB", (40, 60)).save(path, exif=exif)
+    _sample(Session(spec_of(tmp_path, path, "tome")), path)
+    warned = [line for line in said() if "EXIF" in line]
+    assert len(warned) == (orientation == 6)

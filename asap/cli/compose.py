@@ -97,9 +97,11 @@ def not_composed(reason: str) -> str:
         return f"{twice[1]} has a choice already: leave out the + of +{twice[1]}=..."
     if there := re.search(r"Could not append to config\. An item is already at '(.+?)'", reason):
         return f"{there[1]} has a value already: leave out the + of +{there[1]}=..."
-    if several := re.match(r"Ambiguous value for argument '((.+?)=.+)'", reason):
+    if several := re.match(r"Ambiguous value for argument '((.+?)=.+?)'(?: 1\. |$|\n)", reason):
         given, key = several.groups()
         return f"{given} has several values: add -m for a run of each; as one list, {key}=[...]"
+    if "does not support sweep type : INTERVAL" in reason:
+        return "interval(a,b) is not possible: give values, as 2,2.5,3 or range(2,3.5,0.5)"
     if "override must be a string" in reason:
         reason = f"{reason}: a group such as head cannot be null: leave it out"
     unknown = re.match(r"Could not override '([^']+)'", reason)

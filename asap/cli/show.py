@@ -27,6 +27,7 @@ from asap.cli.show_question import about, show_answers
 from asap.core.order import best_class
 from asap.data.base import Sample, image_sample
 from asap.data.digits import render as digits
+from asap.data.imagenet.boxes import upright
 from asap.data.images.decoding import UnreadableImage, open_rgb
 from asap.engine.trace import Trace
 from asap.errors import RequestError
@@ -91,6 +92,11 @@ def _sample(session: Session, path: Path) -> Sample:
         picture = open_rgb(path, transform)
     except UnreadableImage as error:
         raise RequestError(f"image={str(path)!r} cannot be read: {error}") from None
+    if not upright(picture):
+        log.warning(
+            "image=%r: the rotation in its EXIF data is ignored, as in timm's evaluation: save it "
+            "upright", str(path),
+        )  # fmt: skip
     sample = image_sample(0, 0, str(path), -1, 0, transform(picture))
     return replace(sample, extras={"size": picture.size})
 

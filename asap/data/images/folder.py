@@ -173,7 +173,7 @@ def _folders(root: Path, classes: Sequence[str] | None, hint: str) -> list[str]:
     if not root.is_dir():
         raise RequestError(f"{root} is not a folder: {hint}")
     if not (folders := class_folders(root)):
-        raise RequestError(f"{root} holds no image: {hint}")
+        raise RequestError(f"{root} holds no image in a sub-folder: {hint}")
     known = set(folders if classes is None else classes)
     if unknown := [name for name in folders if name not in known]:
         raise RequestError(
