@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from asap.errors import RequestError
 from asap.measure.processes import local_rank, local_size, size
+from asap.records.disk import acquired
 from asap.records.schema import TimedBy
 
 log = logging.getLogger(__name__)
@@ -169,12 +170,9 @@ def measuring_alone(device: torch.device | str, folder: Path | None = None) -> I
     """
     path = (folder or Path(tempfile.gettempdir())) / f"asap-throughput-{_lock_name(device)}.lock"
     lock = FileLock(path, mode=0o666)  # another user may want to measure next
+    said = f"another measurement is running on {device}: waiting for it"
     try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("another measurement is running on %s: waiting for it", device)
-            lock.acquire()
+        acquired(lock, lambda: log.warning("%s", said))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise RequestError(

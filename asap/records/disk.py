@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import BaseFileLock, Timeout
 
 from asap.errors import RequestError
 
@@ -25,6 +26,16 @@ def guarded(path: Path, another: str = "results folder") -> Iterator[None]:
             f"{path} cannot be used ({reason}): free space, make it writable, "
             f"or choose another {another}"
         ) from error
+
+
+def acquired(lock: BaseFileLock, wait: Callable[[], object]) -> BaseFileLock:
+    """The lock, held; `wait` is called first if another process has it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        wait()
+        lock.acquire()
+    return lock
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -23,10 +23,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from asap.errors import RequestError
 from asap.records.disk import (
+    acquired,
     guarded,
     json_bytes,
     read_bytes,
@@ -88,12 +89,8 @@ class Cell:
         """Lock the cell for this process; logs a warning while it waits for another process."""
         with guarded(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                log.warning("%s: another process is working on this cell: waiting", self.key)
-                lock.acquire()
+            said = f"{self.key}: another process is working on this cell: waiting"
+            lock = acquired(FileLock(self.path / ".lock"), lambda: log.warning("%s", said))
         try:
             self._tidy()
             yield

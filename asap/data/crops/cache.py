@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from PIL import features
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ from asap.data.crops.file import FORMAT, Crops, Damaged, any_of, index_of, manif
 from asap.data.crops.transform_split import Split, split
 from asap.data.images.image_files import ImageFiles
 from asap.errors import RequestError
-from asap.records.disk import guarded, size_text, sync_folder, write_bytes, write_through
+from asap.records.disk import acquired, guarded, size_text, sync_folder, write_bytes, write_through
 from asap.records.key import key_of
 
 log = logging.getLogger("asap")
@@ -252,12 +252,9 @@ class CropCache:
     def _lock(self) -> Iterator[None]:
         """Exclusive lock on the cache; logs a line while another process builds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.place.with_name(f"{self.place.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("crop cache %s: another process is making it: waiting", self.place)
-            lock.acquire()
+        file = self.place.with_name(f"{self.place.name}.lock")
+        said = f"crop cache {self.place}: another process is making it: waiting"
+        lock = acquired(FileLock(file), lambda: log.info("%s", said))
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from asap.data.base import DataSet, Sample, frames_per_view, images_per_example
 from asap.data.loading import loader
@@ -20,7 +20,7 @@ from asap.measure.heads.features import TYPES, Clip, FeatureFile, Features, Shap
 from asap.measure.joint_evaluation import Evaluation, halving, missing
 from asap.measure.processes import rank
 from asap.measure.progress import progress
-from asap.records.disk import guarded, size_text
+from asap.records.disk import acquired, guarded, size_text
 
 log = logging.getLogger("asap")
 MOST_CLIPS = 128  # in memory before they are written, even before their time
@@ -146,12 +146,9 @@ def _lock(folder: Path) -> Iterator[None]:
     """Exclusive lock on a features file; logs a line while another process computes it."""
     with guarded(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("%s: another process is computing these features: waiting", folder)
-            lock.acquire()
+        file = folder.with_name(f"{folder.name}.lock")
+        said = f"{folder}: another process is computing these features: waiting"
+        lock = acquired(FileLock(file), lambda: log.warning("%s", said))
     try:
         yield
     finally:

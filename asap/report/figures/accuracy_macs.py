@@ -3,6 +3,7 @@ paper's Figure 1), of questions also against the rows in a layer of the language
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from textwrap import fill
 
 import pandas as pd
@@ -47,7 +48,7 @@ def accuracy_macs(results: Sequence[Result], cost: str = "gmacs") -> pd.DataFram
 
 
 def _row(result: Result, cost: str) -> dict:
-    record, drawn = result.measured, look(result)
+    record = result.measured
     low, high = record["top1_interval"]
     return {
         "label": result.label,
@@ -58,9 +59,7 @@ def _row(result: Result, cost: str) -> dict:
         "top1_hi": high,
         "dense": result.is_dense,
         "key": record["key"],
-        "colour": drawn.colour,
-        "marker": drawn.marker,
-        "filled": drawn.filled,
+        **asdict(look(result)),
     }
 
 

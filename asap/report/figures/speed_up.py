@@ -1,6 +1,7 @@
 """Achieved speed-up against the multiply-accumulates saved, with what these would allow."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -48,8 +49,7 @@ def _ratio(result: Result, name: str) -> Mapping[str, float] | None:
 
 
 def _row(result: Result, model: str, against: str) -> dict:
-    record, ratio, drawn = result.throughput, _ratio(result, against), look(result)
-    fused = _ratio(result, "fused")
+    record, ratio, fused = result.throughput, _ratio(result, against), _ratio(result, "fused")
     assert record is not None and ratio is not None
     return {
         "label": result.label,
@@ -61,9 +61,7 @@ def _row(result: Result, model: str, against: str) -> dict:
         "against": against,
         "fused": fused["median"] if fused else float("nan"),
         "key": record["key"],
-        "colour": drawn.colour,
-        "marker": drawn.marker,
-        "filled": drawn.filled,
+        **asdict(look(result)),
     }
 
 
