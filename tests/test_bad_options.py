@@ -221,12 +221,6 @@ def test_values_of_a_wrong_type(name: str, options: dict[str, Any], expected: st
     is_clear(str(refused.value), expected)
 
 
-@pytest.mark.parametrize("name", ["ats", "evit", "ppt"])
-def test_a_backbone_without_class_token_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="class token"):
-        asap.ReducedViT(model("average-p25", torch.float32), build(name, {}))
-
-
 @pytest.mark.parametrize(("name", "options", "expected"), UNFIT)
 def test_values_that_do_not_fit_the_backbone(
     name: str, options: dict[str, Any], expected: str
