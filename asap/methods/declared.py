@@ -35,20 +35,14 @@ class Declared:
 class Attention:
     """The part of a block's attention that a method reads.
 
-    rows: "all" queries, or the "class" token's alone, which is much cheaper ("last" and "text" are
-    reserved for language models). heads: "each", or their "mean". Raises ValueError for anything
-    else.
+    rows: "all" queries, or the "class" token's alone, which is much cheaper. heads: "each", or
+    their "mean". Raises ValueError for anything else.
     """
 
     rows: str = "all"
     heads: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.rows in ("last", "text"):
-            raise ValueError(
-                f"rows={self.rows!r} is reserved for language models, which are not there yet: use "
-                "'all' or 'class'"
-            )
         choice("rows", self.rows, "all", "class")
         choice("heads", self.heads, "mean", "each")
 
