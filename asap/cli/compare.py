@@ -23,7 +23,7 @@ import pandas as pd
 from asap.cli.compare_flips import show_flips, stem_of_pair
 from asap.cli.console import Parser, as_flags, set_up_logging
 from asap.cli.recorded_spec import session_of
-from asap.errors import RequestError
+from asap.errors import RequestError, counted
 from asap.measure.timed_images import to_bytes
 from asap.publish.all_records import label_of
 from asap.publish.pictures.panels import NOT_FINITE, named
@@ -158,7 +158,7 @@ def summary(found: Comparison) -> str:
         f"[{low:+.2f}, {high:+.2f}], n = {paired.n:,}",
         _which(paired, examples),
         *_of_numbers(found),
-        f"different predictions on {len(found.images):,} {examples}",
+        f"different predictions on {counted(len(found.images), examples[:-1])}",
     ]
     return "\n".join(lines)
 
@@ -175,13 +175,14 @@ def _of_numbers(found: Comparison) -> list[str]:
 
 
 def _which(paired: PairedDifference, examples: str) -> str:
+    lost = counted(paired.b, examples[:-1])
     if paired.partial:
         return (
-            f"the second scores less on {paired.b:,} {examples} and more on {paired.c:,}: "
+            f"the second scores less on {lost} and more on {paired.c:,}: "
             f"Student's p = {paired.p:.3g}"
         )
     return (
-        f"only the first is right on {paired.b:,} {examples}, only the second on {paired.c:,}: "
+        f"only the first is right on {lost}, only the second on {paired.c:,}: "
         f"McNemar's exact p = {paired.p:.3g}"
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from asap.errors import counted
 from asap.report import paper
 from asap.report.nonfinite import nonfinite, too_many
 from asap.report.result import Result, things_of
@@ -141,7 +142,7 @@ def _other_images(record: Mapping[str, Any], data: Mapping[str, Any]) -> list[st
     if differs := record.get("data_differs"):
         return [f"not the published ImageNet-1k validation images: {'; '.join(differs)}"]
     if record["n_failed"]:
-        return [f"{record['n_failed']:,} images could not be read"]
+        return [f"{counted(record['n_failed'], 'image')} could not be read"]
     if record["n"] != N_IMAGES:
         return [f"{record['n']:,} of {N_IMAGES:,} images"]
     return []

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from asap.data.images.content_index import Index, Key
+from asap.errors import counted
 
 log = logging.getLogger("asap")
 HASH_BYTES = 32
@@ -135,7 +136,7 @@ def _read_all(
         ThreadPoolExecutor(THREADS) as pool,
     ):
         if bar.disable:
-            log.info("hashing %d files, %.1f MB", len(todo), size / 1e6)
+            log.info("hashing %s, %.1f MB", counted(len(todo), "file"), size / 1e6)
 
         def advance(count: int) -> None:
             with lock:

@@ -14,7 +14,7 @@ from asap.data.images.left_out import HIDDEN, SECOND, LeftOut, summed
 from asap.data.images.listing import class_folders, list_pictures
 from asap.data.images.source import FileSource
 from asap.data.options import Opening
-from asap.errors import RequestError
+from asap.errors import RequestError, counted
 from asap.records.files_left_out import counts_in_words
 from asap.spec.check import one_of
 from asap.spec.paths import PathText, given_path
@@ -119,10 +119,10 @@ def _about(root: Path, source: FileSource, known: ClassMap, order: str, some: bo
         classes = f"{present:,} classes of ImageNet-1k"
     parts = [
         f"image folder {printable(root.resolve().name)}",
-        f"{len(source.labels):,} images of {classes}",
+        f"{counted(len(source.labels), 'image')} of {classes}",
     ]
     if left_out := len(known.left_out):
-        parts.append(f"{left_out:,} other {'folder' if left_out == 1 else 'folders'} left out")
+        parts.append(f"{counted(left_out, 'other folder')} left out")
     if list(known.names) != sorted(known.names):
         parts.append(f"classes in {'natural order' if order == 'natural' else 'a given order'}")
     if some or present < total:

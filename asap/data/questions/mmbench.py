@@ -43,7 +43,7 @@ _METRIC = "right in every turn of the options, in %; letters and texts, without 
 class MmbenchOptions(BenchmarkOptions):
     """MMBench has no options but those of all benchmarks; its pictures are in its file."""
 
-    folders: ClassVar = ("mmbench",)
+    folders: ClassVar = ("mmbench", "mmb")
     holds: ClassVar = _FILES[0]
 
     def open(self, opening: Opening) -> DataSet:

@@ -26,7 +26,7 @@ from asap.data.questions.benchmark_files import (
 from asap.data.questions.json_files import content_of
 from asap.data.questions.llava_questions import LlavaTexts
 from asap.data.questions.picture_files import PictureFiles
-from asap.errors import RequestError
+from asap.errors import RequestError, counted
 
 PERCEPTION = (
     *("existence", "count", "position", "color", "posters"),
@@ -90,7 +90,8 @@ class MmeOptions(BenchmarkOptions):
         image = _picture(root, category, file.stem)
         lines = [line for line in content_of(file, _EXPECTED).split("\n") if line.strip()]
         if len(lines) != 2:
-            raise RequestError(f"{file} has {len(lines)} questions: MME has two about a picture")
+            there = counted(len(lines), "question")
+            raise RequestError(f"{file} has {there}: MME has two about a picture")
         for number, line in enumerate(lines, 1):
             where = f"line {number} of {file}"
             question, tab, answer = line.strip().rpartition("\t")

@@ -71,7 +71,7 @@ class ScienceQaOptions(SplitOptions):
             _TEST if self.split == "test" else None, max_new_tokens=1_024,
         )  # fmt: skip
         places = (f"images/{self.split}", self.split, "images")
-        return self.opened(asked, self.picture_files(folder, file, places), opening, about)
+        return self.opened(asked, self.picture_files(file.parent, file, places), opening, about)
 
     def _names(self, file: Path) -> list[str]:
         """The problems of the split."""

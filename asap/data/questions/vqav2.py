@@ -36,6 +36,7 @@ _QUESTIONS = {
     "test-dev": "v2_OpenEnded_mscoco_test-dev2015_questions.json",
 }
 _ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
+_ANNOTATED = (_ANNOTATIONS, f"Annotations/{_ANNOTATIONS}")  # the latter as VQA's code lays it out
 _LLAVA = "llava_vqav2_mscoco_test-dev2015.jsonl"
 _TEST = "llava_vqav2_mscoco_test2015.jsonl"
 _PICTURES = {"val": "val2014", "test-dev": "test2015"}
@@ -59,8 +60,9 @@ class Vqav2Options(SplitOptions):
         folder = self.folder(opening.spec)
         split = self.split
         if split is None:
-            split = "val" if optional_file(folder, [_ANNOTATIONS]) else "test-dev"
-        names = [_QUESTIONS[split]] if split == "val" else [_LLAVA, _QUESTIONS[split]]
+            split = "val" if optional_file(folder, _ANNOTATED) else "test-dev"
+        names = [_QUESTIONS[split], f"Questions/{_QUESTIONS[split]}"]  # the latter as VQA's code
+        names = names if split == "val" else [_LLAVA, *names]
         file = first_file(folder, names, "get VQAv2's questions from visualqa.org")
         if file.name == _LLAVA:
             asked = self._as_llava_asks(file)
@@ -73,6 +75,7 @@ class Vqav2Options(SplitOptions):
         places = (
             of_coco,
             f"images/{of_coco}",
+            f"Images/mscoco/{of_coco}",
             f"../coco/{of_coco}",
             f"../pope/{of_coco}",
             "images",
@@ -118,7 +121,7 @@ class Vqav2Options(SplitOptions):
 
 def _annotations(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Question -> place in words and annotation."""
-    file = first_file(folder, [_ANNOTATIONS], "get VQAv2's annotations from visualqa.org")
+    file = first_file(folder, _ANNOTATED, "get VQAv2's annotations from visualqa.org")
     return {
         name_of(given.get("question_id"), "question_id", where): (where, given)
         for where, given in _listed(file, "annotations")

@@ -8,6 +8,7 @@ lie within a tolerance of it.
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from asap.errors import counted
 from asap.records.question_schema import BenchmarkScore
 from asap.report import paper
 from asap.report.benchmarks.named import named
@@ -76,7 +77,8 @@ def _other_questions(full: Result, score: BenchmarkScore) -> list[str]:
     elif expected is None and (full.config or {}).get("limit") is not None:
         reasons.append(f"{n:,} of its questions")
     if full.measured["n_failed"]:
-        reasons.append(f"{full.measured['n_failed']:,} questions could not be answered")
+        failed = counted(full.measured["n_failed"], "question")
+        reasons.append(f"{failed} could not be answered")
     return reasons
 
 
