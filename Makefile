@@ -92,7 +92,7 @@ check: $(STAMP)  ## run the quick ones: units and contracts, on one thread, no o
 	$(pytest) -n 2 --dist loadfile -m "not process and not slow and not whole_run"
 
 test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract tests on it
-	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu -n 4 --dist worksteal
+	@ASAP_TEST_DEVICE=cuda PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m gpu -n auto --maxprocesses 12 --dist worksteal
 
 test-kernels: $(STAMP)  ## run the GPU's code on the CPU (minutes): kernels at up to 2,880 tokens, interpreted; whole runs; compile all
 	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 -o faulthandler_timeout=0 \

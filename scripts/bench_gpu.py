@@ -85,12 +85,8 @@ FILES = {"speed": "speed.csv", "decisions": "decisions.csv"}  # to which rows ar
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BACKBONES = tuple(PARTS["speed"])
 LEFT = 64  # tokens after the reduction
-SHARED = [
-    "-n",
-    "8",
-    "--dist",
-    "worksteal",
-]  # compiling kernels takes the processor most of the time
+# Compiling kernels takes the processor most of the time; each process has a context on the GPU.
+SHARED = ["-n", "auto", "--maxprocesses", "12", "--dist", "worksteal"]
 LEAST = 10  # seconds with which a part is worth beginning
 CLEAR = 1e-5  # a decision with a smaller margin may differ by rounding
 ASAP, STATIC, TOME = "ASAP, stops given", "ASAP static", "ToMe"

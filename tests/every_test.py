@@ -75,23 +75,37 @@ def _repeats(item: pytest.Item) -> bool:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Variants that repeat another are slow.
+def _on_cuda(item: pytest.Item) -> bool:
+    """Whether `make test-gpu` runs this test, which is not marked `gpu`.
 
-    On a CUDA device (`make test-gpu`) the contracts are tests of it, but for those of batches (that
-    an image's bits do not depend on its batch is promised on a CPU) and of MACs (a counter of
-    operators does not see kernels).
+    The contracts, but for those of batches (that an image's bits do not depend on its batch is
+    promised on a CPU), of MACs (a counter of operators does not see kernels), and what is refused
+    before a device is asked. Every method in every precision, with fewer kinds of backbones than on
+    a CPU. Of the kernels' tests, those that launch them.
     """
+    file, given = item.path.stem, {}
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        given = item.callspec.params
+    if file.startswith("test_kernels"):
+        return given.get("kernel_or_plain") != "plain"
+    if not file.startswith("test_contract") or file in ON_CPU:
+        return False
+    if "refuse" in item.name or "needs_a_class_token" in item.name:
+        return False
+    if "kind" in given and "dtype" in given:  # numbered method by method, precisions in turn
+        return item.callspec.indices["kind"] % 3 == 0  # type: ignore[attr-defined]
+    return not str(given.get("key")).endswith("-p36")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Variants that repeat another are slow; on a CUDA device more tests are tests of it."""
     device = os.environ.get("ASAP_TEST_DEVICE", "cpu")
     for item in items:
-        contract = item.path.name.startswith("test_contract")
         if _repeats(item):
             item.add_marker(pytest.mark.slow)
         if item.path.stem in WHOLE_RUNS:
             item.add_marker(pytest.mark.whole_run)
-        if device != "cpu" and contract and item.path.stem not in ON_CPU:
-            item.add_marker(pytest.mark.gpu)
-        if device != "cpu" and item.path.name.startswith("test_kernels"):
+        if device != "cpu" and _on_cuda(item):
             item.add_marker(pytest.mark.gpu)
         if item.get_closest_marker("large") and not (
             torch.cuda.is_available() or "ASAP_TEST_LARGE" in os.environ

@@ -16,7 +16,7 @@ from schedules import KEY
 from test_device_pass import assert_close, batches, compare
 
 import asap
-from asap.engine.backend import backend_of
+from asap.engine.backend import CPU, backend_of
 from asap.engine.device import decisions, forward
 from asap.engine.device.flow import Planned, Question
 from asap.engine.device.stepwise import decide_now
@@ -85,6 +85,24 @@ def test_on_a_pretended_device(
         waits.pop("the begin of a capture", None)
         stops = 4 * name.startswith("stops")  # blocks in which an image may stop
         assert once == 1 and waits.total() == waits["Event.synchronize"] <= stops, waits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", (*USUAL, "stops_keys", "stops_map", "merges", "draws"))
+def test_on_a_gpu(name: str) -> None:
+    """Nearly all images are decided about as on the CPU, and a batch has the same bits again."""
+    method = (RECORDED | STEP_BY_STEP | FOUND_OUT)[name]
+    net, device = backbone(KEY, FLOAT).cpu(), torch.device("cuda")
+    model = asap.ReducedViT(deepcopy(net).to(device), method, backend=backend_of(device))
+    images, ids = pictures(KEY, FLOAT, 16).cpu(), list(range(16))
+    expected = asap.ReducedViT(net, method, backend=CPU())(images, ids, True)[1]
+    found = [model(images.to(device), ids, True) for _ in range(4)]
+    for logits, trace in found:
+        same = (trace.assignment == expected.assignment).all(1)
+        assert same.sum() >= 14 and torch.equal(trace.tokens[same], expected.tokens[same])
+        assert torch.equal(logits, found[0][0])
+    assert model.unrecorded is None
+    assert model.path == ("graphs" if name in RECORDED else APART)
 
 
 @pytest.mark.parametrize("name", ["remembers", "uneven_keys", "stops_maps"])
