@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from asap.core.constants import on_device
 from asap.core.packed import Segment
 from asap.core.ranking import value_norms
 from asap.engine import attention
@@ -31,14 +30,14 @@ from asap.methods.base import Method, Site
 
 def decide_now(question: Question, asked: Asked, backend: Backend) -> Planned:
     """Ask the method. Its decisions go into the memory's other plan and into the trace."""
-    answers, shown = [], _shown(question, asked)
+    answers, shown = list[tuple[Tensor, Answer]](), _shown(question, asked)
     for images, length in _groups(question.layout, asked):
         site = _site(question, asked, shown, images, length, backend)
         segment = Segment(images, 0, 0, length, True)
         answer = ask(asked.method, site, segment, asked.memory.trace)
         if answer is not None:
             refuse_averages(asked.method, answer.decision)
-            answers.append(answer)
+            answers.append((site.images, answer))
     return _planned(question, asked, answers)
 
 
@@ -66,7 +65,8 @@ def _site(
     """The site of some images of n tokens each."""
     method, memory, needs = asked.method, asked.memory, asked.method.needs
     held, heads = memory.tokens[question.layout.side], question.seen[0]
-    index = on_device(images, memory.ones.device)
+    # Not among the numbers that are kept (`on_device`): there are too many such groups.
+    index = torch.tensor(images, device=memory.ones.device)
     at = None
     if question.layout.length is None:
         first = memory.plans[question.layout.side].offsets[index].long()
@@ -153,23 +153,24 @@ def _attention(
     return found[1] if mean else found[2]
 
 
-def _planned(question: Question, asked: Asked, answers: Sequence[Answer]) -> Planned:
-    """The plan of all answers, images without one staying as they are."""
-    layout, memory, device = question.layout, asked.memory, asked.memory.ones.device
+def _planned(
+    question: Question, asked: Asked, answers: Sequence[tuple[Int[Tensor, "images"], Answer]]
+) -> Planned:
+    """The plan of all answers about some images each; images without one stay as they are."""
+    layout, memory = question.layout, asked.memory
     before, after = memory.plans[layout.side], memory.plans[layout.side ^ 1]
     weights = memory.weights(layout)
-    target = torch.full(weights.shape, -1, device=device)
-    averages = any(answer.decision.weight is not None for answer in answers)
+    target = torch.full(weights.shape, -1, device=weights.device)
+    averages = any(answer.decision.weight is not None for _, answer in answers)
     weight = torch.ones_like(weights) if averages else None
     left = before.offsets.diff().long()
     chosen = torch.zeros_like(before.watched)
     done = torch.zeros_like(before.watched)
-    for answer in answers:
-        images, length = answer.segment.images, answer.segment.length
-        index, decision = on_device(images, device), answer.decision
-        taken = chosen.new_ones(len(images)) if answer.chosen is None else answer.chosen
-        target[index, :length] = decision.target
-        left[index] = left.new_zeros(len(images)) + decision.left
+    for index, answer in answers:
+        decision, length = answer.decision, answer.segment.length
+        taken = chosen.new_ones(len(index)) if answer.chosen is None else answer.chosen
+        target[index, :length] = decision.target.long()
+        left[index] = left.new_zeros(len(index)) + decision.left
         chosen[index] = taken
         done[index] = taken & decision.final
         if weight is not None and decision.weight is not None:
@@ -182,7 +183,7 @@ def _planned(question: Question, asked: Asked, answers: Sequence[Answer]) -> Pla
     after.watched.logical_and_(~done)
     after.counts[1:2] = after.watched.sum(0, keepdim=True)
     memory.trace.macs_method += after.averaged * asked.adapter.anatomy.width
-    return Planned(weight, _layout_after(layout, asked, answers))
+    return Planned(weight, _layout_after(layout, asked, [answer for _, answer in answers]))
 
 
 def _layout_after(layout: Layout, asked: Asked, answers: Sequence[Answer]) -> Layout | None:
