@@ -466,6 +466,17 @@ def test_premise_remark_leaves_out_random_anchors_and_names_equal_shares_once():
     assert premise_remark([sinks("Control", 0.3, anchor="random")]) is None
 
 
+def test_premise_remark_lists_a_row_once_and_counts_the_rows_of_a_sweep():
+    whole = [sinks("Pool", 1.0, on_object=[1.0] * 64), sinks("Prune", 1.0, on_object=[1.0] * 40)]
+    shares = premise_remark(whole).split("patch: ")[1].split(";")
+    assert [share.split(" 100.0 %")[0].strip() for share in shares[:2]] == ["Pool", "Prune"]
+    half = [1.0] * 32 + [0.0] * 32
+    sweep = [sinks(f"K={k}", 0.5, on_object=half) for k in range(10)]
+    text = premise_remark([*sweep, *whole[:1]])
+    assert "10 of 11 rows 50.0 %" in text and "Pool 100.0 %" in text
+    assert "does not hold here for all 11 rows" in text and "K=3" not in text
+
+
 # GMACs and the paper's percentages: the 0.1 G grid of each model (DeiT-Base 11.4, 11.6 ...).
 @pytest.mark.parametrize(
     ("model", "gmacs", "printed"),

@@ -35,14 +35,17 @@ def inline_svg(text: str, prefix: str, label: str, titles: Mapping[str, str]) ->
     return re.sub(r"\n\s*", "\n", body)
 
 
-def picture_uri(png: bytes) -> str | None:
-    """A PNG as a data URI, re-encoded as WebP so that pages stay small; None if it is damaged."""
+def picture_uri(png: bytes) -> tuple[str, int] | None:
+    """A PNG as a data URI, re-encoded as WebP so that pages stay small, and its width in pixels;
+    None if it is damaged.
+    """
     out = io.BytesIO()
     try:
-        Image.open(io.BytesIO(png)).convert("RGB").save(out, "WEBP", quality=85, method=4)
+        picture = Image.open(io.BytesIO(png)).convert("RGB")
+        picture.save(out, "WEBP", quality=85, method=4)
     except OSError:
         return None
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode(), picture.width
 
 
 def animation_uri(webp: bytes | None) -> tuple[str, int] | None:

@@ -27,6 +27,7 @@ from asap.report.table_parts import parts
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _GIDS = ("point", "bar", "map", "cost")  # the charts' group ids of marks that stand for a row
+_WIDE = 12  # inches; in half a page's width the text of wider figures could not be read
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Section:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A chart as the template needs it: SVG, and its numbers as a table."""
+    """A chart as the template needs it: SVG, and its numbers as a table. wide: on a line alone."""
 
     title: str
     caption: str
     svg: Markup
     numbers: HtmlTable
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class _Picture:
     still: str
     moving: str | None
     milliseconds: int  # that playing it once takes
+    least: int  # pixels of the page; narrower, its text could not be read, and it scrolls
 
 
 @dataclass(frozen=True)
@@ -150,19 +153,20 @@ def _figure(chart: Chart, prefix: str) -> _Figure:
     texts = tips(chart.data)
     titles = {f"{kind}-{i}": text for i, text in enumerate(texts) for kind in _GIDS}
     label = f"{chart.title}. {chart.caption} Its numbers are in the table below it."
-    drawn = Markup(inline_svg(svg(chart.figure()), prefix, label, titles))
-    return _Figure(
-        chart.title, chart.caption, drawn, html_frame(chart.data, f"{chart.title}: numbers")
-    )
+    figure = chart.figure()
+    drawn = Markup(inline_svg(svg(figure), prefix, label, titles))
+    numbers = html_frame(chart.data, f"{chart.title}: numbers")
+    return _Figure(chart.title, chart.caption, drawn, numbers, bool(figure.get_figwidth() > _WIDE))
 
 
 def _picture(drawn: Drawn) -> _Picture | None:
     """None if the file is gone or damaged. A damaged animation is left out."""
-    if drawn.png is None or (still := picture_uri(drawn.png)) is None:
+    if drawn.png is None or (found := picture_uri(drawn.png)) is None:
         return None
+    still, width = found
     moving, milliseconds = animation_uri(drawn.animation) or (None, 0)
     picture = drawn.picture
-    return _Picture(picture.title, picture.caption, still, moving, milliseconds)
+    return _Picture(picture.title, picture.caption, still, moving, milliseconds, width // 2)
 
 
 def _failed(results: Sequence[Result]) -> dict[str, str]:

@@ -10,6 +10,7 @@ _VERDICTS = {
     "less": "less often than chance, in line with the paper's premise, for {}",
     "same": "not distinguishably from chance, so that the premise is not visible, for {}",
 }
+_MOST_NAMES = 8  # rows whose names are listed; a sweep has more
 
 
 def premise_remark(results: Sequence[Result]) -> str | None:
@@ -20,11 +21,13 @@ def premise_remark(results: Sequence[Result]) -> str | None:
     judged = [result for result in results if _has_chosen_sink(result)]
     if not judged:
         return None
-    shares = "; ".join(dict.fromkeys(_share(result, judged) for result in judged))
+    names: dict[str, list[str]] = {}
     found: dict[str, list[str]] = {}
     for result in judged:
+        names.setdefault(_share(result), []).append(result.label)
         found.setdefault(_verdict(result), []).append(result.label)
-    verdicts = "; ".join(_VERDICTS[kind].format(", ".join(found[kind])) for kind in found)
+    shares = "; ".join(f"{_named(names[share], judged)} {share}" for share in names)
+    verdicts = "; ".join(_VERDICTS[kind].format(_named(found[kind], judged)) for kind in found)
     chance = ", ".join(dict.fromkeys(f"{100 * c.measured['object_share']:.1f} %" for c in judged))
     return (
         "The paper's premise is a sink in the background. Share of images whose sink is an object "
@@ -39,15 +42,21 @@ def _has_chosen_sink(result: Result) -> bool:
     return result.method.get("options", {}).get("anchor", "sink") in ("sink", "mass")
 
 
-def _share(result: Result, judged: Sequence[Result]) -> str:
-    """The share in words, with the labels of all results that have this share."""
-    share = result.measured["sink_on_object"]
-    names = [other.label for other in judged if other.measured["sink_on_object"] == share]
+def _named(labels: Sequence[str], judged: Sequence[Result]) -> str:
+    """The rows by their names, or how many of the `judged` ones if that would be a long list."""
+    if len(labels) <= _MOST_NAMES:
+        return ", ".join(labels)
+    part = "all" if len(labels) == len(judged) else f"{len(labels)} of"
+    return f"{part} {len(judged)} rows"
+
+
+def _share(result: Result) -> str:
+    """The share in words, with its interval."""
     interval = _sink_interval(result)
     spread = (
         f" (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
     )
-    return f"{', '.join(names)} {100 * share:.1f} %{spread}"
+    return f"{100 * result.measured['sink_on_object']:.1f} %{spread}"
 
 
 def _verdict(result: Result) -> str:
