@@ -7,8 +7,6 @@ import torch
 
 from asap.data.base import Sample
 
-ERRORS = ("missing", "undecodable", "short", "timeout", "no video stream")
-
 
 @dataclass(frozen=True)
 class FakeVideo:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 import pytest
-from made import methods
+from made import methods, record
 
 from asap.errors import RequestError
 from asap.measure.ratios import why_refused
@@ -36,30 +36,18 @@ def predictions(right, **columns):
 
 
 def accuracy(name, top1, backbone_macs, method_macs, **changes):
-    record = {
+    about = {
         "key": f"{name}-key",
         "identity": {"methods": methods(name)},
-        "backbone": "digits_vit",
         "data": "ten scenes",
         "n": 10,
-        "n_failed": 0,
-        "top1": top1,
-        "top5": 100.0,
         "top1_interval": [top1 - 5, min(top1 + 5, 100.0)],
-        "clustered": False,
-        "gmacs_backbone": backbone_macs,
         "gmacs_method": method_macs,
-        "gmacs_sd": 0.0,
-        "gmacs_no_attention": None,
         "final_tokens_mean": 32.5,
         "missed_share": None if name == "dense" else 0.125,
-        "object_recall": None,
-        "sink_on_object": None,
-        "object_share": None,
         "precision": "float32",
-        "device": "cpu",
     }
-    return record | changes
+    return record(name, top1, backbone_macs, **about | changes)
 
 
 def throughput(fused, eager, **changes):
@@ -67,7 +55,7 @@ def throughput(fused, eager, **changes):
         return {"median": x, "q1": x, "q3": x, "lo": x - 0.01, "hi": x + 0.02}
 
     speed = {"q1": 1.0, "q3": 1.0}
-    record = {
+    about = {
         "key": "speed-key",
         "identity": {},
         "backbone": "digits_vit",
@@ -86,7 +74,7 @@ def throughput(fused, eager, **changes):
         "ratio_eager": ratio(eager) if eager else None,
         "refused": None,
     }
-    return record | changes
+    return about | changes
 
 
 def cell(label, record, right=None, speed=None, **changes):

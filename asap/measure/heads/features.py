@@ -89,7 +89,7 @@ class FeatureFile:
     def done(self) -> dict[int, Entry]:
         """The clips that journals list. What a killed process has left of a last line is ignored.
 
-        A clip that one line has features of and another has not, has them: it was tried again.
+        Of several lines about a clip, one with features counts: it was tried again.
         """
         found: dict[int, Entry] = {}
         with guarded(self.folder):
