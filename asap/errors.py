@@ -1,4 +1,7 @@
-"""The one exception that means: the request itself is wrong."""
+"""The one exception that means: the request itself is wrong; and the words of its message."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class RequestError(Exception):
@@ -30,3 +33,9 @@ def one_line(error: BaseException | str, kind: bool = False) -> str:
         return said
     name = type(error).__name__
     return f"{name}: {said}" if kind and said else said or name
+
+
+def meant(word: str, known: Iterable[str], before: str = "", after: str = "") -> str:
+    """A question for the closest of the known words, between two texts; empty if none is close."""
+    near = get_close_matches(word, list(known), 1)
+    return f"{before}did you mean {near[0]!r}?{after}" if near else ""

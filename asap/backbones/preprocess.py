@@ -1,6 +1,5 @@
 """The preprocessing of a backbone: the one timm states for its weights, or the user's changes."""
 
-import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from timm.data.config import resolve_data_config, resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
-from asap.errors import RequestError
+from asap.errors import RequestError, meant
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -48,8 +47,7 @@ def overrides(preprocess: Mapping[str, Any] | None) -> dict[str, Any]:
     given = {k: v for k, v in (preprocess or {}).items() if v is not None}
     for name in given:
         if name not in _OPTIONS:
-            near = difflib.get_close_matches(str(name), _OPTIONS, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = meant(str(name), _OPTIONS, after=" ")
             raise RequestError(
                 f"backbone.preprocess: unknown key {name!r}: {hint}known: {', '.join(_OPTIONS)}"
             )

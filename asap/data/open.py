@@ -1,6 +1,5 @@
 """Opens a data set by its name, with its own options."""
 
-import difflib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from asap.data.questions.scienceqa import ScienceQaOptions
 from asap.data.questions.vizwiz import VizWizOptions
 from asap.data.questions.vqav2 import Vqav2Options
 from asap.data.slices import part_of
-from asap.errors import RequestError
+from asap.errors import RequestError, meant
 from asap.spec.paths import given_path
 from asap.spec.read import typed_value
 from asap.spec.run_spec import DataSpec
@@ -100,8 +99,7 @@ def options_of(spec: DataSpec) -> DataOptions:
                 f"data.{option}={value!r} is not for data={spec.name}: only for "
                 f"{' and '.join(others)}"
             )
-        near = difflib.get_close_matches(option, known, 1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
+        hint = meant(option, known, before=": ")
         own = f"its options: {', '.join(known)}" if known else "it has no options of its own"
         raise RequestError(f"data={spec.name} has no option {option!r}{hint} ({own})")
     return kind(**{k: typed_value(v, known[k], f"data.{k}") for k, v in spec.options.items()})

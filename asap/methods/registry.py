@@ -1,6 +1,5 @@
 """From a name in a config to a method or a pruner: the file name is the registry."""
 
-import difflib
 import importlib
 import pkgutil
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from asap.errors import RequestError, one_line
+from asap.errors import RequestError, meant, one_line
 from asap.methods.base import Method
 from asap.methods.language.base import Pruner
 
@@ -113,8 +112,7 @@ def code_of(kind: type[Method] | type[Pruner]) -> str | None:
 
 
 def _unknown(name: str, base: type) -> str:
-    near = difflib.get_close_matches(name, _names(base), 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = meant(name, _names(base), after=" ")
     return (
         f"method name={name!r} is unknown: {hint}use one of {', '.join(_names(base))}, "
         "or the dotted path of a Python file of your own in the current folder"
@@ -135,8 +133,7 @@ def _build(name: str, options: Mapping[str, Any], kind: type[Kind]) -> Kind:
     known = {f.name: f.type for f in fields(kind)}
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
+            hint = meant(option, known, before=": ")
             raise RequestError(
                 f"method {name!r} has no option {option!r}{hint} (its options: {', '.join(known)})"
             )

@@ -1,6 +1,5 @@
 """From a composed config, or the JSON of a spec, to a spec: unknown keys and kinds are refused."""
 
-import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from asap.errors import RequestError
+from asap.errors import RequestError, meant
 from asap.spec.answer_spec import AnswerSpec
 from asap.spec.check import checked
 from asap.spec.labels import labelled
@@ -191,8 +190,7 @@ def _build(kind: type, given: Any, where: str) -> Any:
     values = {}
     for key, value in (given or {}).items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
+            hint = meant(str(key), known, before=": ")
             raise RequestError(f"{where}: unknown key {key!r}{hint} (known: {', '.join(known)})")
         values[key] = typed_value(value, known[key].type, f"{where}.{key}".removeprefix("config."))
     for name, f in known.items():

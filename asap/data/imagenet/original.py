@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
+from asap.data.base import evenly
 from asap.data.imagenet.names import N_IMAGES, number_of
 from asap.data.imagenet.parquet import ParquetSource
 from asap.data.images.decoding import Header, UnreadableImage, header
@@ -45,10 +46,8 @@ def differences(source: Source) -> tuple[str, ...]:
 
 def sample(source: Source) -> list[Header]:
     """The headers of evenly spaced pictures; unreadable ones are left out."""
-    n = len(source.paths)
-    count = min(SAMPLE, n)
-    chosen = {(2 * i + 1) * n // (2 * count) for i in range(count)}
-    found = {}
+    n, found = len(source.paths), {}
+    chosen = set(evenly(n, min(SAMPLE, n)))
     for i in source.reading_order:
         if i in chosen:
             with suppress(UnreadableImage):

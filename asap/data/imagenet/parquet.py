@@ -101,8 +101,7 @@ class ParquetSource:
         try:
             content = self._content(row._replace(row=0))[row.row].as_py()
         except (OSError, pa.ArrowException) as error:
-            said = one_line(error)
-            raise UnreadableImage(f"truncated or damaged ({said})") from error
+            raise UnreadableImage(f"truncated or damaged ({one_line(error)})") from error
         if content is None:
             raise UnreadableImage("missing: the row has no image")
         return BytesIO(content)
@@ -114,9 +113,8 @@ class ParquetSource:
         try:
             return _group(self.files[group.file], group.group)
         except (OSError, pa.ArrowException) as error:
-            said = one_line(error)
-            file = self.files[group.file]
-            raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
+            said = f"{self.files[group.file]} cannot be read ({one_line(error)})"
+            raise RequestError(f"{said}: {_REMEDY}") from error
 
     def _content(self, first: ShardRow) -> pa.Array:
         """The images of the row group that begins at row `first`. Each process keeps the last
@@ -193,8 +191,7 @@ def _rows(number: int, file: Path) -> Iterator[tuple[str, int, ShardRow]]:
         labels = table["label"].cast(pa.int64()).to_pylist()
         names = _names(table, columns[1:], file.stem)
     except (OSError, pa.ArrowException, ValueError) as error:
-        said = one_line(error)
-        raise RequestError(f"{file} cannot be read ({said}): {_REMEDY}") from error
+        raise RequestError(f"{file} cannot be read ({one_line(error)}): {_REMEDY}") from error
     for group, (start, stop) in enumerate(pairwise(starts)):
         for row in range(start, stop):
             _check_label(file, row, names[row], labels[row])
