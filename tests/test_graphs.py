@@ -15,7 +15,7 @@ from torch import Tensor
 import asap
 from asap.core.constants import on_device, owned
 from asap.engine.backend import CUDA, backend_of
-from asap.engine.graphs import Graphs
+from asap.engine.graphs import Graphs, Unrecordable
 from asap.engine.host import to_host
 from asap.engine.kernels import launch
 from asap.engine.trace import Trace
@@ -75,6 +75,31 @@ def test_work_that_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFix
     assert [float(graphs.run("key", twice, torch.ones(1))) for _ in range(3)] == [2.0] * 3
     assert graphs.failed == "operation not permitted"
     assert caplog.text.count("operation not permitted") == 1
+
+
+class EndsBadly:
+    """As torch does: after an error inside a recording, to end it is another one."""
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        try:
+            work()
+        except Exception:
+            raise RuntimeError("the recording could not be ended")  # noqa: B904
+        raise AssertionError("no error")
+
+
+def test_a_part_that_cannot_be_recorded_is_said_to_whom_it_concerns() -> None:
+    graphs = Graphs(EndsBadly())
+
+    def work(values: Tensor) -> Tensor:
+        if graphs.recording:
+            raise Unrecordable("a decision")
+        return values * 2
+
+    assert float(graphs.run("key", work, torch.ones(1))) == 2.0
+    with pytest.raises(Unrecordable, match="a decision"):
+        graphs.run("key", work, torch.ones(1))
+    assert graphs.failed is None and not graphs.recording
 
 
 @pytest.mark.parametrize("decides", [False, True])
