@@ -240,6 +240,12 @@ def test_missing_weights_are_refused(cli, tmp_path):
     cli(*own(tmp_path)).refused(str(tmp_path), "backbone.weights")
 
 
+def test_data_that_are_not_there_are_told_before_weights_are_sought(cli, tmp_path):
+    weights = ("backbone=deit_base", f"backbone.weights={tmp_path / 'none.pth'}")
+    cli(*weights, "data=imagenet", "data.path=/nowhere").refused("/nowhere", "val/<wnid>")
+    cli(*weights, "data=imagenet", f"data.path={tmp_path}").refused("none.pth")
+
+
 def test_weights_with_another_digest_are_refused(cli, weights, tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({**weights, "cls_token": weights["cls_token"] + 1}, path)

@@ -13,7 +13,7 @@ from timm.data import create_transform
 from asap.cli.compose import not_composed, texts
 from asap.data.base import DataSet, image_sample
 from asap.data.digits.scenes import DigitScenes
-from asap.data.open import DATA_SETS, open_data, options_of, title_of
+from asap.data.open import DATA_SETS, open_data, options_of, refuse_lost, title_of
 from asap.data.options import DataOptions, Opening
 from asap.errors import RequestError
 from asap.experiment.pipeline import run
@@ -113,6 +113,18 @@ def test_a_config_lists_the_options_of_its_data_set(name):
     kind = DATA_SETS[name]
     assert own == {f.name: f.default for f in fields(kind)}
     assert options_of(DataSpec(name, options=own)) == kind()
+
+
+@pytest.mark.parametrize("name", list(DATA_SETS))
+def test_data_that_are_not_there_are_refused_before_a_model_is_loaded(name, tmp_path):
+    with pytest.raises(RequestError, match="nowhere"):
+        refuse_lost(data_spec(name, path=str(tmp_path / "nowhere")))
+    refuse_lost(data_spec(name, path=str(tmp_path)))  # whatever is in it: opening it tells
+    if name.startswith(("imagenet", "kinetics", "folder")):
+        with pytest.raises(RequestError, match="folder"):
+            refuse_lost(data_spec(name))
+    else:
+        refuse_lost(data_spec(name))
 
 
 def test_a_data_set_names_its_task():

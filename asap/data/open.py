@@ -3,6 +3,8 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from torchvision.transforms import Compose
+
 from asap.data.base import DataSet, PatchGrid, Transform
 from asap.data.digits.clip_options import DigitClipsOptions
 from asap.data.digits.scenes import DigitOptions
@@ -56,6 +58,7 @@ DATA_SETS: dict[str, type[DataOptions]] = {
     "mmbench": MmbenchOptions,
 }
 _FROM_A_VARIABLE = ("imagenet", "kinetics")  # an unset variable of the shell is an empty path
+_NEED_A_PATH = (*_FROM_A_VARIABLE, "folder")
 
 
 def open_data(
@@ -85,6 +88,16 @@ def open_data(
     if spec.part == "all":
         return options.open(opening)
     return part_of(options.open(replace(opening, limit=None)), spec.part, limit)
+
+
+def refuse_lost(spec: DataSpec) -> None:
+    """RequestError, in the data set's words, if there is nothing at its path, or no path.
+
+    For a run that would otherwise load, or even fetch, a model first.
+    """
+    path = (spec.path or "").strip()
+    if not Path(path).expanduser().exists() if path else spec.name.startswith(_NEED_A_PATH):
+        open_data(spec, Compose([]), (1, 1))
 
 
 def options_of(spec: DataSpec) -> DataOptions:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asap.calibrate import at_budget
+from asap.data.open import refuse_lost
 from asap.errors import RequestError
 from asap.experiment.accuracy_rows import Accuracy
 from asap.experiment.cost_rows import Cost
@@ -62,6 +63,7 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
     assert asked is not None
     try:
         refuse_lost_checkpoints(asked)
+        _refuse_lost_data(asked)
         given, asked = asked, with_head(asked, memory)
         heads = [replace(o, head=asked.head) if o.head == given.head else o for o in later]
         share_ahead(asked, heads, memory)
@@ -79,6 +81,13 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
     failed = job.labelled([row.result for row in rows if row.failed])
     job.failed = [f"{result.label}: {result.reason}" for result in failed]
     _publish(session, job, titles)
+
+
+def _refuse_lost_data(spec: RunSpec) -> None:
+    """RequestError if the data that a run reads are not there; costs need none."""
+    needed = (one for one in MEASUREMENTS if one.kind is not Cost.kind)
+    if spec.head is not None or any(one.wanted(spec) for one in needed):
+        refuse_lost(spec.data)
 
 
 def run(spec: RunSpec, memory: InMemory | None = None) -> tuple[Session, list[Result]]:
