@@ -11,6 +11,7 @@ from reference import scores_ref as ref
 from test_benchmarks import MADE
 
 from asap.experiment.pipeline import run
+from asap.measure.questions import _warn_other_prompt
 from asap.publish.run_outputs import line_of, write_outputs
 from asap.publish.submissions import submission
 from asap.records.question_schema import BenchmarkScore
@@ -84,6 +85,17 @@ def test_a_run_finds_the_number_of_a_benchmark(name: str, folder: Path, tmp_path
         else:
             assert found["score"] == pytest.approx(result.measured["top1"])
             assert found["n"] == len(rows)
+
+
+def test_a_prompt_without_llavas_sentence_is_told_once(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The twin's template is Hugging Face's, which lacks it."""
+    _warn_other_prompt.cache_clear()
+    MADE["pope"](tmp_path)
+    for results in ("one", "two"):
+        asked(folder, tmp_path / results, "pope", tmp_path)
+    assert caplog.text.count("the prompt lacks LLaVA's opening sentence") == 1
 
 
 @pytest.mark.parametrize("name", ["vizwiz", "vqav2"])

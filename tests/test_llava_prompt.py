@@ -84,3 +84,9 @@ def test_the_documented_template_is_llavas_own_prompt(question):
     made = frame(dedent(f"  {block.strip()}\n"))
     made.check()
     assert made._rendered(question) == f"{VICUNA}{question} ASSISTANT:"
+    assert not made.lacks_vicunas_sentence
+
+
+def test_a_template_of_vicuna_without_its_sentence_is_known():
+    assert frame().lacks_vicunas_sentence
+    assert not frame(TEMPLATE.replace("upper()", "title()")).lacks_vicunas_sentence

@@ -17,6 +17,7 @@ from asap.measure.in_memory import Shared
 from asap.measure.joint_evaluation import Evaluation
 from asap.measure.processes import size
 from asap.measure.progress import progress
+from asap.measure.questions import tell_other_prompt
 from asap.measure.session import Session
 from asap.measure.traces import costs, metrics_of
 from asap.records.kinds import ACCURACY
@@ -25,6 +26,7 @@ from asap.records.store import Cell
 from asap.records.tables import Evaluated, frame_of, matrix
 from asap.report.result import Result
 from asap.spec.run_spec import RunSpec
+from asap.tasks.questions import Questions
 
 log = logging.getLogger("asap")
 NOTHING_SHARED = Shared(0.0, 0)
@@ -109,6 +111,8 @@ def _measure(session: Session, row: Row, cell: Cell) -> None:
     """Evaluate one row and write its record."""
     data, how = session.data, session.evaluation(row.pruner)
     model = session.encoder(row.built)
+    if isinstance(how.task, Questions):
+        tell_other_prompt(how.task)
     started = time.monotonic()
     with progress(row.method.label, len(data), session.task.examples) as bar:
         spread = workers.spread(session, row.method, model, cell, how, bar.update)

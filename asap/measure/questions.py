@@ -1,8 +1,9 @@
 """Questions through a vision-language model: the tower's rows, the projector, the decoder."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,8 +22,9 @@ from asap.engine.visual_rows import VisualRows, VisualTower
 from asap.errors import one_line
 from asap.methods import Method
 from asap.spec.answer_spec import AnswerSpec
-from asap.tasks.questions import Answer, CannotAnswer
+from asap.tasks.questions import Answer, CannotAnswer, Questions
 
+log = logging.getLogger("asap")
 _YES_AND_NO = (("Yes", "No"), ("yes", "no"))
 
 
@@ -152,6 +154,23 @@ class LlavaAnswerer:
     @cached_property
     def _yes_and_no(self) -> tuple[int, int] | None:
         return yes_and_no(self.llava.frame)
+
+
+def tell_other_prompt(task: Questions) -> None:
+    """Warn, once in a process, where a benchmark is asked without LLaVA's opening sentence."""
+    if task.benchmark is None or not isinstance(task.answerer, LlavaAnswerer):
+        return
+    if task.answerer.llava.frame.lacks_vicunas_sentence:
+        _warn_other_prompt()
+
+
+@cache
+def _warn_other_prompt() -> None:
+    log.warning(
+        'the prompt lacks LLaVA\'s opening sentence ("A chat between a curious user ..."), so '
+        "benchmarks may differ from published ones: docs/reproduce-llava.md, section 2, has the "
+        "chat template for it"
+    )
 
 
 def yes_and_no(frame: PromptFrame) -> tuple[int, int] | None:

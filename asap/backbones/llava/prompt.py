@@ -38,6 +38,14 @@ class PromptFrame:
         if not prompt.suffix:
             raise ValueError(f"the chat template ends with the picture: {_shortened(said)!r}")
 
+    @property
+    def lacks_vicunas_sentence(self) -> bool:
+        """Whether the frame is Vicuna's but for its opening ("A chat between a curious ..."), with
+        which LLaVA's authors evaluate and which Hugging Face's templates leave out.
+        """
+        before = self._rendered(_ASKED).split(self.placeholder)[0]
+        return "USER:" in before and "A chat between a curious" not in before
+
     def split(self, text: str) -> Prompt:
         """The ids around the picture of one question, which is asked alone.
 
