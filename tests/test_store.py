@@ -621,6 +621,17 @@ def test_a_table_without_the_columns_of_its_row_is_set_aside(columns, table, tmp
     assert (tmp_path / KEY / f"{table}.parquet.corrupt").exists()
 
 
+def test_scores_of_earlier_versions_are_read_as_doubles(tmp_path, caplog):
+    """A record is not measured again, and shards with single precision go on with double."""
+    measure(tmp_path)
+    wider = [column(f.name, "double") if f.name == "object_recall" else f for f in ANSWERS]
+    cell = Store(tmp_path).cell(KEY, Columns(tuple(wider), TRACES))
+    assert cell.record("accuracy") == ACCURACY
+    Store(tmp_path / "unfinished").cell(KEY).write_shard(0, 8, rows_of(0, 8))
+    ((_, _, part),) = Store(tmp_path / "unfinished").cell(KEY, cell.columns).shards()
+    assert part.columns == cell.columns and not caplog.text
+
+
 def test_shards_are_sorted_by_number_and_hold_no_image_twice(tmp_path, caplog):
     cell = Store(tmp_path).cell(KEY)
     for start, stop in [(100, 108), (8, 16), (12, 20), (0, 8), (9, 10), (20, 24)]:

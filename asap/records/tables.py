@@ -25,6 +25,7 @@ from asap.errors import one_line
 from asap.records.lasting import worth_another_try
 
 GROUP = 8192  # rows that are written together; writing needs memory for these only
+_WRITTEN = {"compression": "zstd", "write_page_checksum": True}
 _Kind = Literal["int", "float", "double", "text"]
 _TRACES = "traces"  # the column of a shard that holds an example's rows of the other table
 _KINDS = {"int": pa.int64(), "float": pa.float32(), "double": pa.float64(), "text": pa.string()}
@@ -146,8 +147,7 @@ def table_of(columns: Mapping[str, Any], fields: Sequence[pa.Field]) -> pa.Table
 def encode(table: pa.Table) -> bytes:
     """The bytes of a table's file; the same rows give the same bytes, however they were sharded."""
     sink = BytesIO()
-    options = {"compression": "zstd", "write_page_checksum": True}
-    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+    with pq.ParquetWriter(sink, table.schema, **_WRITTEN) as writer:
         for start in range(0, max(1, len(table)), GROUP):
             rows = table.slice(start, GROUP)
             # In one piece, from its beginning, as the bytes depend on where pieces begin and end.
@@ -161,7 +161,7 @@ def decode(content: bytes, expected: Sequence[pa.Field]) -> pa.Table:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedTable(one_line(error)) from error
-    table = table.cast(pa.schema([_as_written(field) for field in table.schema]))
+    table = table.cast(pa.schema([_as_written(field, expected) for field in table.schema]))
     if reason := _lacks(table.schema, expected):
         raise DamagedTable(reason)
     return table
@@ -179,17 +179,19 @@ def outdated(path: Path, expected: Sequence[pa.Field]) -> str | None:
 
 
 def _lacks(schema: pa.Schema, expected: Sequence[pa.Field]) -> str | None:
-    found = [_as_written(field) for field in schema]
+    found = [_as_written(field, expected) for field in schema]
     name = next((field.name for field in expected if field not in found), None)
     return None if name is None else f"it has no column {name} as of this version"
 
 
-def _as_written(field: pa.Field) -> pa.Field:
-    """The field as `column` makes it.
+def _as_written(field: pa.Field, expected: Sequence[pa.Field] = ()) -> pa.Field:
+    """The field as `column` makes it, as a double where one is expected: scores were floats once.
 
     Parquet gives the values of lists another name, which would change the bytes of the next file.
     """
     kind = field.type
+    if kind == pa.float32() and field.with_type(pa.float64()) in expected:
+        kind = pa.float64()
     if pa.types.is_list(kind):
         kind = pa.list_(_as_written(kind.value_field).type)
     elif pa.types.is_struct(kind):
@@ -213,7 +215,7 @@ def decode_shard(content: bytes, columns: Columns | None = None) -> Evaluated:
 
     Shards of a cell are joined, so they must have the same columns, none more.
     """
-    table = decode(content, ANSWER_COLUMNS)
+    table = decode(content, ANSWER_COLUMNS if columns is None else columns.answers)
     if _TRACES not in table.column_names:
         raise DamagedTable("it has no traces")
     held = _in_one_piece(table[_TRACES]).flatten()

@@ -64,8 +64,8 @@ KINDS = {
     # "The answer is B" without a sign behind it.
     "letter": Kind(_letters, max_new_tokens=128, version=2),
     "scienceqa": Kind(_letters, max_new_tokens=128),  # as LLaVA's script reads it
-    "vqa": Kind(_annotators),
-    "vqav2": Kind(_annotators),  # normalised as by VQAv2's own script
+    "vqa": Kind(_annotators, version=2),  # 2: exact tenths, where there were rounded sums
+    "vqav2": Kind(_annotators, version=2),  # normalised as by VQAv2's own script; 2: as of vqa
     # Yes or no, as MME reads it. 2: as its own tool, which leaves periods in and reads no "y".
     "mme": Kind(_yes_no, version=2),
     "option": Kind(_option, max_new_tokens=128),  # its letter, or its text, as MMBench reads it
