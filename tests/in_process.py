@@ -47,13 +47,18 @@ def run_here(
 
 
 @contextmanager
-def quick(short: bool = False) -> Iterator[None]:
-    """Runs are without figures, which take longer than the runs here, and timing does not warm up;
-    short: records are marked as a short version.
-    """
-    plan = ThroughputPlan(3, 0.001, short=short, warmup_seconds=0.0)
+def without_figures() -> Iterator[pytest.MonkeyPatch]:
+    """Figures take longer than the runs here."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (asap.publish.run_outputs, asap.report.page):
             patch.setattr(module, "charts", lambda results, circled: ([], {}))
+        yield patch
+
+
+@contextmanager
+def quick(short: bool = False) -> Iterator[None]:
+    """Without figures or warm-up of timing; short: records are marked as a short version."""
+    plan = ThroughputPlan(3, 0.001, short=short, warmup_seconds=0.0)
+    with without_figures() as patch:
         patch.setattr(asap.experiment.throughput_rows, "_plan", lambda session: plan)
         yield

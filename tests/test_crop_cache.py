@@ -253,9 +253,7 @@ def test_two_at_once_make_it_once(root, tmp_path, monkeypatch):
 
 def test_a_full_disk_is_told_before_and_during(root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            crop_cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0)
-        )
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
         with pytest.raises(RequestError, match=r"needs 0.20 MB in .*, where 0.00 MB are free: .*"):
             opened(root, tmp_path)
     assert names(tmp_path) == {".lock"}

@@ -17,11 +17,11 @@ import pytest
 import torch
 from forked import run as run_forked
 from hydra.core.global_hydra import GlobalHydra
+from in_process import without_figures
 from outcomes import outcome
 from PIL import Image
 from samples import small_run
 
-import asap.publish.run_outputs
 from asap.cli.run import main
 from asap.data.images import content
 from asap.errors import RequestError
@@ -91,9 +91,7 @@ def whole(results: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
-    """Figures take longer than the runs here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asap.publish.run_outputs, "charts", lambda results, default: ([], {}))
+    with without_figures():
         yield
 
 

@@ -23,11 +23,10 @@ import pytest
 import torch
 from composed_once import composed_once
 from hydra.core.global_hydra import GlobalHydra
+from in_process import without_figures
 from outcomes import outcome
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-import asap.publish.run_outputs
-import asap.report.page
 from asap.cli import jobs as multirun
 from asap.cli import submitit_local as submitted
 from asap.cli.run import main
@@ -45,9 +44,7 @@ ROWS = ["rows=[{method: dense}, {method: random_drop}, {method: asap}]"]
 
 @pytest.fixture(scope="module", autouse=True)
 def no_figures() -> Iterator[None]:
-    with composed_once(), pytest.MonkeyPatch.context() as patch:
-        for module in (asap.publish.run_outputs, asap.report.page):
-            patch.setattr(module, "charts", lambda results, circled: ([], {}))
+    with composed_once(), without_figures() as patch:
         patch.setattr(multirun.BOARD, "folder", None)
         yield
 

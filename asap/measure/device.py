@@ -169,19 +169,17 @@ def measuring_alone(device: torch.device | str, folder: Path | None = None) -> I
     Other programs cannot be kept off the device. RequestError if the lock file cannot be used.
     """
     path = (folder or Path(tempfile.gettempdir())) / f"asap-throughput-{_lock_name(device)}.lock"
-    lock = FileLock(path, mode=0o666)  # another user may want to measure next
     said = f"another measurement is running on {device}: waiting for it"
     try:
-        acquired(lock, lambda: log.warning("%s", said))
+        # another user may want to measure next
+        lock = acquired(FileLock(path, mode=0o666), lambda: log.warning("%s", said))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise RequestError(
             f"lock file {path} cannot be used ({reason}): make it writable, or set TMPDIR"
         ) from error
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _lock_name(device: torch.device | str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import BaseFileLock, Timeout
+from filelock import AcquireReturnProxy, BaseFileLock, Timeout
 
 from asap.errors import RequestError
 
@@ -28,14 +29,23 @@ def guarded(path: Path, another: str = "results folder") -> Iterator[None]:
         ) from error
 
 
-def acquired(lock: BaseFileLock, wait: Callable[[], object]) -> BaseFileLock:
-    """The lock, held; `wait` is called first if another process has it."""
+def acquired(lock: BaseFileLock, wait: Callable[[], object]) -> AcquireReturnProxy:
+    """The lock, held until its `with` ends; `wait` is called first if another process has it."""
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         wait()
-        lock.acquire()
-    return lock
+        return lock.acquire()
+
+
+def check_space(folder: Path, needed: int, what: str, otherwise: str) -> None:
+    """RequestError now if the disk has too little space, and not after hours of work."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RequestError(
+            f"{what} {size_text(needed)} in {folder}, where {size_text(free)} are free: free "
+            f"space, {otherwise}"
+        )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -91,11 +91,9 @@ class Cell:
             self.path.mkdir(parents=True, exist_ok=True)
             said = f"{self.key}: another process is working on this cell: waiting"
             lock = acquired(FileLock(self.path / ".lock"), lambda: log.warning("%s", said))
-        try:
+        with lock:
             self._tidy()
             yield
-        finally:
-            lock.release()
 
     # -- reading
 

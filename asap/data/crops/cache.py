@@ -13,14 +13,14 @@ differ only in normalisation share crops. A sample has the same bits with and wi
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 from PIL import features
 from tqdm import tqdm
 
@@ -29,8 +29,15 @@ from asap.data.crops.build import ANOTHER, Build
 from asap.data.crops.file import FORMAT, Crops, Damaged, any_of, index_of, manifest_of
 from asap.data.crops.transform_split import Split, split
 from asap.data.images.image_files import ImageFiles
-from asap.errors import RequestError
-from asap.records.disk import acquired, guarded, size_text, sync_folder, write_bytes, write_through
+from asap.records.disk import (
+    acquired,
+    check_space,
+    guarded,
+    size_text,
+    sync_folder,
+    write_bytes,
+    write_through,
+)
 from asap.records.key import key_of
 
 log = logging.getLogger("asap")
@@ -224,7 +231,10 @@ class CropCache:
         """Make the missing crops, then give the folder its final name."""
         unfinished = self.place.with_name(f"{self.place.name}.building")
         build = Build(unfinished, self.data, self.parts, self.positions)
-        self._check_space(build.bytes_left)
+        check_space(
+            self.folder, build.bytes_left, "the crop cache needs",
+            f"choose another {ANOTHER}, or decode every time with data.cache=null",
+        )  # fmt: skip
         n, (h, w, _) = len(self.positions), self.parts.shape
         size = size_text(build.bytes)
         log.info("making the crop cache %s: %d crops of %d x %d, %s", self.place, n, h, w, size)
@@ -238,27 +248,12 @@ class CropCache:
         sync_folder(self.folder)
         (self.place / build.journal.name).unlink()
 
-    def _check_space(self, needed: int) -> None:
-        """Raise RequestError now if the disk has too little space, and not after hours of work."""
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise RequestError(
-                f"the crop cache needs {size_text(needed)} in {self.folder}, where "
-                f"{size_text(free)} are free: free space, choose another {ANOTHER}, or decode "
-                "every time with data.cache=null"
-            )
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AcquireReturnProxy:
         """Exclusive lock on the cache; logs a line while another process builds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.place.with_name(f"{self.place.name}.lock")
         said = f"crop cache {self.place}: another process is making it: waiting"
-        lock = acquired(FileLock(file), lambda: log.info("%s", said))
-        try:
-            yield
-        finally:
-            lock.release()
+        return acquired(FileLock(file), lambda: log.info("%s", said))
 
 
 def identity_of(data: ImageFiles, parts: Split, positions: Sequence[int] | None) -> dict[str, Any]:

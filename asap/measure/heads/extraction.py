@@ -1,15 +1,13 @@
 """Computes the features of a data set's clips with the unreduced backbone, into their file."""
 
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 
 from asap.data.base import DataSet, Sample, frames_per_view, images_per_example
 from asap.data.loading import loader
@@ -20,7 +18,7 @@ from asap.measure.heads.features import TYPES, Clip, FeatureFile, Features, Shap
 from asap.measure.joint_evaluation import Evaluation, halving, missing
 from asap.measure.processes import rank
 from asap.measure.progress import progress
-from asap.records.disk import acquired, guarded, size_text
+from asap.records.disk import acquired, check_space, guarded, size_text
 
 log = logging.getLogger("asap")
 MOST_CLIPS = 128  # in memory before they are written, even before their time
@@ -107,7 +105,11 @@ def _compute(file: FeatureFile, make: Callable[[], Extraction], spread: Spread) 
     shape, done = file.shape, file.begin()
     done = {clip: entry for clip, entry in done.items() if entry.error is None}
     lacking = list(missing([(clip, clip + 1) for clip in sorted(done)], shape.clips))
-    _check_space(file)
+    with guarded(file.folder):
+        check_space(
+            file.folder, file.bytes_left, "features need",
+            "choose another results folder, or take fewer clips with head.train_clips",
+        )  # fmt: skip
     log.info(
         "features: %s of %s clips are left; each has %d x %d x %d numbers in %s, all need %s in %s",
         f"{count_of(lacking):,}", f"{shape.clips:,}", shape.views, shape.frames, shape.width,
@@ -129,30 +131,13 @@ def _failed(found: Features) -> list[int]:
     return [i for i in range(found.shape.clips) if i not in readable]
 
 
-def _check_space(file: FeatureFile) -> None:
-    """RequestError now if the disk has too little space, and not after hours of work."""
-    with guarded(file.folder):
-        free = shutil.disk_usage(file.folder).free
-    if file.bytes_left > free:
-        raise RequestError(
-            f"features need {size_text(file.bytes_left)} in {file.folder}, where {size_text(free)} "
-            "are free: free space, choose another results folder, or take fewer clips with "
-            "head.train_clips"
-        )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> AcquireReturnProxy:
     """Exclusive lock on a features file; logs a line while another process computes it."""
     with guarded(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         file = folder.with_name(f"{folder.name}.lock")
         said = f"{folder}: another process is computing these features: waiting"
-        lock = acquired(FileLock(file), lambda: log.warning("%s", said))
-    try:
-        yield
-    finally:
-        lock.release()
+        return acquired(FileLock(file), lambda: log.warning("%s", said))
 
 
 def shape_of(data: DataSet, width: int, type: str) -> Shape:
