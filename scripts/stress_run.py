@@ -42,7 +42,7 @@ LAUNCHES = {  # description, launching module, arguments, arguments for the same
         [*SHORT],
     ),
 }
-VOLATILE = ("created", "seconds", "environment")  # fields of a record that may differ
+VOLATILE = ("created", "seconds", "environment", "batch_halved")  # when and where, not what
 PATIENCE = 300  # seconds until a process counts as hanging
 
 

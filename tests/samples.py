@@ -48,6 +48,27 @@ def small_run(
     return read_spec(config | settings, read_method)
 
 
+class Made:
+    """What a data set of made images says of itself; those that inherit have the images."""
+
+    name = digest = label_digest = description = "made"
+    task = "classification"
+    classes: tuple[str, ...] = ("a",)
+    n_classes = property(lambda self: len(self.classes))
+    has_masks = clustered = False
+    scored: tuple[int, ...] | None = None
+    reading_order = property(lambda self: range(len(self)))
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Sample:
+        raise AssertionError("no image is read")
+
+
 def open_data(name: str, transform: Transform, grid: PatchGrid, **given: Any) -> Any:
     """The data set with what is given by name: of the spec, of its options, of the opening."""
     how = {key: given.pop(key) for key in ("outputs", "limit", "index") if key in given}

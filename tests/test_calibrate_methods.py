@@ -12,6 +12,7 @@ import yaml
 from draws import models
 from made import methods
 from peers import predictor_file
+from samples import Made
 
 import asap
 from asap.backbones.accepted import adapter_of
@@ -163,27 +164,17 @@ def test_calibration_scores_the_classes_that_the_evaluation_scores():
     assert bench.measure(ToMe(r=0))[1] == bench.dense_top1 > 0
 
 
-class Noise:
+class Noise(Made):
     """Random images, image_sample by what the model says, so that dense is always right."""
 
-    name, n_classes, has_masks, clustered = "noise", 7, False, False
     classes = tuple("abcdefg")
-    task = "classification"
-    digest = label_digest = description = "noise"
-    scored: tuple[int, ...] | None = None
 
     def __init__(self, model: Any, images: int = 9) -> None:
         size = model.patch_embed.img_size
-        self.images = torch.randn(images, 3, *size, generator=torch.Generator().manual_seed(1))
+        draw = torch.Generator().manual_seed(1)
+        super().__init__(torch.randn(images, 3, *size, generator=draw))
         with torch.no_grad():
             self.labels = model(self.images).argmax(1).tolist()
-
-    @property
-    def reading_order(self) -> range:
-        return range(len(self))
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, i: int) -> Sample:
         return image_sample(i, 100 + i, str(i), self.labels[i], i, self.images[i])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made import methods
+from samples import Made
 
 from asap.calibrate.calibration_images import blind, evaluation_spec
 from asap.calibrate.search import Calibrated, by_hand, untuned, with_points
@@ -19,24 +20,10 @@ from asap.report.result import Result
 from asap.spec.run_spec import BackboneSpec, CalibrateSpec, DataSpec, MethodSpec, RunSpec
 
 
-class Names:
-    """A data set of names alone."""
-
-    name, classes, n_classes, has_masks, clustered, scored = "names", (), 0, False, False, None
-    digest, label_digest, task = "x", "x", "classification"
-
+class Names(Made):
     def __init__(self, paths):
-        self.paths, self.description = paths, "names"
-
-    @property
-    def reading_order(self):
-        return range(len(self.paths))
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, i):
-        raise AssertionError("no image is read")
+        super().__init__(paths)
+        self.paths = paths
 
 
 FOLDERS = [f"n{i % 7}/ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 4001)]

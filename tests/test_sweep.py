@@ -14,7 +14,7 @@ import pytest
 import torch
 from contract import DTYPES, OWN_MODELS, differing
 from draws import models
-from samples import small_run
+from samples import Made, small_run
 from torch import nn
 
 import asap
@@ -123,23 +123,8 @@ def test_every_variant_is_that_of_a_separate_run(key: str, dtype: torch.dtype) -
         assert not differing(alone, answers[i], list(range(IMAGES))), method
 
 
-class Pictures:
+class Pictures(Made):
     """A data set of random pictures, one of which cannot be read."""
-
-    name, classes, n_classes, clustered, has_masks = "pictures", ("a",), 1, False, False
-    task = "classification"
-    digest = label_digest = description = "pictures"
-    scored = None
-
-    def __init__(self, key: str, dtype: torch.dtype) -> None:
-        self.images = pictures(key, dtype)
-
-    @property
-    def reading_order(self) -> range:
-        return range(len(self))
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, i: int) -> Sample:
         if i == 5:
@@ -155,7 +140,7 @@ def evaluation(dtype: torch.dtype) -> Evaluation:
 def test_all_25_prediction_files_are_those_of_separate_runs(
     dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    model, data = backbone("plain-p25", dtype), Pictures("plain-p25", dtype)
+    model, data = backbone("plain-p25", dtype), Pictures(pictures("plain-p25", dtype))
     shared = [Cell(tmp_path / "shared", f"{i:016x}") for i in range(len(GRID))]
     for cell in shared:
         cell.path.mkdir(parents=True)
