@@ -3,7 +3,7 @@
 The examples of the documentation, and what they do not do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -113,13 +113,15 @@ class Stops(Reads):
 @dataclass(frozen=True)
 class Uneven(Reads):
     """Drops the patches below the mean, so that every image has a length of its own; asked again.
-    A third of the images stays as it is, and the class token's average takes the worst patch.
+    A third of the images stays as it is. Has an option that cannot be hashed.
     """
+
+    parts: dict[str, int] = field(default_factory=lambda: {"kept": 3})
 
     def reduce(self, site: Site, chosen: Tensor | None) -> Decision | None:
         scores = self.scores(site)
         kept = torch.nn.functional.pad(scores > scores.mean(1, keepdim=True), (1, 0), value=True)
-        kept |= (site.images % 3 == 0)[:, None]
+        kept |= (site.images % self.parts["kept"] == 0)[:, None]
         return Decision(keep_only(kept), kept.sum(1))
 
 

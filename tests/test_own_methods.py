@@ -17,12 +17,14 @@ from test_device_pass import assert_close, batches, compare
 
 import asap
 from asap.engine.backend import CPU, backend_of
-from asap.engine.device import decisions, forward
+from asap.engine.device import decisions, forward, stepwise
 from asap.engine.device.flow import Planned, Question
 from asap.engine.device.stepwise import decide_now
 from asap.engine.kernels import launch
 from asap.engine.path import path_of
+from asap.engine.steps import ask
 from asap.methods import Method
+from asap.methods.base import Site
 
 FLOAT = torch.float32
 APART = "graphs, decisions step by step"
@@ -130,9 +132,31 @@ def test_what_is_shown_between_recordings_lies_in_fixed_memory(
         assert maps is None or maps.data_ptr() == one.memory.maps.data_ptr()
 
 
+def test_a_state_may_keep_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of the pass is overwritten by its next parts."""
+    monkeypatch.setattr(launch, "DEVICES", set())
+    sites: list[Site] = []
+
+    def noting(method: Method, site: Site, *given: Any) -> Any:
+        sites.append(site)
+        return ask(method, site, *given)
+
+    monkeypatch.setattr(stepwise, "ask", noting)
+    model = asap.ReducedViT(backbone(KEY, FLOAT), STEP_BY_STEP["remembers"], backend=OnDevice())
+    model(batches()[0], range(len(batches()[0])))
+    memory = next(iter(model._passes.values())).memory
+    fixed = {x.data_ptr() for one in memory.tokens for x in (one.rows, one.sizes)}
+    assert memory.maps is not None and sites[0].attention is not None
+    fixed.add(memory.maps.data_ptr())
+    for site in sites:
+        assert site.attention is not None
+        assert not fixed & {x.data_ptr() for x in (site.tokens, site.sizes, site.attention)}
+
+
 def test_a_path_is_known_before_anything_is_timed(cuda: PretendedCuda) -> None:
     """Since it is part of the key."""
-    for method, path in ((own_methods.ReadsNumbers(), APART), (RECORDED["reads_keys"], "graphs")):
+    own = own_methods.ReadsNumbers(), own_methods.Uneven()
+    for method, path in (*((one, APART) for one in own), (RECORDED["reads_keys"], "graphs")):
         device = torch.device("cuda")
         model = asap.ReducedViT(deepcopy(backbone(KEY, FLOAT)).to(device), method)
         assert path_of(model) == path

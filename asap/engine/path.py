@@ -5,11 +5,11 @@ import logging
 import torch
 
 from asap.engine.checks import is_own
+from asap.engine.device.decisions import named
 from asap.engine.executor import ReducedViT
-from asap.methods.base import Method
 
 log = logging.getLogger(__name__)
-_tried = set[Method]()
+_tried = set[str]()
 
 
 @torch.no_grad()
@@ -20,8 +20,8 @@ def path_of(model: ReducedViT) -> str:
     a blank image tell it, once for a method in a process.
     """
     method = model.method
-    if is_own(method) and "graphs" in model.path and method not in _tried:
-        _tried.add(method)
+    if is_own(method) and "graphs" in model.path and named(method) not in _tried:
+        _tried.add(named(method))
         weight = next(model.backbone.parameters())
         size = model.adapter.backbone.patch_embed.img_size
         try:

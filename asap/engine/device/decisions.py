@@ -16,8 +16,8 @@ from asap.engine.watched import Watched
 from asap.methods.base import Decision, Method, Site
 
 log = logging.getLogger(__name__)
-# Methods whose decisions turned out in this process not to be recordable, and why.
-_unrecordable: dict[Method, str] = {}
+# By method: why its decisions turned out in this process not to be recordable.
+_unrecordable: dict[str, str] = {}
 
 
 def fits(adapter: BackboneAdapter, method: Method) -> bool:
@@ -53,7 +53,7 @@ def why_step_by_step(adapter: BackboneAdapter, method: Method, like: Tensor) -> 
         return "it reads maps of images of different lengths"
     if ragged and own_state and not _state_stays(adapter, method, like):
         return "its state is not in fixed memory"
-    return _unrecordable.get(method)
+    return _unrecordable.get(named(method))
 
 
 def _state_stays(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool:
@@ -62,10 +62,15 @@ def _state_stays(adapter: BackboneAdapter, method: Method, like: Tensor) -> bool
 
 def note_unrecordable(method: Method, why: str) -> None:
     """From now on the method decides step by step; says so the first time."""
-    if method not in _unrecordable:
+    if named(method) not in _unrecordable:
         name = type(method).__name__
         log.warning("%s decides step by step, all else in a pass is recorded: %s", name, why)
-    _unrecordable[method] = why
+    _unrecordable[named(method)] = why
+
+
+def named(method: Method) -> str:
+    """Its class and options, of which a user's may be such that they cannot be hashed."""
+    return f"{type(method).__module__} {method!r}"
 
 
 def reads_heads(method: Method) -> bool:

@@ -92,7 +92,8 @@ def _site(
 
 def _lasting(site: Site) -> Site:
     """The site in memory of its own, for a state that keeps what it is shown."""
-    shown = {name: getattr(site, name) for name in ("tokens", "attention", "keys", "values")}
+    names = "tokens", "sizes", "attention", "keys", "values"
+    shown = {name: getattr(site, name) for name in names}
     return replace(site, **{k: None if x is None else x.clone() for k, x in shown.items()})
 
 
