@@ -2,10 +2,13 @@
 
 import logging
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import own_methods
 import pytest
+import test_pretended_runs
 import torch
 from contract import backbone, pictures
 from fake_graphs import FakeGraphs
@@ -16,6 +19,7 @@ from schedules import KEY
 from test_device_pass import assert_close, batches, compare
 
 import asap
+from asap.engine import path
 from asap.engine.backend import CPU, backend_of
 from asap.engine.device import decisions, forward, stepwise
 from asap.engine.device.flow import Planned, Question
@@ -23,8 +27,12 @@ from asap.engine.device.stepwise import decide_now
 from asap.engine.kernels import launch
 from asap.engine.path import path_of
 from asap.engine.steps import ask
+from asap.experiment import throughput_rows
+from asap.experiment.pipeline import run
 from asap.methods import Method
-from asap.methods.base import Site
+from asap.methods.base import Decision, Site
+from asap.spec.run_spec import MethodSpec
+from examples.norm_top_k import NormTopK
 
 FLOAT = torch.float32
 APART = "graphs, decisions step by step"
@@ -60,7 +68,7 @@ USUAL = (
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in USUAL else pytest.mark.slow)
+        pytest.param(name, marks=[] if name in USUAL else pytest.mark.large)
         for name in (*RECORDED, *STEP_BY_STEP, *FOUND_OUT)
     ],
 )
@@ -156,11 +164,37 @@ def test_a_state_may_keep_what_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_path_is_known_before_anything_is_timed(cuda: PretendedCuda) -> None:
     """Since it is part of the key."""
     own = own_methods.ReadsNumbers(), own_methods.Uneven()
-    for method, path in (*((one, APART) for one in own), (RECORDED["reads_keys"], "graphs")):
+    for method, way in (*((one, APART) for one in own), (RECORDED["reads_keys"], "graphs")):
         device = torch.device("cuda")
         model = asap.ReducedViT(deepcopy(backbone(KEY, FLOAT)).to(device), method)
-        assert path_of(model) == path
-        assert asap.ReducedViT(model.backbone, method, backend=backend_of(device)).path == path
+        assert path_of(model) == way
+        assert asap.ReducedViT(model.backbone, method, backend=backend_of(device)).path == way
+
+
+@pytest.mark.slow
+def test_a_speed_is_kept_under_the_path_that_was_taken(
+    tmp_path: Path, cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not measured again by the next run, though only a recording tells that path."""
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    reduce = NormTopK.reduce
+
+    def reads(self: NormTopK, site: Site, chosen: torch.Tensor | None) -> Decision:
+        assert float(site.sizes[0, 0]) == 1.0
+        return reduce(self, site, chosen)
+
+    monkeypatch.setattr(NormTopK, "reduce", reads)
+    monkeypatch.setattr(throughput_rows, "ThroughputPlan", test_pretended_runs.at_once)
+    speed, found = test_pretended_runs.SPEED | {"latency_calls": 0}, []
+    spec = test_pretended_runs.images(tmp_path, {"method": "dense"}, measure=speed)
+    spec = replace(spec, rows=(MethodSpec.of("examples.norm_top_k", {"k": 24}, "own"),))
+    for _ in range(2):
+        monkeypatch.setattr(path, "_tried", set())  # as in another process
+        monkeypatch.setattr(decisions, "_unrecordable", {})
+        (result,) = run(spec)[1]
+        assert result.reason is None and result.throughput is not None
+        found.append(result.throughput)
+    assert found[0] == found[1] and found[0]["path"] == APART
 
 
 def test_the_log_says_once_that_a_method_decides_step_by_step(

@@ -37,16 +37,17 @@ def large(*names: str) -> list:
     return [pytest.param(name, marks=pytest.mark.large) for name in names]
 
 
+def at_once(*given: Any, **about: Any) -> ThroughputPlan:
+    """A plan without a warm-up."""
+    return ThroughputPlan(*given, **about | {"discard": 0, "warmup_seconds": 0.0})
+
+
 @pytest.fixture(autouse=True)
 def _all_is_recorded(
     cuda: PretendedCuda, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """And timing does not warm up."""
-
-    def plan(*given: Any, **about: Any) -> ThroughputPlan:
-        return ThroughputPlan(*given, **about | {"discard": 0, "warmup_seconds": 0.0})
-
-    monkeypatch.setattr(throughput_rows, "ThroughputPlan", plan)
+    monkeypatch.setattr(throughput_rows, "ThroughputPlan", at_once)
     yield
     assert "not recorded" not in caplog.text
 
