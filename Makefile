@@ -96,7 +96,7 @@ test-gpu: $(STAMP)  ## run the tests that need a CUDA device, and the contract t
 
 test-kernels: $(STAMP)  ## run the GPU's code on the CPU (minutes): kernels at up to 2,880 tokens, interpreted; whole runs; compile all
 	@ASAP_TEST_LARGE=1 PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist load --timeout 0 -o faulthandler_timeout=0 \
-		tests/test_kernels_*.py tests/test_pretended_*.py
+		tests/test_kernels_*.py tests/test_pretended_*.py tests/test_own_methods.py
 	@$(PY) scripts/compile_kernels.py
 
 bench-gpu: $(STAMP)  ## on a GPU: its tests, decisions against the CPU's, speeds against their targets, kernels, a LLaVA of 7B

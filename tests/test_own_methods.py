@@ -171,7 +171,7 @@ def test_a_path_is_known_before_anything_is_timed(cuda: PretendedCuda) -> None:
         assert asap.ReducedViT(model.backbone, method, backend=backend_of(device)).path == way
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_speed_is_kept_under_the_path_that_was_taken(
     tmp_path: Path, cuda: PretendedCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_speed_is_kept_under_the_path_that_was_taken(
 
     monkeypatch.setattr(NormTopK, "reduce", reads)
     monkeypatch.setattr(throughput_rows, "ThroughputPlan", test_pretended_runs.at_once)
-    speed, found = test_pretended_runs.SPEED | {"latency_calls": 0}, []
+    speed, found = test_pretended_runs.SPEED | {"latency_calls": 0, "accuracy": False}, []
     spec = test_pretended_runs.images(tmp_path, {"method": "dense"}, measure=speed)
     spec = replace(spec, rows=(MethodSpec.of("examples.norm_top_k", {"k": 24}, "own"),))
     for _ in range(2):
