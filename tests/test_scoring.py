@@ -117,6 +117,7 @@ def test_where_both_scripts_read_the_same_letter_so_do_we(text: str) -> None:
 @example("B. the cat")
 @example("The answer is Boston")
 @example("The answer is B")
+@example("F. No, the answer. The answer is B.")
 @settings(max_examples=300, deadline=None)
 def test_scienceqa_is_read_as_by_llavas_script(text: str) -> None:
     assert scienceqa.named(text) == ref.llava_letter(text)

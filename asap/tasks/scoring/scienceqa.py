@@ -1,6 +1,6 @@
 """The letter of an option, as LLaVA's script reads answers to ScienceQA, but never by chance.
 
-An answer names an option if it is a bare letter ("B"), if it begins with a letter, a period and a
+An answer names an option if it is a bare letter, A to E, if it begins with one, a period and a
 blank ("B. the cat"), or if it has the sentence form once, with a sign behind the letter ("The
 answer is B."). Unlike `letter.py` it does not read "B." alone, and reads B of "The answer is Bo".
 """
@@ -8,7 +8,7 @@ answer is B."). Unlike `letter.py` it does not read "B." alone, and reads B of "
 import re
 from collections.abc import Sequence
 
-_BEGINS = re.compile(r"([A-Z])(?:\. |\Z)")
+_BEGINS = re.compile(r"([A-E])(?:\. |\Z)")
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
 
 
