@@ -339,5 +339,8 @@ def test_rows_that_answer_alike_have_no_interval_of_their_difference() -> None:
     only = [frame_[frame_["cluster"] == 0] for frame_ in (one, two)]
     alone = numbers.number_difference("pope", only[0], only[1])
     assert alone is not None and alone.interval is None  # of one picture
+    few = two_rows("mme", 4, 3)[0]  # a picture a category, and half of the draws lack one
+    change = numbers.number_difference("mme", *few)
+    assert change is not None and change.interval is None
     assert numbers.number_difference("gqa", one, two) is None  # its mean is paired elsewhere
     assert numbers.TURN == TURN

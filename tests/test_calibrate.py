@@ -20,6 +20,7 @@ import asap.cli.calibrate
 import asap.cli.run
 from asap.backbones.accepted import adapter_of
 from asap.calibrate.calibration_images import calibration_spec, cost_spec
+from asap.calibrate.found import in_words
 from asap.calibrate.space_walk import Budget, Found, Point, search
 from asap.core.macs import backbone_macs
 from asap.errors import RequestError
@@ -497,6 +498,10 @@ def test_wrong_requests_are_refused_in_one_line(cli, arguments: str, parts: list
     code, _, err = cli("calibrate", *arguments.split())
     assert code == 2 and len(err.splitlines()) == 1, err
     assert all(part in err for part in parts), err
+
+
+def test_a_setting_reads_the_same_from_a_method_and_from_its_file() -> None:
+    assert in_words({"r": (4, 3)}) == in_words({"r": [4, 3]}) == "r = [4, 3]"
 
 
 def test_matched_macs_puts_rows_at_the_budget_and_says_who_cannot_get_there(cli, tmp_path: Path):

@@ -148,8 +148,9 @@ def _cost_images(found: Mapping[str, Any]) -> str:
 
 
 def in_words(options: Mapping[str, Any]) -> str:
-    """As "tau = 3.0, clusters = 4"."""
-    return ", ".join(f"{name} = {value}" for name, value in options.items())
+    """As "tau = 3.0, r = [16, 8]", from a method or from a file."""
+    plain = {name: [*v] if isinstance(v, tuple) else v for name, v in options.items()}
+    return ", ".join(f"{name} = {value}" for name, value in plain.items())
 
 
 def join(*parts: str | None) -> str:

@@ -45,8 +45,8 @@ class Number:
 class NumberDifference:
     """A number of one row minus that of another, over the same questions, in the number's unit.
 
-    interval: at 95 %; None where pictures drawn anew say nothing: of one picture, and where the
-    difference is the same in all draws.
+    interval: at 95 %; None where pictures drawn anew say nothing: of one picture, of so few that
+    half of the draws lack a subset or a category, and where the difference is the same in all.
     """
 
     difference: float
