@@ -182,9 +182,8 @@ def _add_number(
     if change.interval is not None:
         row.values[low], row.values[high] = change.interval
     else:
-        row.note(
-            "No interval: of these pictures, draws have no difference or always the same one.", key
-        )
+        said = "No interval: pictures drawn anew give the same difference each time, or often none."
+        row.note(said, key)
 
 
 def _add_speed(row: TableRow, result: Result, has_speed: bool) -> None:
