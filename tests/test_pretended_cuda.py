@@ -106,7 +106,10 @@ def test_and_in_other_ways(name: str, key: str, how: dict, cuda: PretendedCuda) 
     assert_agree(found, on_cpu(name, key, FLOAT))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.large)]  # refused alike
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize(("name", "key"), cases(EVERY, {("pooling", CLASS)}))
 def test_and_in_half_precision(
     name: str, key: str, dtype: torch.dtype, cuda: PretendedCuda
