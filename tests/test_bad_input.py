@@ -649,20 +649,33 @@ IMPORTS = {
 }
 
 
+BUILT = {
+    "broken_plain": (
+        "from asap.methods.base import Method\nclass Mine(Method):\n    x: int = 1\n",
+        "no option 'x' (it has none: annotated fields of a @dataclass(frozen=True)",
+    ),
+    "broken_post": (
+        HEAD + "        pass\n    def __post_init__(self): object.__setattr__(self, 'x', [1])\n",
+        "super().__post_init__()",
+    ),
+}
+
+
 @pytest.fixture
 def own_folder(monkeypatch, tmp_path) -> Iterator[Path]:
     """A current folder with one's own method files and configs."""
     folder = tmp_path / "project"
     (folder / "configs" / "method").mkdir(parents=True)
-    for name, text in {**KINDS, **{k: text for k, (text, _) in IMPORTS.items()}}.items():
+    refused = {k: text for k, (text, _) in {**IMPORTS, **BUILT}.items()}
+    for name, text in {**KINDS, **refused}.items():
         (folder / f"{name}.py").write_text(text)
-        (folder / "configs" / "method" / f"{name}.yaml").write_text(f"name: {name}\n")
+        (folder / "configs" / "method" / f"{name}.yaml").write_text(f"name: {name}\nx: 1\n")
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     path = list(sys.path)
     yield folder
     sys.path[:] = path
-    for name in (*KINDS, *IMPORTS):
+    for name in (*KINDS, *IMPORTS, *BUILT):
         sys.modules.pop(name, None)
 
 
@@ -670,6 +683,19 @@ def own_folder(monkeypatch, tmp_path) -> Iterator[Path]:
 def test_a_method_file_that_cannot_be_imported_is_refused(cli, own_folder, name):
     own = f"--config-dir={own_folder / 'configs'}"
     cli(own, f"method={name}", *FOUR_SCENES[:1]).refused(f"'{name}'", IMPORTS[name][1])
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_method_whose_options_cannot_be_is_refused(cli, own_folder, name):
+    own = f"--config-dir={own_folder / 'configs'}"
+    cli(own, f"method={name}", *FOUR_SCENES[:1]).refused(f"'{name}'", BUILT[name][1])
+
+
+def test_a_file_with_the_name_of_a_method_of_the_package_is_told(cli, own_folder):
+    (own_folder / "evit.py").write_text(HEAD + "        pass\n")
+    (told,) = cli("method=evit", *FOUR_SCENES[:1]).err.splitlines()
+    assert "'evit'" in told and "evit.py is not used: rename it" in told
+    assert not cli("method=tome", *FOUR_SCENES[:1]).err
 
 
 def test_a_method_file_that_is_not_there_is_refused(cli, own_folder):

@@ -176,3 +176,17 @@ def test_an_answer_of_a_pruner_that_cannot_be_is_refused(name: str) -> None:
     decoder = Decoder(language_of(small_model()), OwnPruner(answer))
     with pytest.raises(WrongDecision, match=said):
         decoder.prefill(*prompt_of(), room=1)
+
+
+@dataclass(frozen=True)
+class Forgetful(Own):
+    """Reads keys and attention without asking for them."""
+
+    def reduce(self, site: Site, chosen: Any) -> Any:
+        return site.keys.mean(1) if self.answer is None else site.attention + 1
+
+
+@pytest.mark.parametrize("answer", [None, 1])
+def test_what_was_not_asked_for_is_named(answer: Any) -> None:
+    with pytest.raises(WrongDecision, match=r"site attention, keys, .* are None; `needs` asks for"):
+        asap.ReducedViT(model(KEY, torch.float32), Forgetful(answer))(picture(KEY, 0)[None])

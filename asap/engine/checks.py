@@ -4,13 +4,18 @@ Applied as it is, a wrong target would mix the rows of different images without 
 this package are held to the same by the contract tests, and are not checked while they run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from asap.errors import one_line
 from asap.methods.base import Decision, Method, Observation, Site
 
+_ON_REQUEST = ("attention", "keys", "values", "value_norms", "drawn", "state")  # None if not asked
 WHOLE = (torch.int16, torch.int32, torch.int64)
 
 
@@ -23,10 +28,12 @@ def is_own(method: object) -> bool:
     return type(method).__module__.split(".")[0] != "asap"
 
 
-def checked_observation(method: Method, site: Site, seen: Any) -> Observation | None:
-    """What `observe` returned. WrongDecision if a user's own method returned anything else than an
-    `Observation` with a mask of the site's images, or None.
+def observed(method: Method, site: Site) -> Observation | None:
+    """The method's answer to `observe`. WrongDecision if a user's own method returned anything else
+    than an `Observation` with a mask of the site's images, or None.
     """
+    with _asked_for(method, site):
+        seen = method.observe(site)
     if seen is None or not is_own(method):
         return seen
     if not isinstance(seen, Observation):
@@ -40,13 +47,15 @@ def checked_observation(method: Method, site: Site, seen: Any) -> Observation | 
     return seen
 
 
-def checked(method: Method, site: Site, decision: Any) -> Decision | None:
-    """What `reduce` returned about all images of a site.
+def reduced(method: Method, site: Site, chosen: Bool[Tensor, "b"] | None) -> Decision | None:
+    """The method's answer to `reduce` about all images of a site.
 
     WrongDecision if a user's own method returned anything else than None or a `Decision` that can
     be applied: shapes and types everywhere, the values of `target` and `left` on a CPU, where they
     can be read without a wait.
     """
+    with _asked_for(method, site):
+        decision = method.reduce(site, chosen)
     if decision is None or not is_own(method):
         return decision
     if not isinstance(decision, Decision):
@@ -67,6 +76,21 @@ def checked(method: Method, site: Site, decision: Any) -> Decision | None:
     if site.looks and site.sizes.device.type == "cpu":
         _check_positions(decision, site)
     return decision
+
+
+@contextmanager
+def _asked_for(method: Method, site: Site) -> Iterator[None]:
+    """Say what of the site is None where a user's own method takes it for granted."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if not is_own(method) or "NoneType" not in str(error):
+            raise
+        none = [name for name in _ON_REQUEST if getattr(site, name) is None]
+        raise WrongDecision(
+            f"{one_line(error)}: of its site {', '.join(none)} are None; `needs` asks for "
+            "attention, keys, values and value_norms (not at position before_block)"
+        ) from error
 
 
 def _check_positions(decision: Decision, site: Site) -> None:

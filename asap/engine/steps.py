@@ -15,7 +15,7 @@ from asap.core.ranking import value_norms
 from asap.core.rows import rowwise
 from asap.engine.attention import Attended, Heads, attend, split
 from asap.engine.backend import Backend
-from asap.engine.checks import checked, checked_observation
+from asap.engine.checks import observed, reduced
 from asap.engine.device.final_rows import FinalRows
 from asap.engine.regroup import Answer, Outcome, outcome_of, regroup
 from asap.engine.trace import Trace
@@ -190,9 +190,9 @@ def ask(method: Method, site: Site, segment: Segment, trace: Trace) -> Answer | 
     Where looking is free, `reduce` gets the chosen images alone. WrongDecision for an answer
     of a user's own method that cannot be applied.
     """
-    seen = checked_observation(method, site, method.observe(site))
+    seen = observed(method, site)
     if seen is None:
-        decision, chosen = checked(method, site, method.reduce(site, None)), None
+        decision, chosen = reduced(method, site, None), None
     else:
         trace.write(site.images, site.block, seen.macs, seen.diagnostics)
         if seen.chosen is None:
@@ -200,7 +200,7 @@ def ask(method: Method, site: Site, segment: Segment, trace: Trace) -> Answer | 
         chosen = None if seen.chosen is True else seen.chosen
         if site.looks and chosen is not None:
             return _ask_chosen(method, site, segment, chosen, trace)
-        decision = checked(method, site, method.reduce(site, chosen))
+        decision = reduced(method, site, chosen)
     if decision is None:
         return None
     trace.write_reduced(site.images, site.block, decision, chosen)
@@ -215,7 +215,7 @@ def _ask_chosen(
     if not len(here):
         return None
     shown = site if len(here) == len(site.images) else site.of(here)
-    decision = checked(method, shown, method.reduce(shown, None))
+    decision = reduced(method, shown, None)
     if decision is None:
         return None
     trace.write_reduced(shown.images, site.block, decision, None)

@@ -1,6 +1,7 @@
 """From a name in a config to a method or a pruner: the file name is the registry."""
 
 import importlib
+import logging
 import pkgutil
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from asap.errors import RequestError, meant, one_line
 from asap.methods.base import Method
 from asap.methods.language.base import Pruner
 
+log = logging.getLogger("asap")
 Kind = TypeVar("Kind", Method, Pruner)
 _PACKAGES: dict[type, str] = {Method: "asap.methods", Pruner: "asap.methods.language"}
 
@@ -69,6 +71,14 @@ def _find(name: str, base: type[Kind]) -> type[Kind]:
             f"{base.__name__}, not one"
         )
     return found[0]
+
+
+@cache
+def _tell_unused(name: str) -> None:
+    """Warn, once, if a file in the current folder has the name of a method of this package."""
+    own = Path.cwd() / f"{name}.py"
+    if own.is_file() and own.parent not in Path(__file__).parents:
+        log.warning("method name=%r is this package's: %s is not used: rename it", name, own.name)
 
 
 def _defined(module: ModuleType, base: type[Kind]) -> list[type[Kind]]:
@@ -130,19 +140,28 @@ def build_pruner(name: str, options: Mapping[str, Any]) -> Pruner:
 
 
 def _build(name: str, options: Mapping[str, Any], kind: type[Kind]) -> Kind:
+    if kind.__module__.startswith("asap."):
+        _tell_unused(name)
     known = {f.name: f.type for f in fields(kind)}
     for option in options:
         if option not in known:
             hint = meant(option, known, before=": ")
-            raise RequestError(
-                f"method {name!r} has no option {option!r}{hint} (its options: {', '.join(known)})"
-            )
+            none = "it has none: annotated fields of a @dataclass(frozen=True) are options"
+            listed = f"its options: {', '.join(known)}" if known else none
+            raise RequestError(f"method {name!r} has no option {option!r}{hint} ({listed})")
     try:
-        return kind(**{k: _plain(v, known[k]) for k, v in options.items()})
+        made = kind(**{k: _plain(v, known[k]) for k, v in options.items()})
+        hash(made)  # equal settings are measured once
+        return made
     except ValueError as error:
         raise RequestError(f"method {name!r}: {error}") from None
     except TypeError as error:  # from comparing an option of the wrong type; it names no option
         reason = one_line(error)
+        if reason.startswith("unhashable"):
+            reason += (
+                ": options are numbers, texts, null and lists of these, which "
+                "super().__post_init__() makes tuples: call it"
+            )
         raise RequestError(f"method {name!r} with {dict(options)}: {reason}") from None
 
 

@@ -14,7 +14,7 @@ from asap.backbones.adapter import BackboneAdapter
 from asap.core.packed import Segment, pack
 from asap.engine.attention import Attended, Heads
 from asap.engine.backend import Backend, backend_of
-from asap.engine.checks import checked, checked_observation
+from asap.engine.checks import observed, reduced
 from asap.engine.steps import ForwardState, attention_half, drawn_of, mlp_half, site_of
 from asap.engine.trace import Trace
 from asap.methods.base import Decision, Method, Needs, Observation, Sharing, Site
@@ -263,9 +263,9 @@ class _Batch:
 
 def _observed(method: Method, site: Site) -> Observation | None:
     with torch.autocast(site.tokens.device.type, enabled=False):  # decide in float32
-        return checked_observation(method, site, method.observe(site))
+        return observed(method, site)
 
 
 def _decided(method: Method, site: Site) -> Decision | None:
     with torch.autocast(site.tokens.device.type, enabled=False):
-        return checked(method, site, method.reduce(site, None))
+        return reduced(method, site, None)

@@ -5,7 +5,7 @@ import logging
 from torch import Tensor
 
 from asap.backbones.adapter import BackboneAdapter
-from asap.engine.checks import checked, checked_observation
+from asap.engine.checks import observed, reduced
 from asap.engine.device.flow import Layout, Planned
 from asap.engine.device.memory import Memory
 from asap.engine.device.noting import note
@@ -90,13 +90,13 @@ def decide(site: Site, layout: Layout, method: Method, memory: Memory) -> Planne
     Unrecordable if images may differ in length afterwards and still be watched.
     """
     trace, mask, chosen = memory.trace, watched(memory, layout), None
-    seen = checked_observation(method, site, method.observe(site))
+    seen = observed(method, site)
     if seen is not None:
         note(trace, site.block, seen.macs, seen.diagnostics, mask)
         if seen.chosen is None:
             return None
         chosen = seen.chosen if isinstance(seen.chosen, Tensor) else None
-    decision = checked(method, site, method.reduce(site, chosen))
+    decision = reduced(method, site, chosen)
     if decision is None:
         return None
     inside = method.position == "in_attention"
