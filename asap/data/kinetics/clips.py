@@ -18,7 +18,7 @@ from asap.data.images.formats import FileKind
 from asap.data.images.listing import list_files
 from asap.data.images.source import FileSource
 from asap.data.kinetics.layouts import LAYOUTS, REPLACEMENTS, Layout
-from asap.data.kinetics.lists import ClipList, check_folder
+from asap.data.kinetics.lists import ClipList, check_folder, refuse_subset
 from asap.data.kinetics.names import Classes, clip_of, is_clip, video_of
 from asap.data.natural_order import in_order
 from asap.errors import RequestError
@@ -166,12 +166,12 @@ def _listed(
     """The clips of a list with their files, of which one at least must be there."""
     stored = _Files(files)
     videos = Counter(video_of(one.clip) for one in listed.clips)
-    some = False
+    some, confirmed = False, listed.confirmed
     for one in listed.clips:
         name, file = stored.find(one.clip, videos[video_of(one.clip)] == 1)
         if file is not None:
             some = True
-            check_folder(listed, one, file, classes)
+            confirmed |= check_folder(listed, one, file, classes)
         yield _Clip(name, one.label, file)
     if not some:
         raise RequestError(
@@ -179,6 +179,12 @@ def _listed(
             f"{listed.clips[0].clip}, is in {folder}, which holds {len(files):,}: give the folder "
             "of these clips as data.path, or their list as data.labels"
         )
+    if not confirmed and not classes.given:
+        refuse_subset(listed, classes)
+        log.warning(
+            "Kinetics: the labels in %s are taken as those of %s; no annotations or class folders "
+            "confirm them", listed.path, classes.which,
+        )  # fmt: skip
 
 
 def _replaced(clips: list[_Clip], folder: Path | None) -> list[_Clip]:

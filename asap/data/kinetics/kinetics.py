@@ -58,7 +58,7 @@ class KineticsOptions(ClipOptions):
         """All clips of the split below `path`. Raises RequestError as `recognise`, `read_clips`."""
         classes = Classes(kinetics_400())
         if self.classes is not None:
-            classes = Classes(read_classes(self.classes), own=True)
+            classes = classes.of(read_classes(self.classes))
         root, labels, certain = self._place(path)
         layout = recognise(root, self.split, classes, labels, self.replacements, certain)
         return read_clips(layout, classes), classes, layout

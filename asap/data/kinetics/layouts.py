@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asap.data.images.entries import entries, of_a_tool
-from asap.data.kinetics.lists import ClipList, read_list
+from asap.data.kinetics.lists import ClipList, compared, is_annotations, read_list
 from asap.data.kinetics.names import Classes, is_clip
 from asap.errors import RequestError
 
@@ -28,14 +28,20 @@ LAYOUTS = (
     "(scripts/prepare_kinetics.py checks it; train/, train.csv ... for training clips)"
 )
 _SHORT = {"validation": ("val", "validation", "validate"), "train": ("train", "training")}
-_FOLDERS = ("{}", "videos_{}", "{}_256", "{}_320", "videos/{}", "clips/{}", "compress/{}_256")
+_FOLDERS = (
+    "{}", "videos_{}", "{}_256", "{}_320", "videos/{}", "clips/{}", "compress/{}_256", "k400_{}",
+    "kinetics400_{}", "kinetics_400_{}", "kinetics-400_{}",
+)  # fmt: skip
 # A folder of archives' own that may lie between, as OpenDataLab's and mmaction2's.
 _ABOVE = ("", "Kinetics-400", "kinetics400", "k400", "raw/Kinetics-400")
 _LISTS = (
     "annotations/{}.csv", "{}.csv", "annotations/kinetics_{}.csv", "kinetics_{}.csv",
-    "annotations/kinetics400_{}.csv", "kinetics400/{}.csv", "kinetics400_{}_list_videos.txt",
-    "annotations/kinetics400_{}_list_videos.txt", "kinetics400_{}_list.txt", "k400_{}.txt",
-    "k400_{}.csv", "{}.txt", "{}_list.txt", "{}list.txt",
+    "annotations/kinetics400_{}.csv", "kinetics400/{}.csv", "kinetics-400_{}.csv",
+    "annotations/kinetics-400_{}.csv", "data/kinetics-400_{}.csv", "kinetics_400_{}.csv",
+    "annotations/k400_{}.csv", "kinetics400_{}_list_videos.txt",
+    "annotations/kinetics400_{}_list_videos.txt", "k400_{}_list_videos.txt",
+    "kinetics400_{}_list.txt", "k400_{}_list.txt", "k400_{}.txt", "k400_{}.csv", "{}.txt",
+    "{}_list.txt", "{}list.txt", "{}.list",
 )  # fmt: skip
 REPLACEMENTS = "replacement_for_corrupted_k400"
 
@@ -83,6 +89,9 @@ def recognise(
     if place.found is not None:
         top = place.given if inside else _top(place.clips, place.found)
         listed = read_list(place.found, split, classes, [top, place.clips, place.found.parent])
+        beside = None if listed.annotations else next(_annotations(place.near, split), None)
+        if beside is not None:
+            listed = compared(listed, beside, split, classes)
     shared = place.clips == place.given and not certain and not _is_named(place.given, split)
     return Layout(place.clips, listed, _replacements(place.near, replacements), shared)
 
@@ -195,6 +204,11 @@ def _lists(near: list[Path], split: str) -> Iterator[Path]:
     for place in (folder / name for folder in near for name in names):
         if place.is_file():
             yield place
+
+
+def _annotations(near: list[Path], split: str) -> Iterator[Path]:
+    """The lists of a split with a known name that are annotations."""
+    return (path for path in _lists(near, split) if is_annotations(path))
 
 
 def _top(folder: Path, found: Path) -> Path:

@@ -2,28 +2,33 @@
 
     annotations   label,youtube_id,time_start,time_end[,split,...] with this header (DeepMind, CVDF)
     paths         <path> <label>, separated by spaces, a tab or a comma (PySlowFast, mmaction2); the
-                  label counts the sorted class names from 0
+                  label counts the sorted class names from 0; a header `path,label` may stand above
 
 Clips are found by their names, so the folders and extensions in a list of paths need not be those
-of the files. A class folder in such a path is compared with the label.
+of the files. A class folder in such a path is compared with the label, and annotations beside the
+list are too: lists of a subset often count its classes anew, and a wrong order would not be seen.
 """
 
 import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from asap.data.images.folder import printable
-from asap.data.kinetics.names import Classes, clip_name, clip_of
+from asap.data.kinetics.names import Classes, clip_name, clip_of, video_of
 from asap.errors import RequestError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _FORMAT = (
     "expected CVDF's annotations with the header label,youtube_id,time_start,time_end,split, or "
     "lines such as 'val/abseiling/0347ZoDXyP0_000095_000105.mp4 0'"
+)
+_ORDER = (
+    "the list counts its classes in another order; give that order with data.classes=<file of "
+    "class names>"
 )
 _SPLITS = {
     "validation": ("", "val", "validate", "validation"), "train": ("", "train", "training"),
@@ -42,11 +47,16 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipList:
-    """A list. annotations: True if it names classes by their names."""
+    """A list.
+
+    annotations: True if it names classes by their names. confirmed: True if it does, or if a class
+    folder in its paths or annotations beside it agree with its labels.
+    """
 
     path: Path
     clips: Sequence[Listed]
     annotations: bool
+    confirmed: bool
 
 
 def read_list(path: Path, split: str, classes: Classes, roots: Sequence[Path]) -> ClipList:
@@ -62,25 +72,100 @@ def read_list(path: Path, split: str, classes: Classes, roots: Sequence[Path]) -
         reason = getattr(error, "strerror", None) or "it is not text"
         raise RequestError(f"the list {path} cannot be read ({reason}): {_FORMAT}") from None
     lines = text.splitlines()
-    head = [word.strip().strip('"').lower() for word in (lines[0] if lines else "").split(",")]
+    head = _head(lines[0] if lines else "")
     annotations = "youtube_id" in head
+    confirmed = annotations
     try:
-        clips = list(
-            _annotated(lines, head, path, split, classes) if annotations
-            else _paths(lines, path, classes, roots)
-        )  # fmt: skip
+        if annotations:
+            clips = list(_annotated(lines, head, path, split, classes))
+        elif text.lstrip().startswith("{"):
+            raise RequestError(f"the list {path} is JSON: give the .csv of the same annotations")
+        else:
+            clips, confirmed = _paths(lines, path, classes, roots)
     except csv.Error as error:
         raise RequestError(f"the list {path} is damaged ({error}): {_FORMAT}") from None
     if not clips:
         raise RequestError(f"the list {path} names no clip of data.split={split}: {_FORMAT}")
     _refuse_twice(clips, path)
-    return ClipList(path, clips, annotations)
+    return ClipList(path, clips, annotations, confirmed)
+
+
+def is_annotations(path: Path) -> bool:
+    """True if a file can be read and has the header of annotations."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return set(_COLUMNS) <= set(_head(file.readline()))
+    except OSError:
+        return False
+
+
+def compared(listed: ClipList, beside: Path, split: str, classes: Classes) -> ClipList:
+    """A list of paths, confirmed if annotations beside it have one of its clips.
+
+    Raises RequestError if these give one of them another class, or if they are damaged.
+    """
+    lines = beside.read_text("utf-8-sig", errors="replace").splitlines()
+    try:
+        rows = list(_rows(lines, _head(lines[0]), beside, split))
+    except csv.Error as error:
+        raise RequestError(f"the annotations {beside} are damaged ({error}): {_FORMAT}") from None
+    names: dict[str, str | None] = {}
+    for clip, name, _ in rows:
+        for key in (clip, video_of(clip)):  # a video of several classes has no name of its own
+            names[key] = name if names.get(key, name) == name else None
+    confirmed = listed.confirmed
+    for one in listed.clips:
+        if (name := names.get(one.clip)) is None:
+            continue
+        if classes.label(name) != one.label:
+            raise RequestError(
+                f"line {one.line} of {listed.path} gives {one.clip} the label {one.label}, which "
+                f"is {classes.names[one.label]!r} among {classes.which}, and {beside} says "
+                f"{name!r}: {_ORDER}"
+            )
+        confirmed = True
+    return replace(listed, confirmed=confirmed)
+
+
+def refuse_subset(listed: ClipList, classes: Classes) -> None:
+    """RequestError if unconfirmed labels are 0 to k without a gap, and there are more classes.
+
+    So are those of lists that count the classes of a subset (200 of Mini-Kinetics) anew.
+    """
+    labels = {one.label for one in listed.clips}
+    if len(labels) == max(labels) + 1 < len(classes.names):
+        raise RequestError(
+            f"the list {listed.path} has the labels 0 to {max(labels)} alone, and nothing there "
+            "names a class, so it may count the classes of a subset: give their names in its order "
+            "with data.classes=<file of class names>, all of them if it counts all"
+        )
+
+
+def _head(line: str) -> list[str]:
+    return [word.strip().strip('"').lower() for word in line.split(",")]
 
 
 def _annotated(
     lines: list[str], head: list[str], path: Path, split: str, classes: Classes
 ) -> Iterator[Listed]:
-    """The annotated clips of the split; rows of other splits are passed over."""
+    """The annotated clips of the split with their labels."""
+    for clip, name, line in _rows(lines, head, path, split):
+        label = classes.label(name)
+        if label is None:
+            raise RequestError(
+                f"line {line} of the annotations {path} has the class {name!r}, which is none of "
+                f"{classes.which}: give the model's classes with data.classes"
+            )
+        yield Listed(clip, label, line)
+
+
+def _rows(
+    lines: list[str], head: list[str], path: Path, split: str
+) -> Iterator[tuple[str, str, int]]:
+    """The annotated clips of the split, the names of their classes, their lines.
+
+    Rows of other splits are passed over.
+    """
     if lacking := [name for name in _COLUMNS if name not in head]:
         raise RequestError(f"the annotations {path} have no column {lacking[0]!r}: {_FORMAT}")
     rows = csv.DictReader(lines[1:], head)
@@ -95,23 +180,20 @@ def _annotated(
             raise _wrong(path, line, lines[line - 1]) from None
         if not video or "/" in video or min(start, end) < 0:
             raise _wrong(path, line, lines[line - 1])
-        label = classes.label(name)
-        if label is None:
-            raise RequestError(
-                f"line {line} of the annotations {path} has the class {name!r}, which is none of "
-                f"{classes.which}: give the model's classes with data.classes"
-            )
-        yield Listed(clip_name(video, start, end), label, line)
+        yield clip_name(video, start, end), name, line
 
 
 def _paths(
     lines: list[str], path: Path, classes: Classes, roots: Sequence[Path]
-) -> Iterator[Listed]:
-    """The clips of lines `<path> <label>`."""
+) -> tuple[list[Listed], bool]:
+    """The clips of lines `<path> <label>`, and whether a path names its class."""
+    clips, confirmed = [], False
     for line, text in enumerate(lines, 1):
         if not text.strip():
             continue
         found = _LINE.fullmatch(text.strip())
+        if line == 1 and found is not None and found[2].lower() == "label":
+            continue  # a header
         if found is None or not re.fullmatch(r"-?\d+", found[2], re.ASCII):
             raise _wrong(path, line, text)
         file, label = found[1].strip("\"'"), int(found[2])
@@ -126,8 +208,11 @@ def _paths(
                 f"the labels 0 to {len(classes.names) - 1}: for other classes give data.classes"
             )
         inside = _inside(file, roots, path, line)
-        _check_order(classes, classes.folder_label(inside), label, f"line {line} of {path}")
-        yield Listed(printable(clip_of(inside)), label, line)
+        folder = classes.folder_label(inside)
+        _check_order(classes, folder, label, f"line {line} of {path}")
+        confirmed |= folder is not None
+        clips.append(Listed(printable(clip_of(inside)), label, line))
+    return clips, confirmed
 
 
 def _inside(file: str, roots: Sequence[Path], path: Path, line: int) -> str:
@@ -152,23 +237,22 @@ def _check_order(classes: Classes, folder: int | None, label: int, where: str) -
     if folder not in (None, label):
         raise RequestError(
             f"{where} gives a clip in the folder of {classes.names[folder]!r} the label {label}, "
-            f"which is {classes.names[label]!r} among {classes.which}: the list counts its classes "
-            "in another order; give that order with data.classes=<file of class names>"
+            f"which is {classes.names[label]!r} among {classes.which}: {_ORDER}"
         )
 
 
-def check_folder(listed: ClipList, one: Listed, file: str, classes: Classes) -> None:
-    """RequestError if a listed clip lies in the folder of another class."""
+def check_folder(listed: ClipList, one: Listed, file: str, classes: Classes) -> bool:
+    """True if a listed clip lies in its class's folder. RequestError if in that of another one."""
     where = f"line {one.line} of {listed.path}"
     folder = classes.folder_label(file)
     if not listed.annotations:
-        return _check_order(classes, folder, one.label, where)
-    if folder not in (None, one.label):
+        _check_order(classes, folder, one.label, where)
+    elif folder not in (None, one.label):
         raise RequestError(
             f"{where} says {classes.names[one.label]!r} of {file}: move the clip into that class's "
             "folder, or give the right list as data.labels"
         )
-    return None
+    return folder is not None
 
 
 def _refuse_twice(clips: Sequence[Listed], path: Path) -> None:

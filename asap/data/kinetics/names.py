@@ -17,6 +17,11 @@ ENDINGS = frozenset(
 )  # fmt: skip
 # A YouTube id has 11 characters; the times are those of the annotations, in seconds.
 _CLIP = re.compile(r"([\w-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
+_HEAD = re.compile(r"(?:id|index|label)[,;\t](?:name|class)\b.*", re.IGNORECASE)
+_NUMBERED = (
+    re.compile(r"(?P<number>\d{1,9})[\s,;:]+(?P<name>[^;]+)(?:;.*)?", re.ASCII),
+    re.compile(r"(?P<name>.+?)[\s,;:]+(?P<number>\d{1,9})", re.ASCII),
+)
 
 
 @cache
@@ -67,16 +72,38 @@ def plain(name: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", words))
 
 
+def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
+    """The names in lines such as `0,abseiling` or `abseiling 0`; other lines as they are.
+
+    Text after a second semicolon is left out. Names that are equal without their numbers keep them.
+    """
+    rows = lines[1:] if lines and _HEAD.fullmatch(lines[0]) else lines
+    for form in _NUMBERED:
+        found = [one for row in rows if (one := form.fullmatch(row))]
+        numbers = [int(one["number"]) for one in found]
+        names = [one["name"].strip() for one in found]
+        if len(found) < max(len(rows), 2) or len({plain(name) for name in names}) < len(rows):
+            continue
+        if numbers == list(range(1, len(rows) + 1)):
+            raise RequestError(
+                f"data.classes numbers {names[0]!r} 1: number the classes from 0, as labels are"
+            )
+        if numbers == list(range(len(rows))):
+            return names
+    return lines
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes in order; a class is found by any spelling of its name.
 
-    own: True if the user listed them with `data.classes`. RequestError if two names are spellings
-    of one class.
+    given: True if the user listed them with `data.classes`. own: True if that list is another one
+    than Kinetics-400's. RequestError if two names are spellings of one class.
     """
 
     names: Sequence[str]
     own: bool = False
+    given: bool = False
 
     def __post_init__(self) -> None:
         first: dict[str, str] = {}
@@ -99,6 +126,18 @@ class Classes:
         """The class of the nearest folder in a relative path that is named like one, if any."""
         folders = reversed(file.split("/")[:-1])
         return next((label for one in folders if (label := self.label(one)) is not None), None)
+
+    def of(self, names: Sequence[str]) -> "Classes":
+        """The classes that a user lists: known ones as they are spelled here, in the user's order.
+
+        A header and numbers that count the lines from 0, as in `0,abseiling`, are left out.
+        RequestError if they count from 1.
+        """
+        own = [
+            name if (at := self.label(name)) is None else self.names[at]
+            for name in _unnumbered(names)
+        ]
+        return Classes(own, own != list(self.names), given=True)
 
     @property
     def which(self) -> str:

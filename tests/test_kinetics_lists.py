@@ -1,0 +1,163 @@
+"""Lists of Kinetics as other projects have them: labels are those of the 400 names, or refused."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from fake_kinetics import CLASSES, FakeKinetics
+
+from asap.data.kinetics.clips import Clips
+from asap.data.kinetics.kinetics import KineticsOptions
+from asap.data.kinetics.names import kinetics_400
+from asap.errors import RequestError
+
+FAKE = FakeKinetics.make(12)
+NAMES = kinetics_400()
+# In files of csv that are split at commas, names with spaces keep their quotes and come first.
+QUOTED = sorted(json.dumps(name) if " " in name else name for name in NAMES)
+
+
+def read(root: Path, labels: str | None = None, classes: str | None = None) -> Clips:
+    paths = [None if name is None else str(root / name) for name in (labels, classes)]
+    return KineticsOptions(labels=paths[0], classes=paths[1]).found(root)[0]
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """A folder of clips that are named by their ids, without lists."""
+    return FAKE.flat(tmp_path)
+
+
+def listed(root: Path, numbers: dict[str, int], name: str = "mine.txt", path="{}.mp4") -> None:
+    """Write a list of paths whose labels are the numbers of the classes."""
+    lines = [
+        f"{path.format(c.name)} {numbers[CLASSES[c.label]]}\n" for c in FAKE.clips["validation"]
+    ]
+    (root / name).write_text("".join(lines))
+
+
+def numbered(names) -> dict[str, int]:
+    return {name.strip('"'): number for number, name in enumerate(names)}
+
+
+def assert_right(clips: Clips) -> None:
+    expected = {c.name: CLASSES[c.label] for c in FAKE.clips["validation"]}
+    found = zip(clips.source.paths, clips.source.labels, strict=True)
+    labels = {path.rsplit("/", 1)[-1]: NAMES[label] for path, label in found}
+    assert labels == expected and clips.missing == []
+    assert {path.split("/")[0] for path in clips.source.paths} == set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("val", "kinetics-400_val.csv"), ("val", "data/kinetics-400_val.csv"),
+        ("kinetics_400_val", "kinetics_400_val.csv"), ("k400_val", "annotations/k400_val.csv"),
+        ("kinetics400_val", "kinetics400/validate.csv"),
+    ],
+)  # fmt: skip
+def test_annotations_are_found_by_the_names_that_people_give_them(folder, name, tmp_path):
+    FAKE.flat(tmp_path, folder)
+    FAKE.annotate(tmp_path, "validation", name)
+    assert_right(read(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["k400_val_list_videos.txt", "k400_val_list.txt", "val.list"])
+@pytest.mark.parametrize("head", ["", "path,label\n"])
+def test_lists_of_paths_are_found_with_a_header_or_without(name, head, flat):
+    listed(flat, numbered(NAMES), name)
+    (flat / name).write_text(head + (flat / name).read_text())
+    assert_right(read(flat))
+
+
+def test_labels_that_nothing_confirms_are_said(flat, caplog):
+    listed(flat, numbered(NAMES))
+    with caplog.at_level(logging.WARNING, "asap"):
+        assert_right(read(flat, labels="mine.txt"))
+        assert "mine.txt are taken as those of the 400 classes" in caplog.text
+        caplog.clear()
+        FAKE.annotate(flat, "validation")
+        assert_right(read(flat, labels="mine.txt"))
+        listed(flat, numbered(NAMES), path="val/{}.mp4")
+        (flat / "names.txt").write_text("\n".join(NAMES))
+        (flat / "annotations" / "val.csv").unlink()
+        assert_right(read(flat, labels="mine.txt", classes="names.txt"))
+    assert caplog.text == ""
+
+
+def test_a_list_that_counts_the_classes_of_a_subset_is_refused_until_it_is_named(flat):
+    """ViFi-CLIP's base and novel classes, Mini-Kinetics, mmaction2's kinetics400_tiny."""
+    order = tuple(reversed(CLASSES))
+    listed(flat, numbered(order))
+    subset = r"mine\.txt has the labels 0 to 5 alone, .* data\.classes=<file"
+    with pytest.raises(RequestError, match=subset):
+        read(flat, labels="mine.txt")
+    FAKE.annotate(flat, "validation")
+    other = r"line \d+ of .*mine\.txt gives .*val\.csv says .*data\.classes=<file"
+    with pytest.raises(RequestError, match=other):
+        read(flat, labels="mine.txt")
+    (flat / "names.csv").write_text(
+        "id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(order))
+    )
+    clips = read(flat, labels="mine.txt", classes="names.csv")
+    expected = {f"{CLASSES[c.label]}/{c.name}" for c in FAKE.clips["validation"]}
+    assert set(clips.source.paths) == expected
+    (flat / "names.csv").write_text("\n".join(CLASSES))  # the same names, in an order of their own
+    with pytest.raises(RequestError, match=other):
+        read(flat, labels="mine.txt", classes="names.csv")
+
+
+def test_an_order_by_quoted_names_is_seen_by_the_annotations(flat):
+    listed(flat, numbered(QUOTED))
+    FAKE.annotate(flat, "validation")
+    with pytest.raises(RequestError, match=r"the list counts its classes in another order"):
+        read(flat, labels="mine.txt")
+    (flat / "names.txt").write_text("\n".join(QUOTED))
+    clips = read(flat, labels="mine.txt", classes="names.txt")
+    for path, label in zip(clips.source.paths, clips.source.labels, strict=True):
+        assert path.split("/")[0] == QUOTED[label].strip('"')
+
+
+def plain(name: str) -> str:
+    return name.replace("(", "").replace(")", "").replace("'", "")
+
+
+CLASS_FILES = {
+    "mmaction2": "\n".join(NAMES),
+    "CLIP's labels": "id,name\n" + "".join(f"{i},{plain(n)}\n" for i, n in enumerate(NAMES)),
+    "with texts": "id;name;concept\n"
+    + "".join(f"{i};{n};a text, 7\n" for i, n in enumerate(NAMES)),
+    "numbers first": "".join(f"{i} {n}\n" for i, n in enumerate(NAMES)),
+    "numbers last": "".join(f"{n}\t{i}\n" for i, n in enumerate(NAMES)),
+    "pytorchvideo": json.dumps({f'"{n}"': i for i, n in reversed(list(enumerate(NAMES)))}),
+}
+
+
+@pytest.mark.parametrize("form", CLASS_FILES)
+def test_files_of_the_400_names_give_the_same_data_set_in_any_form(form, flat):
+    listed(flat, numbered(NAMES), "val.csv")
+    (flat / "names.txt").write_text(CLASS_FILES[form])
+    options = KineticsOptions(classes=str(flat / "names.txt"))
+    clips, classes, _ = options.found(flat)
+    assert_right(clips)
+    assert list(classes.names) == list(NAMES) and not classes.own
+    assert clips.list_digest == read(flat).list_digest
+
+
+def test_classes_that_count_from_1_and_json_annotations_are_refused(flat):
+    listed(flat, numbered(NAMES), "val.csv")
+    (flat / "names.txt").write_text("".join(f"{i} {n}\n" for i, n in enumerate(NAMES, 1)))
+    with pytest.raises(RequestError, match="'abseiling' 1: number the classes from 0"):
+        read(flat, classes="names.txt")
+    (flat / "val.json").write_text(json.dumps({"0wR5jVB-WPk": {"subset": "validate"}}))
+    with pytest.raises(RequestError, match=r"val\.json is JSON: give the \.csv"):
+        read(flat, labels="val.json")
+
+
+def test_numbers_that_are_part_of_names_stay(flat):
+    listed(flat, numbered(CLASSES), "val.csv")
+    for names in (["Boeing 737", "Airbus 320"], ["stage 0", "stage 1"], ["7 eleven"]):
+        (flat / "names.txt").write_text("\n".join([*names, *CLASSES[len(names) :]]))
+        classes = KineticsOptions(classes=str(flat / "names.txt")).found(flat)[1]
+        assert list(classes.names[: len(names)]) == names and classes.own
