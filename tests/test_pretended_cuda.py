@@ -106,7 +106,8 @@ def test_and_in_other_ways(name: str, key: str, how: dict, cuda: PretendedCuda) 
     assert_agree(found, on_cpu(name, key, FLOAT))
 
 
-HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.large)]  # refused alike
+# A device refuses the same things in both.
+HALVES = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.large)]
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
