@@ -71,6 +71,28 @@ def test_lists_of_paths_are_found_with_a_header_or_without(name, head, flat):
     assert_right(read(flat))
 
 
+DETOXED = {
+    "--nQbRBEz2s_000104_000114": "nQbRBEz2s_000104_000114.mp4",
+    "_-srTyOqfXo_000002_000012": "srTyOqfXo.mkv",
+    "A0_T--M_-LQ_000004_000014": "A0_T-M-LQ_000004_000014.mp4",
+    "GTpqutxCK0-_000088_000098": "GTpqutxCK0-000088_000098.mp4",
+    "-abc-_def-__000001_000011": "abc-def-.mp4",
+    "0wR5jVB-WPk_000417_000427": "0wR5jVB-WPk_000417_000427.mp4",
+}
+
+
+def test_clips_whose_names_detox_cleaned_are_found_by_a_list(tmp_path):
+    head = "label,youtube_id,time_start,time_end,split\n"
+    rows = (f"abseiling,{c[:11]},{c[12:18]},{c[19:]},val\n" for c in DETOXED)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val.csv").write_text(head + "".join(rows) + "abseiling,-zzzzzzzzzz,1,11,val\n")
+    for file in [*DETOXED.values(), "zzzzzzzz.mp4"]:
+        (tmp_path / "val" / file).write_text(file)
+    clips = read(tmp_path)
+    found = {Path(p).name: f for p, f in zip(clips.source.paths, clips.source.files, strict=True)}
+    assert found == DETOXED | {"-zzzzzzzzzz_000001_000011": None}
+
+
 def test_labels_that_nothing_confirms_are_said(flat, caplog):
     listed(flat, numbered(NAMES))
     with caplog.at_level(logging.WARNING, "asap"):

@@ -19,7 +19,7 @@ from asap.data.images.listing import list_files
 from asap.data.images.source import FileSource
 from asap.data.kinetics.layouts import LAYOUTS, REPLACEMENTS, Layout
 from asap.data.kinetics.lists import ClipList, check_folder, refuse_subset
-from asap.data.kinetics.names import Classes, clip_of, is_clip, video_of
+from asap.data.kinetics.names import Classes, cleaned, clip_of, is_clip, is_clip_name, video_of
 from asap.data.natural_order import in_order
 from asap.errors import RequestError
 
@@ -70,22 +70,25 @@ class _Files:
     """Files by the canonical names of their clips.
 
     Many copies have files, and lists, that are named by the YouTube id alone. Such a name is that
-    of the only clip of this video.
+    of the only clip of this video. Names that detox cleaned have lost dashes and underscores.
     """
 
     def __init__(self, files: Mapping[str, str]):
         self._files = files
         videos = Counter(map(video_of, files))
         self._sole = {v: clip for clip in files if videos[v := video_of(clip)] == 1}
+        self._cleaned = {clip for clip in files if not is_clip_name(clip)}
 
     def find(self, clip: str, sole: bool) -> tuple[str, str | None]:
         """The clip's full name and its file, if any. sole: it is the only one of its video."""
         if clip in self._files:
             return clip, self._files[clip]
         other = self._sole.get(video := video_of(clip))
-        if not sole or other is None or video not in (clip, other):
-            return clip, None
-        return max(clip, other, key=len), self._files[other]
+        if sole and other is not None and video in (clip, other):
+            return max(clip, other, key=len), self._files[other]
+        names = map(cleaned, (clip, video) if sole else (clip,))
+        found = next((name for name in names if name in self._cleaned), None)
+        return clip, None if found is None else self._files[found]
 
 
 def read_clips(layout: Layout, classes: Classes) -> Clips:

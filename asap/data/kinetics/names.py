@@ -60,6 +60,21 @@ def video_of(clip: str) -> str:
     return found[1] if found else clip
 
 
+def is_clip_name(clip: str) -> bool:
+    """True if a name has a whole YouTube id, with times or alone."""
+    return re.fullmatch(r"[\w-]{11}", video_of(clip), re.ASCII) is not None
+
+
+def cleaned(clip: str) -> str:
+    """A name as detox leaves it, which mmaction2's guide has run over its folders.
+
+    Dashes and underscores at the beginning go, and of several together one stays, a dash if there
+    is one.
+    """
+    name = clip.lstrip("-_")
+    return re.sub(r"[-_]{2,}", lambda run: "-" if "-" in run[0] else "_", name)
+
+
 @lru_cache(maxsize=4096)  # the folders of many clips
 def plain(name: str) -> str:
     """A class name for comparison: "massaging_persons_head" is "massaging person's head".
