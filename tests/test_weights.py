@@ -176,6 +176,11 @@ def test_a_name_that_is_no_models_is_refused_without_a_network(name, weights):
         load(name, weights)
 
 
+def test_a_misspelt_name_is_answered_with_what_may_be_meant():
+    with pytest.raises(RequestError, match="did you mean deit_tiny_patch16_224 or "):
+        load("deit_tny_patch16_224", "random")
+
+
 # ---- the hub
 
 

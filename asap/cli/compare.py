@@ -100,13 +100,14 @@ def _list(cells: list[Cell], results: Path, names: list[str]) -> None:
         rows = table_named(results, names[0]).rows
         named = [(row.records.get("accuracy"), row.label) for row in rows]
         called = {key: label for key, label in named if key in called}
-    for cell in cells:
-        if cell.key in called:
-            record = _record(cell)
-            about = f"{called[cell.key]}, {record['backbone']}, {record['data']}"
-            name = accuracy_name(record)
-            log.info("%s  %s %6.2f %%  %s", cell.key, name, record["top1"], about)
-    log.info("compare two of them: python -m asap.compare %s %s", cells[0].key, cells[-1].key)
+    listed = [cell for cell in cells if cell.key in called]
+    for cell in listed:
+        record = _record(cell)
+        about = f"{called[cell.key]}, {record['backbone']}, {record['data']}"
+        name = accuracy_name(record)
+        log.info("%s  %s %6.2f %%  %s", cell.key, name, record["top1"], about)
+    if len(listed) > 1:
+        log.info("compare two of them: python -m asap.compare %s %s", listed[0].key, listed[-1].key)
 
 
 def _two(cells: list[Cell], results: Path, names: list[str]) -> tuple[Result, Result]:

@@ -28,6 +28,11 @@ from asap.spec.paths import PathText
 from asap.spec.read import read_spec
 from asap.spec.run_spec import MethodOf, MethodSpec, RunSpec, groups
 
+_OTHERS = {  # what a group's choices do not list
+    "backbone": ", or any timm ViT: backbone=timm backbone.name=<its name>",
+    "method": ", or one of your own: --config-dir=<the folder that has method/<name>.yaml>",
+}
+
 
 def command_line(given: Sequence[str], about: str) -> list[str]:
     """The words of a command line for Hydra, see `arranged`; `about`: the text of --help."""
@@ -92,7 +97,7 @@ def not_composed(reason: str) -> str:
         near = difflib.get_close_matches(name.lower(), choices.split(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         what = f"there is no '{group}/{name}'" if name else f"{group}= is empty"
-        return f"{what}: {hint}use one of {choices.replace(' ', ', ')}"
+        return f"{what}: {hint}use one of {choices.replace(' ', ', ')}{_OTHERS.get(group, '')}"
     if twice := re.search(r"Multiple values for (\S+?)\. To override", reason):
         return f"{twice[1]} has a choice already: leave out the + of +{twice[1]}=..."
     if there := re.search(r"Could not append to config\. An item is already at '(.+?)'", reason):
@@ -115,7 +120,7 @@ def not_composed(reason: str) -> str:
     if unknown[1] in keys:
         hint = "the chosen method or group does not have it; "
         if others := having(unknown[1].removeprefix("data.")):
-            hint = f"it is only for {' and '.join(f'data={name}' for name in others)}; "
+            hint = f"it is only for data={', '.join(others)}; "
     return f"unknown key {unknown[1]!r}: {hint}--help lists all keys"
 
 

@@ -1,6 +1,7 @@
 """Finds the weights file of a backbone (bundled, hub or its cache, file, folder)."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import timm
@@ -217,7 +218,8 @@ def _repository(name: str) -> str:
 
 def unknown(name: str) -> str:
     """The message for an unknown backbone name."""
-    near = timm.list_models(f"*{name.split('.')[0]}*")[:3]
+    plain = name.split(".")[0]
+    near = timm.list_models(f"*{plain}*")[:3] or get_close_matches(plain, timm.list_models(), 3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     ours = ", ".join(OURS)
     return f"backbone name={name!r} is neither a timm model nor one of ours ({ours}){hint}"
