@@ -83,12 +83,15 @@ MOVED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("name", [*MOVED, "scienceqa, pictures apart"])
 def test_a_benchmark_in_another_layout_is_the_same(name: str, tmp_path: Path) -> None:
+    name, _, apart = name.partition(", ")
     folder = MADE[name](tmp_path)
     data = opened(name, folder)
     asked, digest = texts_of(data), data.digest
     for old, new in MOVED[name].items():
+        if apart and old.startswith("images"):
+            continue
         moved = folder / new / (Path(old).name if new.endswith("/") else "")
         moved.parent.mkdir(parents=True, exist_ok=True)
         (folder / old).rename(moved)

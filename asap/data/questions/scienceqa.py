@@ -70,8 +70,10 @@ class ScienceQaOptions(SplitOptions):
             "scienceqa", self.split, _METRIC, "mean",
             _TEST if self.split == "test" else None, max_new_tokens=1_024,
         )  # fmt: skip
-        places = (f"images/{self.split}", self.split, "images")
-        return self.opened(asked, self.picture_files(file.parent, file, places), opening, about)
+        names = f"images/{self.split}", self.split, "images"
+        beside = [str(file.parent.relative_to(folder) / name) for name in names]
+        places = tuple(dict.fromkeys([*beside, *names]))  # beside the file, or in the folder
+        return self.opened(asked, self.picture_files(folder, file, places), opening, about)
 
     def _names(self, file: Path) -> list[str]:
         """The problems of the split."""
