@@ -463,6 +463,8 @@ def test_premise_remark_lists_a_row_once_and_counts_the_rows_of_a_sweep():
     text = premise_remark([*sweep, *whole[:1]])
     assert "10 of 11 rows 50.0 %" in text and "Pool 100.0 %" in text
     assert "does not hold here for all 11 rows" in text and "K=3" not in text
+    budgets = premise_remark([sinks("Pool", 1.0), sinks("Pool, 14", 1.0)])
+    assert "Pool / Pool, 14 100.0 %" in budgets
 
 
 # GMACs and the paper's percentages: the 0.1 G grid of each model (DeiT-Base 11.4, 11.6 ...).

@@ -45,7 +45,7 @@ def _has_chosen_sink(result: Result) -> bool:
 def _named(labels: Sequence[str], judged: Sequence[Result]) -> str:
     """The rows by their names, or how many of the `judged` ones if that would be a long list."""
     if len(labels) <= _MOST_NAMES:
-        return ", ".join(labels)
+        return (" / " if any("," in label for label in labels) else ", ").join(labels)
     part = "all" if len(labels) == len(judged) else f"{len(labels)} of"
     return f"{part} {len(judged)} rows"
 
