@@ -13,21 +13,24 @@ the column mean of P. It prints the mean and other statistics over the images.
 
 import argparse
 import sys
+from typing import TypeAlias
 
 import torch
 from rich.console import Console
 from tqdm import tqdm
 
 import asap
+from asap.backbones.accepted import adapter_of
 from asap.backbones.preprocess import preprocessing_of
 from asap.core.agreement import rank_agreement
-from asap.data.base import DataSet
 from asap.data.digits.scenes import DigitScenes
 from asap.data.images.folder import ImageFolder
 from asap.errors import RequestError
 from asap.methods import Asap
 from asap.publish.pictures.explain import walk_at_stop
 from asap.spec.paths import path_argument
+
+Images: TypeAlias = DigitScenes | ImageFolder
 
 
 def arguments() -> argparse.Namespace:
@@ -45,7 +48,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(given: argparse.Namespace) -> tuple[torch.nn.Module, DataSet]:
+def load(given: argparse.Namespace) -> tuple[torch.nn.Module, Images]:
     bundled = "bundled" if given.backbone == "digits_vit" else "hub"
     backbone = asap.load_backbone(given.backbone, given.weights or bundled)
     transform = preprocessing_of(backbone).transform
@@ -54,10 +57,10 @@ def load(given: argparse.Namespace) -> tuple[torch.nn.Module, DataSet]:
     return backbone, ImageFolder(given.folder, transform)
 
 
-def agreements(backbone: torch.nn.Module, method: Asap, data: DataSet, count: int) -> torch.Tensor:
+def agreements(backbone: torch.nn.Module, method: Asap, data: Images, count: int) -> torch.Tensor:
     """Rho of every image that stopped, among `count` evenly spaced images."""
     found = []
-    prefix = backbone.num_prefix_tokens
+    prefix = adapter_of(backbone).anatomy.prefix
     for i in tqdm(range(count), leave=False):
         sample = data[i * len(data) // count]
         seen = None if sample.image is None else walk_at_stop(backbone, method, sample.image)

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from asap.backbones.accepted import adapter_of
 from asap.core.macs import backbone_macs
 from asap.core.order import ranks
 from asap.engine.backend import backend_of, explicit_attention
@@ -99,7 +100,7 @@ def share_of(model: ReducedViT, images: Tensor) -> float:
 
 def tome_at(backbone: nn.Module, image: Tensor, share: float) -> ToMe:
     """ToMe with the number of merged tokens, over all blocks, that comes nearest to a share."""
-    depth = len(backbone.blocks)
+    depth = adapter_of(backbone).anatomy.depth
 
     def schedule(total: int) -> ToMe:
         each, rest = divmod(total, depth)
@@ -125,7 +126,7 @@ def candidates(name: str, backbone: nn.Module, images: Tensor) -> dict[str, Time
     found = {FUSED: Timed(dense[FUSED]), EAGER: Timed(dense[EAGER])}
     found["engine dense"] = Timed(ReducedViT(backbone, Dense()))
     found["asap"] = Timed(pooling, share, SHARE[name] * share)
-    watching = {"watching": Asap(tau=1e9, max_block=len(backbone.blocks))}
+    watching = {"watching": Asap(tau=1e9, max_block=pooling.adapter.anatomy.depth)}
     watching["accumulation"] = Asap(overhead=True)
     for row, model in watching.items():
         found[row] = Timed(ReducedViT(backbone, model), 1.0, WATCHING[name])

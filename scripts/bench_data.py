@@ -33,7 +33,7 @@ from rich.console import Console
 
 import asap
 from asap.backbones.preprocess import preprocessing_of
-from asap.data.crops.cache import cached
+from asap.data.crops.cache import CachedCrops, cached
 from asap.data.images.folder import ImageFolder
 from asap.experiment.pipeline import run
 from asap.methods import build
@@ -75,13 +75,14 @@ def measured(root: Path, images: int, rounds: int) -> dict[str, np.ndarray]:
     transform = preprocessing_of(backbone).transform
     data = ImageFolder(make_pictures(root / "speed", images, (500, 375), 0), transform)
     crops = cached(data, root / "cache", None)
+    assert isinstance(crops, CachedCrops)
     files = [root / "speed" / path for path in data.source.paths]
     model = asap.ReducedViT(backbone.eval(), build("dense", {}))
     samples = [crops[i] for i in range(min(8, images))]
     batch = torch.stack([s.image for s in samples if s.image is not None])
     ids = torch.tensor([s.id for s in samples])
     for i, file in enumerate(files):
-        assert torch.equal(crops[i].image, data[i].image)
+        assert torch.equal(crops[i].whole, data[i].whole)
         assert np.array_equal(by_pillow(file), crops.crops.read(i))
 
     def over(act: Callable[[int], object]) -> Callable[[], float]:

@@ -24,7 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 1.04  # largest ratio of a row over its smallest
 BUSY = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile True: a @ a"
-FIELDS = ("run", "label", "ratio_fused", "lo", "hi", "q1", "q3", "cpu_share", "refused")
+FIELDS: tuple[str, ...] = (
+    "run", "label", "ratio_fused", "lo", "hi", "q1", "q3", "cpu_share", "refused",
+)  # fmt: skip
 
 
 @contextmanager

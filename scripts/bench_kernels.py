@@ -66,8 +66,10 @@ CALLS = 10  # in one graph
 PATCH = 16
 MODELS = {"tiny": (3, 64), "small": (6, 64), "base": (12, 64), "large": (16, 64)}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-FIELDS = ("kernel", "model", "images", "tokens", "heads", "head_size", "dtype", "us", "us_q1")
-FIELDS += ("us_q3", "torch_us", "mbytes", "gmacs", "bytes_us", "macs_us", "times_floor", "device")
+FIELDS: tuple[str, ...] = (
+    "kernel", "model", "images", "tokens", "heads", "head_size", "dtype", "us", "us_q1", "us_q3",
+    "torch_us", "mbytes", "gmacs", "bytes_us", "macs_us", "times_floor", "device",
+)  # fmt: skip
 Call = Callable[[], object]
 
 

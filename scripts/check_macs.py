@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,6 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 import asap
+from asap.backbones.preprocess import preprocessing_of
 from asap.backbones.weights.load import load_backbone
 from asap.data.digits.scenes import DigitScenes
 from asap.engine.executor import ReducedViT
@@ -71,7 +73,8 @@ class DenseCounts:
 
 def count_dense(backbone: nn.Module) -> DenseCounts:
     """All counts of a dense backbone on one image."""
-    image = torch.zeros(1, 3, *backbone.patch_embed.img_size)
+    embed: Any = backbone.patch_embed
+    image = torch.zeros(1, 3, *embed.img_size)
     model = ReducedViT(backbone, Dense())
     shape = model.adapter.anatomy
     tokens = torch.full((1, shape.depth + 1), shape.tokens)
@@ -129,8 +132,6 @@ def methods_for(backbone: nn.Module, images: torch.Tensor) -> Iterator[tuple[str
 
 def method_table(seed: int, n_images: int) -> tuple[Table, list[str]]:
     """Methods on digit scenes: the closed form from the trace and the executed graph's count."""
-    from timm.data import create_transform, resolve_model_data_config  # after asap: its guard
-
     try:
         backbone, note = load_backbone("digits_vit", "bundled"), "trained weights"
     except asap.RequestError as error:  # a checkout without the trained file
@@ -138,9 +139,8 @@ def method_table(seed: int, n_images: int) -> tuple[Table, list[str]]:
             load_backbone("digits_vit", "random", seed=seed),
             f"random weights ({error})",
         )
-    config = resolve_model_data_config(backbone)
-    data = DigitScenes("evaluation", n_images, seed, create_transform(**config))
-    images = torch.stack([data[i].image for i in range(n_images)])
+    data = DigitScenes("evaluation", n_images, seed, preprocessing_of(backbone).transform)
+    images = torch.stack([data[i].whole for i in range(n_images)])
     ids = list(range(n_images))
     table = Table(title=f"MACs of {n_images} digit scenes together, digits_vit with {note}")
     table.add_column("method")

@@ -17,15 +17,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled
 
 import torch
-import triton
 from rich.console import Console
 from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
@@ -213,6 +214,7 @@ class Compiling:
             self.failed += 1
             self.console.print(f"FAILED {kernel.__name__} {options}: {error!r}")
             return None
+        assert found is not None  # nothing only where a hook of Triton compiles in its place
         if found.hash not in self.compiled:
             self.compiled.add(found.hash)
             self.report(kernel, found, options, time.process_time() - start)
@@ -237,7 +239,7 @@ def usage(cubin: bytes) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(file)]
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(file)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if found is None:
@@ -256,9 +258,13 @@ def main() -> int:
     console = Console()
     compiling = Compiling(console, asked.once)
     launch.DEVICES.add("meta")
-    JITFunction.run = lambda kernel, *args, **options: compiling.launch(kernel, *args, **options)
+
+    def run(self: JITFunction[Any], *args: Any, grid: Any, warmup: Any, **options: Any) -> Any:
+        return compiling.launch(self, *args, grid=grid, warmup=warmup, **options)
+
+    JITFunction.run = run
     for arch in asked.arch:
-        driver.set_active(Device(arch))
+        driver.set_active(cast(DriverBase, Device(arch)))
         for name in asked.only:
             for dtype in asked.dtypes:
                 for d in asked.head_sizes:

@@ -7,6 +7,7 @@ Needs nothing of this project. Of lmms-eval only the modules with the rules are 
 neither torch nor its other 130 packages are needed.
 """
 
+import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -168,4 +169,8 @@ def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("wanted", choices=("words", "scores"))
+    main(parser.parse_args().wanted)

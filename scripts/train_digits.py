@@ -11,39 +11,62 @@ import argparse
 import hashlib
 import json
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-import asap  # noqa: F401  (before timm: the torchvision guard)
 from asap.data.digits import render as digits
 
-RECIPE = dict(
-    steps=7000, batch=64, lr=1e-3, weight_decay=0.05, label_smoothing=0.1, easy_share=0.3, seed=0,
-    precision="bf16 autocast",
-)  # fmt: skip
-ARCHITECTURE = dict(
-    img_size=112, patch_size=14, embed_dim=96, depth=12, num_heads=3, num_classes=10,
-)  # fmt: skip
+# isort: split
+import timm  # after asap: its guard of torchvision
+from timm.models.vision_transformer import VisionTransformer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained; a batch is one step."""
+
+    steps: int = 7000
+    batch: int = 64  # scenes
+    lr: float = 1e-3  # the highest, of the one-cycle schedule
+    weight_decay: float = 0.05  # of matrices; vectors have none
+    label_smoothing: float = 0.1
+    easy_share: float = 0.3  # of the steps, in which scenes become as hard as the evaluated ones
+    seed: int = 0
+    precision: str = "bf16 autocast"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Arguments of timm's VisionTransformer."""
+
+    img_size: int = 112
+    patch_size: int = 14
+    embed_dim: int = 96
+    depth: int = 12
+    num_heads: int = 3
+    num_classes: int = 10
+
+
+RECIPE, ARCHITECTURE = Recipe(), Architecture()
 
 
 class TrainingScenes(Dataset):
     """Scene `i` is for step `i // batch`. Early scenes are easier: large digits, plain ground."""
 
-    def __len__(self):
-        return RECIPE["steps"] * RECIPE["batch"]
+    def __len__(self) -> int:
+        return RECIPE.steps * RECIPE.batch
 
-    def __getitem__(self, i):
-        ease = max(0.0, 1 - i / len(self) / RECIPE["easy_share"])
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        ease = max(0.0, 1 - i / len(self) / RECIPE.easy_share)
         level = digits.Difficulty(36 + 44 * ease, 64 + 36 * ease, 1 - ease)
-        s = digits.scene("train", RECIPE["seed"], i, level)
+        s = digits.scene("train", RECIPE.seed, i, level)
         return torch.from_numpy(s.image).permute(2, 0, 1), s.label
 
 
@@ -66,17 +89,17 @@ def accuracy(model: torch.nn.Module, split: str, n: int) -> float:
 
 def train(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(RECIPE["seed"])
-    model = VisionTransformer(**ARCHITECTURE)
+    torch.manual_seed(RECIPE.seed)
+    model = VisionTransformer(**asdict(ARCHITECTURE))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
-        {"params": decayed, "weight_decay": RECIPE["weight_decay"]},
+        {"params": decayed, "weight_decay": RECIPE.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=RECIPE["lr"])
+    optimizer = torch.optim.AdamW(groups, lr=RECIPE.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RECIPE["lr"], total_steps=RECIPE["steps"], pct_start=0.1
+        optimizer, RECIPE.lr, total_steps=RECIPE.steps, pct_start=0.1
     )
     log, step, started = [], 0, time.time()
     checkpoint = out / "checkpoint.pt"
@@ -87,20 +110,20 @@ def train(out: Path) -> None:
         schedule.load_state_dict(state["schedule"])
         step, log = state["step"], state["log"]
     data = TrainingScenes()
-    rest = range(step * RECIPE["batch"], len(data))
-    loader = DataLoader(data, RECIPE["batch"], sampler=rest, num_workers=1, prefetch_factor=8)
-    bar = tqdm(loader, total=RECIPE["steps"], initial=step, mininterval=10)
+    rest = range(step * RECIPE.batch, len(data))
+    loader = DataLoader(data, RECIPE.batch, sampler=rest, num_workers=1, prefetch_factor=8)
+    bar = tqdm(loader, total=RECIPE.steps, initial=step, mininterval=10)
     for images, labels in bar:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(normalise(images))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=RECIPE["label_smoothing"])
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=RECIPE.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         step += 1
-        if step % 500 == 0 or step == RECIPE["steps"]:
+        if step % 500 == 0 or step == RECIPE.steps:
             top1 = accuracy(model, "calibration", 500)
             log.append({"step": step, "loss": round(float(loss), 4), "calibration_top1": top1})
             bar.write(json.dumps(log[-1] | {"minutes": round((time.time() - started) / 60, 1)}))
@@ -118,7 +141,7 @@ def finish(model: torch.nn.Module, out: Path, log: list[dict]) -> None:
     save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     report = dict(
-        recipe=RECIPE, architecture=ARCHITECTURE, sha256=digest, log=log,
+        recipe=asdict(RECIPE), architecture=asdict(ARCHITECTURE), sha256=digest, log=log,
         torch=torch.__version__, timm=timm.__version__, numpy=np.__version__,
     )  # fmt: skip
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -126,6 +149,6 @@ def finish(model: torch.nn.Module, out: Path, log: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/training/digits_vit"))
     train(parser.parse_args().out)
