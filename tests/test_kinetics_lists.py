@@ -1,7 +1,6 @@
 """Lists of Kinetics as other projects have them: labels are those of the 400 names, or refused."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -66,6 +65,9 @@ def test_annotations_are_found_by_the_names_that_people_give_them(folder, name, 
 @pytest.mark.parametrize("name", ["k400_val_list_videos.txt", "k400_val_list.txt", "val.list"])
 @pytest.mark.parametrize("head", ["", "path,label\n"])
 def test_lists_of_paths_are_found_with_a_header_or_without(name, head, flat):
+    FAKE.folders(flat)
+    for clip in FAKE.clips["validation"]:
+        (flat / "val" / f"{clip.name}.mp4").unlink()
     listed(flat, numbered(NAMES), name)
     (flat / name).write_text(head + (flat / name).read_text())
     assert_right(read(flat))
@@ -93,40 +95,43 @@ def test_clips_whose_names_detox_cleaned_are_found_by_a_list(tmp_path):
     assert found == DETOXED | {"-zzzzzzzzzz_000001_000011": None}
 
 
-def test_labels_that_nothing_confirms_are_said(flat, caplog):
-    listed(flat, numbered(NAMES))
-    with caplog.at_level(logging.WARNING, "asap"):
-        assert_right(read(flat, labels="mine.txt"))
-        assert "mine.txt are taken as those of the 400 classes" in caplog.text
-        caplog.clear()
-        FAKE.annotate(flat, "validation")
-        assert_right(read(flat, labels="mine.txt"))
-        listed(flat, numbered(NAMES), path="val/{}.mp4")
-        (flat / "names.txt").write_text("\n".join(NAMES))
-        (flat / "annotations" / "val.csv").unlink()
-        assert_right(read(flat, labels="mine.txt", classes="names.txt"))
-    assert caplog.text == ""
+@pytest.mark.parametrize("line", ["{},{}", "{}\t{}", '"{}", "{}"'])
+@pytest.mark.parametrize("head", ["", "video_name,tag\n"])
+def test_a_list_may_name_the_classes(line, head, flat):
+    named = ((f"val/{c.name}.mp4", CLASSES[c.label]) for c in FAKE.clips["validation"])
+    (flat / "val.csv").write_text(head + "".join(f"{line.format(*pair)}\n" for pair in named))
+    assert_right(read(flat))
 
 
-def test_a_list_that_counts_the_classes_of_a_subset_is_refused_until_it_is_named(flat):
-    """ViFi-CLIP's base and novel classes, Mini-Kinetics, mmaction2's kinetics400_tiny."""
-    order = tuple(reversed(CLASSES))
+UNCONFIRMED = r"mine\.txt gives classes by number alone, .* data\.classes=<file"
+OTHER_ORDER = r"line \d+ of .*mine\.txt gives .*val\.csv says .*data\.classes=<file"
+
+
+@pytest.mark.parametrize("order", [NAMES, NAMES[::-1], tuple(reversed(CLASSES))])
+def test_labels_that_nothing_confirms_are_refused(order, flat):
+    """UniFormer's list has all classes in an order of its own; lists of subsets have, too."""
     listed(flat, numbered(order))
-    subset = r"mine\.txt has the labels 0 to 5 alone, .* data\.classes=<file"
-    with pytest.raises(RequestError, match=subset):
+    with pytest.raises(RequestError, match=UNCONFIRMED):
         read(flat, labels="mine.txt")
     FAKE.annotate(flat, "validation")
-    other = r"line \d+ of .*mine\.txt gives .*val\.csv says .*data\.classes=<file"
-    with pytest.raises(RequestError, match=other):
+    if order == NAMES:
+        assert_right(read(flat, labels="mine.txt"))
+        (flat / "annotations" / "val.csv").unlink()
+        assert_right(
+            KineticsOptions(labels=str(flat / "mine.txt"), classes="sorted").found(flat)[0]
+        )
+        return
+    with pytest.raises(RequestError, match=OTHER_ORDER):
         read(flat, labels="mine.txt")
     (flat / "names.csv").write_text(
         "id,name\n" + "".join(f"{i},{n}\n" for i, n in enumerate(order))
     )
     clips = read(flat, labels="mine.txt", classes="names.csv")
-    expected = {f"{CLASSES[c.label]}/{c.name}" for c in FAKE.clips["validation"]}
-    assert set(clips.source.paths) == expected
-    (flat / "names.csv").write_text("\n".join(CLASSES))  # the same names, in an order of their own
-    with pytest.raises(RequestError, match=other):
+    assert {path.split("/")[0] for path in clips.source.paths} == set(CLASSES)
+    for path, label in zip(clips.source.paths, clips.source.labels, strict=True):
+        assert path.split("/")[0] == order[label]
+    (flat / "names.csv").write_text("\n".join([order[-1], *order[:-1]]))
+    with pytest.raises(RequestError, match=OTHER_ORDER):
         read(flat, labels="mine.txt", classes="names.csv")
 
 
@@ -152,6 +157,7 @@ CLASS_FILES = {
     + "".join(f"{i};{n};a text, 7\n" for i, n in enumerate(NAMES)),
     "numbers first": "".join(f"{i} {n}\n" for i, n in enumerate(NAMES)),
     "numbers last": "".join(f"{n}\t{i}\n" for i, n in enumerate(NAMES)),
+    "unsorted": "".join(f"{n},{i}\n" for i, n in reversed(list(enumerate(NAMES)))),
     "pytorchvideo": json.dumps({f'"{n}"': i for i, n in reversed(list(enumerate(NAMES)))}),
 }
 
@@ -164,6 +170,7 @@ def test_files_of_the_400_names_give_the_same_data_set_in_any_form(form, flat):
     clips, classes, _ = options.found(flat)
     assert_right(clips)
     assert list(classes.names) == list(NAMES) and not classes.own
+    FAKE.annotate(flat, "validation")
     assert clips.list_digest == read(flat).list_digest
 
 

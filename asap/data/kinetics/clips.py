@@ -18,7 +18,7 @@ from asap.data.images.formats import FileKind
 from asap.data.images.listing import list_files
 from asap.data.images.source import FileSource
 from asap.data.kinetics.layouts import LAYOUTS, REPLACEMENTS, Layout
-from asap.data.kinetics.lists import ClipList, check_folder, refuse_subset
+from asap.data.kinetics.lists import ClipList, check_folder, refuse_unconfirmed
 from asap.data.kinetics.names import Classes, cleaned, clip_of, is_clip, is_clip_name, video_of
 from asap.data.natural_order import in_order
 from asap.errors import RequestError
@@ -94,8 +94,8 @@ class _Files:
 def read_clips(layout: Layout, classes: Classes) -> Clips:
     """The clips of a layout.
 
-    Raises RequestError on a clip that is stored twice, that has no class or two, and if none of the
-    listed clips is there.
+    Raises RequestError on a clip that is stored twice, that has no class or two, if none of the
+    listed clips is there, and if nothing shows in which order a list counts the classes.
     """
     found = list_files(layout.folder, _CLIPS)
     found.left_out.tell_second_names(layout.folder)
@@ -183,11 +183,7 @@ def _listed(
             "of these clips as data.path, or their list as data.labels"
         )
     if not confirmed and not classes.given:
-        refuse_subset(listed, classes)
-        log.warning(
-            "Kinetics: the labels in %s are taken as those of %s; no annotations or class folders "
-            "confirm them", listed.path, classes.which,
-        )  # fmt: skip
+        refuse_unconfirmed(listed)
 
 
 def _replaced(clips: list[_Clip], folder: Path | None) -> list[_Clip]:

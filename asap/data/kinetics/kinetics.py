@@ -16,6 +16,7 @@ from asap.errors import RequestError
 from asap.spec.paths import PathText
 
 log = logging.getLogger("asap")
+SORTED = "sorted"
 _CHECK = "python scripts/prepare_kinetics.py <folder> names all of them"
 
 
@@ -25,7 +26,8 @@ class KineticsOptions(ClipOptions):
 
     split: validation | train. labels, train_labels: the list of either split's clips, None to look
     for it beside them, see lists.py. train_path: a folder of training clips elsewhere. classes: a
-    file with the names of other classes than the 400, in the order of the labels. replacements: a
+    file with the names of the classes in the order of the labels, None for the 400 in sorted order,
+    "sorted" to state that order for a list that nothing else confirms. replacements: a
     folder of clips that take the place of damaged ones, off for none, None to look for CVDF's.
     """
 
@@ -58,7 +60,8 @@ class KineticsOptions(ClipOptions):
         """All clips of the split below `path`. Raises RequestError as `recognise`, `read_clips`."""
         classes = Classes(kinetics_400())
         if self.classes is not None:
-            classes = classes.of(read_classes(self.classes))
+            given = classes.names if self.classes == SORTED else read_classes(self.classes)
+            classes = classes.of(given)
         root, labels, certain = self._place(path)
         layout = recognise(root, self.split, classes, labels, self.replacements, certain)
         return read_clips(layout, classes), classes, layout

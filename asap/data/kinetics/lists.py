@@ -2,11 +2,12 @@
 
     annotations   label,youtube_id,time_start,time_end[,split,...] with this header (DeepMind, CVDF)
     paths         <path> <label>, separated by spaces, a tab or a comma (PySlowFast, mmaction2); the
-                  label counts the sorted class names from 0; a header `path,label` may stand above
+                  label counts the sorted class names from 0, or after a comma or a tab is a class
+                  name; a header `path,label` may stand above
 
 Clips are found by their names, so the folders and extensions in a list of paths need not be those
-of the files. A class folder in such a path is compared with the label, and annotations beside the
-list are too: lists of a subset often count its classes anew, and a wrong order would not be seen.
+of the files. Labels are compared with class folders and with annotations beside the list, since a
+wrong order would not be seen: UniFormer's list has an order of its own, as lists of subsets have.
 """
 
 import csv
@@ -34,6 +35,8 @@ _SPLITS = {
     "validation": ("", "val", "validate", "validation"), "train": ("", "train", "training"),
 }  # fmt: skip
 _LINE = re.compile(r"(.+?)\s*[\s,;]\s*([^\s,;]+)")
+_NAMED = re.compile(r"(.+?)\s*[,;\t]\s*([^,;\t]+)")
+_HEADER = re.compile(r"[\w ]+[\s,;](label|class|tag)", re.IGNORECASE)
 _MORE = re.compile(r".*[\s,;]-?\d+", re.DOTALL)  # a path that still ends with a number
 
 
@@ -127,18 +130,14 @@ def compared(listed: ClipList, beside: Path, split: str, classes: Classes) -> Cl
     return replace(listed, confirmed=confirmed)
 
 
-def refuse_subset(listed: ClipList, classes: Classes) -> None:
-    """RequestError if unconfirmed labels are 0 to k without a gap, and there are more classes.
-
-    So are those of lists that count the classes of a subset (200 of Mini-Kinetics) anew.
-    """
-    labels = {one.label for one in listed.clips}
-    if len(labels) == max(labels) + 1 < len(classes.names):
-        raise RequestError(
-            f"the list {listed.path} has the labels 0 to {max(labels)} alone, and nothing there "
-            "names a class, so it may count the classes of a subset: give their names in its order "
-            "with data.classes=<file of class names>, all of them if it counts all"
-        )
+def refuse_unconfirmed(listed: ClipList) -> None:
+    """RequestError: the labels of a list could be those of any order of the classes."""
+    raise RequestError(
+        f"the list {listed.path} gives classes by number alone, and no class folders or "
+        "annotations show the order, which is not the alphabetical one in all lists: put "
+        "annotations such as val.csv beside the clips, or give the order with data.classes=<file "
+        "of class names>, or data.classes=sorted if it is the alphabetical one of all 400"
+    )
 
 
 def _head(line: str) -> list[str]:
@@ -186,17 +185,16 @@ def _rows(
 def _paths(
     lines: list[str], path: Path, classes: Classes, roots: Sequence[Path]
 ) -> tuple[list[Listed], bool]:
-    """The clips of lines `<path> <label>`, and whether a path names its class."""
+    """The clips of lines `<path> <label>`, and whether a line names its class."""
     clips, confirmed = [], False
     for line, text in enumerate(lines, 1):
         if not text.strip():
             continue
-        found = _LINE.fullmatch(text.strip())
-        if line == 1 and found is not None and found[2].lower() == "label":
-            continue  # a header
-        if found is None or not re.fullmatch(r"-?\d+", found[2], re.ASCII):
+        if line == 1 and _HEADER.fullmatch(text.strip()):
+            continue
+        file, label, named = _path_and_label(text.strip(), classes) or ("", None, False)
+        if label is None:
             raise _wrong(path, line, text)
-        file, label = found[1].strip("\"'"), int(found[2])
         if _MORE.fullmatch(file.rsplit("/", 1)[-1]):
             raise RequestError(
                 f"line {line} of the list {path} has a second number, as lists of extracted frames "
@@ -210,9 +208,19 @@ def _paths(
         inside = _inside(file, roots, path, line)
         folder = classes.folder_label(inside)
         _check_order(classes, folder, label, f"line {line} of {path}")
-        confirmed |= folder is not None
+        confirmed |= named or folder is not None
         clips.append(Listed(printable(clip_of(inside)), label, line))
     return clips, confirmed
+
+
+def _path_and_label(text: str, classes: Classes) -> tuple[str, int, bool] | None:
+    """The path and the label in a line, and whether the label is given by its class's name."""
+    found = _LINE.fullmatch(text)
+    if found is not None and re.fullmatch(r"-?\d+", found[2], re.ASCII):
+        return found[1].strip("\"'"), int(found[2]), False
+    found = _NAMED.fullmatch(text)
+    label = None if found is None else classes.label(found[2])
+    return None if found is None or label is None else (found[1].strip("\"'"), label, True)
 
 
 def _inside(file: str, roots: Sequence[Path], path: Path, line: int) -> str:

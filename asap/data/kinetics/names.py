@@ -88,23 +88,24 @@ def plain(name: str) -> str:
 
 
 def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
-    """The names in lines such as `0,abseiling` or `abseiling 0`; other lines as they are.
+    """The names in lines such as `0,abseiling` or `abseiling 0`, by number; else the lines.
 
-    Text after a second semicolon is left out. Names that are equal without their numbers keep them.
+    Text after a second semicolon is left out. Names that are equal without their numbers keep them,
+    and so do names such as "Boeing 737", whose numbers do not count the lines.
     """
     rows = lines[1:] if lines and _HEAD.fullmatch(lines[0]) else lines
     for form in _NUMBERED:
         found = [one for row in rows if (one := form.fullmatch(row))]
-        numbers = [int(one["number"]) for one in found]
-        names = [one["name"].strip() for one in found]
-        if len(found) < max(len(rows), 2) or len({plain(name) for name in names}) < len(rows):
+        name_of = {int(one["number"]): one["name"].strip() for one in found}
+        count = len({plain(name) for name in name_of.values()})
+        if not len(rows) == len(found) == count > 1:
             continue
-        if numbers == list(range(1, len(rows) + 1)):
+        if set(name_of) == set(range(1, count + 1)):
             raise RequestError(
-                f"data.classes numbers {names[0]!r} 1: number the classes from 0, as labels are"
+                f"data.classes numbers {name_of[1]!r} 1: number the classes from 0, as labels are"
             )
-        if numbers == list(range(len(rows))):
-            return names
+        if set(name_of) == set(range(count)):
+            return [name_of[number] for number in range(count)]
     return lines
 
 
