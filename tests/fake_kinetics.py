@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,8 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "as published": str,
     "underscores": lambda name: name.replace(" ", "_"),
     "plain": lambda name: "".join(c for c in name.replace(" ", "_") if c not in "'()"),
+    "detox": lambda name: re.sub(r"_?\(|\)", "-", re.sub(r"[ ']", "_", name)),
+    "renamed": lambda name: re.sub(r"[()']", "-", name.replace(" ", "_")),
     "curly": lambda name: name.replace("'", "\u2019").upper(),
 }
 

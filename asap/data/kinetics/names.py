@@ -80,11 +80,11 @@ def plain(name: str) -> str:
     """A class name for comparison: "massaging_persons_head" is "massaging person's head".
 
     Case, quotes, apostrophes, parentheses and the choice between spaces, dashes and underscores do
-    not count.
+    not count, also where one stands for an apostrophe, as in "massaging_person-s_head".
     """
     folded = unicodedata.normalize("NFKC", name).casefold()
     words = re.sub(r"['\u2018\u2019`\u00b4]", "", folded)
-    return " ".join(re.findall(r"[^\W_]+", words))
+    return re.sub(r" s\b", "s", " ".join(re.findall(r"[^\W_]+", words)))
 
 
 def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
