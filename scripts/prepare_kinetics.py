@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("path", type=path_argument, help="what KINETICS will be set to")
     parser.add_argument("--split", choices=SPLITS, default=SPLITS[0])
     parser.add_argument("--labels", type=_path, help="the list, if it is not beside the clips")
-    parser.add_argument("--classes", type=_path, help="a file of other class names than the 400")
+    parser.add_argument("--classes", type=_path, help="a file of class names, or sorted")
     parser.add_argument("--replacements", type=_path, help="the folder of replacements, or off")
     parser.add_argument("--no-decode", dest="decode", action="store_false", help="only count")
     parser.add_argument("--decoder", choices=DECODERS, default=DECODERS[0])
