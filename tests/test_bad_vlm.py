@@ -148,6 +148,12 @@ def test_a_question_without_a_model_that_answers(photo: Path, tmp_path: Path) ->
     assert "is for task=vlm" in refused(tmp_path, *words, module="asap.show")
 
 
+@pytest.mark.parametrize("module", ["asap.run", "asap.calibrate"])
+def test_one_picture_is_not_silently_left_out(module: str, photo: Path, tmp_path: Path) -> None:
+    line = refused(tmp_path, "method=tome", f"image={photo}", module=module)
+    assert "image=" in line and "is for python -m asap.show: leave it out" in line
+
+
 # ---- failures that are counted
 
 

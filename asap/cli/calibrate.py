@@ -20,6 +20,7 @@ from asap.experiment.head import with_head
 from asap.experiment.job import Job
 from asap.measure.in_memory import InMemory
 from asap.measure.processes import size
+from asap.spec.check import refuse_one_picture
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
@@ -27,6 +28,7 @@ log = logging.getLogger("asap")
 
 def work(spec: RunSpec, job: Job) -> None:
     """Calibrate every row; rows that cannot reach the budget count as failed."""
+    refuse_one_picture(spec)
     if spec.answers:
         raise RequestError(
             "calibration is for classes and clips, and backbone=llava answers questions: give "

@@ -35,6 +35,7 @@ from asap.measure.session import Session
 from asap.publish.run_outputs import free_title, line_of, mirror, show, write_outputs
 from asap.report.budget_misses import note_misses
 from asap.report.result import Result, unmeasured
+from asap.spec.check import refuse_one_picture
 from asap.spec.run_spec import RunSpec
 
 log = logging.getLogger("asap")
@@ -62,6 +63,7 @@ def _evaluate(job: Job, later: list[RunSpec], memory: InMemory, titles: set[str]
     asked = job.spec
     assert asked is not None
     try:
+        refuse_one_picture(asked)
         refuse_lost_checkpoints(asked)
         _refuse_lost_data(asked)
         given, asked = asked, with_head(asked, memory)

@@ -142,6 +142,13 @@ def _refuse_with_answers(spec: RunSpec) -> None:
             raise RequestError(f"{said}, and backbone={LLAVA} answers questions: leave it out")
 
 
+def refuse_one_picture(spec: RunSpec) -> None:
+    """RequestError for a picture or a question that only asap.show would look at."""
+    for name in ("image", "question"):
+        if (given := getattr(spec, name)) is not None:
+            raise RequestError(f"{name}={given!r} is for python -m asap.show: leave it out")
+
+
 def _checked_rows(rows: Sequence[MethodSpec]) -> None:
     labels = [row.label for row in rows]
     for row in rows:
