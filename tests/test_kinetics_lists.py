@@ -156,6 +156,7 @@ CLASS_FILES = {
     "with texts": "id;name;concept\n"
     + "".join(f"{i};{n};a text, 7\n" for i, n in enumerate(NAMES)),
     "numbers first": "".join(f"{i} {n}\n" for i, n in enumerate(NAMES)),
+    "names first": "name,id\n" + "".join(f"{n},{i}\n" for i, n in enumerate(NAMES)),
     "numbers last": "".join(f"{n}\t{i}\n" for i, n in enumerate(NAMES)),
     "unsorted": "".join(f"{n},{i}\n" for i, n in reversed(list(enumerate(NAMES)))),
     "pytorchvideo": json.dumps({f'"{n}"': i for i, n in reversed(list(enumerate(NAMES)))}),
@@ -182,6 +183,21 @@ def test_classes_that_count_from_1_and_json_annotations_are_refused(flat):
     (flat / "val.json").write_text(json.dumps({"0wR5jVB-WPk": {"subset": "validate"}}))
     with pytest.raises(RequestError, match=r"val\.json is JSON: give the \.csv"):
         read(flat, labels="val.json")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["air drumming", "air_drumming", "abseiling"], "'air drumming' and 'air_drumming', which"),
+        (["0 abseiling", "2 air drumming", "3 bowling"], "such as '0 abseiling', whose numbers"),
+        (["classes,no", "abseiling,0", "air drumming,1"], "such as 'abseiling,0', whose numbers"),
+    ],
+)
+def test_files_of_classes_that_would_shift_the_labels_are_refused(lines, reason, flat):
+    listed(flat, numbered(CLASSES), "val.csv")
+    (flat / "names.txt").write_text("\n".join(lines))
+    with pytest.raises(RequestError, match=f"{reason} .*: "):
+        read(flat, classes="names.txt")
 
 
 def test_numbers_that_are_part_of_names_stay(flat):

@@ -17,7 +17,10 @@ ENDINGS = frozenset(
 )  # fmt: skip
 # A YouTube id has 11 characters; the times are those of the annotations, in seconds.
 _CLIP = re.compile(r"([\w-]{11})_(\d{1,6})_(\d{1,6})", re.ASCII)
-_HEAD = re.compile(r"(?:id|index|label)[,;\t](?:name|class)\b.*", re.IGNORECASE)
+_HEAD = re.compile(
+    r"(?:(?:id|index|label)[,;\t](?:name|class)|(?:name|class)[,;\t](?:id|index|label))\b.*",
+    re.IGNORECASE,
+)
 _NUMBERED = (
     re.compile(r"(?P<number>\d{1,9})[\s,;:]+(?P<name>[^;]+)(?:;.*)?", re.ASCII),
     re.compile(r"(?P<name>.+?)[\s,;:]+(?P<number>\d{1,9})", re.ASCII),
@@ -109,6 +112,18 @@ def _unnumbered(lines: Sequence[str]) -> Sequence[str]:
     return lines
 
 
+def _refuse_spellings(names: Sequence[str]) -> None:
+    """RequestError if two names are spellings of one class."""
+    first: dict[str, str] = {}
+    for name in names:
+        if plain(name) in first or not plain(name):
+            raise RequestError(
+                f"data.classes lists {first.get(plain(name), name)!r} and {name!r}, which are one "
+                "class: leave one"
+            )
+        first[plain(name)] = name
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes in order; a class is found by any spelling of its name.
@@ -122,13 +137,7 @@ class Classes:
     given: bool = False
 
     def __post_init__(self) -> None:
-        first: dict[str, str] = {}
-        for name in self.names:
-            other = first.setdefault(plain(name), name)
-            if other != name or not plain(name):
-                raise RequestError(
-                    f"data.classes lists {other!r} and {name!r}, which are one class: leave one"
-                )
+        _refuse_spellings(self.names)
 
     @cached_property
     def _label_of(self) -> dict[str, int]:
@@ -147,12 +156,22 @@ class Classes:
         """The classes that a user lists: known ones as they are spelled here, in the user's order.
 
         A header and numbers that count the lines from 0, as in `0,abseiling`, are left out.
-        RequestError if they count from 1.
+        RequestError if they count from 1, or known classes otherwise.
         """
-        own = [
-            name if (at := self.label(name)) is None else self.names[at]
-            for name in _unnumbered(names)
-        ]
+        rows = _unnumbered(names)
+        _refuse_spellings(rows)
+        numbered = {
+            found["name"]: row for row in rows if self.label(row) is None
+            for form in _NUMBERED
+            if (found := form.fullmatch(row)) and self.label(found["name"]) is not None
+        }  # fmt: skip
+        if 2 * len(numbered) > len(rows) > 1:
+            raise RequestError(
+                f"data.classes has lines such as {next(iter(numbered.values()))!r}, whose numbers "
+                "do not count all lines from 0 without a gap: number all of them so, or leave the "
+                "numbers out, and a header other than id,name"
+            )
+        own = [name if (at := self.label(name)) is None else self.names[at] for name in rows]
         return Classes(own, own != list(self.names), given=True)
 
     @property
