@@ -95,6 +95,23 @@ def test_clips_whose_names_detox_cleaned_are_found_by_a_list(tmp_path):
     assert found == DETOXED | {"-zzzzzzzzzz_000001_000011": None}
 
 
+def test_a_cleaned_name_that_two_clips_may_have_is_that_of_neither(tmp_path):
+    head = "label,youtube_id,time_start,time_end,split\n"
+    rows = "abseiling,-abcdefghij,1,11,val\nzumba,_abcdefghij,1,11,val\n"
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val.csv").write_text(f"{head}{rows}zumba,-bcdefghijk,1,11,val\n")
+    for file in ("abcdefghij_000001_000011.mp4", "bcdefghijk.mp4"):
+        (tmp_path / "val" / file).write_text(file)
+    clips = read(tmp_path)
+    assert clips.present == ["zumba/-bcdefghijk_000001_000011"] and len(clips.missing) == 2
+    # detox leaves a file as it is if another one has the cleaned name already.
+    (tmp_path / "val" / "_abcdefghij_000001_000011.mp4").write_text("whole")
+    source = read(tmp_path).source
+    found = dict(zip(source.paths, source.files, strict=True))
+    assert found["abseiling/-abcdefghij_000001_000011"] == "abcdefghij_000001_000011.mp4"
+    assert found["zumba/_abcdefghij_000001_000011"] == "_abcdefghij_000001_000011.mp4"
+
+
 @pytest.mark.parametrize("line", ["{},{}", "{}\t{}", '"{}", "{}"'])
 @pytest.mark.parametrize("head", ["", "video_name,tag\n"])
 def test_a_list_may_name_the_classes(line, head, flat):
@@ -133,6 +150,29 @@ def test_labels_that_nothing_confirms_are_refused(order, flat):
     (flat / "names.csv").write_text("\n".join([order[-1], *order[:-1]]))
     with pytest.raises(RequestError, match=OTHER_ORDER):
         read(flat, labels="mine.txt", classes="names.csv")
+
+
+def test_annotations_beside_a_list_that_lies_elsewhere_confirm_it(flat):
+    (flat / "lists").mkdir()
+    listed(flat, numbered(NAMES), "lists/mine.txt")
+    FAKE.annotate(flat / "lists", "validation")
+    assert_right(read(flat, labels="lists/mine.txt"))
+    listed(flat, {name: number + 1 for name, number in numbered(NAMES).items()}, "lists/mine.txt")
+    with pytest.raises(RequestError, match=r"val\.csv says 'abseiling'.* take 1 from its labels"):
+        read(flat, labels="lists/mine.txt")
+
+
+def test_annotations_say_nothing_of_classes_of_another_kind(flat):
+    """They refuse a subset's list only where both know the class."""
+    kinds = {name: "(" in name for name in CLASSES}
+    listed(flat, {name: int(kind) for name, kind in kinds.items()})
+    FAKE.annotate(flat, "validation")
+    (flat / "kinds.txt").write_text("sport\nother\n")
+    clips = read(flat, labels="mine.txt", classes="kinds.txt")
+    assert {label for label in clips.source.labels} == {0, 1}
+    (flat / "subset.txt").write_text("\n".join(CLASSES[:2]))
+    with pytest.raises(RequestError, match=OTHER_ORDER):
+        read(flat, labels="mine.txt", classes="subset.txt")
 
 
 def test_an_order_by_quoted_names_is_seen_by_the_annotations(flat):

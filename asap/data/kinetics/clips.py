@@ -70,7 +70,8 @@ class _Files:
     """Files by the canonical names of their clips.
 
     Many copies have files, and lists, that are named by the YouTube id alone. Such a name is that
-    of the only clip of this video. Names that detox cleaned have lost dashes and underscores.
+    of the only clip of this video. Names that detox cleaned have lost dashes and underscores; such
+    a file that could be either of two clips is neither's.
     """
 
     def __init__(self, files: Mapping[str, str]):
@@ -79,7 +80,17 @@ class _Files:
         self._sole = {v: clip for clip in files if videos[v := video_of(clip)] == 1}
         self._cleaned = {clip for clip in files if not is_clip_name(clip)}
 
-    def find(self, clip: str, sole: bool) -> tuple[str, str | None]:
+    def find(self, clips: Sequence[str]) -> list[tuple[str, str | None]]:
+        """The clips' full names and their files, if any."""
+        videos = Counter(map(video_of, clips))
+        found = [self._find(clip, videos[video_of(clip)] == 1) for clip in clips]
+        uses = Counter(file for _, file in found)
+        return [
+            (name, file if uses[file] == 1 or clip in self._files else None)
+            for clip, (name, file) in zip(clips, found, strict=True)
+        ]
+
+    def _find(self, clip: str, sole: bool) -> tuple[str, str | None]:
         """The clip's full name and its file, if any. sole: it is the only one of its video."""
         if clip in self._files:
             return clip, self._files[clip]
@@ -168,10 +179,9 @@ def _listed(
 ) -> Iterator[_Clip]:
     """The clips of a list with their files, of which one at least must be there."""
     stored = _Files(files)
-    videos = Counter(video_of(one.clip) for one in listed.clips)
     some, confirmed = False, listed.confirmed
-    for one in listed.clips:
-        name, file = stored.find(one.clip, videos[video_of(one.clip)] == 1)
+    places = stored.find([one.clip for one in listed.clips])
+    for one, (name, file) in zip(listed.clips, places, strict=True):
         if file is not None:
             some = True
             confirmed |= check_folder(listed, one, file, classes)
@@ -192,11 +202,11 @@ def _replaced(clips: list[_Clip], folder: Path | None) -> list[_Clip]:
         return clips
     files = _by_clip(folder, list_files(folder, _CLIPS).files)
     stored = _Files({clip: str(folder.absolute() / file) for clip, file in files.items()})
-    videos = Counter(video_of(clip.name) for clip in clips)
-    found = []
-    for clip in clips:
-        name, file = stored.find(clip.name, videos[video_of(clip.name)] == 1)
-        found.append(clip if file is None else _Clip(name, clip.label, file))
+    places = stored.find([clip.name for clip in clips])
+    found = [
+        clip if file is None else _Clip(name, clip.label, file)
+        for clip, (name, file) in zip(clips, places, strict=True)
+    ]
     if count := sum(a is not b for a, b in zip(clips, found, strict=True)):
         log.info("%s: %d clips are read from %s", "Kinetics", count, folder)
     return found

@@ -89,7 +89,8 @@ def recognise(
     if place.found is not None:
         top = place.given if inside else _top(place.clips, place.found)
         listed = read_list(place.found, split, classes, [top, place.clips, place.found.parent])
-        beside = None if listed.annotations else next(_annotations(place.near, split), None)
+        near = [*place.near, place.found.parent]
+        beside = None if listed.annotations else next(_annotations(near, split), None)
         if beside is not None:
             listed = compared(listed, beside, split, classes)
     shared = place.clips == place.given and not certain and not _is_named(place.given, split)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asap.data.images.folder import printable
-from asap.data.kinetics.names import Classes, clip_name, clip_of, video_of
+from asap.data.kinetics.names import Classes, clip_name, clip_of, plain, video_of
 from asap.errors import RequestError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -29,7 +29,7 @@ _FORMAT = (
 )
 _ORDER = (
     "the list counts its classes in another order; give that order with data.classes=<file of "
-    "class names>"
+    "class names>, or if it only counts from 1, take 1 from its labels"
 )
 _SPLITS = {
     "validation": ("", "val", "validate", "validation"), "train": ("", "train", "training"),
@@ -105,22 +105,26 @@ def is_annotations(path: Path) -> bool:
 def compared(listed: ClipList, beside: Path, split: str, classes: Classes) -> ClipList:
     """A list of paths, confirmed if annotations beside it have one of its clips.
 
-    Raises RequestError if these give one of them another class, or if they are damaged.
+    Classes of data.classes that the annotations do not have are not compared, since they may be of
+    another kind, such as "sport". Raises RequestError if the annotations give a clip another class,
+    or if they are damaged.
     """
     lines = beside.read_text("utf-8-sig", errors="replace").splitlines()
     try:
-        rows = list(_rows(lines, _head(lines[0]), beside, split))
+        rows = [row for row in _rows(lines, _head(lines[0]), beside, split) if row[1]]
     except csv.Error as error:
         raise RequestError(f"the annotations {beside} are damaged ({error}): {_FORMAT}") from None
     names: dict[str, str | None] = {}
     for clip, name, _ in rows:
         for key in (clip, video_of(clip)):  # a video of several classes has no name of its own
             names[key] = name if names.get(key, name) == name else None
-    confirmed = listed.confirmed
+    confirmed, annotated = listed.confirmed, {plain(name) for _, name, _ in rows}
     for one in listed.clips:
         if (name := names.get(one.clip)) is None:
             continue
-        if classes.label(name) != one.label:
+        if (label := classes.label(name)) != one.label:
+            if label is None and plain(classes.names[one.label]) not in annotated:
+                continue
             raise RequestError(
                 f"line {one.line} of {listed.path} gives {one.clip} the label {one.label}, which "
                 f"is {classes.names[one.label]!r} among {classes.which}, and {beside} says "
@@ -135,8 +139,9 @@ def refuse_unconfirmed(listed: ClipList) -> None:
     raise RequestError(
         f"the list {listed.path} gives classes by number alone, and no class folders or "
         "annotations show the order, which is not the alphabetical one in all lists: put "
-        "annotations such as val.csv beside the clips, or give the order with data.classes=<file "
-        "of class names>, or data.classes=sorted if it is the alphabetical one of all 400"
+        "annotations such as val.csv or train.csv beside the clips, or give the order with "
+        "data.classes=<file of class names>, or data.classes=sorted if it is the "
+        "alphabetical one of all 400"
     )
 
 
