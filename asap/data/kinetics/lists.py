@@ -208,8 +208,10 @@ def _paths(
         if not 0 <= label < len(classes.names):
             raise RequestError(
                 f"line {line} of the list {path} has the label {label}, and {classes.which} have "
-                f"the labels 0 to {len(classes.names) - 1}: for other classes give data.classes"
-            )
+                f"the labels 0 to {len(classes.names) - 1}: "
+                + ("lists of the test split have no labels, so give that of another split"
+                   if label < 0 else "for other classes give data.classes")
+            )  # fmt: skip
         inside = _inside(file, roots, path, line)
         folder = classes.folder_label(inside)
         _check_order(classes, folder, label, f"line {line} of {path}")
