@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 import asap.publish.run_outputs
 from asap.backbones.weights.load import BUNDLED_FOLDER
 from asap.errors import one_line
+from asap.methods import registry
 from asap.report.figures.charts import charts
 
 FOUR_SCENES = ("data.images=4", "method.tau=2.0")
@@ -597,11 +598,12 @@ def test_a_place_for_a_multiruns_table_that_is_taken_is_told(cli, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["tables", "figures"])
-def test_a_place_for_tables_or_figures_that_is_taken_is_one_line(cli, place, monkeypatch, tmp_path):
-    monkeypatch.setattr(asap.publish.run_outputs, "charts", charts)
+def test_a_place_for_tables_or_figures_that_is_taken_is_one_line(cli, place, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / place).write_text("mine")
-    done = cli(*FOUR_SCENES)
+    with pytest.MonkeyPatch.context() as patch:  # undone before the patches of `cli`
+        patch.setattr(asap.publish.run_outputs, "charts", charts)
+        done = cli(*FOUR_SCENES)
     assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
     assert place in done.err
     assert done.record()["n"] == 4  # it is only the table that is missing
@@ -692,6 +694,7 @@ def test_a_method_whose_options_cannot_be_is_refused(cli, own_folder, name):
 
 
 def test_a_file_with_the_name_of_a_method_of_the_package_is_told(cli, own_folder):
+    registry._tell_unused.cache_clear()
     (own_folder / "evit.py").write_text(HEAD + "        pass\n")
     (told,) = cli("method=evit", *FOUR_SCENES[:1]).err.splitlines()
     assert "'evit'" in told and "evit.py is not used: rename it" in told

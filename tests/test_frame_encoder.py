@@ -88,7 +88,7 @@ def test_the_pass_on_the_device_gives_the_same_quadrants(name: str, monkeypatch)
     expected = ReducedViT(model, METHODS[name])(frames(), IDS)
     for _ in range(3):  # computed, recorded, replayed
         torch.testing.assert_close(ours(frames(), IDS), expected, rtol=1e-5, atol=1e-5)
-    assert ours._passes and not ours._ordinary
+    assert ours.path == "graphs" and ours.unrecorded is None
 
 
 def test_the_class_token_comes_after_the_norm_and_before_the_projection() -> None:
