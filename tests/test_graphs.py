@@ -83,8 +83,8 @@ class EndsBadly:
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
         try:
             work()
-        except Exception:
-            raise RuntimeError("the recording could not be ended")  # noqa: B904
+        except Exception:  # any, and the new error hides it: torch's does not name the first one
+            raise RuntimeError("the recording could not be ended") from None
         raise AssertionError("no error")
 
 

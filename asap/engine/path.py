@@ -23,10 +23,10 @@ def path_of(model: ReducedViT) -> str:
     if is_own(method) and "graphs" in model.path and named(method) not in _tried:
         _tried.add(named(method))
         weight = next(model.backbone.parameters())
-        size = model.adapter.backbone.patch_embed.img_size
         try:
+            blank = weight.new_zeros(1, 3, *model.adapter.backbone.patch_embed.img_size)
             for _ in range(2):  # the second one records
-                model(weight.new_zeros(1, 3, *size), [0])
+                model(blank, [0])
         except Exception as error:  # then the row fails with it when it is measured
             log.debug("%s failed on a blank image: %s", type(method).__name__, error)
     return model.path
