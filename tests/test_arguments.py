@@ -244,6 +244,7 @@ def test_ctrl_c_while_a_command_imports_ends_it_at_once() -> None:
     """The file alone, as `python -m asap...` comes to it first of all."""
     lines = [
         "import importlib.util, os, signal, sys",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # ignored in a background job
         "sys.argv = ['-m']",
         f"spec = importlib.util.spec_from_file_location('interrupts', {interrupts.__file__!r})",
         "spec.loader.exec_module(importlib.util.module_from_spec(spec))",
